@@ -1,0 +1,1 @@
+"""What every model stands on: refusals, number formats, events, devices, time."""

@@ -1,0 +1,113 @@
+"""Simulated time: a heap of things to do, moved by hand or paced by a real clock."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+NS = 1_000_000_000
+
+
+@dataclass(order=True, slots=True)
+class Timer:
+    """One thing to do at a time; `cancel` makes it do nothing."""
+
+    due_ns: int
+    sequence: int
+    action: Callable[[], None] | None = field(compare=False)
+
+    def cancel(self) -> None:
+        """Forget the action; cancelling twice is fine."""
+        self.action = None
+
+
+class Clock:
+    """Simulated nanoseconds since the machine was made.
+
+    Without a source the time stands still until `advance`. With a source (a monotonic clock in
+    nanoseconds) `catch_up` moves it by the real time passed, multiplied by `rate`.
+    """
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+        self._heap: list[Timer] = []
+        self._sequence = itertools.count()
+        self._source: Callable[[], int] | None = None
+        self._source_ns = 0
+        self._rate = 1.0
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated nanoseconds; between two timers it follows the source."""
+        if self._source is None or self._rate == 0:
+            return self._now_ns
+        passed = int((self._source() - self._source_ns) * self._rate)
+        now = self._now_ns + passed
+        # Time never overtakes a timer that has not run: what a timer does happens at its time.
+        due = self.next_due_ns
+        return now if due is None else min(now, max(due, self._now_ns))
+
+    @property
+    def now(self) -> float:
+        """Simulated seconds."""
+        return self.now_ns / NS
+
+    @property
+    def rate(self) -> float:
+        """Simulated seconds per real second; 0 stands still."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self.catch_up()
+        self._rate = rate
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next timer is due, in simulated nanoseconds; None without timers."""
+        while self._heap and self._heap[0].action is None:
+            heapq.heappop(self._heap)
+        return self._heap[0].due_ns if self._heap else None
+
+    def seconds_to_next(self) -> float | None:
+        """Real seconds until a timer is due; None when none is or when time stands still."""
+        due = self.next_due_ns
+        if due is None or self._source is None or self._rate == 0:
+            return None
+        return max(0.0, (due - self.now_ns) / self._rate / NS)
+
+    def follow(self, source: Callable[[], int]) -> None:
+        """Pace this clock by `source` from now on."""
+        self._source = source
+        self._source_ns = source()
+
+    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Run `action` once, `seconds` from now; equal times run in the order asked for."""
+        timer = Timer(self.now_ns + int(seconds * NS), next(self._sequence), action)
+        heapq.heappush(self._heap, timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Move the time by hand and run everything due, in order."""
+        self.catch_up()
+        self._run_until(self._now_ns + int(seconds * NS))
+
+    def catch_up(self) -> None:
+        """Move the time as far as the source says and run everything due, in order."""
+        if self._source is None:
+            return
+        real = self._source()
+        target = self._now_ns + int((real - self._source_ns) * self._rate)
+        self._source_ns = real
+        self._run_until(target)
+
+    def _run_until(self, target_ns: int) -> None:
+        while (due := self.next_due_ns) is not None and due <= target_ns:
+            timer = heapq.heappop(self._heap)
+            self._now_ns = max(self._now_ns, timer.due_ns)
+            action, timer.action = timer.action, None
+            if action is not None:
+                action()
+        self._now_ns = max(self._now_ns, target_ns)

@@ -1,0 +1,108 @@
+"""The driver core: devices come and go, bind and unbind; each tells the tree and sends its uevent.
+
+Nothing else emits these uevents. The model changes its own state first, then calls in here,
+so a device's whole directory exists before its `add` is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Bus, Changed, Uevent
+
+EINVAL = 22
+ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
+
+
+class Device(Protocol):
+    """What the driver core must know of a device; models implement it."""
+
+    @property
+    def devpath(self) -> str:
+        """Path below /sys, with a leading slash: `/devices/ap/card05`."""
+
+    @property
+    def subsystem(self) -> str:
+        """Name of its bus or class; empty for a device without one."""
+
+    def uevent_env(self) -> Mapping[str, str]:
+        """KEY -> value, as its `uevent` file prints them, DRIVER included while bound."""
+
+    def listed_in(self) -> Iterable[object]:
+        """The models whose directories show this device: its parent, its bus, its driver."""
+
+
+class Devices:
+    """The register through which every device appears and vanishes."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def add(self, device: Device) -> None:
+        """The device exists now: uevent `add`."""
+        self._tell("add", device)
+
+    def remove(self, device: Device) -> None:
+        """The device is gone: uevent `remove`."""
+        self._tell("remove", device)
+
+    def bind(self, device: Device) -> None:
+        """A driver took the device: uevent `bind`."""
+        self._tell("bind", device)
+
+    def unbind(self, device: Device) -> None:
+        """Its driver let go of the device: uevent `unbind`."""
+        self._tell("unbind", device)
+
+    def change(self, device: Device, extra: Mapping[str, str]) -> None:
+        """Something about the device changed: uevent `change` with `extra` fields first."""
+        self.send("change", device, extra)
+
+    def send(self, action: str, device: Device, extra: Mapping[str, str] | None = None) -> None:
+        """A uevent alone, without any change of the tree."""
+        env = {**(extra or {}), **device.uevent_env()}
+        self._bus.emit(Uevent(action, device.devpath, device.subsystem, env))
+
+    def _tell(self, action: str, device: Device) -> None:
+        self._bus.emit(Changed((device, *device.listed_in())))
+        self.send(action, device)
+
+
+def parse_synthetic(text: str) -> tuple[str, dict[str, str]]:
+    """Action and fields of a text written to a `uevent` file.
+
+    Raises EINVAL for anything but `ACTION [UUID [KEY=VALUE ...]]`.
+    Like lib/kobject_uevent.c:kobject_synth_uevent (v6.1).
+    """
+    words = text.removesuffix("\n").split(" ")
+    action, arguments = words[0], words[1:]
+    if action not in ACTIONS:
+        raise KernelError(EINVAL, f"{action!r} is no uevent action ({', '.join(ACTIONS)})")
+    if not arguments:
+        return action, {"SYNTH_UUID": "0"}
+    uuid, *pairs = arguments
+    if not is_uuid(uuid):
+        raise KernelError(EINVAL, f"{uuid!r} is no UUID")
+    env = {"SYNTH_UUID": uuid}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not (separator and _is_word(key) and _is_word(value)):
+            raise KernelError(EINVAL, f"{pair!r} is not KEY=VALUE of letters and digits")
+        env[f"SYNTH_ARG_{key}"] = value
+    return action, env
+
+
+def is_uuid(text: str) -> bool:
+    """Is it 36 characters of the form 8-4-4-4-12 hex digits?"""
+    if len(text) != 36:
+        return False
+    return all(
+        character == "-" if index in (8, 13, 18, 23) else character in "0123456789abcdefABCDEF"
+        for index, character in enumerate(text)
+    )
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isalnum()

@@ -1,0 +1,41 @@
+"""The one way in which a model refuses, and the one way in which it asks to wait."""
+
+from __future__ import annotations
+
+import errno as errno_numbers
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fakesys.core.waiters import Waiters
+
+
+class KernelError(OSError):
+    """A refusal as the kernel would give it: an errno, and the reason for humans.
+
+    The reader of a file sees the errno alone; `why` goes to `fakesys/last_error`.
+    """
+
+    def __init__(self, errno: int, why: str) -> None:
+        super().__init__(errno, os.strerror(errno))
+        self.why = why
+
+    @property
+    def name(self) -> str:
+        """The symbol of the errno, such as `EINVAL`."""
+        number = self.errno or 0
+        return errno_numbers.errorcode.get(number, str(number))
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+class Blocked(Exception):
+    """The operation must wait; nothing has changed. Repeat it whole after `waiters` wake.
+
+    A request that a signal ends while it waits is answered EINTR by the transport.
+    """
+
+    def __init__(self, waiters: Waiters) -> None:
+        super().__init__("blocked")
+        self.waiters = waiters

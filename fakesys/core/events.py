@@ -1,0 +1,122 @@
+"""The one bus: what happened, told in order and at once to whoever asked.
+
+A watcher formats, stores or marks; it never calls back into a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+E = TypeVar("E")
+
+
+class Task(NamedTuple):
+    """The simulated task and CPU in whose context something happens."""
+
+    pid: int
+    comm: str
+    cpu: int
+
+
+IDLE = Task(pid=0, comm="<idle>", cpu=0)
+
+
+class Tracepoint:
+    """Base of all tracepoint dataclasses; one class is one event of the kernel.
+
+    The call site asks first, so that a disabled event costs one set lookup:
+    `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
+    """
+
+    __slots__ = ()
+    system: ClassVar[str]
+    event: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Uevent:
+    """One kobject event. `env` holds the fields after ACTION, DEVPATH and SUBSYSTEM."""
+
+    action: str
+    devpath: str
+    subsystem: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UeventBatch:
+    """Many uevents of one operation, made only when somebody reads them.
+
+    `make` must depend on nothing that changes later and yield exactly `count` events.
+    """
+
+    count: int
+    make: Callable[[], Iterable[Uevent]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the kernel log, without time stamp and newline."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The set of names in the directories of these models may differ from now on.
+
+    `deep`: also in every directory below theirs. Used by the tree to drop what is gone.
+    """
+
+    owners: tuple[object, ...]
+    deep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The text of announced attributes (`Attr.announced`) of `owner` may differ from now on."""
+
+    owner: object
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """sysfs_notify() on one attribute of `owner`: wakes pollers with POLLPRI|POLLERR."""
+
+    owner: object
+    name: str
+
+
+class Bus:
+    """Synchronous publish and subscribe, by the exact type of the event.
+
+    `wanted` holds the types that have a watcher. `task` is the context of what is emitted now.
+    """
+
+    def __init__(self) -> None:
+        self._watchers: dict[type, tuple[Callable[[Any], None], ...]] = {}
+        self.wanted: set[type] = set()
+        self.task: Task = IDLE
+
+    def subscribe(self, kind: type[E], watcher: Callable[[E], None]) -> Callable[[], None]:
+        """Call `watcher` for each event of exactly this type; the result undoes it."""
+        self._watchers[kind] = (*self._watchers.get(kind, ()), watcher)
+        self.wanted.add(kind)
+
+        def unsubscribe() -> None:
+            left = tuple(w for w in self._watchers.get(kind, ()) if w is not watcher)
+            if left:
+                self._watchers[kind] = left
+                return
+            self._watchers.pop(kind, None)
+            self.wanted.discard(kind)
+
+        return unsubscribe
+
+    def emit(self, event: object) -> None:
+        """Tell every watcher of this type, in the order of subscription."""
+        for watcher in self._watchers.get(type(event), ()):
+            watcher(event)

@@ -1,0 +1,36 @@
+"""What the simulated kernel offers to every subsystem, in one parcel."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from fakesys.core.clock import Clock
+from fakesys.core.devices import Devices
+from fakesys.core.events import Bus, LogLine
+
+
+class Caller(NamedTuple):
+    """The process behind the present system call; pid 0 is the machine itself."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+MACHINE = Caller(pid=0, uid=0, gid=0)
+
+
+class Kernel:
+    """Bus, clock, driver core, chance, and who is calling."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.bus = Bus()
+        self.clock = Clock()
+        self.devices = Devices(self.bus)
+        self.random = random.Random(seed)
+        self.caller = MACHINE
+
+    def log(self, text: str) -> None:
+        """One line of the kernel log."""
+        self.bus.emit(LogLine(text))

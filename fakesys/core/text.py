@@ -1,0 +1,148 @@
+"""The kernel's number and mask formats: parse and print.
+
+A mask is a Python integer whose bit N (value 1 << N) stands for the ID N. In text the leftmost
+bit is ID 0 (IBM numbering); only this module knows that.
+"""
+
+from __future__ import annotations
+
+import re
+from errno import EINVAL, ERANGE
+
+from fakesys.core.errors import KernelError
+
+MASK_BITS = 256
+ALL_IDS = (1 << MASK_BITS) - 1
+
+_BLANKS = " \t\n\v\f\r"
+_NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[0-9]+")
+_SCANF_D = re.compile(r"[ \t\n\v\f\r]*(-?)([0-9]+)")
+_SCANF_I = re.compile(r"[ \t\n\v\f\r]*(-?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_RELATIVE_TERM = re.compile(r"([+-])(NUM)(?:-(NUM))?[,\n]*".replace("NUM", _NUMBER.pattern[1:-1]))
+
+
+def c_string(data: bytes) -> str:
+    """The text that a store() sees: up to the first NUL, each byte one character."""
+    return data.split(b"\0", 1)[0].decode("latin-1")
+
+
+def _to_int(digits: str, base: int) -> int:
+    if base:
+        return int(digits, base)
+    if digits[:2] in ("0x", "0X"):
+        return int(digits, 16)
+    return int(digits, 8) if digits.startswith("0") and digits != "0" else int(digits)
+
+
+def kstrtoull(text: str, base: int = 0, bits: int = 64) -> int:
+    """An unsigned number. Raises EINVAL for other text, ERANGE for one of more than `bits` bits.
+
+    Like lib/kstrtox.c:kstrtoull (v6.1): one optional `+`, the digits, at most one newline.
+    """
+    body = text.removesuffix("\n").removeprefix("+")
+    pattern = _DECIMAL if base == 10 else _NUMBER
+    if base == 16:
+        body, pattern = re.sub("^0[xX]", "", body), re.compile("[0-9a-fA-F]+")
+    if not pattern.fullmatch(body):
+        raise KernelError(EINVAL, f"{text!r} is not a number")
+    value = _to_int(body, base)
+    if value >> bits:
+        raise KernelError(ERANGE, f"{body} does not fit into {bits} bits")
+    return value
+
+
+def kstrtoll(text: str, base: int = 0, bits: int = 64) -> int:
+    """A signed number. Raises EINVAL, ERANGE. Like lib/kstrtox.c:kstrtoll (v6.1)."""
+    negative = text.startswith("-")
+    # A sign after the minus ("-+1") is refused, as kstrtoll parses the rest without one.
+    body = text[1:] if negative else text
+    if negative and body.startswith("+"):
+        raise KernelError(EINVAL, f"{text!r} is not a number")
+    value = kstrtoull(body, base)
+    limit = 1 << (bits - 1)
+    if value > (limit if negative else limit - 1):
+        raise KernelError(ERANGE, f"{text.strip()} does not fit into {bits} signed bits")
+    return -value if negative else value
+
+
+def kstrtobool(text: str) -> bool:
+    """y Y 1 on / n N 0 off, any case; what follows is ignored. Raises EINVAL.
+
+    Like lib/kstrtox.c:kstrtobool (v6.1).
+    """
+    head = text[:2].lower()
+    if head.startswith(("y", "1")) or head == "on":
+        return True
+    if head.startswith(("n", "0")) or head == "of":
+        return False
+    raise KernelError(EINVAL, f"{text!r} is neither y nor n")
+
+
+def _scan(text: str, pattern: re.Pattern[str], base: int) -> int:
+    found = pattern.match(text)
+    if not found:
+        raise KernelError(EINVAL, f"{text!r} does not begin with a number")
+    value = _to_int(found[2], base)
+    value = -value if found[1] else value
+    # The kernel stores the result in an int: only the low 32 bits arrive.
+    return (value + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def scan_d(text: str) -> int:
+    """sscanf("%d"): white space, optional minus, decimal digits; the rest is ignored.
+
+    Raises EINVAL without a digit. The value is cut to 32 bits.
+    """
+    return _scan(text, _SCANF_D, 10)
+
+
+def scan_i(text: str) -> int:
+    """sscanf("%i"): as scan_d, with 0x hex and 0 octal."""
+    return _scan(text, _SCANF_I, 0)
+
+
+def format_mask(mask: int) -> str:
+    """`0x` and 64 hex digits, ID 0 leftmost, without newline."""
+    return f"0x{int(format(mask, f'0{MASK_BITS}b')[::-1], 2):064x}"
+
+
+def parse_absolute_mask(text: str) -> int:
+    """A mask as hex digits from the left. Raises EINVAL. Like ap_bus.c:hex2bitmap (v6.1)."""
+    body = text.removesuffix("\n")
+    body = body[2:] if body.startswith("0x") else body.removeprefix("x")
+    if len(body) > MASK_BITS // 4 or not re.fullmatch("[0-9a-fA-F]*", body):
+        raise KernelError(EINVAL, f"{text!r} is not a mask of up to 64 hex digits")
+    return int(format(int(body.ljust(64, "0"), 16), f"0{MASK_BITS}b")[::-1], 2)
+
+
+def apply_relative_mask(text: str, mask: int) -> int:
+    """`mask` after a chain of +N, -N, +N-M, -N-M. Raises EINVAL and changes nothing.
+
+    Like ap_bus.c:modify_bitmap (v6.1). Differs: numbers of 2^64 and more are refused.
+    """
+    position = 0
+    while position < len(text):
+        term = _RELATIVE_TERM.match(text, position)
+        if not term:
+            raise KernelError(EINVAL, f"{text!r} is not a chain of +N, -N, +N-M or -N-M")
+        first = _to_int(term[2], 0)
+        last = _to_int(term[3], 0) if term[3] else first
+        if first > last or last >= MASK_BITS:
+            raise KernelError(EINVAL, f"{term[0].strip()} is not a range within 0-255")
+        bits = (1 << (last + 1)) - (1 << first)
+        mask = mask | bits if term[1] == "+" else mask & ~bits
+        position = term.end()
+    return mask
+
+
+def parse_mask(text: str, present: int) -> int:
+    """A mask, absolute or relative to `present`. Raises EINVAL. Like ap_bus.c:ap_parse_mask_str."""
+    if text[:1] in ("+", "-"):
+        return apply_relative_mask(text, present)
+    return parse_absolute_mask(text)
+
+
+def ids(mask: int) -> list[int]:
+    """The IDs in a mask, ascending."""
+    return [index for index, bit in enumerate(format(mask, "b")[::-1]) if bit == "1"]

@@ -1,0 +1,146 @@
+"""One simulated machine: profile and scenario become models, clock, bus and tree.
+
+`read` and `write` walk the same road as a shell on the mount, in process.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from errno import EIO, ENOTDIR
+from typing import Any
+
+from fakesys.core.clock import Clock
+from fakesys.core.errors import KernelError
+from fakesys.core.kernel import Kernel
+from fakesys.profiles import Profile, profile_of
+from fakesys.subsystems.control import files as control_files
+from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.selftest import files as selftest_files
+from fakesys.subsystems.selftest.model import Selftest
+from fakesys.tree.attr import Layout, Mount
+from fakesys.tree.binder import Binder
+from fakesys.tree.filesystem import FileSystem
+from fakesys.tree.kinds import DEBUGFS, TRACEFS
+from fakesys.tree.node import Directory, File
+
+READ_SIZE = 1 << 20
+
+
+class Machine:
+    """A machine in memory. Raises KernelError for what the kernel would refuse.
+
+    `profile`: `seed`, `6.1` or `6.18`. `seed`: of the one random generator.
+    """
+
+    def __init__(self, profile: str = "seed", *, seed: int = 1, selftest: bool = False) -> None:
+        self._profile: Profile = profile_of(profile)
+        self._seed = seed
+        self._with_selftest = selftest
+        self.control = Control(self)
+        self._build()
+        self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
+        self.fs = FileSystem(self.binder)
+        self.fs.report = self._report
+
+    @property
+    def clock(self) -> Clock:
+        """The simulated time."""
+        return self.kernel.clock
+
+    @property
+    def profile_name(self) -> str:
+        """The chosen profile."""
+        return self._profile.name
+
+    def set_profile(self, name: str) -> None:
+        """Choose another profile. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
+        self._profile = profile_of(name)
+        self.binder.rebind(self._features(), self._mounts())
+
+    def reset(self) -> None:
+        """Everything as at mount time; open files of the old machine are gone."""
+        self._build()
+        self.binder.replace(self.kernel.bus, self._features(), self._mounts())
+
+    def state(self) -> Mapping[str, Any]:
+        """The whole machine as a JSON object."""
+        return {"profile": self.profile_name}
+
+    def read(self, path: str) -> str:
+        """The text of a file, as `cat` prints it. Raises KernelError."""
+        return self._guarded(lambda: self._read(path)).decode("latin-1")
+
+    def write(self, path: str, text: str) -> int:
+        """One write(2) of `text` to a file; the bytes taken. Raises KernelError."""
+        return self._guarded(lambda: self._write(path, text.encode("latin-1")))
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory, in no promised order. Raises KernelError."""
+        node = self.fs.resolve(path)
+        if not isinstance(node, Directory):
+            raise KernelError(ENOTDIR, f"{path} is not a directory")
+        return list(node.names())
+
+    def bug(self, error: BaseException) -> None:
+        """Keep the traceback of an internal error; the client is answered EIO."""
+        self.control.bugs.append("".join(traceback.format_exception(error)))
+
+    def _read(self, path: str) -> bytes:
+        node = self._file(path)
+        handle = self.fs.open(node, os.O_RDONLY)
+        data = b""
+        while piece := self.fs.read(node, handle, len(data), READ_SIZE, nonblock=True):
+            data += piece
+        handle.release()
+        return data
+
+    def _write(self, path: str, data: bytes) -> int:
+        node = self._file(path)
+        handle = self.fs.open(node, os.O_WRONLY | os.O_TRUNC)
+        try:
+            return self.fs.write(node, handle, data, nonblock=True)
+        finally:
+            handle.release()
+
+    def _file(self, path: str) -> File:
+        node = self.fs.resolve(path)
+        if not isinstance(node, File):
+            raise KernelError(EIO, f"{path} is not a file")
+        return node
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except KernelError:
+            raise
+        except Exception as error:
+            self.bug(error)
+            raise KernelError(EIO, "internal error, see fakesys/bugs") from error
+        finally:
+            self.fs.settle()
+
+    def _report(self, node: File, _data: bytes, error: KernelError | None) -> None:
+        self.control.record(node.path, error)
+
+    def _build(self) -> None:
+        self.kernel = Kernel(self._seed)
+        self.control.uevents.listen(self.kernel.bus)
+        self.control.log.listen(self.kernel.bus)
+        self.selftest: Selftest | None = None
+        if self._with_selftest:
+            self.selftest = Selftest(self.kernel.bus, self.kernel.devices)
+
+    def _features(self) -> frozenset[str]:
+        return frozenset()
+
+    def _mounts(self) -> tuple[Mount, ...]:
+        mounts: list[Mount] = [
+            Mount("sys/kernel/debug", Layout(mode=0o700, kind=DEBUGFS), lambda: self.control),
+            Mount("sys/kernel/tracing", Layout(mode=0o700, kind=TRACEFS), lambda: self.control),
+            Mount("sys/kernel/debug/fakesys", control_files.TOP, lambda: self.control),
+        ]
+        if self.selftest is not None:
+            mounts.extend(selftest_files.mounts(self.selftest, self.kernel.devices))
+        return tuple(mounts)

@@ -1,0 +1,1 @@
+"""The directory `fakesys/`: what no real machine has, and with which a user drives this one."""

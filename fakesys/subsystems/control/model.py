@@ -1,0 +1,60 @@
+"""What the control files read and change: the machine as a whole. Knows no text and no path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fakesys.core.errors import KernelError
+from fakesys.core.journal import LineLog, UeventLog
+from fakesys.core.kernel import Kernel
+
+
+class WholeMachine(Protocol):
+    """What the machine itself must do for its control files."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Clock, bus and chance of the machine as it is now."""
+
+    @property
+    def profile_name(self) -> str:
+        """The chosen profile."""
+
+    def set_profile(self, name: str) -> None:
+        """Choose another one. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
+
+    def reset(self) -> None:
+        """Everything as at mount time."""
+
+    def state(self) -> Mapping[str, Any]:
+        """The whole machine as a JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last refused write of the mount."""
+
+    time_ns: int
+    path: str
+    error: KernelError
+
+
+@dataclass(eq=False)
+class Control:
+    """The machine's own record: refusals, internal errors, journals."""
+
+    machine: WholeMachine
+    uevents: UeventLog = field(default_factory=UeventLog)
+    log: LineLog = field(default_factory=LineLog)
+    last_error: Refusal | None = None
+    bugs: list[str] = field(default_factory=list)
+    lockdown: bool = False
+
+    def record(self, path: str, error: KernelError | None) -> None:
+        """Remember the result of a write; a good one clears the last refusal."""
+        if error is None:
+            self.last_error = None
+            return
+        self.last_error = Refusal(self.machine.kernel.clock.now_ns, path, error)

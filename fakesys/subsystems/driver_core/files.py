@@ -1,0 +1,121 @@
+"""Rows that every device directory has: `uevent`, `subsystem`, `driver`, `power/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EINVAL
+from typing import Any
+
+from fakesys.core.devices import Device, Devices, parse_synthetic
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoll
+from fakesys.tree.attr import Attr, Dir, Layout, Link, Row
+
+UEVENT_ERRORS = {EINVAL: "not ACTION [UUID [KEY=VALUE ...]] with a known action"}
+
+
+def _constant(text: str) -> Callable[[Any], str]:
+    return lambda _model: text
+
+
+def _control(_model: object, text: str) -> None:
+    if text.removesuffix("\n") not in ("auto", "on"):
+        raise KernelError(EINVAL, f"{text!r} is neither auto nor on")
+
+
+def _delay(_model: object, text: str) -> None:
+    kstrtoll(text, 10, 32)
+    raise KernelError(EINVAL, "the device does not use autosuspend")
+
+
+# Like drivers/base/power/sysfs.c (v6.1) for a device without power management callbacks.
+POWER: Layout[Any] = Layout(
+    (
+        Attr(
+            name="control",
+            mode=0o644,
+            doc="Runtime power management: `auto` or `on`; without effect here.",
+            show=_constant("auto\n"),
+            store=_control,
+            errors={EINVAL: "neither auto nor on"},
+        ),
+        Attr(
+            name="runtime_status",
+            mode=0o444,
+            doc="Runtime power state.",
+            show=_constant("unsupported\n"),
+        ),
+        Attr(
+            name="runtime_active_time",
+            mode=0o444,
+            doc="Milliseconds active under runtime power management.",
+            show=_constant("0\n"),
+        ),
+        Attr(
+            name="runtime_suspended_time",
+            mode=0o444,
+            doc="Milliseconds suspended under runtime power management.",
+            show=_constant("0\n"),
+        ),
+        Attr(
+            name="autosuspend_delay_ms",
+            mode=0o644,
+            doc="Idle time before autosuspend; not in use here, so EIO to read.",
+            store=_delay,
+            errors={EINVAL: "the device does not use autosuspend"},
+        ),
+    )
+)
+
+
+def device_rows(devices: Devices, *, power: bool = True) -> tuple[Row, ...]:
+    """`uevent`, `subsystem`, `driver` and `power/` of a device model.
+
+    `driver` and `subsystem` of the model name them; None or "" leaves the link out.
+    Source: drivers/base/core.c:device_add, uevent_show, uevent_store (v6.1).
+    """
+
+    def show_uevent(device: Device) -> str:
+        return "".join(f"{key}={value}\n" for key, value in device.uevent_env().items())
+
+    def store_uevent(device: Device, text: str) -> None:
+        action, env = parse_synthetic(text)
+        devices.send(action, device, env)
+
+    rows: tuple[Row, ...] = (
+        Attr(
+            name="uevent",
+            mode=0o644,
+            doc="The fields of this device's uevents; write an action to send one again.",
+            show=show_uevent,
+            store=store_uevent,
+            errors=UEVENT_ERRORS,
+        ),
+        Link(name="subsystem", to=_subsystem_path),
+        Link(name="driver", to=_driver_path),
+    )
+    return (*rows, Dir(name="power", layout=POWER)) if power else rows
+
+
+def _subsystem_path(device: Any) -> str | None:
+    return f"sys/bus/{device.subsystem}" if device.subsystem else None
+
+
+def _driver_path(device: Any) -> str | None:
+    driver = getattr(device, "driver", None)
+    return f"sys/bus/{device.subsystem}/drivers/{driver}" if driver else None
+
+
+def no_event(_model: object, text: str) -> None:
+    """The `uevent` file of a bus or driver: the text is checked, nobody hears of it."""
+    parse_synthetic(text)
+
+
+# The write-only `uevent` of buses and drivers.
+BUS_UEVENT: Attr[Any] = Attr(
+    name="uevent",
+    mode=0o200,
+    doc="Write an action to send a uevent for this bus or driver; nothing listens here.",
+    store=no_event,
+    errors=UEVENT_ERRORS,
+)

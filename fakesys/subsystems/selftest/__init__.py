@@ -1,0 +1,1 @@
+"""The smallest complete subsystem: one device with four attributes, three debugfs files."""

@@ -1,0 +1,139 @@
+"""What the rows are from which a directory is made: attribute, directory, link, children.
+
+A table of rows is data; `tree/binder.py` filters it by the features of the profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from fakesys.core.waiters import Waiters
+from fakesys.tree.kinds import Kind
+
+M = TypeVar("M")
+C = TypeVar("C")
+
+
+class Handle(Protocol):
+    """An open file with behaviour of its own: streams, `trace`, raw pages.
+
+    `read` and `write` raise KernelError, or Blocked when they would have to wait.
+    """
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """Up to `size` bytes; empty at the end. EAGAIN is the handle's to raise."""
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """Bytes taken."""
+
+    def poll(self) -> int:
+        """The events of poll(2) that are true now."""
+
+    def waiters(self) -> Waiters | None:
+        """What wakes a poller; None when the answer of `poll` never changes."""
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attr(Generic[M]):
+    """One file. `show` gives its text, `store` takes one write; both run on the model.
+
+    `store` returns the bytes taken, None for all. `errors`: errno -> cause, for the reference;
+    each is provoked by a test. `needs`, `unless`: features of the profile, all / none of them.
+    `present`: is the file there at this moment? `announced`: every change of the text comes with
+    a `Touched` event, so it may be cached. `open`: makes a handle of its own instead.
+    """
+
+    name: str
+    mode: int
+    doc: str
+    show: Callable[[M], str] | None = None
+    store: Callable[[M, str], int | None] | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+    present: Callable[[M], bool] | None = None
+    announced: bool = False
+    kind: Kind | None = None
+    open: Callable[[M, int], Handle] | None = None
+    # O_TRUNC on open; a plain attribute does nothing then.
+    truncate: Callable[[M], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link(Generic[M]):
+    """A symbolic link. `to` gives the target as a path from the mount's root, None for none."""
+
+    name: str
+    to: Callable[[M], str | None]
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dir(Generic[M]):
+    """A directory of a fixed name. `of` gives its model (None: absent), else the parent's."""
+
+    name: str
+    layout: Layout[Any]
+    of: Callable[[M], object | None] | None = None
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Children(Generic[M, C]):
+    """A directory per member of a collection, made when somebody looks.
+
+    `get` answers None for a name that is not there. What it answers must compare equal
+    as long as it stands for the same thing, and differ after removal and new creation.
+    """
+
+    names: Callable[[M], Iterable[str]]
+    get: Callable[[M, str], C | None]
+    layout: Layout[C]
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Links(Generic[M]):
+    """A link per member of a collection; `get` gives the target from the mount's root."""
+
+    names: Callable[[M], Iterable[str]]
+    get: Callable[[M, str], str | None]
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+
+
+Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout(Generic[M]):
+    """What a directory of one kind of model holds. `kind` is inherited when None.
+
+    `mkdir`, `rmdir`: for directories in which users may make and remove others (None: EPERM).
+    """
+
+    rows: tuple[Row, ...] = ()
+    mode: int = 0o755
+    kind: Kind | None = None
+    mkdir: Callable[[M, str], None] | None = None
+    rmdir: Callable[[M, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a subsystem's layout stands: a path from the mount's root, and the model behind it.
+
+    `of` is asked at each look-up; None means that the directory is not there.
+    """
+
+    path: str
+    layout: Layout[Any]
+    of: Callable[[], object | None]

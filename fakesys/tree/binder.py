@@ -1,0 +1,220 @@
+"""Tables plus events become a tree: filters rows by feature, places mounts, drops what is gone.
+
+The only writer of the tree. It knows rows and events, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakesys.core.events import Bus, Changed, Notified, Touched
+from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
+from fakesys.tree.kinds import SYSFS
+from fakesys.tree.node import Directory, File, Node
+
+_Named = Attr[Any] | Link[Any] | Dir[Any]
+_Collection = Children[Any, Any] | Links[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A layout as one profile has it."""
+
+    named: dict[str, tuple[_Named, ...]]
+    collections: tuple[_Collection, ...]
+
+    def count_directories(self, model: Any) -> int:
+        """How many subdirectories a directory of this plan has now."""
+        count = 0
+        for rows in self.named.values():
+            for row in rows:
+                if isinstance(row, Dir) and (row.of is None or row.of(model) is not None):
+                    count += 1
+        for collection in self.collections:
+            if isinstance(collection, Children):
+                count += sum(1 for _ in collection.names(model))
+        return count
+
+
+@dataclass(slots=True)
+class Stale:
+    """What clients may remember wrongly: to be told to the kernel before the write is answered."""
+
+    gone: list[tuple[Directory, str, Node]] = field(default_factory=list)
+    new: list[tuple[Directory, str]] = field(default_factory=list)
+    touched: list[File] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.new or self.touched)
+
+
+class Binder:
+    """Makes the root directory and keeps track of the directories that somebody has seen."""
+
+    def __init__(self, bus: Bus, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+        self._features = features
+        self._plans: dict[Layout[Any], Plan] = {}
+        # Models are kept by their own equality: two views of one queue are one owner.
+        self._directories: dict[Any, dict[int, Directory]] = {}
+        self._dirty: dict[int, Directory] = {}
+        self._deep: dict[int, Directory] = {}
+        self._touched: dict[int, File] = {}
+        self._listen(bus)
+        self.root = Directory("", None, None, _trunk(mounts), None, self, SYSFS)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The features by which rows are chosen."""
+        return self._features
+
+    def _listen(self, bus: Bus) -> None:
+        bus.subscribe(Changed, self._on_changed)
+        bus.subscribe(Touched, self._on_touched)
+        bus.subscribe(Notified, self._on_notified)
+
+    def replace(self, bus: Bus, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+        """Other models on another bus: everything that is not the same thing is dropped."""
+        self._listen(bus)
+        self.rebind(features, mounts)
+
+    def rebind(self, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+        """Another profile: everything that is not the same thing is dropped."""
+        self._features = features
+        self._plans.clear()
+        self.root.layout = _trunk(mounts)
+        self._deep[self.root.ino] = self.root
+
+    def plan(self, layout: Layout[Any]) -> Plan:
+        """The rows of a layout that this profile has."""
+        plan = self._plans.get(layout)
+        if plan is None:
+            plan = self._plans[layout] = compile_layout(layout, self._features)
+        return plan
+
+    def register(self, directory: Directory) -> None:
+        """A directory was made."""
+        self._directories.setdefault(directory.model, {})[directory.ino] = directory
+
+    def forget(self, directory: Directory) -> None:
+        """A directory is gone."""
+        group = self._directories.get(directory.model, {})
+        group.pop(directory.ino, None)
+        if not group:
+            self._directories.pop(directory.model, None)
+
+    @property
+    def unsettled(self) -> bool:
+        """Has anything happened since the last `settle`?"""
+        return bool(self._dirty or self._deep or self._touched)
+
+    def settle(self) -> Stale:
+        """Bring the nodes in line with the models; what clients must be told."""
+        stale = Stale()
+        while self._dirty or self._deep:
+            dirty = list(self._dirty.values())
+            deep = list(self._deep.values())
+            self._dirty.clear()
+            self._deep.clear()
+            for directory in dirty:
+                self._refresh(directory, stale)
+            for directory in deep:
+                self._refresh_deep(directory, stale)
+        stale.touched.extend(file for file in self._touched.values() if not file.gone)
+        self._touched.clear()
+        return stale
+
+    def _refresh(self, directory: Directory, stale: Stale) -> None:
+        def gone(parent: Directory, name: str, node: Node) -> None:
+            stale.gone.append((parent, name, node))
+            for _ in node.mark_gone():
+                pass
+
+        if not directory.gone:
+            directory.refresh(gone, lambda parent, name: stale.new.append((parent, name)))
+
+    def _refresh_deep(self, directory: Directory, stale: Stale) -> None:
+        self._refresh(directory, stale)
+        for node in list(directory.cached.values()):
+            if isinstance(node, Directory):
+                self._refresh_deep(node, stale)
+
+    def _on_changed(self, event: Changed) -> None:
+        for owner in event.owners:
+            for directory in self._directories.get(owner, {}).values():
+                (self._deep if event.deep else self._dirty)[directory.ino] = directory
+
+    def _files(self, owner: object, name: str) -> Iterable[File]:
+        for directory in self._directories.get(owner, {}).values():
+            node = directory.cached.get(name)
+            if isinstance(node, File):
+                yield node
+
+    def _on_touched(self, event: Touched) -> None:
+        for name in event.names:
+            for file in self._files(event.owner, name):
+                self._touched[file.ino] = file
+
+    def _on_notified(self, event: Notified) -> None:
+        for file in self._files(event.owner, event.name):
+            file.notify()
+            self._touched[file.ino] = file
+
+
+def wanted(row: Row, features: frozenset[str]) -> bool:
+    """Does a profile with these features have this row?"""
+    needs = (row.needs,) if isinstance(row.needs, str) else row.needs
+    unless = (row.unless,) if isinstance(row.unless, str) else row.unless
+    return features.issuperset(needs) and features.isdisjoint(unless)
+
+
+def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
+    """Sort the rows of a layout that a profile has into names and collections."""
+    named: dict[str, tuple[_Named, ...]] = {}
+    collections: list[_Collection] = []
+    for row in layout.rows:
+        if not wanted(row, features):
+            continue
+        if isinstance(row, (Children, Links)):
+            collections.append(row)
+        else:
+            named[row.name] = (*named.get(row.name, ()), row)
+    return Plan(named, tuple(collections))
+
+
+def _trunk(mounts: Iterable[Mount]) -> Layout[None]:
+    """One layout of nested directories in which each mount stands at its path."""
+    tree: dict[str, Any] = {}
+    for mount in mounts:
+        branch = tree
+        for part in mount.path.split("/") if mount.path else ():
+            branch = branch.setdefault(part, {})
+        branch.setdefault("", []).append(mount)
+    return _trunk_layout(tree)
+
+
+def _trunk_layout(branch: dict[str, Any]) -> Layout[None]:
+    rows: list[Row] = []
+    for name, below in branch.items():
+        if name:
+            rows.extend(_trunk_rows(name, below))
+    return Layout(tuple(rows))
+
+
+def _trunk_rows(name: str, branch: dict[str, Any]) -> Iterable[Row]:
+    mounts: list[Mount] = branch.get("", [])
+    fixed = _trunk_layout(branch)
+    if not mounts:
+        yield Dir(name, fixed)
+    for mount in mounts:
+        layout = mount.layout
+        if fixed.rows:
+            layout = Layout(
+                (*layout.rows, *fixed.rows), layout.mode, layout.kind, layout.mkdir, layout.rmdir
+            )
+        yield Dir(name, layout, of=_ignore_parent(mount))
+
+
+def _ignore_parent(mount: Mount) -> Any:
+    return lambda _model: mount.of()

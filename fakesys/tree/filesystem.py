@@ -1,0 +1,175 @@
+"""The system calls on the tree, as any transport and `Machine.read` need them.
+
+Every errno is raised here or below as KernelError; a transport only maps it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
+
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.tree.attr import Handle
+from fakesys.tree.binder import Binder, Stale
+from fakesys.tree.node import Directory, File, Node, Symlink
+from fakesys.tree.openfile import OpenFile
+
+# Called with "read" or "write" before a model hears of it; may raise KernelError or Blocked.
+Gate = Callable[[str, File], None]
+# Called after each write with its result: None or the refusal.
+Report = Callable[[File, bytes, KernelError | None], None]
+
+
+class FileSystem:
+    """Look-up, open, read, write and the refusals of everything else."""
+
+    def __init__(self, binder: Binder) -> None:
+        self.binder = binder
+        self.gate: Gate | None = None
+        self.report: Report | None = None
+        self.lockdown: Callable[[File, int], None] | None = None
+
+    @property
+    def root(self) -> Directory:
+        """The directory that is the mount point."""
+        return self.binder.root
+
+    def lookup(self, directory: Node, name: str) -> Node:
+        """The node of a name. Raises ENOENT, ENOTDIR."""
+        if not isinstance(directory, Directory):
+            raise KernelError(ENOTDIR, f"{directory.path} is not a directory")
+        node = directory.lookup(name)
+        if node is None:
+            raise KernelError(ENOENT, f"{directory.path}/{name} does not exist")
+        return node
+
+    def resolve(self, path: str, *, follow: bool = True) -> Node:
+        """The node at a path from the mount's root. Raises ENOENT, ENOTDIR, ELOOP."""
+        node: Node = self.root
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        parts.reverse()
+        links = 0
+        while parts:
+            name = parts.pop()
+            if name == "..":
+                node = node.parent or node
+                continue
+            node = self.lookup(node, name)
+            if isinstance(node, Symlink) and (parts or follow):
+                links += 1
+                if links > 40:
+                    raise KernelError(ELOOP, f"too many links in {path}")
+                parts.extend(reversed(node.target.split("/")))
+                node = node.parent or node
+        return node
+
+    def open(self, node: Node, flags: int) -> Handle:
+        """An open file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
+        if not isinstance(node, File):
+            raise KernelError(EISDIR, f"{node.path} is not a file")
+        if flags & os.O_DIRECT:
+            raise KernelError(EINVAL, "O_DIRECT is not offered")
+        if node.gone:
+            raise KernelError(node.kind_.gone, f"{node.path} is gone")
+        if node.kind_.mode_binds_root:
+            check_mode(node, flags)
+        if self.lockdown is not None:
+            self.lockdown(node, flags)
+        row = node.row
+        handle: Handle = OpenFile(node) if row.open is None else row.open(node.model, flags)
+        if flags & os.O_TRUNC and row.truncate is not None and flags & os.O_ACCMODE != os.O_RDONLY:
+            row.truncate(node.model)
+        return handle
+
+    def read(
+        self, node: File, handle: Handle, offset: int, size: int, *, nonblock: bool = False
+    ) -> bytes:
+        """Up to `size` bytes."""
+        if self.gate is not None:
+            self.gate("read", node)
+        return handle.read(offset, size, nonblock=nonblock)
+
+    def write(
+        self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
+    ) -> int:
+        """One write(2); the number of bytes taken. Its result is reported."""
+        try:
+            if self.gate is not None:
+                self.gate("write", node)
+            taken = handle.write(data, offset, nonblock=nonblock)
+        except Blocked:
+            raise
+        except KernelError as refusal:
+            if self.report is not None:
+                self.report(node, data, refusal)
+            raise
+        if self.report is not None:
+            self.report(node, data, None)
+        return taken
+
+    def settle(self) -> Stale:
+        """After anything happened: drop dead nodes; what a transport must tell the kernel."""
+        return self.binder.settle()
+
+    def chmod(self, node: Node, permissions: int) -> None:
+        """Set the permission bits; they stay until the node goes."""
+        node.mode = stat.S_IFMT(node.mode) | (permissions & 0o7777)
+
+    def create(self, directory: Node, name: str) -> KernelError:
+        """The refusal for a new regular file: EEXIST, EACCES."""
+        return self._refuse_new(directory, name, EACCES)
+
+    def mkdir(self, directory: Node, name: str) -> None:
+        """Make a directory where the file system lets users do so, else EPERM."""
+        if isinstance(directory, Directory) and directory.layout.mkdir is not None:
+            if directory.lookup(name) is not None:
+                raise KernelError(EEXIST, f"{directory.path}/{name} exists")
+            directory.layout.mkdir(directory.model, name)
+            return
+        raise self._refuse_new(directory, name, EPERM)
+
+    def rmdir(self, directory: Node, name: str) -> None:
+        """Remove a directory where the file system lets users do so, else EPERM."""
+        node = self.lookup(directory, name)
+        if not isinstance(node, Directory):
+            raise KernelError(ENOTDIR, f"{node.path} is not a directory")
+        if isinstance(directory, Directory) and directory.layout.rmdir is not None:
+            directory.layout.rmdir(directory.model, name)
+            return
+        raise KernelError(EPERM, f"{node.path} cannot be removed by rmdir")
+
+    def make_other(self, directory: Node, name: str) -> KernelError:
+        """The refusal for a fifo, device, link: EEXIST, EPERM."""
+        return self._refuse_new(directory, name, EPERM)
+
+    def unlink(self, directory: Node, name: str) -> KernelError:
+        """The refusal for unlink: ENOENT, EISDIR, EPERM."""
+        node = self.lookup(directory, name)
+        if isinstance(node, Directory):
+            return KernelError(EISDIR, f"{node.path} is a directory")
+        return KernelError(EPERM, f"{node.path} cannot be removed")
+
+    def rename(self, directory: Node, name: str) -> KernelError:
+        """The refusal for rename: ENOENT, EPERM."""
+        node = self.lookup(directory, name)
+        return KernelError(EPERM, f"{node.path} cannot be renamed")
+
+    def _refuse_new(self, directory: Node, name: str, errno: int) -> KernelError:
+        if isinstance(directory, Directory) and directory.lookup(name) is not None:
+            return KernelError(EEXIST, f"{directory.path}/{name} exists")
+        return KernelError(errno, f"nothing can be made in {directory.path}")
+
+
+def check_mode(node: File, flags: int) -> None:
+    """EACCES unless some read or write bit is set for what is asked, for root too.
+
+    Like fs/kernfs/file.c:kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK (v6.1).
+    Who else may do what is the kernel's business (default_permissions).
+    """
+    access = flags & os.O_ACCMODE
+    if access in (os.O_RDONLY, os.O_RDWR) and not node.mode & 0o444:
+        raise KernelError(EACCES, f"{node.path} is write-only")
+    if access in (os.O_WRONLY, os.O_RDWR) and not node.mode & 0o222:
+        raise KernelError(EACCES, f"{node.path} is read-only")

@@ -1,0 +1,295 @@
+"""The nodes of the tree: directory, file, link. Made when first looked up, then kept.
+
+A directory asks its model at every look-up, so an answer is always true; `refresh` finds the
+nodes that stand for something that is no longer there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fakesys.core.errors import KernelError
+from fakesys.core.waiters import Waiters
+from fakesys.tree.attr import Attr, Dir, Layout, Link, Links, Row
+
+if TYPE_CHECKING:
+    from fakesys.tree.binder import Binder
+    from fakesys.tree.kinds import Kind
+
+_numbers = itertools.count(1)
+
+
+class Recipe(NamedTuple):
+    """From which row and model a node is made; equal recipes stand for the same thing."""
+
+    row: Row
+    model: Any
+
+
+class Node:
+    """What every node has. `gone` is set once, when what it stands for no longer exists."""
+
+    __slots__ = ("_nanoseconds", "gid", "gone", "ino", "mode", "name", "parent", "recipe", "uid")
+
+    def __init__(
+        self, name: str, parent: Directory | None, recipe: Recipe | None, mode: int
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.recipe = recipe
+        self.mode = mode
+        self.ino = next(_numbers)
+        self.gone = False
+        self.uid = 0
+        self.gid = 0
+        now = time.time_ns()
+        self._nanoseconds = (now, now, now)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of file system semantics that holds here."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> str:
+        """Path from the root of the mount, without a leading slash."""
+        names = []
+        node: Node = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return "/".join(reversed(names))
+
+    @property
+    def size(self) -> int:
+        """st_size."""
+        return 0
+
+    @property
+    def nlink(self) -> int:
+        """st_nlink."""
+        return 1
+
+    @property
+    def times_ns(self) -> tuple[int, int, int]:
+        """atime, mtime, ctime in nanoseconds; reading and writing never move them."""
+        return self._nanoseconds
+
+    def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """What utimensat(2) sets; None keeps a value."""
+        atime, mtime, _ = self._nanoseconds
+        self._nanoseconds = (
+            atime if atime_ns is None else atime_ns,
+            mtime if mtime_ns is None else mtime_ns,
+            time.time_ns(),
+        )
+
+    def mark_gone(self) -> Iterator[Node]:
+        """Mark this node and all below it; yields each."""
+        self.gone = True
+        yield self
+
+
+class File(Node):
+    """A file: one attribute row on one model."""
+
+    __slots__ = ("_size", "event", "kind_", "model", "pollers", "row")
+
+    def __init__(self, name: str, parent: Directory, recipe: Recipe, row: Attr[Any]) -> None:
+        super().__init__(name, parent, recipe, stat.S_IFREG | row.mode)
+        self.row = row
+        self.model = recipe.model
+        self.kind_ = row.kind or parent.kind
+        self._size = self.kind_.size
+        # Like fs/kernfs/file.c: the node's counter starts at 1, that of an open file at 0.
+        self.event = 1
+        self.pollers = Waiters()
+
+    @property
+    def kind(self) -> Kind:
+        return self.kind_
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def nlink(self) -> int:
+        return 0 if self.gone and not self.kind.rest_after_gone else 1
+
+    def truncate(self, size: int) -> None:
+        """truncate(2): the number sticks where the file system keeps it, contents never change."""
+        if self.kind.keeps_size:
+            self._size = size
+
+    def show(self) -> bytes:
+        """The text now. Raises the kind's errno when the attribute has no show()."""
+        show = self.row.show
+        if show is None:
+            raise KernelError(self.kind_.no_show, "this file cannot be read")
+        data = show(self.model).encode("latin-1")
+        limit = self.kind_.page_limit
+        return data if limit is None else data[:limit]
+
+    def store(self, text: str) -> int | None:
+        """Hand one write to the model; bytes taken, None for all."""
+        store = self.row.store
+        if store is None:
+            raise KernelError(self.kind_.no_store, "this file cannot be written")
+        return store(self.model, text)
+
+    def notify(self) -> None:
+        """sysfs_notify(): pollers see PRI|ERR until they read again."""
+        self.event += 1
+        self.pollers.wake()
+
+    def mark_gone(self) -> Iterator[Node]:
+        yield from super().mark_gone()
+        self.pollers.wake()
+
+
+class Symlink(Node):
+    """A link; its text is relative, as sysfs makes it."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, name: str, parent: Directory, recipe: Recipe) -> None:
+        super().__init__(name, parent, recipe, stat.S_IFLNK | 0o777)
+        self.target = relative(parent.path, recipe.model)
+
+    @property
+    def kind(self) -> Kind:
+        assert self.parent is not None
+        return self.parent.kind
+
+
+class Directory(Node):
+    """A directory: a layout on one model, filtered by the binder for the present profile."""
+
+    __slots__ = ("_kind", "binder", "cached", "layout", "missed", "model")
+
+    def __init__(
+        self,
+        name: str,
+        parent: Directory | None,
+        recipe: Recipe | None,
+        layout: Layout[Any],
+        model: object,
+        binder: Binder,
+        kind: Kind,
+    ) -> None:
+        super().__init__(name, parent, recipe, stat.S_IFDIR | layout.mode)
+        self.layout = layout
+        self.model = model
+        self.binder = binder
+        self._kind = layout.kind or kind
+        self.cached: dict[str, Node] = {}
+        # Names that somebody looked for in vain: a client may remember that.
+        self.missed: set[str] = set()
+        binder.register(self)
+
+    @property
+    def kind(self) -> Kind:
+        return self._kind
+
+    @property
+    def nlink(self) -> int:
+        if self.gone:
+            return 2 if self.kind.rest_after_gone else 0
+        return 2 + self.binder.plan(self.layout).count_directories(self.model)
+
+    def find(self, name: str) -> Recipe | None:
+        """What stands behind this name now; asks the model, makes no node."""
+        plan = self.binder.plan(self.layout)
+        for row in plan.named.get(name, ()):
+            recipe = _fixed_recipe(row, self.model)
+            if recipe is not None:
+                return recipe
+        for collection in plan.collections:
+            member = collection.get(self.model, name)
+            if member is not None:
+                return Recipe(collection, member)
+        return None
+
+    def lookup(self, name: str) -> Node | None:
+        """The node of this name, made at need; None when there is none."""
+        recipe = None if self.gone else self.find(name)
+        if recipe is None:
+            self.missed.add(name)
+            return None
+        node = self.cached.get(name)
+        if node is not None and node.recipe == recipe:
+            return node
+        node = self._make(name, recipe)
+        self.cached[name] = node
+        return node
+
+    def names(self) -> Iterator[str]:
+        """Every name here, in the order of the tables."""
+        if self.gone:
+            return
+        plan = self.binder.plan(self.layout)
+        for name, rows in plan.named.items():
+            if any(_fixed_recipe(row, self.model) is not None for row in rows):
+                yield name
+        for collection in plan.collections:
+            yield from collection.names(self.model)
+
+    def entries(self) -> Iterator[tuple[str, Node]]:
+        """Names with their nodes."""
+        for name in self.names():
+            node = self.lookup(name)
+            if node is not None:
+                yield name, node
+
+    def refresh(
+        self, gone: Callable[[Directory, str, Node], None], new: Callable[[Directory, str], None]
+    ) -> None:
+        """Drop the nodes whose thing is gone and report them, and names that are now there."""
+        for name, node in list(self.cached.items()):
+            if self.find(name) != node.recipe:
+                del self.cached[name]
+                gone(self, name, node)
+        for name in [name for name in self.missed if self.find(name) is not None]:
+            self.missed.discard(name)
+            new(self, name)
+
+    def mark_gone(self) -> Iterator[Node]:
+        yield from super().mark_gone()
+        self.binder.forget(self)
+        for node in self.cached.values():
+            yield from node.mark_gone()
+
+    def _make(self, name: str, recipe: Recipe) -> Node:
+        row, model = recipe
+        if isinstance(row, Attr):
+            return File(name, self, recipe, row)
+        if isinstance(row, (Link, Links)):
+            return Symlink(name, self, recipe)
+        return Directory(name, self, recipe, row.layout, model, self.binder, self.kind)
+
+
+def _fixed_recipe(row: Attr[Any] | Link[Any] | Dir[Any], model: Any) -> Recipe | None:
+    if isinstance(row, Attr):
+        there = row.present is None or row.present(model)
+        return Recipe(row, model) if there else None
+    if isinstance(row, Link):
+        target = row.to(model)
+        return None if target is None else Recipe(row, target)
+    if row.of is None:
+        return Recipe(row, model)
+    below = row.of(model)
+    return None if below is None else Recipe(row, below)
+
+
+def relative(directory: str, target: str) -> str:
+    """The link text that leads from a directory to `target`; both are paths from the root."""
+    here, there = directory.split("/"), target.split("/")
+    common = 0
+    while common < min(len(here), len(there)) and here[common] == there[common]:
+        common += 1
+    return "/".join([".."] * (len(here) - common) + there[common:])
