@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from errno import EIO, ENOTDIR
-from typing import Any
+from typing import Any, TypeVar
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import KernelError
@@ -26,6 +26,8 @@ from fakesys.tree.kinds import DEBUGFS, TRACEFS
 from fakesys.tree.node import Directory, File
 
 READ_SIZE = 1 << 20
+
+T = TypeVar("T")
 
 
 class Machine:
@@ -110,7 +112,7 @@ class Machine:
             raise KernelError(EIO, f"{path} is not a file")
         return node
 
-    def _guarded(self, call: Callable[[], Any]) -> Any:
+    def _guarded(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except KernelError:

@@ -44,8 +44,7 @@ class UeventLog:
                     yield first, chunk
             elif first + chunk.count > start:
                 skip = max(0, start - first)
-                for index, event in enumerate(islice(chunk.make(), skip, None), first + skip):
-                    yield index, event
+                yield from enumerate(islice(chunk.make(), skip, None), first + skip)
 
     def clear(self) -> None:
         """Forget the events; the numbers go on."""
@@ -82,8 +81,7 @@ class LineLog:
         """The lines after this number, or as far back as they are kept."""
         first = self.last - len(self._lines) + 1
         start = max(number + 1, first)
-        for index, line in enumerate(islice(self._lines, start - first, None), start):
-            yield index, line
+        yield from enumerate(islice(self._lines, start - first, None), start)
 
     def _on_line(self, event: LogLine) -> None:
         self._lines.append(event.text)
