@@ -98,6 +98,8 @@ class Children(Generic[M, C]):
     layout: Layout[C]
     needs: str | tuple[str, ...] = ()
     unless: str | tuple[str, ...] = ()
+    # How the reference writes such a name: `cardXX`.
+    label: str = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Links(Generic[M]):
     get: Callable[[M, str], str | None]
     needs: str | tuple[str, ...] = ()
     unless: str | tuple[str, ...] = ()
+    label: str = "*"
 
 
 Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any]
