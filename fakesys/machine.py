@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from errno import EIO, ENOTDIR
+from errno import EAGAIN, EIO, EISDIR, ENOTDIR
 from typing import Any, TypeVar
 
 from fakesys.core.clock import Clock
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
-from fakesys.profiles import Profile, profile_of
+from fakesys.profiles import PROFILES, Profile, profile_of
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.selftest import files as selftest_files
@@ -23,6 +23,7 @@ from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import DEBUGFS, TRACEFS
+from fakesys.tree.lockdown import refuse_when_locked_down
 from fakesys.tree.node import Directory, File
 
 READ_SIZE = 1 << 20
@@ -56,10 +57,24 @@ class Machine:
         """The chosen profile."""
         return self._profile.name
 
+    @property
+    def profile_names(self) -> tuple[str, ...]:
+        """The profiles there are."""
+        return tuple(PROFILES)
+
     def set_profile(self, name: str) -> None:
         """Choose another profile. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
         self._profile = profile_of(name)
         self.binder.rebind(self._features(), self._mounts())
+
+    def set_lockdown(self, locked: bool) -> None:
+        """debugfs as on a locked-down kernel, or not."""
+        self.control.lockdown = locked
+        self.fs.lockdown = refuse_when_locked_down if locked else None
+
+    def faults_changed(self) -> None:
+        """Put the gate up while any fault is armed; without one, requests do not pay for it."""
+        self.fs.gate = self._gate if self.control.faults.armed else None
 
     def reset(self) -> None:
         """Everything as at mount time; open files of the old machine are gone."""
@@ -109,7 +124,7 @@ class Machine:
     def _file(self, path: str) -> File:
         node = self.fs.resolve(path)
         if not isinstance(node, File):
-            raise KernelError(EIO, f"{path} is not a file")
+            raise KernelError(EISDIR, f"{path} is not a file")
         return node
 
     def _guarded(self, call: Callable[[], T]) -> T:
@@ -117,6 +132,8 @@ class Machine:
             return call()
         except KernelError:
             raise
+        except Blocked:
+            raise KernelError(EAGAIN, "on a mount this call would wait") from None
         except Exception as error:
             self.bug(error)
             raise KernelError(EIO, "internal error, see fakesys/bugs") from error
@@ -125,6 +142,10 @@ class Machine:
 
     def _report(self, node: File, _data: bytes, error: KernelError | None) -> None:
         self.control.record(node.path, error)
+
+    def _gate(self, operation: str, node: File) -> None:
+        who = (self.kernel.caller.pid, node.ino)
+        self.control.faults.strike(operation, node.path, who, self.clock)
 
     def _build(self) -> None:
         self.kernel = Kernel(self._seed)
@@ -141,7 +162,7 @@ class Machine:
         mounts: list[Mount] = [
             Mount("sys/kernel/debug", Layout(mode=0o700, kind=DEBUGFS), lambda: self.control),
             Mount("sys/kernel/tracing", Layout(mode=0o700, kind=TRACEFS), lambda: self.control),
-            Mount("sys/kernel/debug/fakesys", control_files.TOP, lambda: self.control),
+            *control_files.mounts(self.control),
         ]
         if self.selftest is not None:
             mounts.extend(selftest_files.mounts(self.selftest, self.kernel.devices))

@@ -1,12 +1,40 @@
-"""The control files that belong to no single subsystem."""
+"""The control files that belong to no single subsystem: `fakesys/` and its `clock/`, `faults/`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from errno import EBUSY, EINVAL, ERANGE
+
 from fakesys import __version__
 from fakesys.core.clock import NS
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoull
+from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
-from fakesys.tree.attr import Attr, Layout
+from fakesys.tree.attr import Attr, Dir, Layout, Mount
 from fakesys.tree.kinds import CONTROL
+
+
+def bracketed(choices: Iterable[str], current: str) -> str:
+    """A line of all choices with the current one in brackets."""
+    return " ".join(f"[{name}]" if name == current else name for name in choices) + "\n"
+
+
+def one_word(text: str) -> str:
+    """The only word of a text. Raises EINVAL."""
+    words = text.split()
+    if len(words) != 1:
+        raise KernelError(EINVAL, "write one word")
+    return words[0]
+
+
+def flag(text: str) -> bool:
+    """0 or 1. Raises EINVAL."""
+    body = text.removesuffix("\n")
+    if body not in ("0", "1"):
+        raise KernelError(EINVAL, "write 0 or 1")
+    return body == "1"
 
 
 def _last_error(control: Control) -> str:
@@ -21,6 +49,87 @@ def _bugs(control: Control) -> str:
     return f"{len(control.bugs)}\n" + "".join(control.bugs)
 
 
+def _profile(control: Control) -> str:
+    return bracketed(control.machine.profile_names, control.machine.profile_name)
+
+
+def _set_profile(control: Control, text: str) -> None:
+    control.machine.set_profile(one_word(text))
+
+
+def _set_seed(control: Control, text: str) -> None:
+    control.set_seed(kstrtoull(text))
+
+
+def _set_lockdown(control: Control, text: str) -> None:
+    control.machine.set_lockdown(flag(text))
+
+
+def _reset(control: Control, text: str) -> None:
+    if text.removesuffix("\n") != "1":
+        raise KernelError(EINVAL, "write 1")
+    control.machine.reset()
+
+
+def _set_rate(control: Control, text: str) -> None:
+    control.machine.kernel.clock.rate = parse_seconds(text)
+
+
+def _advance(control: Control, text: str) -> None:
+    control.machine.kernel.clock.advance(parse_seconds(text))
+
+
+def _state(control: Control) -> str:
+    return json.dumps(control.machine.state(), indent=1, sort_keys=True) + "\n"
+
+
+CLOCK: Layout[Control] = Layout(
+    (
+        Attr(
+            name="now",
+            mode=0o444,
+            doc="Simulated seconds since the machine was made.",
+            show=lambda control: f"{control.machine.kernel.clock.now:.6f}\n",
+        ),
+        Attr(
+            name="rate",
+            mode=0o644,
+            doc="Simulated seconds per real second; 0 stands still.",
+            show=lambda control: f"{control.machine.kernel.clock.rate:g}\n",
+            store=_set_rate,
+            errors={EINVAL: "not a number, or negative"},
+        ),
+        Attr(
+            name="advance",
+            mode=0o200,
+            doc="Write seconds to move the time by hand; everything due runs, in order.",
+            store=_advance,
+            errors={EINVAL: "not a number, or negative"},
+        ),
+    )
+)
+
+
+def _fault_attr(fault: Fault) -> Attr[Control]:
+    def show(control: Control) -> str:
+        return "".join(f"{line}\n" for line in fault.lines(control.faults))
+
+    def store(control: Control, text: str) -> None:
+        fault.replace(control.faults, [line.split() for line in text.splitlines() if line.strip()])
+        control.machine.faults_changed()
+
+    return Attr(
+        name=fault.name,
+        mode=0o644,
+        doc=f"{fault.doc} Each write replaces all lines; an empty line clears.",
+        show=show,
+        store=store,
+        errors={EINVAL: "not such a line", ERANGE: "a count of more than 64 bits"},
+    )
+
+
+GENERIC_FAULTS: tuple[Attr[Control], ...] = tuple(_fault_attr(fault) for fault in FAULTS)
+
 TOP: Layout[Control] = Layout(
     (
         Attr(
@@ -28,6 +137,14 @@ TOP: Layout[Control] = Layout(
             mode=0o444,
             doc="Version of the package.",
             show=lambda _control: f"{__version__}\n",
+        ),
+        Attr(
+            name="profile",
+            mode=0o644,
+            doc="The kernel that is imitated; sets those of ap/, mmu and apicv at once.",
+            show=_profile,
+            store=_set_profile,
+            errors={EINVAL: "no such profile", EBUSY: "an mdev, a guest or a VM exists"},
         ),
         Attr(
             name="last_error",
@@ -41,6 +158,45 @@ TOP: Layout[Control] = Layout(
             doc="Number of internal errors since the start, then one traceback for each.",
             show=_bugs,
         ),
+        Attr(
+            name="seed",
+            mode=0o644,
+            doc="Seed of the one random generator; writing starts it anew.",
+            show=lambda control: f"{control.seed}\n",
+            store=_set_seed,
+            errors={EINVAL: "not a number", ERANGE: "more than 64 bits"},
+        ),
+        Attr(
+            name="lockdown",
+            mode=0o644,
+            doc="1: debugfs answers as on a locked-down kernel, this directory excepted.",
+            show=lambda control: f"{control.lockdown:d}\n",
+            store=_set_lockdown,
+            errors={EINVAL: "neither 0 nor 1"},
+        ),
+        Attr(
+            name="state",
+            mode=0o444,
+            doc="The whole machine as one JSON object, keys sorted.",
+            show=_state,
+        ),
+        Attr(
+            name="reset",
+            mode=0o200,
+            doc="Write 1: everything as at mount time.",
+            store=_reset,
+            errors={EINVAL: "not 1"},
+        ),
+        Dir(name="clock", layout=CLOCK),
     ),
     kind=CONTROL,
 )
+FAULT_FILES: Layout[Control] = Layout(GENERIC_FAULTS, kind=CONTROL)
+
+
+def mounts(control: Control) -> tuple[Mount, ...]:
+    """Where the control files stand."""
+    return (
+        Mount("sys/kernel/debug/fakesys", TOP, lambda: control),
+        Mount("sys/kernel/debug/fakesys/faults", FAULT_FILES, lambda: control),
+    )

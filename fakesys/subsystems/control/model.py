@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
+from fakesys.subsystems.control.faults import Faults
 
 
 class WholeMachine(Protocol):
@@ -22,8 +23,18 @@ class WholeMachine(Protocol):
     def profile_name(self) -> str:
         """The chosen profile."""
 
+    @property
+    def profile_names(self) -> Sequence[str]:
+        """What `set_profile` takes."""
+
     def set_profile(self, name: str) -> None:
         """Choose another one. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
+
+    def set_lockdown(self, locked: bool) -> None:
+        """debugfs as on a locked-down kernel, or not."""
+
+    def faults_changed(self) -> None:
+        """Faults were armed or cleared."""
 
     def reset(self) -> None:
         """Everything as at mount time."""
@@ -50,7 +61,14 @@ class Control:
     log: LineLog = field(default_factory=LineLog)
     last_error: Refusal | None = None
     bugs: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
     lockdown: bool = False
+    seed: int = 1
+
+    def set_seed(self, seed: int) -> None:
+        """Start the random generator anew."""
+        self.seed = seed
+        self.machine.kernel.random.seed(seed)
 
     def record(self, path: str, error: KernelError | None) -> None:
         """Remember the result of a write; a good one clears the last refusal."""
