@@ -1,0 +1,70 @@
+# Two commands are enough: `make mount` and `make test` do all the set-up themselves.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+MOUNTPOINT ?= mountpoint
+PYTEST_ARGS ?=
+
+.PHONY: help mount umount test test-fast test-mount test-tools check bench demo abi clean
+
+help:
+	@echo "make mount    set up and mount the default machine at ./$(MOUNTPOINT)"
+	@echo "make umount   unmount it"
+	@echo "make test     set up and run all tests"
+	@echo "make check    format, lint, types, layers, reference page"
+	@echo "make demo     a scenario in memory: no root, no FUSE"
+	@echo "make bench    measure against real sysfs and a C FUSE server"
+	@echo "make abi      write the reference page anew"
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "fakesys needs Python 3.11 or newer: apt-get install python3" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv .venv; \
+		else echo "python3 cannot make a virtual environment: apt-get install python3-venv" >&2; exit 1; fi; }
+
+.venv/.runtime: pyproject.toml | .venv/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+mount: .venv/.runtime
+	@$(BIN)/fakesys mount $(MOUNTPOINT)
+
+umount: .venv/.runtime
+	@$(BIN)/fakesys umount $(MOUNTPOINT)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: .venv/.dev
+	$(BIN)/python -m pytest tests/core tests/tree tests/models tests/files $(PYTEST_ARGS)
+
+test-mount: .venv/.dev
+	$(BIN)/python -m pytest tests/mount tests/transport tests/native $(PYTEST_ARGS)
+
+test-tools: .venv/.dev
+	$(BIN)/python -m pytest tests/tools $(PYTEST_ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_abi.py
+
+bench: .venv/.dev
+	$(BIN)/python -m tests.bench
+
+demo: .venv/.runtime
+	@$(BIN)/fakesys run vfio-ap-three-guests
+
+abi: .venv/.runtime
+	@$(BIN)/fakesys abi --markdown > fakesys/docs/abi.md
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
