@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 E = TypeVar("E")
 
@@ -21,18 +21,6 @@ class Task(NamedTuple):
 
 
 IDLE = Task(pid=0, comm="<idle>", cpu=0)
-
-
-class Tracepoint:
-    """Base of all tracepoint dataclasses; one class is one event of the kernel.
-
-    The call site asks first, so that a disabled event costs one set lookup:
-    `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
-    """
-
-    __slots__ = ()
-    system: ClassVar[str]
-    event: ClassVar[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +81,9 @@ class Notified:
 class Bus:
     """Synchronous publish and subscribe, by the exact type of the event.
 
-    `wanted` holds the types that have a watcher. `task` is the context of what is emitted now.
+    `wanted` holds the types that have a watcher, so that what nobody hears costs one look-up:
+    `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
+    `task` is the context of what is emitted now.
     """
 
     def __init__(self) -> None:

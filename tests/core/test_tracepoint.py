@@ -1,0 +1,157 @@
+"""A declared tracepoint: offsets as C gives them, records to and fro, variants by feature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant, bind
+
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Pio(Tracepoint):
+    """An event with numbers of every width, and less of them on other kernels."""
+
+    system = "toy"
+    event = "pio"
+    print_fmt = '"pio %u", REC->port'
+    preempt_count = 1
+
+    rw: tp.Bool
+    port: tp.U16
+    value: tp.KU64
+    sign: tp.SignedChar
+
+    def text(self) -> str:
+        return f"pio {self.port} {self.value:x} {self.sign}"
+
+    variants = (
+        Variant(
+            unless="toy.value",
+            fields=("sign", ("port", tp.chars(4))),
+            print_fmt='"old"',
+            text=lambda self: f"old {self.sign}",
+        ),
+        Variant(needs="toy.gone", absent=True),
+    )
+
+
+@dataclass(slots=True)
+class Exec(Tracepoint):
+    """An event with texts in and behind the record."""
+
+    system = "toy"
+    event = "exec"
+    print_fmt = '"%s", __get_str(name)'
+    needs = "toy.exec"
+
+    name: tp.DynamicString
+    pid: tp.Pid
+    comm: tp.Comm
+    insn: tp.Insn
+    other: tp.DynamicString
+
+    def text(self) -> str:
+        return f"{self.name} {self.pid} {self.comm} {self.insn.hex()} {self.other}"
+
+
+@dataclass(slots=True)
+class Raw(Tracepoint):
+    """An event that ends with bytes of any length."""
+
+    system = "toy"
+    event = "raw"
+    print_fmt = '"raw"'
+
+    number: tp.UnsignedInt
+    buf: tp.TailBytes
+
+    def text(self) -> str:
+        return self.buf.hex()
+
+
+VALUE = frozenset({"toy.value"})
+
+
+def _bound(cls: type[Tracepoint], features: frozenset[str]) -> tp.EventFormat:
+    found = bind(cls, 7, features)
+    assert found is not None
+    return found
+
+
+def test_format_has_offsets_and_signs() -> None:
+    lines = _bound(Pio, VALUE).format_text().splitlines()
+    assert lines[:3] == ["name: pio", "ID: 7", "format:"]
+    assert lines[3] == "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;"
+    assert lines[8:12] == [
+        "\tfield:bool rw;\toffset:8;\tsize:1;\tsigned:0;",
+        "\tfield:__u16 port;\toffset:10;\tsize:2;\tsigned:0;",
+        "\tfield:u64 value;\toffset:16;\tsize:8;\tsigned:0;",
+        "\tfield:signed char sign;\toffset:24;\tsize:1;\tsigned:1;",
+    ]
+    assert lines[13] == 'print fmt: "pio %u", REC->port'
+
+
+def test_record_comes_back() -> None:
+    form = _bound(Pio, VALUE)
+    record = form.encode(Pio(True, 0x3F8, 1 << 63, -1), pid=42)
+    assert len(record) == 32
+    assert record[:8].hex() == "070000012a000000"
+    assert form.decode(record) == Pio(True, 0x3F8, 1 << 63, -1)
+
+
+@pytest.mark.parametrize(("value", "seen"), [(-1, (1 << 64) - 1), (1 << 64, 0)])
+def test_too_large_numbers_are_cut_as_in_c(value: int, seen: int) -> None:
+    form = _bound(Pio, VALUE)
+    assert form.decode(form.encode(Pio(False, 1, value, 0), pid=1)).value == seen
+
+
+def test_variant_records_its_fields_only() -> None:
+    form = _bound(Pio, NOTHING)
+    assert [(f.name, f.offset) for f in form.fields] == [("sign", 8), ("port", 9)]
+    assert form.print_fmt == '"old"'
+
+
+def test_variant_takes_away_the_event() -> None:
+    assert bind(Pio, 7, VALUE | {"toy.gone"}) is None
+
+
+def test_event_is_absent_without_its_feature() -> None:
+    assert bind(Exec, 7, NOTHING) is None
+
+
+def test_strings_lie_behind_the_fields() -> None:
+    form = _bound(Exec, frozenset({"toy.exec"}))
+    event = Exec("/bin/true", 9, "a-comm-of-more-than-15", b"\x90" * 15, "")
+    record = form.encode(event, pid=9)
+    assert len(record) % 4 == 0
+    back = form.decode(record)
+    assert (back.name, back.pid, back.insn, back.other) == ("/bin/true", 9, b"\x90" * 15, "")
+    assert back.comm == "a-comm-of-more-"
+    assert form.text(back).startswith("/bin/true 9 ")
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 113])
+def test_tail_bytes_are_padded_to_four(size: int) -> None:
+    form = _bound(Raw, NOTHING)
+    record = form.encode(Raw(5, b"x" * size), pid=0)
+    assert len(record) == 12 + (size + 3) // 4 * 4
+    assert form.decode(record).buf == (b"x" * size).ljust((size + 3) // 4 * 4, b"\0")
+
+
+def test_field_finds_common_fields() -> None:
+    form = _bound(Raw, NOTHING)
+    found = form.field("common_pid")
+    assert found is not None
+    assert found.offset == 4
+    assert form.field("nosuch") is None
+
+
+def test_pointers_are_hidden_and_stable() -> None:
+    assert tp.hashed(0) == "0" * 16
+    assert tp.hashed(0xFFFF888000001000) == tp.hashed(0xFFFF888000001000)
+    assert len(tp.hashed(0xFFFF888000001000)) == 16
