@@ -9,12 +9,14 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
 from fakesys.profiles import PROFILES, Profile, profile_of
+from fakesys.scenario import Scenario, load
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.selftest import files as selftest_files
@@ -34,14 +36,25 @@ T = TypeVar("T")
 class Machine:
     """A machine in memory. Raises KernelError for what the kernel would refuse.
 
-    `profile`: `seed`, `6.1` or `6.18`. `seed`: of the one random generator.
+    `profile`: `seed`, `6.1` or `6.18`; None: the scenario's, else `seed`.
+    `scenario`: name of a shipped one, path of a file, or what `scenario.load` gave.
+    `seed`: of the one random generator; None: the scenario's.
+    Raises KernelError for an unknown profile, ScenarioError for an unusable scenario.
     """
 
-    def __init__(self, profile: str = "seed", *, seed: int = 1, selftest: bool = False) -> None:
-        self._profile: Profile = profile_of(profile)
-        self._seed = seed
-        self._with_selftest = selftest
+    def __init__(
+        self,
+        profile: str | None = None,
+        scenario: Scenario | str | Path = "default",
+        *,
+        seed: int | None = None,
+        selftest: bool = False,
+    ) -> None:
+        self.scenario = scenario if isinstance(scenario, Scenario) else load(scenario)
+        self._profile: Profile = profile_of(profile or self.scenario.profile or "seed")
+        self._with_selftest = selftest or self.scenario.selftest
         self.control = Control(self)
+        self.control.seed = self.scenario.seed if seed is None else seed
         self._build()
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
         self.fs = FileSystem(self.binder)
@@ -148,7 +161,7 @@ class Machine:
         self.control.faults.strike(operation, node.path, who, self.clock)
 
     def _build(self) -> None:
-        self.kernel = Kernel(self._seed)
+        self.kernel = Kernel(self.control.seed)
         self.control.uevents.listen(self.kernel.bus)
         self.control.log.listen(self.kernel.bus)
         self.selftest: Selftest | None = None
