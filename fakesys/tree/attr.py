@@ -62,6 +62,8 @@ class Attr(Generic[M]):
     open: Callable[[M, int], Handle] | None = None
     # O_TRUNC on open; a plain attribute does nothing then.
     truncate: Callable[[M], None] | None = None
+    # An open file keeps something alive: called at open (may refuse), its result at the close.
+    hold: Callable[[M], Callable[[], None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,21 @@ class Links(Generic[M]):
     label: str = "*"
 
 
-Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any]
+@dataclass(frozen=True, slots=True)
+class Files(Generic[M, C]):
+    """A file per member of a collection; `attr` works on the member, its own name counts for
+    nothing. `get` as in `Children`.
+    """
+
+    names: Callable[[M], Iterable[str]]
+    get: Callable[[M, str], C | None]
+    attr: Attr[C]
+    needs: str | tuple[str, ...] = ()
+    unless: str | tuple[str, ...] = ()
+    label: str = "*"
+
+
+Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any] | Files[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

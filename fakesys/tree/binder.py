@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fakesys.core.events import Bus, Changed, Notified, Touched
-from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
+from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Mount, Row
 from fakesys.tree.kinds import SYSFS
 from fakesys.tree.node import Directory, File, Node
 
 _Named = Attr[Any] | Link[Any] | Dir[Any]
-_Collection = Children[Any, Any] | Links[Any]
+_Collection = Children[Any, Any] | Links[Any] | Files[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
     for row in layout.rows:
         if not wanted(row, features):
             continue
-        if isinstance(row, (Children, Links)):
+        if isinstance(row, (Children, Links, Files)):
             collections.append(row)
         else:
             named[row.name] = (*named.get(row.name, ()), row)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.tree.attr import Attr, Dir, Layout, Link, Links, Row
+from fakesys.tree.attr import Attr, Dir, Files, Layout, Link, Links, Row
 
 if TYPE_CHECKING:
     from fakesys.tree.binder import Binder
@@ -268,6 +268,8 @@ class Directory(Node):
         row, model = recipe
         if isinstance(row, Attr):
             return File(name, self, recipe, row)
+        if isinstance(row, Files):
+            return File(name, self, recipe, row.attr)
         if isinstance(row, (Link, Links)):
             return Symlink(name, self, recipe)
         return Directory(name, self, recipe, row.layout, model, self.binder, self.kind)

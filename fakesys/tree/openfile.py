@@ -16,13 +16,15 @@ NOTIFIED = READY | select.POLLPRI | select.POLLERR
 class OpenFile:
     """The state of one open(2) of an attribute: its text and how far it was read."""
 
-    __slots__ = ("_buffer", "_cursor", "_event", "node")
+    __slots__ = ("_buffer", "_cursor", "_event", "_let_go", "node")
 
     def __init__(self, node: File) -> None:
         self.node = node
         self._buffer: bytes | None = None
         self._cursor = 0
         self._event = 0
+        hold = node.row.hold
+        self._let_go = None if hold is None else hold(node.model)
 
     def read(self, offset: int, size: int, *, nonblock: bool = False) -> bytes:
         """A slice of the text. Raises the kind's errno once the file is gone."""
@@ -67,4 +69,7 @@ class OpenFile:
         return self.node.pollers if self.node.kind_.notifies else None
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Let go of what the open file kept alive; once only."""
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
