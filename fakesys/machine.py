@@ -53,8 +53,8 @@ class Machine:
         self.scenario = scenario if isinstance(scenario, Scenario) else load(scenario)
         self._profile: Profile = profile_of(profile or self.scenario.profile or "seed")
         self._with_selftest = selftest or self.scenario.selftest
+        self._seed = self.scenario.seed if seed is None else seed
         self.control = Control(self)
-        self.control.seed = self.scenario.seed if seed is None else seed
         self._build()
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
         self.fs = FileSystem(self.binder)
@@ -161,7 +161,8 @@ class Machine:
         self.control.faults.strike(operation, node.path, who, self.clock)
 
     def _build(self) -> None:
-        self.kernel = Kernel(self.control.seed)
+        self.control.seed = self._seed
+        self.kernel: Kernel = Kernel(self._seed)
         self.control.uevents.listen(self.kernel.bus)
         self.control.log.listen(self.kernel.bus)
         self.selftest: Selftest | None = None
