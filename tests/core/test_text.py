@@ -86,8 +86,18 @@ def test_kstrtoll_refuses(written: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("y", True), ("Yes\n", True), ("1", True), ("on", True), ("On\n", True)]
-    + [("n", False), ("No", False), ("0\n", False), ("off", False), ("OF", False)],
+    [
+        ("y", True),
+        ("Yes\n", True),
+        ("1", True),
+        ("on", True),
+        ("On\n", True),
+        ("n", False),
+        ("No", False),
+        ("0\n", False),
+        ("off", False),
+        ("OF", False),
+    ],
 )
 def test_kstrtobool_accepts(written: str, value: bool) -> None:
     assert text.kstrtobool(written) is value
@@ -100,7 +110,14 @@ def test_kstrtobool_refuses(written: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("10abc", 10), (" \n\t7", 7), ("-3", -3), ("0x1", 0), ("4294967297", 1), ("2147483648", -(2**31))],
+    [
+        ("10abc", 10),
+        (" \n\t7", 7),
+        ("-3", -3),
+        ("0x1", 0),
+        ("4294967297", 1),
+        ("2147483648", -(2**31)),
+    ],
 )
 def test_scan_d_accepts(written: str, value: int) -> None:
     assert text.scan_d(written) == value
@@ -158,8 +175,23 @@ def test_relative_masks(written: str, before: set[int] | int, after: set[int]) -
 
 @pytest.mark.parametrize(
     "written",
-    ["+256", "+5-4", "+", "-", "+ 1", "+1 ", "+0x", "-08", "+1,2", "+1-", "+-1", "+1-256"]
-    + [f"+{2**64 + 1}", "+1,+", "+1x"],
+    [
+        "+256",
+        "+5-4",
+        "+",
+        "-",
+        "+ 1",
+        "+1 ",
+        "+0x",
+        "-08",
+        "+1,2",
+        "+1-",
+        "+-1",
+        "+1-256",
+        f"+{2**64 + 1}",
+        "+1,+",
+        "+1x",
+    ],
 )
 def test_relative_masks_refuse(written: str) -> None:
     assert errno_of(lambda: text.apply_relative_mask(written, 0)) == "EINVAL"
