@@ -61,6 +61,7 @@ class Binder:
         self._dirty: dict[int, Directory] = {}
         self._deep: dict[int, Directory] = {}
         self._touched: dict[int, File] = {}
+        self._displaced: list[tuple[Directory, str, Node]] = []
         self._listen(bus)
         self.root = Directory("", None, None, _trunk(mounts), None, self, SYSFS)
 
@@ -104,14 +105,21 @@ class Binder:
         if not group:
             self._directories.pop(directory.model, None)
 
+    def displace(self, directory: Directory, name: str, node: Node) -> None:
+        """A look-up found something else under the name of this node: it is gone."""
+        self._displaced.append((directory, name, node))
+        for _ in node.mark_gone():
+            pass
+
     @property
     def unsettled(self) -> bool:
         """Has anything happened since the last `settle`?"""
-        return bool(self._dirty or self._deep or self._touched)
+        return bool(self._dirty or self._deep or self._touched or self._displaced)
 
     def settle(self) -> Stale:
         """Bring the nodes in line with the models; what clients must be told."""
-        stale = Stale()
+        stale = Stale(gone=self._displaced)
+        self._displaced = []
         while self._dirty or self._deep:
             dirty = list(self._dirty.values())
             deep = list(self._deep.values())

@@ -1,6 +1,6 @@
 """debugfs on a kernel that is locked down (Secure Boot).
 
-Measured on a locked-down 6.18; fs/debugfs/file.c:debugfs_locked_down, inode.c:debugfs_setattr (v6.1).
+Measured on a locked-down 6.18; fs/debugfs/file.c:debugfs_locked_down (v6.1).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.tree.attr import Attr, Dir, Files, Layout, Link, Links, Row
+from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Row
 
 if TYPE_CHECKING:
     from fakesys.tree.binder import Binder
@@ -87,6 +87,10 @@ class Node:
             mtime if mtime_ns is None else mtime_ns,
             time.time_ns(),
         )
+
+    def stands_for(self, recipe: Recipe) -> bool:
+        """Is this the node that the recipe would make?"""
+        return self.recipe == recipe
 
     def mark_gone(self) -> Iterator[Node]:
         """Mark this node and all below it; yields each."""
@@ -202,6 +206,16 @@ class Directory(Node):
             return 2 if self.kind.rest_after_gone else 0
         return 2 + self.binder.plan(self.layout).count_directories(self.model)
 
+    def stands_for(self, recipe: Recipe) -> bool:
+        """Same model, same directory: with another kernel's rows it only changes its layout."""
+        if self.recipe == recipe:
+            return True
+        row, model = recipe
+        if self.recipe is None or self.model != model or not isinstance(row, (Dir, Children)):
+            return False
+        self.recipe, self.layout = recipe, row.layout
+        return True
+
     def find(self, name: str) -> Recipe | None:
         """What stands behind this name now; asks the model, makes no node."""
         plan = self.binder.plan(self.layout)
@@ -222,8 +236,10 @@ class Directory(Node):
             self.missed.add(name)
             return None
         node = self.cached.get(name)
-        if node is not None and node.recipe == recipe:
-            return node
+        if node is not None:
+            if node.stands_for(recipe):
+                return node
+            self.binder.displace(self, name, node)
         node = self._make(name, recipe)
         self.cached[name] = node
         return node
@@ -251,7 +267,8 @@ class Directory(Node):
     ) -> None:
         """Drop the nodes whose thing is gone and report them, and names that are now there."""
         for name, node in list(self.cached.items()):
-            if self.find(name) != node.recipe:
+            recipe = self.find(name)
+            if recipe is None or not node.stands_for(recipe):
                 del self.cached[name]
                 gone(self, name, node)
         for name in [name for name in self.missed if self.find(name) is not None]:
