@@ -1,0 +1,64 @@
+"""Commands that need no mount: `run`, `abi`, `doc`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+
+import click
+
+
+@click.command(epilog="Example: fakesys run vfio-ap-three-guests")
+@click.argument("scenario")
+@click.option("--profile", help="Kernel to imitate: seed, 6.1 or 6.18; else the scenario's.")
+@click.option("--seed", type=int, help="Seed of the random generator; else the scenario's.")
+def run(scenario: str, profile: str | None, seed: int | None) -> None:
+    """Run SCENARIO in memory, without FUSE and root, and print what happens.
+
+    SCENARIO is the name of a shipped one or the path of a .toml file.
+    Exit status 1 when something was not as the scenario expects.
+    """
+    from fakesys.core.errors import KernelError
+    from fakesys.machine import Machine
+    from fakesys.scenario import ScenarioError, load
+    from fakesys.timeline import Timeline
+
+    try:
+        wanted = load(scenario)
+        machine = Machine(profile, wanted, seed=seed)
+    except ScenarioError as error:
+        raise click.UsageError(str(error)) from None
+    except KernelError as error:
+        raise click.UsageError(error.why) from None
+    timeline = Timeline(machine, wanted, click.echo)
+    timeline.run()
+    if machine.control.bugs:
+        raise click.ClickException(f"internal error:\n{machine.control.bugs[0]}")
+    if timeline.failures:
+        count = len(timeline.failures)
+        raise click.ClickException(f"{count} not as expected, first: {timeline.failures[0]}")
+
+
+@click.command(epilog="Example: fakesys abi | less")
+@click.option("--markdown", "as_markdown", is_flag=True, help="As the shipped Markdown page.")
+def abi(as_markdown: bool) -> None:
+    """Print the reference of all files and tracepoints."""
+    from fakesys import abi as reference
+
+    sys.stdout.write(reference.markdown() if as_markdown else reference.plain())
+
+
+@click.command(epilog="Example: fakesys doc tour")
+@click.argument("name", required=False)
+def doc(name: str | None) -> None:
+    """Print a shipped text; without NAME, list them."""
+    folder = resources.files("fakesys") / "docs"
+    names = sorted(
+        entry.name.removesuffix(".md") for entry in folder.iterdir() if entry.name.endswith(".md")
+    )
+    if name is None:
+        click.echo("\n".join(names))
+        return
+    if name not in names:
+        raise click.UsageError(f"{name!r} is no text ({', '.join(names)})")
+    click.echo((folder / f"{name}.md").read_text(), nl=False)
