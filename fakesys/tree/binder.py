@@ -45,9 +45,11 @@ class Stale:
     gone: list[tuple[Directory, str, Node]] = field(default_factory=list)
     new: list[tuple[Directory, str]] = field(default_factory=list)
     touched: list[File] = field(default_factory=list)
+    # Directories whose link count may differ, also where no remembered name does.
+    changed: list[Directory] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.gone or self.new or self.touched)
+        return bool(self.gone or self.new or self.touched or self.changed)
 
 
 class Binder:
@@ -140,6 +142,7 @@ class Binder:
                 pass
 
         if not directory.gone:
+            stale.changed.append(directory)
             directory.refresh(gone, lambda parent, name: stale.new.append((parent, name)))
 
     def _refresh_deep(self, directory: Directory, stale: Stale) -> None:

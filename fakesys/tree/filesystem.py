@@ -16,6 +16,8 @@ from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.node import Directory, File, Node, Symlink
 from fakesys.tree.openfile import OpenFile
 
+NAME_MAX = 255
+
 # Called with "read" or "write" before a model hears of it; may raise KernelError or Blocked.
 Gate = Callable[[str, File], None]
 # Called after each write with its result: None or the refusal.
@@ -37,9 +39,11 @@ class FileSystem:
         return self.binder.root
 
     def lookup(self, directory: Node, name: str) -> Node:
-        """The node of a name. Raises ENOENT, ENOTDIR."""
+        """The node of a name. Raises ENOENT, ENOTDIR, and the kind's errno for a long name."""
         if not isinstance(directory, Directory):
             raise KernelError(ENOTDIR, f"{directory.path} is not a directory")
+        if len(name) > NAME_MAX:
+            raise KernelError(directory.kind.long_name, f"a name of {len(name)} bytes")
         node = directory.lookup(name)
         if node is None:
             raise KernelError(ENOENT, f"{directory.path}/{name} does not exist")

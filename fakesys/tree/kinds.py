@@ -6,7 +6,7 @@ Facts: sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from errno import EACCES, EINVAL, EIO, ENODEV
+from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT
 
 PAGE = 4096
 
@@ -36,6 +36,14 @@ class Kind:
     rest_after_gone: bool = False
     fsync: int = EINVAL
     directory_fsync: int = 0
+    # lseek: SEEK_END, SEEK_DATA and SEEK_HOLE know where the file ends; seq_file refuses them.
+    has_end: bool = True
+    # getxattr answers ENODATA and the trusted name space takes attributes; else EOPNOTSUPP.
+    xattrs: bool = False
+    # Looking for a name of more than 255 bytes.
+    long_name: int = ENAMETOOLONG
+    # Clients may cache the text of announced attributes: it fits st_size.
+    cacheable: bool = False
     # poll: POLLPRI|POLLERR until read and after each notify.
     notifies: bool = False
     keeps_size: bool = True
@@ -56,6 +64,9 @@ SYSFS = Kind(
     directory_fsync=EINVAL,
     notifies=True,
     keeps_size=False,
+    cacheable=True,
+    xattrs=True,
+    long_name=ENOENT,
 )
 # A list that a real kernel would have to squeeze into one page.
 SYSFS_LONG = Kind(
@@ -72,6 +83,8 @@ SYSFS_LONG = Kind(
     directory_fsync=EINVAL,
     notifies=True,
     keeps_size=False,
+    xattrs=True,
+    long_name=ENOENT,
 )
 # Files that no real machine has: sysfs rules, texts and commands of any length.
 CONTROL = Kind(
@@ -85,6 +98,8 @@ CONTROL = Kind(
     fsync=0,
     notifies=True,
     keeps_size=False,
+    xattrs=True,
+    long_name=ENOENT,
 )
 # DEFINE_SIMPLE_ATTRIBUTE: fs/libfs.c:simple_attr_read, simple_attr_write.
 DEBUGFS = Kind(
@@ -97,6 +112,6 @@ DEBUGFS = Kind(
     no_show=EACCES,
     no_store=EACCES,
 )
-DEBUGFS_SEQ = Kind(name="debugfs-seq", size=0, mode_binds_root=False)
+DEBUGFS_SEQ = Kind(name="debugfs-seq", size=0, mode_binds_root=False, has_end=False)
 TRACEFS = Kind(name="tracefs", size=0, mode_binds_root=False)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
