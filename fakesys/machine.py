@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +16,22 @@ from typing import Any, TypeVar
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
-from fakesys.profiles import PROFILES, Profile, profile_of
+from fakesys.machine_kvm import KvmSide
+from fakesys.profiles import (
+    APICV_KERNELS,
+    MMU_KERNELS,
+    PROFILES,
+    ApicvKernel,
+    MmuKernel,
+    Profile,
+    kernel_of,
+    profile_of,
+)
 from fakesys.scenario import Scenario, load
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.kvm.control import KernelChoice
+from fakesys.subsystems.kvm.model import Watch, watch_nobody
 from fakesys.subsystems.selftest import files as selftest_files
 from fakesys.subsystems.selftest.model import Selftest
 from fakesys.tree.attr import Layout, Mount
@@ -54,6 +67,7 @@ class Machine:
         self._profile: Profile = profile_of(profile or self.scenario.profile or "seed")
         self._with_selftest = selftest or self.scenario.selftest
         self._seed = self.scenario.seed if seed is None else seed
+        self._watch: Watch = watch_nobody
         self.control = Control(self)
         self._build()
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
@@ -77,8 +91,21 @@ class Machine:
 
     def set_profile(self, name: str) -> None:
         """Choose another profile. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
-        self._profile = profile_of(name)
-        self.binder.rebind(self._features(), self._mounts())
+        self._use(profile_of(name))
+
+    def set_mmu_kernel(self, name: str) -> None:
+        """Let KVM's memory behave like this kernel. Raises EINVAL, EBUSY while a VM exists."""
+        kernel_of(MMU_KERNELS, name)
+        self._use(replace(self._profile, mmu=name))
+
+    def set_apicv_kernel(self, name: str) -> None:
+        """Let KVM's interrupts behave like this kernel. Raises EINVAL, EBUSY while a VM exists."""
+        kernel_of(APICV_KERNELS, name)
+        self._use(replace(self._profile, apicv=name))
+
+    def watch_owners(self, watch: Watch) -> None:
+        """Who says when the process that owns a VM has ended; by default nobody does."""
+        self._watch = self.kvm_side.kvm.watch = watch
 
     def set_lockdown(self, locked: bool) -> None:
         """debugfs as on a locked-down kernel, or not."""
@@ -168,15 +195,42 @@ class Machine:
         self.selftest: Selftest | None = None
         if self._with_selftest:
             self.selftest = Selftest(self.kernel.bus, self.kernel.devices)
+        self.kvm_side = KvmSide(self.kernel, *self._kvm_kernels(), self._watch)
+
+    def _kvm_kernels(self) -> tuple[MmuKernel, ApicvKernel]:
+        return MMU_KERNELS[self._profile.mmu], APICV_KERNELS[self._profile.apicv]
+
+    def _use(self, profile: Profile) -> None:
+        self.kvm_side.kvm.require_idle()
+        self._profile = profile
+        self.kvm_side.use(*self._kvm_kernels())
+        self.binder.rebind(self._features(), self._mounts())
+
+    def _kernel_choices(self) -> tuple[KernelChoice, ...]:
+        return (
+            KernelChoice(
+                name="mmu_profile",
+                doc="The kernel whose memory management KVM has.",
+                get=lambda: self._profile.mmu,
+                choose=self.set_mmu_kernel,
+            ),
+            KernelChoice(
+                name="apicv_profile",
+                doc="The kernel whose interrupt virtualisation KVM has.",
+                get=lambda: self._profile.apicv,
+                choose=self.set_apicv_kernel,
+            ),
+        )
 
     def _features(self) -> frozenset[str]:
-        return frozenset()
+        return self.kvm_side.features
 
     def _mounts(self) -> tuple[Mount, ...]:
         mounts: list[Mount] = [
             Mount("sys/kernel/debug", Layout(mode=0o700, kind=DEBUGFS), lambda: self.control),
             Mount("sys/kernel/tracing", Layout(mode=0o700, kind=TRACEFS), lambda: self.control),
             *control_files.mounts(self.control),
+            *self.kvm_side.mounts(self._kernel_choices()),
         ]
         if self.selftest is not None:
             mounts.extend(selftest_files.mounts(self.selftest, self.kernel.devices))

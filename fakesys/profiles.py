@@ -5,10 +5,13 @@ A feature chooses rows (`needs=`, `unless=`), a policy is handed to a model's co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from errno import EINVAL
+from typing import TypeVar
 
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm.model import VcpuLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,70 @@ def profile_of(name: str) -> Profile:
     except KeyError:
         known = ", ".join(PROFILES)
         raise KernelError(EINVAL, f"{name!r} is no profile ({known})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MmuKernel:
+    """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
+
+    name: str
+    features: frozenset[str]
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ApicvKernel:
+    """KVM's interrupts and vCPU entry as one kernel has them."""
+
+    name: str
+    features: frozenset[str]
+    limits: VcpuLimits
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+_DESCRIBED_STATS = frozenset(
+    {
+        "debugfs.strict_numbers",
+        "kvm.rmaps_stat_file",
+        "kvm.stats_described",
+        "kvm.stats_nx_pages",
+        "kvm.stats_page_faults",
+        "kvm.vcpu_guest_mode_file",
+        "kvm.vcpu_pid_file",
+    }
+)
+_MMU_5_4 = frozenset({"kvm.stats_nx_pages"})
+
+MMU_KERNELS: dict[str, MmuKernel] = {
+    kernel.name: kernel
+    for kernel in (
+        MmuKernel(name="5.3", features=frozenset()),
+        # The eleven patches that made zapping fast, one after the other, on top of 5.3.
+        *(MmuKernel(name=f"series-{patch:02}", features=frozenset()) for patch in range(1, 12)),
+        MmuKernel(name="5.4", features=_MMU_5_4),
+        MmuKernel(name="5.4-stable", features=_MMU_5_4 | {"debugfs.strict_numbers"}),
+        MmuKernel(name="6.1", features=_DESCRIBED_STATS),
+        MmuKernel(name="6.18", features=_DESCRIBED_STATS),
+    )
+}
+
+APICV_KERNELS: dict[str, ApicvKernel] = {
+    kernel.name: kernel
+    for kernel in (
+        ApicvKernel("v3", frozenset(), VcpuLimits(count=288, ids=1023)),
+        ApicvKernel("5.6", frozenset(), VcpuLimits(count=288, ids=1023)),
+        ApicvKernel("6.1", frozenset(), VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("6.18", frozenset(), VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("7.x", frozenset(), VcpuLimits(count=1024, ids=4096)),
+    )
+}
+
+K = TypeVar("K")
+
+
+def kernel_of(kernels: Mapping[str, K], name: str) -> K:
+    """The kernel of this name. Raises EINVAL."""
+    try:
+        return kernels[name]
+    except KeyError:
+        raise KernelError(EINVAL, f"{name!r} is none of {', '.join(kernels)}") from None

@@ -17,7 +17,7 @@ LAYERS = (
     r"tree\..*",
     r"subsystems\.(?P<name>\w+)\.(?P<part>\w+)",
     r"profiles",
-    r"machine|scenario",
+    r"machine\w*|scenario",
     r"abi|host|snapshot|recorder",
     r"transport\..*",
     r"daemon",

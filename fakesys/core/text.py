@@ -66,6 +66,17 @@ def kstrtoll(text: str, base: int = 0, bits: int = 64) -> int:
     return -value if negative else value
 
 
+def simple_strtoll(text: str) -> int:
+    """The number at the start of the text, 0 without one, as its low 64 bits.
+
+    Like lib/vsprintf.c:simple_strtoll (v5.4): no blanks before it, anything after it.
+    """
+    negative = text.startswith("-")
+    found = _NUMBER.match(text, int(negative))
+    value = _to_int(found[1], 0) if found else 0
+    return (-value if negative else value) % (1 << 64)
+
+
 def kstrtobool(text: str) -> bool:
     """y Y 1 on / n N 0 off, any case; what follows is ignored. Raises EINVAL.
 

@@ -1,0 +1,320 @@
+"""Control commands: a table of verbs, one grammar for all of them.
+
+    COUNT = Option("count", number, default=1, doc="how many vCPUs")
+
+    Verb(
+        words=(VM, "vcpu", "add"),
+        options=(ID, COUNT),
+        run=add_vcpus,                      # (model, args) -> words for `last`
+        errors={EEXIST: "the id is in use"},
+        doc="KVM_CREATE_VCPU",
+    )
+
+A command is words separated by blanks: literals and operands in the order of the row, then
+`key=value` options in any order. Handlers read their arguments by the row's own objects,
+`args[COUNT]`, and so with their type. A refusal is a KernelError and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from errno import EINVAL
+from typing import Any, Generic, Protocol, TypeVar
+
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoll, kstrtoull
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+M = TypeVar("M")
+
+Parse = Callable[[str], T]
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def number(text: str) -> int:
+    """An unsigned number as kstrtoul reads it. Raises EINVAL, ERANGE."""
+    return kstrtoull(text)
+
+
+def signed(text: str) -> int:
+    """A number that may be negative. Raises EINVAL, ERANGE."""
+    return kstrtoll(text)
+
+
+def size(text: str) -> int:
+    """A number, with K, M, G or T behind it if need be. Raises EINVAL, ERANGE."""
+    shift = _UNITS.get(text[-1:].upper(), 0)
+    return kstrtoull(text[:-1] if shift else text) << shift
+
+
+def flag(text: str) -> bool:
+    """`0` or `1`. Raises EINVAL."""
+    if text not in ("0", "1"):
+        raise KernelError(EINVAL, f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def word(text: str) -> str:
+    """Any word."""
+    return text
+
+
+def octets(text: str) -> bytes:
+    """Bytes as pairs of hex digits. Raises EINVAL."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise KernelError(EINVAL, f"{text!r} is not pairs of hex digits") from None
+
+
+def words_of(*allowed: str) -> Parse[str]:
+    """One of these words. Raises EINVAL."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise KernelError(EINVAL, f"{text!r} is none of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def number_within(low: int, high: int) -> Parse[int]:
+    """A number from `low` to `high`. Raises EINVAL."""
+
+    def parse(text: str) -> int:
+        value = kstrtoull(text)
+        if not low <= value <= high:
+            raise KernelError(EINVAL, f"{value} is not within {low} to {high}")
+        return value
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operand(Generic[T]):
+    """A word that varies, known by its place. `name` is how the reference writes it."""
+
+    name: str
+    parse: Parse[T]
+    # The verb is meant only if the word is one of these.
+    one_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """All words that are left, as they stand, options included; only as the last of a row."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option(Generic[T]):
+    """A `name=value` word. Without it the value is `default`; a required one must be there."""
+
+    name: str
+    parse: Parse[T]
+    default: T
+    doc: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptionalOperand(Generic[T]):
+    """A word that may be left out at the end of the words; then it is `default`."""
+
+    name: str
+    parse: Parse[T]
+    default: T
+
+
+Part = str | Operand[Any] | OptionalOperand[Any] | Tail
+
+
+class Named(Protocol[T_co]):
+    """An operand or option: what `Args` is asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parse(self) -> Callable[[str], T_co]: ...
+
+
+class Args:
+    """The arguments of one command, by operand and option, each of its own type."""
+
+    __slots__ = ("_tail", "_values", "given")
+
+    def __init__(self, values: dict[object, Any], given: frozenset[str], tail: list[str]) -> None:
+        self._values = values
+        self._tail = tail
+        self.given = given
+
+    def __getitem__(self, which: Named[T]) -> T:
+        value: T = self._values[which]
+        return value
+
+    def get(self, which: Option[T]) -> T:
+        """The value of an option that this verb may not even know: then its default."""
+        value: T = self._values.get(which, which.default)
+        return value
+
+    @property
+    def tail(self) -> list[str]:
+        """The words that a Tail stands for."""
+        return self._tail
+
+
+def arguments(values: Mapping[Option[Any], Any] | None = None) -> Args:
+    """Arguments that come from no command: these options, all others at their defaults."""
+    found: dict[object, Any] = {option: value for option, value in (values or {}).items()}
+    return Args(found, frozenset(option.name for option in values or {}), [])
+
+
+NO_ARGS = arguments()
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[M]):
+    """One command. `run` gets the model and the arguments; its answer follows `ok` in `last`."""
+
+    words: tuple[Part, ...]
+    run: Callable[[M, Args], str]
+    doc: str
+    options: tuple[Option[Any], ...] = ()
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> str:
+        """The command as the reference writes it."""
+        return " ".join([*map(_show_part, self.words), *map(_show_option, self.options)])
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A verb with the model that it works on."""
+
+    verb: Verb[Any]
+    model: Any
+
+
+def bind(verbs: Iterable[Verb[M]], model: M) -> tuple[Bound, ...]:
+    """These verbs, to work on this model."""
+    return tuple(Bound(verb, model) for verb in verbs)
+
+
+class Interpreter:
+    """Finds the verb of a command, reads its arguments, runs it."""
+
+    def __init__(self, verbs: Iterable[Bound]) -> None:
+        self.verbs = tuple(verbs)
+        # By the first literal and its place: what few verbs a command can be.
+        self._index: dict[tuple[int, str], list[Bound]] = {}
+        for bound in self.verbs:
+            for place, part in enumerate(bound.verb.words):
+                if isinstance(part, str):
+                    self._index.setdefault((place, part), []).append(bound)
+                    break
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Words with which commands begin: no object may be called so."""
+        return frozenset(text for place, text in self._index if place == 0)
+
+    def run(self, text: str) -> str:
+        """Run one command; the result's words. Raises EINVAL for an unknown one."""
+        words = text.split()
+        if not words:
+            raise KernelError(EINVAL, "an empty command")
+        bound = self._find(words)
+        return bound.verb.run(bound.model, read_arguments(bound.verb, words))
+
+    def _find(self, words: list[str]) -> Bound:
+        best = None
+        for place in range(min(len(words), 4)):
+            for bound in self._index.get((place, words[place]), ()):
+                if not _fits(bound.verb, words):
+                    continue
+                if best is None or _literals(bound.verb) > _literals(best.verb):
+                    best = bound
+            if best is not None:
+                return best
+        raise KernelError(EINVAL, f"{' '.join(words)!r} is no command")
+
+
+def read_arguments(verb: Verb[Any], words: list[str]) -> Args:
+    """The arguments of a command that fits this verb. Raises EINVAL, ERANGE."""
+    values: dict[object, Any] = {option: option.default for option in verb.options}
+    at = 0
+    for part in verb.words:
+        if isinstance(part, Tail):
+            return Args(values, frozenset(), words[at:])
+        if isinstance(part, OptionalOperand) and (at == len(words) or _is_option(verb, words[at])):
+            values[part] = part.default
+            continue
+        if not isinstance(part, str):
+            values[part] = part.parse(words[at])
+        at += 1
+    given = _read_options(verb, words[at:], values)
+    return Args(values, given, [])
+
+
+def _read_options(verb: Verb[Any], words: list[str], values: dict[object, Any]) -> frozenset[str]:
+    known = {option.name: option for option in verb.options}
+    given: set[str] = set()
+    for text in words:
+        name, _, value = text.partition("=")
+        option = known.get(name)
+        if option is None or "=" not in text:
+            raise KernelError(EINVAL, f"{text!r} does not belong there: {verb.usage}")
+        if name in given:
+            raise KernelError(EINVAL, f"{name}= is there twice")
+        given.add(name)
+        values[option] = option.parse(value)
+    for option in verb.options:
+        if option.required and option.name not in given:
+            raise KernelError(EINVAL, f"{option.name}= is missing: {verb.usage}")
+    return frozenset(given)
+
+
+def _is_option(verb: Verb[Any], text: str) -> bool:
+    name, separator, _ = text.partition("=")
+    return bool(separator) and any(option.name == name for option in verb.options)
+
+
+def _fits(verb: Verb[Any], words: list[str]) -> bool:
+    """Are all literals of the row in their places, and all operands there?"""
+    for place, part in enumerate(verb.words):
+        if isinstance(part, (Tail, OptionalOperand)):
+            return True
+        if place == len(words):
+            return False
+        if isinstance(part, str):
+            if part != words[place]:
+                return False
+        elif part.one_of and words[place] not in part.one_of:
+            return False
+    return True
+
+
+def _literals(verb: Verb[Any]) -> int:
+    """How exactly a row says which words it wants."""
+    return sum(isinstance(part, str) or bool(_one_of(part)) for part in verb.words)
+
+
+def _one_of(part: Part) -> tuple[str, ...]:
+    return part.one_of if isinstance(part, Operand) else ()
+
+
+def _show_part(part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Operand):
+        return "|".join(part.one_of) or part.name
+    return f"[{part.name}]"
+
+
+def _show_option(option: Option[Any]) -> str:
+    return f"{option.name}=" if option.required else f"[{option.name}=]"

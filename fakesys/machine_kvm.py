@@ -1,0 +1,66 @@
+"""The KVM side of a machine: models, knobs, commands and files of VMs put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from fakesys.core.commands import Bound, Interpreter, Option, bind
+from fakesys.core.kernel import Kernel
+from fakesys.profiles import ApicvKernel, MmuKernel
+from fakesys.subsystems.kvm import control, files, verbs
+from fakesys.subsystems.kvm.control import KernelChoice
+from fakesys.subsystems.kvm.model import Kvm, Watch, watch_nobody
+from fakesys.subsystems.kvm.params import Param, Params
+from fakesys.tree.attr import Mount, Row
+
+# Knobs of every part, and what parts add to `vm create`.
+PARAMS: tuple[Param[Any], ...] = ()
+VM_OPTIONS: tuple[Option[Any], ...] = ()
+
+
+class KvmSide:
+    """KVM with its memory and interrupt models, of the kernels that were chosen last."""
+
+    def __init__(
+        self, kernel: Kernel, mmu: MmuKernel, apicv: ApicvKernel, watch: Watch = watch_nobody
+    ) -> None:
+        self.kvm = Kvm(kernel, Params(PARAMS), daemon_pid=os.getpid(), watch=watch)
+        self.use(mmu, apicv)
+
+    def use(self, mmu: MmuKernel, apicv: ApicvKernel) -> None:
+        """Behave like these kernels. Raises EBUSY while a VM exists."""
+        self.kvm.require_idle()
+        self.mmu_kernel, self.apicv_kernel = mmu, apicv
+        self.kvm.limits = apicv.limits
+        self.kvm.params.use_kernel({**mmu.params, **apicv.params})
+        self.kvm.extensions = ()
+        self._ctl = Interpreter(self._verbs())
+        self._preset = Interpreter(())
+        self.kvm.reserved_names = self._ctl.reserved
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the chosen kernels have."""
+        return self.mmu_kernel.features | self.apicv_kernel.features
+
+    def mounts(self, choices: Iterable[KernelChoice]) -> tuple[Mount, ...]:
+        """Where KVM's files stand."""
+        return (
+            *files.mounts(self.kvm),
+            *control.mounts(
+                self.kvm,
+                ctl=self._ctl,
+                preset=self._preset,
+                views=self._views(),
+                choices=choices,
+            ),
+        )
+
+    def _verbs(self) -> tuple[Bound, ...]:
+        own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))
+        return bind(own, self.kvm)
+
+    def _views(self) -> tuple[Row, ...]:
+        return ()

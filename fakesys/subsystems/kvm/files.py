@@ -1,0 +1,181 @@
+"""`debug/kvm`: totals, a directory per VM, a directory per vCPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from errno import EACCES, EINVAL, ERANGE
+from typing import Any, Protocol
+
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoull, simple_strtoll
+from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat
+from fakesys.tree.attr import Attr, Children, Layout, Mount
+from fakesys.tree.kinds import DEBUGFS, DEBUGFS_SEQ
+
+STRICT = "debugfs.strict_numbers"
+"""Simple attributes take nothing but a number (5.10, later also in older stable kernels)."""
+VCPU_PID = "kvm.vcpu_pid_file"
+VCPU_GUEST_MODE = "kvm.vcpu_guest_mode_file"
+RMAPS_STAT = "kvm.rmaps_stat_file"
+
+# lapic_timer_advance_ns before it adapts: arch/x86/kvm/lapic.c:LAPIC_TIMER_ADVANCE_NS_INIT.
+TIMER_ADVANCE_NS = 1000
+READ_ONLY = {EACCES: "it has no setter"}
+
+# What an open file calls, and what it gets to call when it is closed.
+Hold = Callable[[Vm], Callable[[], None]]
+
+
+class Counting(Protocol):
+    """A VM, or all of them."""
+
+    def read(self, stat: Stat) -> int: ...
+    def clear(self, stat: Stat) -> None: ...
+
+
+def _clear_if_zero(model: Counting, stat: Stat, value: int) -> None:
+    if value:
+        raise KernelError(EINVAL, "only 0 can be written, to clear the counter")
+    model.clear(stat)
+
+
+def _gauge(stat: Stat, hold: Hold | None) -> Attr[Any]:
+    return Attr(
+        name=stat.file.name,
+        mode=0o444,
+        doc=_doc(stat),
+        show=lambda model: f"{model.read(stat)}\n",
+        errors={EACCES: "it cannot be cleared"},
+        needs=stat.file.needs,
+        unless=stat.file.unless,
+        hold=hold,
+    )
+
+
+def _clearable(stat: Stat, hold: Hold | None, *, strict: bool) -> Attr[Any]:
+    parse = kstrtoull if strict else simple_strtoll
+    errors = {EINVAL: "anything but 0"}
+    return Attr(
+        name=stat.file.name,
+        mode=0o644,
+        doc=f"{_doc(stat)} Write 0 to clear.",
+        show=lambda model: f"{model.read(stat)}\n",
+        store=lambda model, text: _clear_if_zero(model, stat, parse(text)),
+        errors=errors | {ERANGE: "does not fit into 64 bits"} if strict else errors,
+        needs=_and(stat.file.needs, STRICT) if strict else stat.file.needs,
+        unless=stat.file.unless if strict else _and(stat.file.unless, STRICT),
+        hold=hold,
+    )
+
+
+def _and(features: str | tuple[str, ...], one: str) -> tuple[str, ...]:
+    return (features, one) if isinstance(features, str) else (*features, one)
+
+
+_MEANING = {
+    Kind.COUNTER: "Counter",
+    Kind.PEAK: "Highest value so far",
+    Kind.GAUGE: "Value at this moment",
+    Kind.HIST: "First of 32 buckets of a histogram",
+}
+
+
+def _doc(stat: Stat) -> str:
+    of = "summed over the vCPUs" if stat.scope is Scope.VCPU else "of the VM"
+    return f"{_MEANING[stat.file.kind]}, {of}."
+
+
+def _stat_rows(hold: Hold | None) -> Iterable[Attr[Any]]:
+    for stat in STATS:
+        if stat.file.kind is Kind.GAUGE:
+            yield _gauge(stat, hold)
+            continue
+        yield _clearable(stat, hold, strict=True)
+        yield _clearable(stat, hold, strict=False)
+
+
+# Source: virt/kvm/kvm_main.c (v6.1), arch/x86/kvm/debugfs.c:kvm_arch_create_vcpu_debugfs (v6.1).
+VCPU: Layout[Vcpu] = Layout(
+    (
+        Attr(
+            name="pid",
+            mode=0o444,
+            doc="The thread that last ran the vCPU, 0 before the first run.",
+            show=lambda vcpu: f"{vcpu.last_pid}\n",
+            errors=READ_ONLY,
+            needs=VCPU_PID,
+        ),
+        Attr(
+            name="guest_mode",
+            mode=0o444,
+            doc="1 while the vCPU runs a nested guest.",
+            show=lambda vcpu: f"{vcpu.stats.guest_mode}\n",
+            errors=READ_ONLY,
+            needs=VCPU_GUEST_MODE,
+        ),
+        Attr(
+            name="tsc-offset",
+            mode=0o444,
+            doc="The guest's time stamp counter minus the host's.",
+            show=lambda vcpu: f"{vcpu.tsc_offset}\n",
+            errors=READ_ONLY,
+        ),
+        Attr(
+            name="lapic_timer_advance_ns",
+            mode=0o444,
+            doc="How long before its time a timer of the local APIC fires; not without one.",
+            show=lambda vcpu: f"{TIMER_ADVANCE_NS}\n",
+            errors=READ_ONLY,
+            present=lambda vcpu: vcpu.vm.irqchip is not Irqchip.NONE,
+        ),
+    )
+)
+
+
+def _vcpu_of(vm: Vm, name: str) -> Vcpu | None:
+    number = name.removeprefix("vcpu")
+    if number == name or not number.isdecimal() or str(int(number)) != number:
+        return None
+    return vm.vcpus.get(int(number))
+
+
+VM: Layout[Vm] = Layout(
+    (
+        *_stat_rows(Vm.hold),
+        Attr(
+            name="mmu_rmaps_stat",
+            mode=0o644,
+            doc="How many guest pages have how many sptes; empty while nothing is shadowed.",
+            show=lambda vm: vm.rmaps_stat(),
+            errors={EINVAL: "nothing can be written"},
+            kind=DEBUGFS_SEQ,
+            needs=RMAPS_STAT,
+            hold=Vm.hold,
+        ),
+        Children(
+            names=lambda vm: [f"vcpu{vcpu_id}" for vcpu_id in vm.vcpus],
+            get=_vcpu_of,
+            layout=VCPU,
+            label="vcpuN",
+        ),
+    )
+)
+
+TOP: Layout[Kvm] = Layout(
+    (
+        *_stat_rows(None),
+        Children(
+            names=lambda kvm: kvm.directories,
+            get=lambda kvm, name: kvm.directories.get(name),
+            layout=VM,
+            label="PID-FD",
+        ),
+    ),
+    kind=DEBUGFS,
+)
+
+
+def mounts(kvm: Kvm) -> tuple[Mount, ...]:
+    """Where KVM's own files stand."""
+    return (Mount("sys/kernel/debug/kvm", TOP, lambda: kvm),)
