@@ -169,7 +169,7 @@ class Args:
 
 def arguments(values: Mapping[Option[Any], Any] | None = None) -> Args:
     """Arguments that come from no command: these options, all others at their defaults."""
-    found: dict[object, Any] = {option: value for option, value in (values or {}).items()}
+    found: dict[object, Any] = dict((values or {}).items())
     return Args(found, frozenset(option.name for option in values or {}), [])
 
 
