@@ -64,7 +64,8 @@ class Machine:
         selftest: bool = False,
     ) -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else load(scenario)
-        self._profile: Profile = profile_of(profile or self.scenario.profile or "seed")
+        self._first_profile = profile_of(profile or self.scenario.profile or "seed")
+        self._profile: Profile = self._first_profile
         self._with_selftest = selftest or self.scenario.selftest
         self._seed = self.scenario.seed if seed is None else seed
         self._watch: Watch = watch_nobody
@@ -118,6 +119,10 @@ class Machine:
 
     def reset(self) -> None:
         """Everything as at mount time; open files of the old machine are gone."""
+        self._profile = self._first_profile
+        self.control.clear()
+        self.set_lockdown(False)
+        self.faults_changed()
         self._build()
         self.binder.replace(self.kernel.bus, self._features(), self._mounts())
 

@@ -65,6 +65,11 @@ class Control:
     lockdown: bool = False
     seed: int = 1
 
+    def clear(self) -> None:
+        """Forget refusals and faults; what went wrong inside stays on record."""
+        self.last_error = None
+        self.faults = Faults()
+
     def set_seed(self, seed: int) -> None:
         """Start the random generator anew."""
         self.seed = seed

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL
+from errno import EINVAL, EIO
 from typing import Any
 
 from fakesys.core.devices import Device, Devices, parse_synthetic
 from fakesys.core.errors import KernelError
-from fakesys.core.text import kstrtoll
 from fakesys.tree.attr import Attr, Dir, Layout, Link, Row
 
 UEVENT_ERRORS = {EINVAL: "not ACTION [UUID [KEY=VALUE ...]] with a known action"}
@@ -23,9 +22,8 @@ def _control(_model: object, text: str) -> None:
         raise KernelError(EINVAL, f"{text!r} is neither auto nor on")
 
 
-def _delay(_model: object, text: str) -> None:
-    kstrtoll(text, 10, 32)
-    raise KernelError(EINVAL, "the device does not use autosuspend")
+def _delay(_model: object, _text: str) -> None:
+    raise KernelError(EIO, "the device does not use autosuspend")
 
 
 # Like drivers/base/power/sysfs.c (v6.1) for a device without power management callbacks.
@@ -60,9 +58,9 @@ POWER: Layout[Any] = Layout(
         Attr(
             name="autosuspend_delay_ms",
             mode=0o644,
-            doc="Idle time before autosuspend; not in use here, so EIO to read.",
+            doc="Idle time before autosuspend; not in use here: reading fails too.",
             store=_delay,
-            errors={EINVAL: "the device does not use autosuspend"},
+            errors={EIO: "the device does not use autosuspend"},
         ),
     )
 )

@@ -1,0 +1,147 @@
+"""Scenario files: what is accepted, what is refused and how, and the timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakesys.machine import Machine
+from fakesys.scenario import Scenario, ScenarioError, load, parse, shipped
+from fakesys.timeline import Timeline
+
+RW = "sys/devices/virtual/selftest/selftest0/rw"
+
+
+def told_by(text: str) -> tuple[list[str], list[str]]:
+    """What a scenario says while it runs, and what was not as expected."""
+    scenario = parse(("selftest = true\n" + text).encode(), "test.toml")
+    lines = list[str]()
+    timeline = Timeline(Machine(scenario=scenario), scenario, lines.append)
+    assert timeline.run() is not bool(timeline.failures)
+    return lines, timeline.failures
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_scenarios_are_valid_and_described(name: str) -> None:
+    scenario = load(name)
+    assert isinstance(scenario, Scenario)
+    assert scenario.description
+    assert scenario.name == name
+
+
+def test_a_scenario_is_found_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('profile = "6.1"\nseed = 3\n')
+    machine = Machine(scenario=path)
+    assert (machine.profile_name, machine.scenario.name, machine.control.seed) == ("6.1", "mine", 3)
+    assert Machine("seed", path, seed=4).profile_name == "seed"
+    assert Machine("seed", path, seed=4).control.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "f.toml: unknown key x"),
+        ("seed = 'a'", "f.toml: key seed: expected int, got str"),
+        ("[[ap.card]]\nid = 'a'\ntype = 'CEX5C'", "f.toml: key ap.card[0].id: expected int"),
+        ("[[ap.card]]\nid = 1", "f.toml: key ap.card[0]: missing key type"),
+        ("[[at]]\nwrite = 'a'\ntext = 'b'\nwhen = 1", "f.toml: key at[0]: unknown key when"),
+        ("a =", "f.toml: not TOML"),
+        ("a = '\xff'", "f.toml: not TOML"),
+    ],
+)
+def test_an_unusable_scenario_names_place_and_wish(text: str, message: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        parse(text.encode("latin-1"), "f.toml")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_the_shipped_ones() -> None:
+    with pytest.raises(ScenarioError, match=r"'nonesuch' is no scenario .*default"):
+        load("nonesuch")
+
+
+def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"none\.toml: No such file or directory"):
+        load(tmp_path / "none.toml")
+
+
+def test_writes_happen_at_their_time_and_are_told() -> None:
+    lines, failures = told_by(
+        f"""
+        [[at]]
+        seconds = 2.0
+        write = "{RW}"
+        text = "1400"
+        [[expect]]
+        seconds = 1.0
+        read = "{RW}"
+        text = "1500"
+        [[expect]]
+        read = "{RW}"
+        text = "1400\\n"
+        """
+    )
+    assert failures == []
+    steps = [line for line in lines if "uevent" not in line]
+    assert steps == [
+        f"[    1.000000] read {RW} -> '1500', as expected",
+        f"[    2.000000] write {RW} '1400' -> ok",
+        f"[    2.000000] read {RW} -> '1400', as expected",
+    ]
+
+
+def test_uevents_and_log_lines_are_told_as_they_come() -> None:
+    lines, _ = told_by(
+        """
+        [[at]]
+        write = "sys/kernel/debug/fakesys/selftest/remove"
+        text = "1"
+        """
+    )
+    removed = "ACTION=remove DEVPATH=/devices/virtual/selftest/selftest0"
+    assert any(removed in line for line in lines)
+
+
+def test_an_expected_refusal_is_fine_and_its_reason_told() -> None:
+    lines, failures = told_by(
+        f"""
+        [[at]]
+        write = "{RW}"
+        text = "abc"
+        expect = "EINVAL"
+        [[expect]]
+        read = "sys/none"
+        error = "ENOENT"
+        """
+    )
+    assert failures == []
+    assert any("-> EINVAL ('abc\\n' is not a number)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        (f'[[at]]\nwrite = "{RW}"\ntext = "abc"', "EINVAL, not ok"),
+        (f'[[at]]\nwrite = "{RW}"\ntext = "1"\nexpect = "EBUSY"', "ok, not EBUSY"),
+        (f'[[expect]]\nread = "{RW}"\ntext = "7"', "'1500', not '7'"),
+        ('[[expect]]\nread = "sys/none"\ntext = "7"', "ENOENT, not ok"),
+        (f'[[expect]]\nread = "{RW}"\nerror = "EIO"', "ok, not EIO"),
+    ],
+)
+def test_what_is_not_as_expected_is_a_failure(step: str, what: str) -> None:
+    lines, failures = told_by(step)
+    assert len(failures) == 1
+    assert failures[0].endswith(what)
+    assert any(line.endswith(f"NOT AS EXPECTED: {failures[0]}") for line in lines)
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    def story() -> list[str]:
+        scenario, lines = load("selftest"), list[str]()
+        Timeline(Machine(scenario=scenario), scenario, lines.append).run()
+        return lines
+
+    assert story() == story()
