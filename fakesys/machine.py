@@ -74,6 +74,7 @@ class Machine:
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
         self.fs = FileSystem(self.binder)
         self.fs.report = self._report
+        self._populate()
 
     @property
     def clock(self) -> Clock:
@@ -125,6 +126,7 @@ class Machine:
         self.faults_changed()
         self._build()
         self.binder.replace(self.kernel.bus, self._features(), self._mounts())
+        self._populate()
 
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
@@ -184,6 +186,15 @@ class Machine:
             raise KernelError(EIO, "internal error, see fakesys/bugs") from error
         finally:
             self.fs.settle()
+
+    def _populate(self) -> None:
+        """Make the scenario's guests, by the commands that a user would write."""
+        ctl = "sys/kernel/debug/fakesys/kvm/ctl"
+        for vm in self.scenario.kvm.vm:
+            options = "".join(f" {key}={value}" for key, value in vm.options.items())
+            self.write(ctl, f"vm create {vm.name}{options}\n")
+            if vm.vcpus:
+                self.write(ctl, f"{vm.name} vcpu add count={vm.vcpus}\n")
 
     def _report(self, node: File, _data: bytes, error: KernelError | None) -> None:
         self.control.record(node.path, error)

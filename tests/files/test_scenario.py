@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.core.errors import KernelError
 from fakesys.machine import Machine
 from fakesys.scenario import Scenario, ScenarioError, load, parse, shipped
 from fakesys.timeline import Timeline
@@ -145,3 +146,17 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
         return lines
 
     assert story() == story()
+
+
+def test_guests_of_a_scenario_are_there_from_the_start_and_after_a_reset() -> None:
+    text = b"[[kvm.vm]]\nname = 'g'\nvcpus = 2\noptions = { fd = 12 }\n"
+    machine = Machine(scenario=parse(text, "guests.toml"))
+    [folder] = [name for name in machine.listdir("sys/kernel/debug/kvm") if name.endswith("-12")]
+    assert {"vcpu0", "vcpu1"} <= set(machine.listdir(f"sys/kernel/debug/kvm/{folder}"))
+    machine.write("sys/kernel/debug/fakesys/reset", "1\n")
+    assert folder in machine.listdir("sys/kernel/debug/kvm")
+
+
+def test_a_guest_that_cannot_be_made_is_refused_with_the_reason() -> None:
+    with pytest.raises(KernelError, match="EINVAL"):
+        Machine(scenario=parse(b"[[kvm.vm]]\nname = 'a b'\n", "guests.toml"))
