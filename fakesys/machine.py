@@ -185,7 +185,8 @@ class Machine:
             self.bug(error)
             raise KernelError(EIO, "internal error, see fakesys/bugs") from error
         finally:
-            self.fs.settle()
+            if not self.fs.served:
+                self.fs.settle()
 
     def _populate(self) -> None:
         """Make the scenario's guests, by the commands that a user would write."""

@@ -123,6 +123,11 @@ def _shipped_scenario(name: str) -> Scenario:
     return parse(data, name)
 
 
+def with_preset(scenario: Scenario, preset: str) -> Scenario:
+    """The same scenario with the AP hardware of a preset instead of its own."""
+    return msgspec.structs.replace(scenario, ap=Ap(preset=preset))
+
+
 def parse(data: bytes, origin: str) -> Scenario:
     """A scenario from TOML; `origin` names it in messages. Raises ScenarioError."""
     try:

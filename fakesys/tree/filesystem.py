@@ -32,6 +32,8 @@ class FileSystem:
         self.gate: Gate | None = None
         self.report: Report | None = None
         self.lockdown: Callable[[File, int], None] | None = None
+        # A transport settles after each of its steps and tells clients what it finds.
+        self.served = False
 
     @property
     def root(self) -> Directory:

@@ -159,6 +159,12 @@ TOP: Layout[Control] = Layout(
             show=_bugs,
         ),
         Attr(
+            name="requests",
+            mode=0o444,
+            doc="Number of requests that the mount has served.",
+            show=lambda control: f"{control.requests_served()}\n",
+        ),
+        Attr(
             name="seed",
             mode=0o644,
             doc="Seed of the one random generator; writing starts it anew.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ class Control:
     log: LineLog = field(default_factory=LineLog)
     last_error: Refusal | None = None
     bugs: list[str] = field(default_factory=list)
+    # How many requests a mount of this machine has served; a transport puts its count here.
+    requests_served: Callable[[], int] = lambda: 0
     faults: Faults = field(default_factory=Faults)
     lockdown: bool = False
     seed: int = 1

@@ -1,0 +1,205 @@
+"""The process behind a mount: started, made ready, served, ended.
+
+It never touches its own mount: its working directory is /, and unmounting runs in a thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from fakesys import registry
+from fakesys.machine import Machine
+from fakesys.transport import mounting
+from fakesys.transport.mounting import Busy, MountError
+from fakesys.transport.native import Server
+
+_log = logging.getLogger(__name__)
+START_SECONDS = 30.0
+READY = b"ready\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """How to serve one machine on one mount point."""
+
+    point: Path
+    allow_other: bool = False
+    # Names are invalidated by epoch where the kernel can, else one by one.
+    by_epoch: bool = True
+    log_level: str = "WARNING"
+    log_file: Path | None = None
+    ready_fd: int | None = None
+
+
+def start(machine: Machine, service: Service) -> int:
+    """Serve in a background process of its own session; its pid, once every file answers.
+
+    Raises MountError with what the process said when it could not start.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _in_background(lambda: _serve_and_report(machine, service, writer))
+    os.close(writer)
+    os.waitpid(child, 0)
+    message = _wait_for(reader)
+    if not message.startswith(READY):
+        raise MountError(message.decode(errors="replace").strip() or "the daemon died at start")
+    return int(message.removeprefix(READY))
+
+
+def run(machine: Machine, service: Service) -> None:
+    """Serve in this process until unmounted, SIGINT or SIGTERM. Raises MountError."""
+    instance = secrets.token_hex(4)
+    _log_to(service.log_file, service.log_level)
+    _serve(machine, service, instance, lambda: None)
+
+
+def _log_to(path: Path | None, level: str) -> None:
+    """Log to a file, or to standard error."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    if path is None:
+        logging.basicConfig(level=level, format=form)
+    else:
+        logging.basicConfig(filename=path, level=level, format=form)
+
+
+def _wait_for(reader: int) -> bytes:
+    """All that comes through the pipe until its other end closes or time is up."""
+    message = b""
+    deadline = time.monotonic() + START_SECONDS
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([pipe], [], [], left)
+            piece = pipe.read(4096) if ready else b""
+            if not piece:
+                break
+            message += piece
+    return message
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    """The rest of a forked child: fork again, cut every tie, work, and leave."""
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    status = 1
+    try:
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        work()
+        status = 0
+    except BaseException:
+        _log.exception("the daemon ends")
+    finally:
+        logging.shutdown()
+        os._exit(status)
+
+
+def _serve_and_report(machine: Machine, service: Service, writer: int) -> None:
+    def ready() -> None:
+        os.write(writer, READY + str(os.getpid()).encode())
+        os.close(writer)
+
+    instance = secrets.token_hex(4)
+    try:
+        _log_to(service.log_file or registry.log_path(instance), service.log_level)
+        _serve(machine, service, instance, ready)
+    except (MountError, OSError) as error:
+        with suppress(OSError):
+            os.write(writer, str(error).encode())
+        raise
+
+
+def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:
+    def started() -> None:
+        registry.write(_record(machine, service, instance))
+        if service.ready_fd is not None:
+            os.write(service.ready_fd, READY)
+            os.close(service.ready_fd)
+        ready()
+
+    device = mounting.mount(service.point, instance, allow_other=service.allow_other)
+    try:
+        owner = os.geteuid(), os.getegid()
+        server = Server(machine, device, by_epoch=service.by_epoch, owner=owner)
+        machine.fs.served = True
+        machine.control.requests_served = lambda: server.session.served
+        _schedule(machine)
+        # What exists now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        trio.run(_serve_until_unmounted, server, service.point, started)
+    finally:
+        os.close(device)
+        registry.remove(instance)
+
+
+def _schedule(machine: Machine) -> None:
+    """Put the dated steps of the scenario on the clock."""
+    if machine.scenario.at or machine.scenario.expect:
+        from fakesys.timeline import Timeline
+
+        Timeline(machine, machine.scenario, _log.info).schedule()
+
+
+def _record(machine: Machine, service: Service, instance: str) -> registry.Record:
+    return registry.Record(
+        point=str(service.point),
+        pid=os.getpid(),
+        started=time.time(),
+        instance=instance,
+        profile=machine.profile_name,
+        scenario=machine.scenario.name,
+        transport="native",
+        log_file=str(service.log_file or registry.log_path(instance)),
+    )
+
+
+async def _serve_until_unmounted(server: Server, point: Path, started: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_leave_on_signal, point, nursery.cancel_scope)
+        await server.run(started)
+        nursery.cancel_scope.cancel()
+
+
+async def _leave_on_signal(
+    point: Path,
+    scope: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            # In a thread: the kernel asks this very process while it unmounts.
+            if not await trio.to_thread.run_sync(_unmount, point):
+                scope.cancel()
+
+
+def _unmount(point: Path) -> bool:
+    """Unmount, lazily while it is in use; False then: nobody will end the connection for us."""
+    try:
+        mounting.unmount(point)
+    except Busy:
+        with suppress(MountError):
+            mounting.unmount(point, lazy=True)
+        return False
+    except MountError as error:
+        _log.warning("%s", error)
+        return False
+    return True

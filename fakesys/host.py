@@ -1,0 +1,75 @@
+"""The real host behind the fake one: processes, who holds a mount, names of pids. By psutil."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+
+class Holder(NamedTuple):
+    """A process that keeps a mount in use."""
+
+    pid: int
+    command: str
+    path: str
+
+
+def is_alive(pid: int) -> bool:
+    """Does the process exist and run? A zombie does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def command_of(pid: int) -> str:
+    """The short name of a process, empty when it is gone."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return ""
+
+
+def wait_gone(pid: int, seconds: float) -> bool:
+    """Wait until the process has ended; False when it still runs after `seconds`."""
+    try:
+        psutil.Process(pid).wait(timeout=seconds)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def holders(point: Path) -> list[Holder]:
+    """Processes with an open file, working directory or root below `point`, as far as visible."""
+    found = []
+    for process in psutil.process_iter():
+        path = _held_path(process.pid, str(point))
+        if path is not None:
+            found.append(Holder(process.pid, command_of(process.pid), path))
+    return found
+
+
+def _held_path(pid: int, point: str) -> str | None:
+    # psutil lists open regular files only, and stats each; links are enough and touch nothing.
+    base = f"/proc/{pid}"
+    try:
+        links = [
+            f"{base}/cwd",
+            f"{base}/root",
+            *(f"{base}/fd/{fd}" for fd in os.listdir(f"{base}/fd")),
+        ]
+    except OSError:
+        return None
+    for link in links:
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target == point or target.startswith(point + "/"):
+            return target
+    return None

@@ -1,0 +1,1 @@
+"""From system calls to the tree: the FUSE kernel protocol, mounting, and what serves it."""

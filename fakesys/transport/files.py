@@ -1,0 +1,242 @@
+"""Requests about open files and open directories."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from errno import EBADF, EINVAL, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.waiters import Waiters
+from fakesys.transport import protocol, replies
+from fakesys.transport.names import Handler
+from fakesys.transport.nodes import NodeTable
+from fakesys.transport.protocol import Op, OpenFlag
+from fakesys.transport.replies import Replies
+from fakesys.tree.attr import Handle
+from fakesys.tree.filesystem import FileSystem
+from fakesys.tree.node import Directory, File, Node
+from fakesys.tree.openfile import OpenFile
+
+SEEK_HOLE = 4
+_DIRECTORY_OPEN = 0
+
+
+class OpenDirectory:
+    """One open(2) of a directory: its names as they were when reading began at the start."""
+
+    __slots__ = ("_names", "directory")
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self._names: list[str] = []
+
+    def rewind(self) -> None:
+        """Take the names as they are now."""
+        self._names = [] if self.directory.gone else list(self.directory.names())
+
+    def entries(self, position: int) -> Iterator[tuple[int, str, Node]]:
+        """Position of the next entry, name and node from a position on; 0 and 1 are the dots."""
+        directory = self.directory
+        if position == 0:
+            yield 1, ".", directory
+        if position <= 1:
+            yield 2, "..", directory.parent or directory
+        for index in range(max(0, position - 2), len(self._names)):
+            node = directory.lookup(self._names[index])
+            if node is not None:
+                yield index + 3, self._names[index], node
+
+
+class Files:
+    """One handler per request, and the open files by the number that the kernel uses."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        nodes: NodeTable,
+        pack: Replies,
+        wake_poller: Callable[[int], None],
+    ) -> None:
+        self._fs = fs
+        self._nodes = nodes
+        self._pack = pack
+        self._wake_poller = wake_poller
+        self._numbers = itertools.count(1)
+        self._open_files: dict[int, tuple[File, Handle]] = {}
+        self._open_directories: dict[int, OpenDirectory] = {}
+        # The kernel's handle of each open file that somebody polls.
+        self._polled: dict[int, int] = {}
+        # Set while clients are still being told of a change: streams then wait for it.
+        self.unsettled: Waiters | None = None
+
+    def handlers(self) -> Mapping[int, Handler]:
+        """The requests that are answered here."""
+        return {
+            Op.OPEN: self._open,
+            Op.READ: self._read,
+            Op.WRITE: self._write,
+            Op.RELEASE: self._release,
+            Op.FSYNC: self._fsync,
+            Op.POLL: self._poll,
+            Op.LSEEK: self._lseek,
+            Op.IOCTL: self._ioctl,
+            Op.FALLOCATE: self._fallocate,
+            Op.COPY_FILE_RANGE: self._fallocate,
+            Op.OPENDIR: self._opendir,
+            Op.READDIR: self._readdir,
+            Op.READDIRPLUS: self._readdirplus,
+            Op.RELEASEDIR: self._releasedir,
+            Op.FSYNCDIR: self._fsyncdir,
+        }
+
+    def __len__(self) -> int:
+        return len(self._open_files) + len(self._open_directories)
+
+    def close_all(self) -> None:
+        """The mount is gone: let go of every handle."""
+        for _, handle in self._open_files.values():
+            handle.release()
+        self._open_files.clear()
+        self._open_directories.clear()
+
+    def _open(self, nodeid: int, body: bytes) -> bytes:
+        flags = protocol.OPEN_IN.unpack_from(body)[0]
+        node = self._nodes[nodeid]
+        handle = self._fs.open(node, flags)
+        assert isinstance(node, File)
+        number = next(self._numbers)
+        self._open_files[number] = node, handle
+        return protocol.OPEN_OUT.pack(number, _open_flags(node, flags), 0)
+
+    def _read(self, _nodeid: int, body: bytes) -> bytes:
+        number, offset, size, _, _, flags, _ = protocol.READ_IN.unpack_from(body)
+        node, handle = self._file(number)
+        if self.unsettled is not None and not isinstance(handle, OpenFile):
+            raise Blocked(self.unsettled)
+        # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
+        return self._fs.read(node, handle, offset, size, nonblock=bool(flags & os.O_NONBLOCK))
+
+    def _write(self, _nodeid: int, body: bytes) -> bytes:
+        number, offset, size, _, _, flags, _ = protocol.WRITE_IN.unpack_from(body)
+        node, handle = self._file(number)
+        # With O_APPEND the kernel sends the size that it believes in.
+        if flags & os.O_APPEND:
+            offset = 0
+        start = protocol.WRITE_IN.size
+        nonblock = bool(flags & os.O_NONBLOCK)
+        data = body[start : start + size]
+        taken = self._fs.write(node, handle, data, offset, nonblock=nonblock)
+        return protocol.WRITE_OUT.pack(taken, 0)
+
+    def _release(self, _nodeid: int, body: bytes) -> bytes:
+        (number,) = protocol.FH.unpack_from(body)
+        _, handle = self._open_files.pop(number)
+        if self._polled:
+            self._stop_polling(number, handle)
+        handle.release()
+        return b""
+
+    def _fsync(self, _nodeid: int, body: bytes) -> bytes:
+        node, _ = self._file(protocol.FH.unpack_from(body)[0])
+        return _no_data(node.kind.fsync, "this file has no fsync")
+
+    def _poll(self, _nodeid: int, body: bytes) -> bytes:
+        number, kernel_handle, flags, _ = protocol.POLL_IN.unpack_from(body)
+        _, handle = self._file(number)
+        waiters = handle.waiters()
+        if flags & protocol.POLL_SCHEDULE_NOTIFY and waiters is not None:
+            self._polled[number] = kernel_handle
+            waiters.add(("poll", number), lambda: self._wake_poller(kernel_handle))
+        return protocol.POLL_OUT.pack(handle.poll(), 0)
+
+    def _stop_polling(self, number: int, handle: Handle) -> None:
+        waiters = handle.waiters()
+        if self._polled.pop(number, None) is not None and waiters is not None:
+            waiters.discard(("poll", number))
+
+    def _lseek(self, _nodeid: int, body: bytes) -> bytes:
+        number, offset, whence, _ = protocol.LSEEK_IN.unpack_from(body)
+        node, _ = self._file(number)
+        if not node.kind.has_end:
+            raise KernelError(EINVAL, "this file knows no holes")
+        if offset >= node.size:
+            raise KernelError(ENXIO, f"{offset} is behind the end")
+        return protocol.LSEEK_OUT.pack(node.size if whence == SEEK_HOLE else offset)
+
+    def _ioctl(self, _nodeid: int, _body: bytes) -> bytes:
+        raise KernelError(ENOTTY, "no ioctl here")
+
+    def _fallocate(self, _nodeid: int, _body: bytes) -> bytes:
+        raise KernelError(EOPNOTSUPP, "these files have no blocks")
+
+    def _file(self, number: int) -> tuple[File, Handle]:
+        try:
+            return self._open_files[number]
+        except KeyError:
+            raise KernelError(EBADF, f"no open file {number}") from None
+
+    def _opendir(self, nodeid: int, _body: bytes) -> bytes:
+        node = self._nodes[nodeid]
+        if not isinstance(node, Directory):
+            raise KernelError(ENOTDIR, f"{node.path} is not a directory")
+        number = next(self._numbers)
+        self._open_directories[number] = OpenDirectory(node)
+        return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
+
+    def _readdir(self, _nodeid: int, body: bytes) -> bytes:
+        number, offset, size, *_ = protocol.READ_IN.unpack_from(body)
+        answer = bytearray()
+        for position, name, node in self._entries(number, offset):
+            entry = replies.dirent(node, position, name)
+            if len(answer) + len(entry) > size:
+                break
+            answer += entry
+        return bytes(answer)
+
+    def _readdirplus(self, _nodeid: int, body: bytes) -> bytes:
+        number, offset, size, *_ = protocol.READ_IN.unpack_from(body)
+        answer = bytearray()
+        for position, name, node in self._entries(number, offset):
+            entry = replies.dirent(node, position, name)
+            if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
+                break
+            dots = position <= 2
+            answer += replies.DOT_ENTRY if dots else self._plus(node)
+            answer += entry
+        return bytes(answer)
+
+    def _plus(self, node: Node) -> bytes:
+        return self._pack.entry(self._nodes.remember(node), node)
+
+    def _entries(self, number: int, offset: int) -> Iterator[tuple[int, str, Node]]:
+        opened = self._open_directories[number]
+        if offset == 0:
+            opened.rewind()
+        return opened.entries(offset)
+
+    def _releasedir(self, _nodeid: int, body: bytes) -> bytes:
+        del self._open_directories[protocol.FH.unpack_from(body)[0]]
+        return b""
+
+    def _fsyncdir(self, nodeid: int, _body: bytes) -> bytes:
+        return _no_data(self._nodes[nodeid].kind.directory_fsync, "this directory has no fsync")
+
+
+def _open_flags(node: File, flags: int) -> int:
+    """direct_io, except where every change of the text is told and nobody writes."""
+    kind = node.kind_
+    if node.row.announced and kind.cacheable and flags & os.O_ACCMODE == os.O_RDONLY:
+        return OpenFlag.KEEP_CACHE
+    return _DIRECT if kind.seekable else _DIRECT_STREAM
+
+
+_DIRECT = int(OpenFlag.DIRECT_IO)
+_DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
+
+
+def _no_data(errno: int, why: str) -> bytes:
+    if errno:
+        raise KernelError(errno, why)
+    return b""

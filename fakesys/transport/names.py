@@ -1,0 +1,208 @@
+"""Requests about names and attributes: look-up, stat, chmod, links, xattrs, and all refusals."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable, Mapping
+from errno import EINVAL, ENODATA, ENOENT, EOPNOTSUPP, ERANGE
+
+from fakesys.core.errors import KernelError
+from fakesys.transport import protocol, replies
+from fakesys.transport.nodes import NodeTable
+from fakesys.transport.protocol import Op, Valid
+from fakesys.transport.replies import Replies
+from fakesys.tree.filesystem import NAME_MAX, FileSystem
+from fakesys.tree.node import File, Node, Symlink
+
+# Takes the node number and the body of a request; None for those that have no answer.
+Handler = Callable[[int, bytes], bytes | None]
+_STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096, 0)
+
+
+class Names:
+    """One handler per request; each takes the node number and the body and gives the answer."""
+
+    def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies) -> None:
+        self._fs = fs
+        self._nodes = nodes
+        self._pack = pack
+        # Extended attributes in the `trusted` name space, by inode number.
+        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+
+    def handlers(self) -> Mapping[int, Handler]:
+        """The requests that are answered here."""
+        return {
+            Op.LOOKUP: self._lookup,
+            Op.FORGET: self._forget,
+            Op.BATCH_FORGET: self._batch_forget,
+            Op.GETATTR: self._getattr,
+            Op.SETATTR: self._setattr,
+            Op.READLINK: self._readlink,
+            Op.SYMLINK: self._symlink,
+            Op.MKNOD: self._mknod,
+            Op.MKDIR: self._mkdir,
+            Op.UNLINK: self._unlink,
+            Op.RMDIR: self._rmdir,
+            Op.RENAME: self._rename,
+            Op.RENAME2: self._rename2,
+            Op.LINK: self._link,
+            Op.CREATE: self._create,
+            Op.TMPFILE: self._tmpfile,
+            Op.STATFS: self._statfs,
+            Op.GETXATTR: self._getxattr,
+            Op.SETXATTR: self._setxattr,
+            Op.LISTXATTR: self._listxattr,
+            Op.REMOVEXATTR: self._removexattr,
+        }
+
+    def _entry(self, node: Node) -> bytes:
+        return self._pack.entry(self._nodes.remember(node), node)
+
+    def _lookup(self, nodeid: int, body: bytes) -> bytes:
+        directory = self._nodes[nodeid]
+        try:
+            node = self._fs.lookup(directory, replies.decode(body[:-1]))
+        except KernelError as error:
+            if error.errno != ENOENT:
+                raise
+            return replies.NO_ENTRY_REPLY
+        return self._entry(node)
+
+    def _forget(self, nodeid: int, body: bytes) -> None:
+        (count,) = protocol.FORGET_IN.unpack_from(body)
+        self._nodes.forget(nodeid, count)
+
+    def _batch_forget(self, _nodeid: int, body: bytes) -> None:
+        (total, _) = protocol.BATCH_FORGET_IN.unpack_from(body)
+        start = protocol.BATCH_FORGET_IN.size
+        pairs = body[start : start + total * protocol.FORGET_ONE.size]
+        for nodeid, count in protocol.FORGET_ONE.iter_unpack(pairs):
+            self._nodes.forget(nodeid, count)
+
+    def _getattr(self, nodeid: int, body: bytes) -> bytes:
+        node = self._nodes[nodeid]
+        # fstat(2) comes without an open file; with one it is lseek(SEEK_END) that asks.
+        if protocol.GETATTR_IN.unpack_from(body)[0] & 1 and not node.kind.has_end:
+            raise KernelError(EINVAL, "this file has no end to seek from")
+        return self._pack.attr(node)
+
+    def _setattr(self, nodeid: int, body: bytes) -> bytes:
+        fields = protocol.SETATTR_IN.unpack_from(body)
+        valid, size, mode, uid, gid = fields[0], fields[3], fields[11], fields[13], fields[14]
+        node = self._nodes[nodeid]
+        if valid & Valid.MODE:
+            self._fs.chmod(node, stat.S_IMODE(mode))
+        if valid & Valid.UID:
+            node.uid = uid
+        if valid & Valid.GID:
+            node.gid = gid
+        if valid & Valid.SIZE and isinstance(node, File):
+            node.truncate(size)
+        if valid & (Valid.ATIME | Valid.MTIME):
+            atime = _new_time(valid, Valid.ATIME, Valid.ATIME_NOW, fields[5], fields[8])
+            mtime = _new_time(valid, Valid.MTIME, Valid.MTIME_NOW, fields[6], fields[9])
+            node.set_times(atime, mtime)
+        return self._pack.attr(node)
+
+    def _readlink(self, nodeid: int, _body: bytes) -> bytes:
+        node = self._nodes[nodeid]
+        if not isinstance(node, Symlink) or node.gone:
+            raise KernelError(ENOENT, f"{node.path} is no link")
+        return replies.encode(node.target)
+
+    def _symlink(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(body, 0))
+
+    def _mknod(self, nodeid: int, body: bytes) -> bytes:
+        mode = protocol.MKNOD_IN.unpack_from(body)[0]
+        name = _first_name(body, protocol.MKNOD_IN.size)
+        if stat.S_ISREG(mode):
+            raise self._fs.create(self._nodes[nodeid], name)
+        raise self._fs.make_other(self._nodes[nodeid], name)
+
+    def _mkdir(self, nodeid: int, body: bytes) -> bytes:
+        directory = self._nodes[nodeid]
+        name = _first_name(body, protocol.MKDIR_IN.size)
+        self._fs.mkdir(directory, name)
+        return self._entry(self._fs.lookup(directory, name))
+
+    def _unlink(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.unlink(self._nodes[nodeid], _first_name(body, 0))
+
+    def _rmdir(self, nodeid: int, body: bytes) -> bytes:
+        self._fs.rmdir(self._nodes[nodeid], _first_name(body, 0))
+        return b""
+
+    def _rename(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.rename(self._nodes[nodeid], _first_name(body, 8))
+
+    def _rename2(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.rename(self._nodes[nodeid], _first_name(body, 16))
+
+    def _link(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(body, 8))
+
+    def _create(self, nodeid: int, body: bytes) -> bytes:
+        raise self._fs.create(self._nodes[nodeid], _first_name(body, protocol.CREATE_IN.size))
+
+    def _tmpfile(self, _nodeid: int, _body: bytes) -> bytes:
+        raise KernelError(EOPNOTSUPP, "no file without a name")
+
+    def _statfs(self, _nodeid: int, _body: bytes) -> bytes:
+        return _STATFS
+
+    def _getxattr(self, nodeid: int, body: bytes) -> bytes:
+        size, _ = protocol.XATTR_IO.unpack_from(body)
+        node = self._nodes[nodeid]
+        name = protocol.names_in(body, protocol.XATTR_IO.size)[0]
+        if not node.kind.xattrs or name.startswith(b"system."):
+            raise KernelError(EOPNOTSUPP, "no such extended attributes here")
+        value = self._xattrs.get(node.ino, {}).get(name)
+        if value is None:
+            raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
+        return _sized(value, size)
+
+    def _setxattr(self, nodeid: int, body: bytes) -> bytes:
+        size, _ = protocol.SETXATTR_IN.unpack_from(body)
+        name, _, rest = body[protocol.SETXATTR_IN.size :].partition(b"\0")
+        node = self._trusted(nodeid, name)
+        self._xattrs.setdefault(node.ino, {})[name] = rest[:size]
+        return b""
+
+    def _listxattr(self, nodeid: int, body: bytes) -> bytes:
+        size, _ = protocol.XATTR_IO.unpack_from(body)
+        names = self._xattrs.get(self._nodes[nodeid].ino, {})
+        return _sized(b"".join(name + b"\0" for name in names), size)
+
+    def _removexattr(self, nodeid: int, body: bytes) -> bytes:
+        name = protocol.names_in(body, 0)[0]
+        node = self._trusted(nodeid, name)
+        if self._xattrs.get(node.ino, {}).pop(name, None) is None:
+            raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
+        return b""
+
+    def _trusted(self, nodeid: int, name: bytes) -> Node:
+        node = self._nodes[nodeid]
+        if not (node.kind.xattrs and name.startswith(b"trusted.")):
+            raise KernelError(EOPNOTSUPP, "only the trusted name space takes attributes")
+        return node
+
+
+def _first_name(body: bytes, offset: int) -> str:
+    return replies.decode(protocol.names_in(body, offset)[0])
+
+
+def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> int | None:
+    if not valid & given:
+        return None
+    return time.time_ns() if valid & now else seconds * replies.NS + nanoseconds
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    """A value, or its length when the caller asks with size 0. Raises ERANGE."""
+    if size == 0:
+        return protocol.XATTR_IO.pack(len(value), 0)
+    if len(value) > size:
+        raise KernelError(ERANGE, f"{len(value)} bytes do not fit into {size}")
+    return value

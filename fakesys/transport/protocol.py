@@ -1,0 +1,254 @@
+"""The FUSE kernel protocol, 7.31 to 7.45: one struct per message, pack and unpack, nothing else.
+
+Source: include/uapi/linux/fuse.h. Sizes and offsets are those of 64-bit and 32-bit kernels alike.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from struct import Struct
+from typing import NamedTuple
+
+MAJOR = 7
+OLDEST_MINOR = 31
+NEWEST_MINOR = 45
+# FUSE_NOTIFY_INC_EPOCH came with Linux 6.16.
+EPOCH_MINOR = 44
+ROOT_ID = 1
+MAX_WRITE = 1 << 20
+MAX_PAGES = 256
+
+
+class Op(IntEnum):
+    """Request codes."""
+
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    STATFS = 17
+    RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    READDIR = 28
+    RELEASEDIR = 29
+    FSYNCDIR = 30
+    ACCESS = 34
+    CREATE = 35
+    INTERRUPT = 36
+    DESTROY = 38
+    IOCTL = 39
+    POLL = 40
+    BATCH_FORGET = 42
+    FALLOCATE = 43
+    READDIRPLUS = 44
+    RENAME2 = 45
+    LSEEK = 46
+    COPY_FILE_RANGE = 47
+    SYNCFS = 50
+    TMPFILE = 51
+
+
+class Notify(IntEnum):
+    """Codes of messages that nobody asked for."""
+
+    POLL = 1
+    INVAL_INODE = 2
+    INVAL_ENTRY = 3
+    INC_EPOCH = 8
+
+
+class Init(IntFlag):
+    """Capabilities of INIT; those of 2^32 and more travel in `flags2`."""
+
+    ATOMIC_O_TRUNC = 1 << 3
+    BIG_WRITES = 1 << 5
+    DO_READDIRPLUS = 1 << 13
+    READDIRPLUS_AUTO = 1 << 14
+    PARALLEL_DIROPS = 1 << 18
+    MAX_PAGES = 1 << 22
+    CACHE_SYMLINKS = 1 << 23
+
+
+# No writeback cache (times would move), no locks (the kernel keeps them), no kill-priv of our
+# own, no opendir-less mode: an open file is where a text lives.
+WANTED = (
+    Init.ATOMIC_O_TRUNC
+    | Init.BIG_WRITES
+    | Init.DO_READDIRPLUS
+    | Init.READDIRPLUS_AUTO
+    | Init.PARALLEL_DIROPS
+    | Init.MAX_PAGES
+    | Init.CACHE_SYMLINKS
+)
+
+
+class OpenFlag(IntFlag):
+    """Flags of an OPEN answer."""
+
+    DIRECT_IO = 1 << 0
+    KEEP_CACHE = 1 << 1
+    NONSEEKABLE = 1 << 2
+
+
+class Valid(IntFlag):
+    """Which fields of a SETATTR request hold."""
+
+    MODE = 1 << 0
+    UID = 1 << 1
+    GID = 1 << 2
+    SIZE = 1 << 3
+    ATIME = 1 << 4
+    MTIME = 1 << 5
+    ATIME_NOW = 1 << 7
+    MTIME_NOW = 1 << 8
+
+
+# length opcode unique nodeid uid gid pid extension-length padding
+IN_HEADER = Struct("<IIQQIIIHH")
+# length error unique
+OUT_HEADER = Struct("<IiQ")
+# nodeid generation entry-seconds attr-seconds entry-ns attr-ns, then ATTR
+ENTRY_OUT = Struct("<QQQQII" + "QQQQQQ" + "IIIIIIIIII")
+# attr-seconds attr-ns padding, then ATTR: ino size blocks atime mtime ctime (ns: atime mtime
+# ctime) mode nlink uid gid rdev blksize flags
+ATTR_OUT = Struct("<QII" + "QQQQQQ" + "IIIIIIIIII")
+# flags padding fh
+GETATTR_IN = Struct("<IIQ")
+# valid padding fh size lock-owner atime mtime ctime (ns of them) mode unused uid gid unused
+SETATTR_IN = Struct("<IIQQQQQQIIIIIIII")
+# flags open-flags
+OPEN_IN = Struct("<II")
+# fh open-flags padding
+OPEN_OUT = Struct("<QII")
+# fh offset size read-flags lock-owner flags padding
+READ_IN = Struct("<QQIIQII")
+# fh offset size write-flags lock-owner flags padding
+WRITE_IN = READ_IN
+# size padding
+WRITE_OUT = Struct("<II")
+# fh; the rest of RELEASE, FSYNC and others is of no interest here
+FH = Struct("<Q")
+# fh kernel-handle flags events
+POLL_IN = Struct("<QQII")
+# revents padding
+POLL_OUT = Struct("<II")
+POLL_SCHEDULE_NOTIFY = 1
+# fh offset whence padding
+LSEEK_IN = Struct("<QQII")
+LSEEK_OUT = Struct("<Q")
+# unique of the request that is to end
+INTERRUPT_IN = Struct("<Q")
+FORGET_IN = Struct("<Q")
+BATCH_FORGET_IN = Struct("<II")
+FORGET_ONE = Struct("<QQ")
+# size padding (getxattr, listxattr and their answers)
+XATTR_IO = Struct("<II")
+# size flags, then name NUL value
+SETXATTR_IN = Struct("<II")
+# blocks bfree bavail files ffree bsize namelen frsize padding spare[6]
+STATFS_OUT = Struct("<QQQQQIIII24x")
+# mode rdev umask padding
+MKNOD_IN = Struct("<IIII")
+# mode umask
+MKDIR_IN = Struct("<II")
+# flags mode umask open-flags
+CREATE_IN = Struct("<IIII")
+# ino offset name-length type
+DIRENT = Struct("<QQII")
+
+_INIT_IN = Struct("<IIII")
+_INIT_FLAGS2 = Struct("<I")
+# major minor readahead flags background congestion max-write time-gran max-pages map-align flags2
+# stack-depth request-timeout unused
+_INIT_OUT = Struct("<IIIIHHIIHHIIH22x")
+INIT_EXT = 1 << 30
+
+_INVAL_INODE = Struct("<Qqq")
+_INVAL_ENTRY = Struct("<QII")
+_POLL_WAKEUP = Struct("<Q")
+
+
+class InitRequest(NamedTuple):
+    """What the kernel offers. Kernels before 5.17 (7.36) send 16 bytes, later ones 64."""
+
+    major: int
+    minor: int
+    max_readahead: int
+    flags: int
+
+
+def unpack_init(body: bytes) -> InitRequest:
+    """The INIT message of any kernel."""
+    major, minor, readahead, flags = _INIT_IN.unpack_from(body)
+    if flags & INIT_EXT and len(body) >= _INIT_IN.size + _INIT_FLAGS2.size:
+        flags |= _INIT_FLAGS2.unpack_from(body, _INIT_IN.size)[0] << 32
+    return InitRequest(major, minor, readahead, flags)
+
+
+def pack_init(offer: InitRequest) -> bytes:
+    """The answer to an offer: the older of both versions, the flags that both know."""
+    minor = min(offer.minor, NEWEST_MINOR)
+    flags = int(WANTED) & offer.flags
+    max_write = MAX_WRITE if flags & Init.MAX_PAGES else 32 * 4096
+    max_pages = MAX_PAGES if flags & Init.MAX_PAGES else 0
+    return _INIT_OUT.pack(
+        MAJOR, minor, offer.max_readahead, flags, 512, 384, max_write, 1, max_pages, 0, 0, 0, 0
+    )
+
+
+def pack_version_only() -> bytes:
+    """The answer to a kernel of another major version: it then offers ours."""
+    return _INIT_OUT.pack(MAJOR, NEWEST_MINOR, *([0] * 11))
+
+
+def pack_inval_inode(nodeid: int, *, contents: bool) -> bytes:
+    """Forget the attributes of a node, and with `contents` its cached pages."""
+    return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, 0 if contents else -1, 0))
+
+
+def pack_inval_entry(parent: int, name: bytes) -> bytes:
+    """Forget what a name stands for, or that it stands for nothing."""
+    return _notice(Notify.INVAL_ENTRY, _INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0")
+
+
+def pack_inc_epoch() -> bytes:
+    """Forget all names."""
+    return _notice(Notify.INC_EPOCH, b"")
+
+
+def pack_poll_wakeup(kernel_handle: int) -> bytes:
+    """Whoever polls this file should ask again."""
+    return _notice(Notify.POLL, _POLL_WAKEUP.pack(kernel_handle))
+
+
+def _notice(code: Notify, body: bytes) -> bytes:
+    return OUT_HEADER.pack(OUT_HEADER.size + len(body), code, 0) + body
+
+
+def pack_dirent(ino: int, offset: int, file_type: int, name: bytes) -> bytes:
+    """One entry of a directory; `offset` is where the next one is asked for."""
+    entry = DIRENT.pack(ino, offset, len(name), file_type) + name
+    return entry + bytes(-len(entry) % 8)
+
+
+def names_in(body: bytes, offset: int) -> list[bytes]:
+    """The NUL-terminated names from an offset of a request on."""
+    return body[offset:].split(b"\0")[:-1]

@@ -1,0 +1,244 @@
+"""One mount's talk with the kernel: a request in, a step of the machine, an answer out.
+
+Knows no loop: `native.py` calls `step` for each request and `settle` after time has passed.
+Every request gets exactly one answer, whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from errno import EINTR, EIO, ENODEV, ENOSYS, EPROTO
+from typing import NamedTuple, Protocol
+
+from fakesys.core.clock import Clock
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.kernel import Caller, Kernel
+from fakesys.core.waiters import Waiters
+from fakesys.transport import protocol
+from fakesys.transport.files import Files
+from fakesys.transport.invalidation import Invalidator
+from fakesys.transport.names import Handler, Names
+from fakesys.transport.nodes import NodeTable
+from fakesys.transport.protocol import Op
+from fakesys.transport.replies import Replies
+from fakesys.tree.filesystem import FileSystem
+
+_log = logging.getLogger(__name__)
+# The kernel refuses an answer with a larger errno, and the client would wait for ever.
+LARGEST_ERRNO = 511
+BUFFER_SIZE = protocol.MAX_WRITE + 4096
+
+
+class ServedMachine(Protocol):
+    """What a transport must know of a machine."""
+
+    @property
+    def fs(self) -> FileSystem:
+        """The system calls on its tree."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel as it is now; a reset makes another one."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time of the present kernel."""
+
+    def bug(self, error: BaseException) -> None:
+        """Keep an internal error."""
+
+
+class Call(NamedTuple):
+    """One request, kept whole so that it can be repeated after waiting."""
+
+    unique: int
+    handler: Handler
+    nodeid: int
+    body: bytes
+    caller: Caller
+
+
+class Parked(NamedTuple):
+    """A call that waits, and where it waits."""
+
+    call: Call
+    waiters: Waiters
+
+
+class Session:
+    """Requests in, answers out.
+
+    `by_epoch`: may names be invalidated by epoch where the kernel knows it? `run_soon` hands a
+    callable from the notifier thread to the thread of this session.
+    """
+
+    def __init__(
+        self,
+        machine: ServedMachine,
+        device: int,
+        *,
+        run_soon: Callable[[Callable[[], None]], None],
+        by_epoch: bool = True,
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        self._machine = machine
+        self._device = device
+        self._run_soon = run_soon
+        self._by_epoch = by_epoch
+        self.buffer = bytearray(BUFFER_SIZE)
+        self.served = 0
+        self.started = False
+        self._parked: dict[int, Parked] = {}
+        self._ready: list[int] = []
+        self._polls: list[int] = []
+        # Steps of which the notifier thread has not yet told all clients.
+        self._untold = 0
+        self._told = Waiters()
+        nodes = NodeTable(machine.fs.root)
+        pack = Replies(*owner)
+        self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
+        self._files = Files(machine.fs, nodes, pack, self._polls.append)
+        self._handlers: dict[int, Handler] = {
+            **Names(machine.fs, nodes, pack).handlers(),
+            **self._files.handlers(),
+            Op.INIT: self._init,
+            Op.INTERRUPT: self._interrupt,
+            Op.DESTROY: self._destroy,
+        }
+
+    def step(self, length: int) -> None:
+        """Serve the request in the first `length` bytes of `buffer`."""
+        _, opcode, unique, nodeid, uid, gid, pid, _, _ = protocol.IN_HEADER.unpack_from(self.buffer)
+        caller = Caller(pid, uid, gid)
+        handler = self._handlers.get(opcode, _unknown)
+        self.served += 1
+        body = bytes(self.buffer[protocol.IN_HEADER.size : length])
+        self._perform(Call(unique, handler, nodeid, body, caller))
+        if self._ready or self._polls:
+            self._wake()
+
+    def settle(self) -> None:
+        """After something happened without a request: tell clients, wake who waited."""
+        if self._machine.fs.binder.unsettled:
+            self._tell(None)
+        self._wake()
+
+    def close(self) -> None:
+        """The mount is gone: end what waits and let go of every open file."""
+        for unique in list(self._parked):
+            self._end_parked(unique, ENODEV)
+        self._files.close_all()
+        self.invalidator.stop()
+
+    def _perform(self, call: Call) -> None:
+        self._machine.kernel.caller = call.caller
+        answer: bytes | None
+        try:
+            data = call.handler(call.nodeid, call.body)
+            answer = None if data is None else _success(call.unique, data)
+        except Blocked as blocked:
+            self._park(call, blocked.waiters)
+            answer = None
+        except KernelError as refusal:
+            answer = _refusal(call.unique, refusal.errno or EIO)
+        except BaseException as error:
+            _log.exception("internal error in %s", call.handler)
+            self._machine.bug(error)
+            answer = _refusal(call.unique, EIO)
+        if self._machine.fs.binder.unsettled:
+            self._tell(answer)
+        elif answer is not None:
+            self._send(answer)
+
+    def _tell(self, answer: bytes | None) -> None:
+        """Make clients forget what is wrong now, then send the answer of what caused it."""
+        locking = self.invalidator.tell(self._machine.fs.settle())
+        if not locking:
+            if answer is not None:
+                self._send(answer)
+            return
+        ready, polls = self._ready[:], self._polls[:]
+        self._ready.clear()
+        self._polls.clear()
+        self._untold += 1
+        self._files.unsettled = self._told
+
+        def all_told() -> None:
+            if answer is not None:
+                self._send(answer)
+            self._run_soon(lambda: self._after_telling(ready, polls))
+
+        self.invalidator.later(locking, all_told)
+
+    def _after_telling(self, ready: list[int], polls: list[int]) -> None:
+        self._untold -= 1
+        if not self._untold:
+            self._files.unsettled = None
+            self._told.wake()
+        self._ready.extend(ready)
+        self._polls.extend(polls)
+        self._wake()
+
+    def _send(self, answer: bytes) -> None:
+        try:
+            os.write(self._device, answer)
+        except OSError as error:
+            # ENOENT: the request was aborted. ENODEV: the mount is gone.
+            _log.debug("answer not taken: %s", error)
+
+    def _wake(self) -> None:
+        while self._ready or self._polls:
+            for kernel_handle in self._polls:
+                self.invalidator.send(protocol.pack_poll_wakeup(kernel_handle))
+            self._polls.clear()
+            ready, self._ready[:] = self._ready[:], []
+            for unique in ready:
+                parked = self._parked.pop(unique, None)
+                if parked is not None:
+                    self._perform(parked.call)
+
+    def _park(self, call: Call, waiters: Waiters) -> None:
+        unique = call.unique
+        self._parked[unique] = Parked(call, waiters)
+        waiters.add(("request", unique), lambda: self._ready.append(unique))
+
+    def _end_parked(self, unique: int, errno: int) -> None:
+        parked = self._parked.pop(unique, None)
+        if parked is None:
+            return
+        parked.waiters.discard(("request", unique))
+        self._send(_refusal(unique, errno))
+
+    def _interrupt(self, _nodeid: int, body: bytes) -> None:
+        # Unknown requests were answered in the meantime.
+        self._end_parked(protocol.INTERRUPT_IN.unpack_from(body)[0], EINTR)
+
+    def _init(self, _nodeid: int, body: bytes) -> bytes:
+        offer = protocol.unpack_init(body)
+        if offer.major > protocol.MAJOR:
+            return protocol.pack_version_only()
+        if offer.major < protocol.MAJOR or offer.minor < protocol.OLDEST_MINOR:
+            _log.error("the kernel speaks FUSE %d.%d, too old", offer.major, offer.minor)
+            raise KernelError(EPROTO, f"FUSE {offer.major}.{offer.minor} is too old")
+        self.invalidator.by_epoch = self._by_epoch and offer.minor >= protocol.EPOCH_MINOR
+        self.started = True
+        return protocol.pack_init(offer)
+
+    def _destroy(self, _nodeid: int, _body: bytes) -> bytes:
+        return b""
+
+
+def _unknown(_nodeid: int, _body: bytes) -> bytes:
+    # FLUSH among others: the kernel does not ask again.
+    raise KernelError(ENOSYS, "not a request of this file system")
+
+
+def _success(unique: int, data: bytes) -> bytes:
+    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(data), 0, unique) + data
+
+
+def _refusal(unique: int, errno: int) -> bytes:
+    number = errno if 0 < errno <= LARGEST_ERRNO else EIO
+    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size, -number, unique)
