@@ -117,13 +117,16 @@ def _serve_and_report(machine: Machine, service: Service, writer: int) -> None:
         os.close(writer)
 
     instance = secrets.token_hex(4)
+    log = registry.log_path(instance)
     try:
-        _log_to(service.log_file or registry.log_path(instance), service.log_level)
+        _log_to(service.log_file or log, service.log_level)
         _serve(machine, service, instance, ready)
     except (MountError, OSError) as error:
         with suppress(OSError):
             os.write(writer, str(error).encode())
         raise
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
 
 
 def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+POLL_SECONDS = 0.005
 
 
 class Holder(NamedTuple):
@@ -34,13 +37,15 @@ def command_of(pid: int) -> str:
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
-    """Wait until the process has ended; False when it still runs after `seconds`."""
-    try:
-        psutil.Process(pid).wait(timeout=seconds)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
-        return False
+    """Wait until the process has ended; False when it still runs after `seconds`.
+
+    One that its parent has not yet asked about has ended too.
+    """
+    deadline = time.monotonic() + seconds
+    while is_alive(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
     return True
 
 

@@ -35,6 +35,13 @@ COUNTERS = "sys/kernel/debug/fakesys"
 @click.option("--lockdown", is_flag=True, help="debugfs as on a locked-down kernel.")
 @click.option("--foreground", is_flag=True, help="Stay; SIGINT and SIGTERM unmount.")
 @click.option("--ready-fd", type=int, help="Write `ready` to this descriptor when mounted.")
+@click.option(
+    "--names",
+    type=click.Choice(["epoch", "entry"]),
+    default="epoch",
+    hidden=True,
+    help="How clients are told of names that come and go.",
+)
 def mount(
     mountpoint: Path,
     scenario: str,
@@ -49,6 +56,7 @@ def mount(
     lockdown: bool,
     foreground: bool,
     ready_fd: int | None,
+    names: str,
 ) -> None:
     """Mount a machine on MOUNTPOINT and return when every file answers."""
     if transport != "native":
@@ -73,6 +81,7 @@ def mount(
     service = daemon.Service(
         point=mounting.real_point(mountpoint),
         allow_other=allow_other or os.geteuid() == 0,
+        by_epoch=names == "epoch",
         log_level=log_level,
         log_file=None if log_file is None else log_file.absolute(),
         ready_fd=ready_fd,

@@ -10,7 +10,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoll, kstrtoull
 from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
 from fakesys.subsystems.selftest.model import Selftest, SelftestDevice
-from fakesys.tree.attr import Attr, Layout, Links, Mount
+from fakesys.tree.attr import Attr, Dir, Layout, Links, Mount
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ
 
 NUMBER = {EINVAL: "not a number", ERANGE: "does not fit"}
@@ -82,6 +82,8 @@ DEBUG: Layout[SelftestDevice] = Layout(
             show=lambda _device: "first line\nsecond line\n",
             kind=DEBUGFS_SEQ,
         ),
+        # A directory of directories, like bdi.
+        Dir(name="nested", layout=Layout((Dir(name="inner", layout=Layout()),))),
     ),
     kind=DEBUGFS,
 )

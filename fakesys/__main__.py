@@ -1,0 +1,5 @@
+"""`python -m fakesys` is the command `fakesys`."""
+
+from fakesys.cli import main
+
+main()
