@@ -73,18 +73,40 @@ _DESCRIBED_STATS = frozenset(
         "kvm.vcpu_pid_file",
     }
 )
-_MMU_5_4 = frozenset({"kvm.stats_nx_pages"})
+_FAST_ZAP = frozenset({"trace.mmu_valid_gen", "trace.mmu_zap_all_fast"})
+_MMU_5_4 = _FAST_ZAP | {"kvm.stats_nx_pages", "trace.mmu_sptes"}
+_MMU_6_1 = (
+    _MMU_5_4 | _DESCRIBED_STATS | {"mmu.role_has_4_byte_gpte", "trace.dirty_ring", "trace.mmu_tdp"}
+)
+
+
+def _series(patch: int) -> frozenset[str]:
+    """Features of 5.3 with the first patches of the series that made zapping fast."""
+    features: set[str] = set()
+    if patch >= 4:
+        features.add("trace.mmu_valid_gen")
+    if patch >= 5:
+        features.add("trace.mmu_zap_all_fast")
+    if 4 <= patch < 10:
+        features.add("trace.mmu_valid_gen_wide")
+    return frozenset(features)
+
 
 MMU_KERNELS: dict[str, MmuKernel] = {
     kernel.name: kernel
     for kernel in (
         MmuKernel(name="5.3", features=frozenset()),
-        # The eleven patches that made zapping fast, one after the other, on top of 5.3.
-        *(MmuKernel(name=f"series-{patch:02}", features=frozenset()) for patch in range(1, 12)),
+        *(MmuKernel(name=f"series-{n:02}", features=_series(n)) for n in range(1, 12)),
         MmuKernel(name="5.4", features=_MMU_5_4),
-        MmuKernel(name="5.4-stable", features=_MMU_5_4 | {"debugfs.strict_numbers"}),
-        MmuKernel(name="6.1", features=_DESCRIBED_STATS),
-        MmuKernel(name="6.18", features=_DESCRIBED_STATS),
+        MmuKernel(
+            name="5.4-stable",
+            features=_MMU_5_4 | {"debugfs.strict_numbers", "trace.mmu_fault_gpa"},
+        ),
+        MmuKernel(name="6.1", features=_MMU_6_1),
+        MmuKernel(
+            name="6.18",
+            features=_MMU_6_1 | {"trace.mmu_wide_error_code", "trace.no_change_pte"},
+        ),
     )
 }
 

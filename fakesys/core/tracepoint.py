@@ -191,12 +191,13 @@ class Field:
     ctype: CType
     offset: int
 
-    def line(self) -> str:
+    def line(self, *, char_signed: bool = False) -> str:
         """As a line of the `format` file, without the leading TAB."""
         kind = self.ctype
+        signed = kind.signed or (char_signed and kind.text in ("char", "__data_loc char[]"))
         return (
             f"field:{kind.text} {self.name}{kind.suffix};\toffset:{self.offset};"
-            f"\tsize:{kind.size};\tsigned:{int(kind.signed)};"
+            f"\tsize:{kind.size};\tsigned:{int(signed)};"
         )
 
 
@@ -216,8 +217,14 @@ def align(offset: int, to: int) -> int:
     return (offset + to - 1) // to * to
 
 
+def c_type(annotation: Any) -> CType:
+    """The C type behind a field's annotation, for the `fields` of a variant."""
+    found: CType = get_args(annotation)[1]
+    return found
+
+
 def _by_name(*pairs: tuple[str, Any]) -> list[tuple[str, CType]]:
-    return [(name, get_args(annotation)[1]) for name, annotation in pairs]
+    return [(name, c_type(annotation)) for name, annotation in pairs]
 
 
 COMMON_FIELDS = place(
@@ -236,7 +243,7 @@ def declared_fields(cls: type[Tracepoint]) -> dict[str, CType]:
     found = {}
     for name, annotation in get_type_hints(cls, include_extras=True).items():
         if get_origin(annotation) is Annotated:
-            found[name] = get_args(annotation)[1]
+            found[name] = c_type(annotation)
     return found
 
 
@@ -281,10 +288,10 @@ class EventFormat:
         """The field of this name, common fields included; None when there is none."""
         return next((f for f in (*self.fields, *COMMON_FIELDS) if f.name == name), None)
 
-    def format_text(self) -> str:
-        """The text of the event's `format` file."""
+    def format_text(self, *, char_signed: bool = False) -> str:
+        """The text of the event's `format` file. `char_signed`: how the kernel was compiled."""
         common = "".join(f"\t{field.line()}\n" for field in COMMON_FIELDS)
-        own = "".join(f"\t{field.line()}\n" for field in self.fields)
+        own = "".join(f"\t{field.line(char_signed=char_signed)}\n" for field in self.fields)
         return (
             f"name: {self.event}\nID: {self.id}\nformat:\n{common}\n{own}\n"
             f"print fmt: {self.print_fmt}\n"

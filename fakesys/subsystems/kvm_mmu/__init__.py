@@ -1,0 +1,1 @@
+"""KVM's memory management: shadow pages and how they are zapped."""
