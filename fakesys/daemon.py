@@ -41,6 +41,8 @@ class Service:
     log_level: str = "WARNING"
     log_file: Path | None = None
     ready_fd: int | None = None
+    # A pidfd: the daemon ends with the process behind it.
+    lives_with: int | None = None
 
 
 def start(machine: Machine, service: Service) -> int:
@@ -147,7 +149,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
         # What exists now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        trio.run(_serve_until_unmounted, server, service.point, started)
+        trio.run(_serve_until_unmounted, server, service, started)
     finally:
         os.close(device)
         registry.remove(instance)
@@ -174,9 +176,13 @@ def _record(machine: Machine, service: Service, instance: str) -> registry.Recor
     )
 
 
-async def _serve_until_unmounted(server: Server, point: Path, started: Callable[[], None]) -> None:
+async def _serve_until_unmounted(
+    server: Server, service: Service, started: Callable[[], None]
+) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(_leave_on_signal, point, nursery.cancel_scope)
+        await nursery.start(_leave_on_signal, service.point, nursery.cancel_scope)
+        if service.lives_with is not None:
+            nursery.start_soon(_leave_with, service.lives_with, nursery.cancel_scope)
         await server.run(started)
         nursery.cancel_scope.cancel()
 
@@ -192,6 +198,12 @@ async def _leave_on_signal(
             # In a thread: the kernel asks this very process while it unmounts.
             if not await trio.to_thread.run_sync(_unmount, point):
                 scope.cancel()
+
+
+async def _leave_with(process: int, scope: trio.CancelScope) -> None:
+    """The mount ends with the closing of its device: nobody is left to see it stale."""
+    await trio.lowlevel.wait_readable(process)
+    scope.cancel()
 
 
 def _unmount(point: Path) -> bool:

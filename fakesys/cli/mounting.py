@@ -3,89 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from fakesys.cli.machine_options import MachineOptions, machine_options
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
 DEFAULT_POINT = "mountpoint"
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 END_SECONDS = 10.0
 COUNTERS = "sys/kernel/debug/fakesys"
 
 
 @click.command(epilog="Example: fakesys mount --scenario vfio-ap-three-guests ./mountpoint")
 @click.argument("mountpoint", type=click.Path(path_type=Path), default=DEFAULT_POINT)
-@click.option("--scenario", default="default", help="A shipped scenario or a .toml file.")
-@click.option("--profile", help="The kernel to imitate: seed, 6.1 or 6.18.")
-@click.option("--preset", help="AP hardware instead of the scenario's: default, empty or full.")
-@click.option("--seed", type=int, help="Of the one random generator.")
-@click.option("--clock-rate", type=click.FloatRange(0), help="Simulated seconds per real second.")
-@click.option(
-    "--transport", type=click.Choice(["native", "fusepy"]), default="native", show_default=True
-)
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="WARNING", show_default=True)
-@click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--allow-other", is_flag=True, help="Let other users in; root's mounts always do.")
-@click.option("--lockdown", is_flag=True, help="debugfs as on a locked-down kernel.")
+@machine_options
 @click.option("--foreground", is_flag=True, help="Stay; SIGINT and SIGTERM unmount.")
 @click.option("--ready-fd", type=int, help="Write `ready` to this descriptor when mounted.")
-@click.option(
-    "--names",
-    type=click.Choice(["epoch", "entry"]),
-    default="epoch",
-    hidden=True,
-    help="How clients are told of names that come and go.",
-)
 def mount(
-    mountpoint: Path,
-    scenario: str,
-    profile: str | None,
-    preset: str | None,
-    seed: int | None,
-    clock_rate: float | None,
-    transport: str,
-    log_level: str,
-    log_file: Path | None,
-    allow_other: bool,
-    lockdown: bool,
-    foreground: bool,
-    ready_fd: int | None,
-    names: str,
+    options: MachineOptions, mountpoint: Path, foreground: bool, ready_fd: int | None
 ) -> None:
     """Mount a machine on MOUNTPOINT and return when every file answers."""
-    if transport != "native":
-        raise click.ClickException(f"--transport {transport} is not built yet; use native")
+    if options.transport != "native":
+        raise click.ClickException(f"--transport {options.transport} is not built yet; use native")
+    machine = options.machine()
+    service = options.service(mounting.real_point(mountpoint), ready_fd=ready_fd)
     from fakesys import daemon
-    from fakesys.core.errors import KernelError
-    from fakesys.machine import Machine
-    from fakesys.scenario import ScenarioError, load, with_preset
 
-    try:
-        wanted = load(scenario)
-        if preset is not None:
-            wanted = with_preset(wanted, preset)
-        machine = Machine(profile, wanted, seed=seed)
-    except ScenarioError as error:
-        raise click.UsageError(str(error)) from None
-    except KernelError as error:
-        raise click.UsageError(error.why) from None
-    if clock_rate is not None:
-        machine.clock.rate = clock_rate
-    machine.set_lockdown(lockdown)
-    service = daemon.Service(
-        point=mounting.real_point(mountpoint),
-        allow_other=allow_other or os.geteuid() == 0,
-        by_epoch=names == "epoch",
-        log_level=log_level,
-        log_file=None if log_file is None else log_file.absolute(),
-        ready_fd=ready_fd,
-    )
     try:
         mounting.clear_stale(service.point)
         mounting.check_point(service.point)

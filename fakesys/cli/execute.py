@@ -1,0 +1,123 @@
+"""`fakesys exec`: run a program that believes the fake to be its `/sys`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fakesys.cli.machine_options import MachineOptions, machine_options
+
+# As `timeout`, `chroot` and others say it: the status is ours, not the command's.
+OWN_FAILURE = 125
+CANNOT_RUN = 126
+NOT_FOUND = 127
+
+
+class _ExecCommand(click.Command):
+    """Any wrong option is our own failure as well."""
+
+    def make_context(self, *args: Any, **values: Any) -> click.Context:
+        with _own_failure():
+            return super().make_context(*args, **values)
+
+
+class _OwnFailure(click.ClickException):
+    exit_code = OWN_FAILURE
+
+
+@contextmanager
+def _own_failure() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        raise _OwnFailure(error.format_message()) from None
+
+
+@click.command(
+    cls=_ExecCommand,
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    epilog="Example: fakesys exec --preset full -- lszcrypt -V",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--mount",
+    type=click.Path(path_type=Path),
+    help="Show this mount instead of a machine of its own.",
+)
+@click.option("--net", is_flag=True, help="A private network, on which device events are sent.")
+@machine_options
+@click.pass_context
+def execute(
+    context: click.Context,
+    options: MachineOptions,
+    command: tuple[str, ...],
+    mount: Path | None,
+    net: bool,
+) -> None:
+    """Run COMMAND with the fake joined into its /sys.
+
+    Nothing of the host changes. Without --mount a machine is made for the life of the command,
+    with the options of `fakesys mount`. The exit status is that of COMMAND; 125: it was not
+    even started.
+    """
+    with _own_failure():
+        show_fake = _own_machine(options) if mount is None else _existing(mount)
+        _enter(show_fake, net=net)
+    context.exit(_become(command))
+
+
+def _enter(show_fake: Callable[[Path], None], *, net: bool) -> None:
+    from fakesys.execution import places, relay, world
+    from fakesys.execution.syscalls import StepError
+
+    try:
+        world.build(network=net, show_fake=show_fake)
+        if net:
+            relay.start(places.FAKE, lives_with=os.pidfd_open(os.getpid()))
+    except (StepError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _become(command: tuple[str, ...]) -> int:
+    """Only comes back with a status when the command could not be run."""
+    from fakesys.execution import world
+
+    try:
+        world.become(list(command))
+    except OSError as error:
+        click.echo(f"fakesys: {command[0]}: {error.strerror}", err=True)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+
+
+def _existing(mount: Path) -> Callable[[Path], None]:
+    from fakesys.execution import world
+    from fakesys.transport import mounting
+
+    if mounting.find(mount) is None:
+        raise click.ClickException(f"{mount} has no fakesys mount")
+    return world.existing_mount(mount)
+
+
+def _own_machine(options: MachineOptions) -> Callable[[Path], None]:
+    from fakesys import daemon
+    from fakesys.execution import places
+    from fakesys.transport.mounting import MountError
+
+    machine = options.machine()
+    lives_with = os.pidfd_open(os.getpid())
+
+    def show(target: Path) -> None:
+        service = options.service(target, lives_with=lives_with)
+        try:
+            with places.records_of_the_daemon():
+                daemon.start(machine, service)
+        except MountError as error:
+            raise click.ClickException(str(error)) from None
+        os.close(lives_with)
+
+    return show

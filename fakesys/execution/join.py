@@ -1,0 +1,90 @@
+"""One `/sys` out of two: the fake's folders where it has them, the machine's own elsewhere.
+
+Real sysfs takes no new folders, so the joined ones are made in memory and every entry is bound
+into them; the links of sysfs are relative and go on leading to where they should.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fakesys.execution.syscalls import bind
+
+# Folders with entries of both sides, from the root of /sys.
+JOINED = frozenset(
+    ("", "bus", "class", "class/misc", "devices", "devices/virtual", "kernel", "module")
+)
+# The fake has these at times only. A link leads there: what is bound once cannot follow.
+LATE = (
+    "bus/matrix",
+    "bus/mdev",
+    "class/mdev_bus",
+    "devices/vfio_ap",
+    "kernel/iommu_groups",
+    "module/kvm",
+    "module/kvm_amd",
+    "module/kvm_intel",
+    "module/mdev",
+    "module/vfio_ap",
+)
+
+
+class Join:
+    """Fills `target` (an empty directory in memory) with the entries of `fake` and `real`.
+
+    `prepare` is called with the path in `/sys` and the empty folder before each folder of the
+    fake is bound.
+    """
+
+    def __init__(
+        self, fake: Path, real: Path, target: Path, prepare: Callable[[str, Path], None]
+    ) -> None:
+        self._fake = fake
+        self._real = real
+        self._target = target
+        self._prepare = prepare
+
+    def run(self) -> None:
+        """Do it. Raises StepError."""
+        self._join("")
+        for path in LATE:
+            if not os.path.lexists(self._fake / path) and (self._target / path).parent.is_dir():
+                self._link_to_fake(path)
+
+    def _join(self, path: str) -> None:
+        ours = _names(self._fake / path)
+        for name in sorted(ours | _names(self._real / path)):
+            below = f"{path}/{name}".lstrip("/")
+            if below in JOINED:
+                (self._target / below).mkdir()
+                self._join(below)
+            else:
+                self._show(below, fake=name in ours)
+
+    def _show(self, path: str, *, fake: bool) -> None:
+        source, target = (self._fake if fake else self._real) / path, self._target / path
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+            return
+        if source.is_dir():
+            target.mkdir()
+        else:
+            target.touch()
+        if fake:
+            self._prepare(path, target)
+        bind(source, target)
+
+    def _link_to_fake(self, path: str) -> None:
+        # The machine's own entry must not show either: the fake's kernel does not have it.
+        target = self._target / path
+        if not os.path.lexists(target):
+            target.symlink_to(self._fake / path)
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except FileNotFoundError:
+        return set()

@@ -1,0 +1,105 @@
+"""Device events as messages on netlink, so that libudev hears of the fake's devices.
+
+Only ever in a private network namespace: a udevd of the host would act on them.
+Like lib/kobject_uevent.c:uevent_net_rcv_skb (v6.1) and libudev's monitor wire format.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from errno import ECONNREFUSED
+
+NETLINK_KOBJECT_UEVENT = 15
+UDEV_GROUP = 2
+NLMSG_HEADER = struct.Struct("=IHHII")
+NLM_F_REQUEST = 1
+# Below this the kernel takes a message for one of netlink itself.
+NLMSG_MIN_TYPE = 0x10
+UDEV_PREFIX = b"libudev\0"
+UDEV_MAGIC = 0xFEED_CAFE
+# Magic and hashes are big-endian, sizes are the machine's.
+UDEV_HEADER_SIZE = 40
+
+Fields = Mapping[str, str]
+
+
+def parse_stream(text: str) -> Iterable[dict[str, str]]:
+    """The events in a piece of the `uevents` file: `KEY=value` lines, a blank one after each."""
+    for block in text.split("\n\n"):
+        if block.strip():
+            yield dict(line.split("=", 1) for line in block.strip().split("\n"))
+
+
+def kernel_message(fields: Fields) -> bytes:
+    """What makes the kernel broadcast this event as its own; it adds its own SEQNUM."""
+    lines = [f"{fields['ACTION']}@{fields['DEVPATH']}"]
+    lines += [f"{key}={value}" for key, value in fields.items() if key != "SEQNUM"]
+    body = b"".join(line.encode() + b"\0" for line in lines)
+    size = NLMSG_HEADER.size + len(body)
+    return NLMSG_HEADER.pack(size, NLMSG_MIN_TYPE, NLM_F_REQUEST, 0, 0) + body
+
+
+def udev_message(fields: Fields) -> bytes:
+    """The event as a udevd passes it on when its rules are through."""
+    body = b"".join(f"{key}={value}".encode() + b"\0" for key, value in fields.items())
+    devtype = fields.get("DEVTYPE")
+    sizes = struct.pack("=III", UDEV_HEADER_SIZE, UDEV_HEADER_SIZE, len(body))
+    hashes = struct.pack(
+        ">IIII",
+        murmur_hash2(fields.get("SUBSYSTEM", "").encode()),
+        0 if devtype is None else murmur_hash2(devtype.encode()),
+        # A Bloom filter of tags: this device has none.
+        0,
+        0,
+    )
+    return UDEV_PREFIX + struct.pack(">I", UDEV_MAGIC) + sizes + hashes + body
+
+
+def murmur_hash2(data: bytes) -> int:
+    """MurmurHash2 of 32 bits with seed 0, by which libudev filters messages."""
+    multiplier, mask = 0x5BD1_E995, 0xFFFF_FFFF
+    value = len(data)
+    whole = len(data) & ~3
+    for (word,) in struct.iter_unpack("<I", data[:whole]):
+        mixed = word * multiplier & mask
+        mixed = (mixed ^ mixed >> 24) * multiplier & mask
+        value = (value * multiplier & mask) ^ mixed
+    if rest := data[whole:]:
+        value = (value ^ int.from_bytes(rest, "little")) * multiplier & mask
+    value = (value ^ value >> 13) * multiplier & mask
+    return value ^ value >> 15
+
+
+class Sender:
+    """Sends events in the network namespace of this process. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT
+        )
+        self._socket.bind((0, 0))
+
+    def send(self, fields: Fields) -> None:
+        """To listeners of the kernel first, then to listeners of udev, as on a real machine."""
+        self._socket.sendto(kernel_message(fields), (0, 0))
+        try:
+            self._socket.sendto(udev_message(fields), (0, UDEV_GROUP))
+        except OSError as error:
+            # Nobody listens.
+            if error.errno != ECONNREFUSED:
+                raise
+
+    def close(self) -> None:
+        """No more events."""
+        self._socket.close()
+
+
+def is_host_network() -> bool:
+    """Is this process in the network of the first process? True also when that cannot be told."""
+    try:
+        return os.stat("/proc/1/ns/net") == os.stat("/proc/self/ns/net")
+    except PermissionError:
+        return True
