@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from errno import EBUSY, EINVAL, ERANGE
+from typing import Any
 
 from fakesys import __version__
 from fakesys.core.clock import NS
@@ -197,12 +198,12 @@ TOP: Layout[Control] = Layout(
     ),
     kind=CONTROL,
 )
-FAULT_FILES: Layout[Control] = Layout(GENERIC_FAULTS, kind=CONTROL)
 
 
-def mounts(control: Control) -> tuple[Mount, ...]:
-    """Where the control files stand."""
+def mounts(control: Control, faults: tuple[Attr[Any], ...] = ()) -> tuple[Mount, ...]:
+    """Where the control files stand. `faults`: those that act on the hardware of a subsystem."""
+    fault_files: Layout[Control] = Layout((*GENERIC_FAULTS, *faults), kind=CONTROL)
     return (
         Mount("sys/kernel/debug/fakesys", TOP, lambda: control),
-        Mount("sys/kernel/debug/fakesys/faults", FAULT_FILES, lambda: control),
+        Mount("sys/kernel/debug/fakesys/faults", fault_files, lambda: control),
     )

@@ -1,0 +1,1 @@
+"""The adjunct processor bus: installed crypto cards, masks, scans, cards, queues, drivers."""

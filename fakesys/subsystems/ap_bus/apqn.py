@@ -1,0 +1,69 @@
+"""The address of a queue and the 256 counters that every card has of them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAME = re.compile(r"([0-9a-f]{2})\.([0-9a-f]{4})")
+_CARD_NAME = re.compile(r"card([0-9a-f]{2})")
+_ID_NAME = re.compile(r"[0-9a-f]{2}")
+
+
+class Apqn(NamedTuple):
+    """Adapter (card) number and queue index (domain) number."""
+
+    apid: int
+    apqi: int
+
+    def __str__(self) -> str:
+        return f"{self.apid:02x}.{self.apqi:04x}"
+
+
+def apqn_of(name: str) -> Apqn | None:
+    """The address that a name such as `05.00ab` stands for; None for any other text."""
+    found = _NAME.fullmatch(name)
+    if not found or int(found[2], 16) > 255:
+        return None
+    return Apqn(int(found[1], 16), int(found[2], 16))
+
+
+def apid_of(name: str) -> int | None:
+    """The adapter that a name such as `card05` stands for; None for any other text."""
+    found = _CARD_NAME.fullmatch(name)
+    return int(found[1], 16) if found else None
+
+
+def apid_of_digits(name: str) -> int | None:
+    """The adapter that a name such as `0a` stands for; None for any other text."""
+    return int(name, 16) if _ID_NAME.fullmatch(name) else None
+
+
+class BitCounter:
+    """256 counters, one per ID, kept as planes of bits.
+
+    Adding one to any set of them costs a few operations on integers, however many there are.
+    """
+
+    __slots__ = ("_planes",)
+
+    def __init__(self) -> None:
+        self._planes: list[int] = []
+
+    def add(self, mask: int) -> None:
+        """Add one to the counter of each ID in the mask."""
+        carry = mask
+        for index, plane in enumerate(self._planes):
+            if not carry:
+                return
+            self._planes[index], carry = plane ^ carry, plane & carry
+        if carry:
+            self._planes.append(carry)
+
+    def count(self, index: int) -> int:
+        """The counter of one ID."""
+        return sum((plane >> index & 1) << bit for bit, plane in enumerate(self._planes))
+
+    def state(self) -> list[str]:
+        """The planes as hexadecimal numbers, that of the ones first."""
+        return [hex(plane) for plane in self._planes]

@@ -1,0 +1,47 @@
+"""What differs between kernels in the AP bus beyond the presence and format of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+
+class Answers(NamedTuple):
+    """What the queues of one card answer to PQAP(TAPQ), as masks of domains."""
+
+    present: int
+    deconfigured: int
+    checkstopped: int
+
+
+class BindingsEvent(Enum):
+    """When a uevent tells that all queues are bound (ap_bus.c:ap_check_bindings_complete)."""
+
+    EVERY_PROBE = auto()
+    PER_SCAN = auto()
+
+
+def stay_when_deconfigured(answers: Answers) -> int:
+    """Every queue that answers at all has a device."""
+    return answers.present
+
+
+def vanish_when_deconfigured(answers: Answers) -> int:
+    """A deconfigured queue has no device."""
+    return answers.present & ~answers.deconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class BusPolicy:
+    """The choices of one kernel. `veto_errno`: a mask change that a driver refuses."""
+
+    veto_errno: int
+    bindings: BindingsEvent
+    queues: Callable[[Answers], int]
+    checkstop_is_offline: bool
+
+    def usable(self, *, config: bool, checkstop: bool) -> bool:
+        """May a card or queue in this state be online?"""
+        return config and not (checkstop and self.checkstop_is_offline)

@@ -1,0 +1,115 @@
+"""The AP part of a machine as a whole: built from hardware, rebuilt, saved. Knows no text."""
+
+from __future__ import annotations
+
+from errno import EBUSY, EINVAL
+from typing import Any, NamedTuple
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Changed
+from fakesys.core.kernel import Kernel
+from fakesys.subsystems.ap_bus.bus import ApBus
+from fakesys.subsystems.ap_bus.hardware import PRESETS, Hardware, HardwareSpec
+from fakesys.subsystems.ap_bus.policy import BusPolicy
+from fakesys.subsystems.mdev.model import MdevBus
+from fakesys.subsystems.mdev.policy import MdevPolicy
+from fakesys.subsystems.vfio_ap.driver import VfioAp
+from fakesys.subsystems.vfio_ap.guest import Guests
+from fakesys.subsystems.vfio_ap.policy import VfioApPolicy
+
+
+class ApPolicies(NamedTuple):
+    """The choices of one kernel."""
+
+    bus: BusPolicy
+    mdev: MdevPolicy
+    vfio_ap: VfioApPolicy
+
+
+class ApSystem:
+    """Hardware, bus, mediated devices, module and guests."""
+
+    hardware: Hardware
+    bus: ApBus
+    mdev_bus: MdevBus
+    vfio_ap: VfioAp
+    guests: Guests
+
+    def __init__(self, kernel: Kernel, spec: HardwareSpec, policies: ApPolicies) -> None:
+        self.kernel = kernel
+        self._first_spec = spec
+        self._policies = policies
+        self._build(spec)
+
+    @property
+    def idle(self) -> bool:
+        """Is there neither a mediated device nor a guest?"""
+        return not self.vfio_ap.mdevs and not self.guests.by_name
+
+    def require_idle(self) -> None:
+        """Raises EBUSY while a mediated device or a guest exists."""
+        if not self.idle:
+            raise KernelError(EBUSY, "a mediated device or a guest exists")
+
+    def use(self, policies: ApPolicies) -> None:
+        """Behave like another kernel; masks and hardware stay. Raises EBUSY."""
+        self.require_idle()
+        self._policies = policies
+        self.bus.policy, self.mdev_bus.policy, self.vfio_ap.policy = policies
+        self.bus.follow_policy()
+
+    def load_preset(self, name: str) -> None:
+        """Another machine. Raises EINVAL, EBUSY."""
+        if name not in PRESETS:
+            raise KernelError(EINVAL, f"{name!r} is no preset ({', '.join(PRESETS)})")
+        self.require_idle()
+        self._rebuild(PRESETS[name])
+
+    def reset(self) -> None:
+        """All as at the start, guests and mediated devices gone."""
+        for name in list(self.guests.by_name):
+            self.guests.remove(name)
+        self.vfio_ap.unload()
+        self._rebuild(self._first_spec)
+
+    def set_max_adapter_id(self, highest: int) -> None:
+        """Raises EINVAL, EBUSY while a card or an assigned adapter lies beyond it."""
+        self._refuse_beyond(highest, adapters=True)
+        self.hardware.set_max_adapter_id(highest)
+
+    def set_max_domain_id(self, highest: int) -> None:
+        """Raises EINVAL, EBUSY while an assigned domain lies beyond it."""
+        self._refuse_beyond(highest, adapters=False)
+        self.hardware.set_max_domain_id(highest)
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            "bus": self.bus.state(),
+            "guests": self.guests.state(),
+            "hardware": self.hardware.state(),
+            "mdev": self.mdev_bus.state(),
+            "vfio_ap": self.vfio_ap.state(),
+        }
+
+    def _refuse_beyond(self, highest: int, *, adapters: bool) -> None:
+        for mdev in self.vfio_ap.mdevs.values():
+            matrix = mdev.matrix
+            mask = matrix.apm if adapters else matrix.aqm | matrix.adm
+            if 0 <= highest < mask.bit_length() - 1:
+                raise KernelError(EBUSY, f"{mdev.uuid} has an ID above {highest}")
+
+    def _rebuild(self, spec: HardwareSpec) -> None:
+        self.bus.stop()
+        self._build(spec)
+        self.kernel.bus.emit(Changed((None, self), deep=True))
+
+    def _build(self, spec: HardwareSpec) -> None:
+        policies = self._policies
+        self.hardware = Hardware(spec, self.kernel.bus)
+        self.bus = ApBus(self.kernel, self.hardware, policies.bus)
+        self.mdev_bus = MdevBus(self.kernel, policies.mdev)
+        self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
+        self.guests = Guests(self.kernel.bus, self.hardware)
+        self.bus.start()
+        self.vfio_ap.load()

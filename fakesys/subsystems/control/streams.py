@@ -1,0 +1,108 @@
+"""Files from which one reads what happens: uevents and log lines, as a pipe gives them.
+
+A reader starts at the oldest kept record, waits when there is nothing new, and never sees one
+twice.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator
+from errno import EAGAIN, EINVAL
+from typing import Generic, TypeVar
+
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.events import Uevent
+from fakesys.core.journal import LineLog, UeventLog, render_uevent
+from fakesys.core.waiters import Waiters
+
+R = TypeVar("R")
+
+
+def everything(_record: object) -> bool:
+    """Every record is wanted."""
+    return True
+
+
+class RecordStream(Generic[R]):
+    """One open file on a journal.
+
+    `since`: the records after a number; `render`: the text of one; `wanted`: which are shown.
+    """
+
+    def __init__(
+        self,
+        since: Callable[[int], Iterator[tuple[int, R]]],
+        render: Callable[[int, R], str],
+        waiters: Waiters,
+        wanted: Callable[[R], bool] = everything,
+    ) -> None:
+        self._since = since
+        self._render = render
+        self._waiters = waiters
+        self._wanted = wanted
+        self._last = 0
+        self._records: Iterator[tuple[int, R]] = iter(())
+        self._text = b""
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """The next records, up to `size` bytes. Raises EAGAIN or Blocked when there is none."""
+        self._fill(size)
+        if not self._text:
+            if nonblock:
+                raise KernelError(EAGAIN, "nothing new")
+            raise Blocked(self._waiters)
+        data, self._text = self._text[:size], self._text[size:]
+        return data
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """Raises EINVAL: nothing can be written."""
+        raise KernelError(EINVAL, "a journal is only read")
+
+    def poll(self) -> int:
+        """POLLIN while there is something to read."""
+        self._fill(1)
+        return select.POLLIN | select.POLLRDNORM if self._text else 0
+
+    def waiters(self) -> Waiters:
+        """Woken by each record."""
+        return self._waiters
+
+    def release(self) -> None:
+        """Nothing to let go of."""
+
+    def _fill(self, size: int) -> None:
+        pieces = [self._text]
+        length = len(self._text)
+        while length < size:
+            piece = self._next()
+            if piece is None:
+                break
+            pieces.append(piece)
+            length += len(piece)
+        self._text = b"".join(pieces)
+
+    def _next(self) -> bytes | None:
+        """The text of the next wanted record; None at the end of the journal."""
+        fresh = False
+        while True:
+            for number, record in self._records:
+                self._last = number
+                if self._wanted(record):
+                    return self._render(number, record).encode("latin-1", "replace")
+            if fresh:
+                return None
+            # An iterator that is used up does not see what came after it was made.
+            self._records, fresh = self._since(self._last), True
+
+
+def uevent_stream(
+    log: UeventLog, wanted: Callable[[Uevent], bool] = everything
+) -> RecordStream[Uevent]:
+    """The uevents of a journal, `KEY=value` lines with a blank line after each."""
+    return RecordStream(log.since, render_uevent, log.waiters, wanted)
+
+
+def line_stream(log: LineLog, wanted: Callable[[str], bool] = everything) -> RecordStream[str]:
+    """The lines of a journal."""
+    return RecordStream(log.since, lambda _number, line: f"{line}\n", log.waiters, wanted)

@@ -1,0 +1,1 @@
+"""Mediated devices in general: parents, types, devices, iommu groups."""

@@ -1,0 +1,265 @@
+"""The files of mediated devices in general, and where their bus, class and groups stand.
+
+Source: drivers/vfio/mdev/mdev_sysfs.c, drivers/iommu/iommu.c (v6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from errno import EBUSY, EEXIST, EINVAL, EPERM, EUSERS
+from typing import Any, NamedTuple
+
+from fakesys.core.devices import Devices, is_uuid
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoull
+from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType
+from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
+
+UUID_LENGTH = 36
+
+
+class VfioDevice(NamedTuple):
+    """The device of class vfio-dev below a mediated device."""
+
+    mdev: Mdev
+
+    @property
+    def name(self) -> str:
+        """`vfio` and its number."""
+        return f"vfio{self.mdev.vfio}"
+
+    @property
+    def devpath(self) -> str:
+        """Path below /sys."""
+        return f"{self.mdev.devpath}/vfio-dev/{self.name}"
+
+    @property
+    def subsystem(self) -> str:
+        """Its class."""
+        return "vfio-dev"
+
+    def uevent_env(self) -> Mapping[str, str]:
+        """No fields."""
+        return {}
+
+    def listed_in(self) -> Iterable[object]:
+        """It comes and goes with the mediated device."""
+        return ()
+
+
+def device_path(mdev: Mdev) -> str:
+    """Where the device's directory stands in the mount."""
+    return f"sys{mdev.devpath}"
+
+
+def _type_path(mdev: Mdev) -> str:
+    return f"sys{mdev.parent.devpath}/mdev_supported_types/{mdev.type.name}"
+
+
+def _create(kind: MdevType, text: str) -> None:
+    # Like mdev_sysfs.c:create_store: byte 37, if there is one, is not looked at.
+    uuid = text[:UUID_LENGTH]
+    if not UUID_LENGTH <= len(text) <= UUID_LENGTH + 1 or not is_uuid(uuid):
+        raise KernelError(EINVAL, f"{text!r} is not a UUID")
+    kind.make(uuid.lower())
+
+
+def _remove(mdev: Mdev, text: str) -> None:
+    try:
+        wanted = kstrtoull(text)
+    except KernelError as refusal:
+        # Like mdev_sysfs.c:remove_store: whatever kstrtoul says.
+        raise KernelError(EINVAL, refusal.why) from None
+    if wanted:
+        mdev.bus.remove(mdev)
+
+
+def _devices(kind: MdevType) -> Iterable[str]:
+    return kind.devices
+
+
+def _device(kind: MdevType, name: str) -> str | None:
+    mdev = kind.devices.get(name)
+    return device_path(mdev) if mdev else None
+
+
+TYPE: Layout[MdevType] = Layout(
+    (
+        Attr(
+            name="name",
+            mode=0o444,
+            doc="What the type is called for people.",
+            show=lambda kind: f"{kind.pretty_name}\n",
+            announced=True,
+        ),
+        Attr(
+            name="device_api",
+            mode=0o444,
+            doc="The interface that devices of this type offer.",
+            show=lambda kind: f"{kind.device_api}\n",
+            announced=True,
+        ),
+        Attr(
+            name="available_instances",
+            mode=0o444,
+            doc="How many more devices of this type can be made.",
+            show=lambda kind: f"{kind.available()}\n",
+        ),
+        Attr(
+            name="create",
+            mode=0o200,
+            doc="Write a UUID to make a device.",
+            store=_create,
+            errors={
+                EINVAL: "not a UUID, or followed by more than one byte",
+                EEXIST: "the device exists",
+                EPERM: "no instance is left",
+                EUSERS: "no instance is left, from 6.1 on",
+            },
+        ),
+        Dir(name="devices", layout=Layout((Links(names=_devices, get=_device),))),
+    )
+)
+
+
+def _vfio_dev(devices: Devices) -> Layout[Mdev]:
+    own = tuple(row for row in device_rows(devices) if not isinstance(row, Link))
+    links: tuple[Row, ...] = (
+        Link(name="device", to=lambda vfio: device_path(vfio.mdev)),
+        Link(name="subsystem", to=lambda _vfio: "sys/class/vfio-dev"),
+    )
+    layout: Layout[VfioDevice] = Layout((*own, *links))
+    return Layout(
+        (
+            Children(
+                names=lambda mdev: (f"vfio{mdev.vfio}",),
+                get=lambda mdev, name: VfioDevice(mdev) if name == f"vfio{mdev.vfio}" else None,
+                layout=layout,
+                label="vfioN",
+            ),
+        )
+    )
+
+
+def device_files(devices: Devices) -> tuple[Row, ...]:
+    """The rows that every mediated device has."""
+    return (
+        Attr(
+            name="remove",
+            mode=0o200,
+            doc="Write a number other than 0 to remove the device.",
+            store=_remove,
+            errors={EINVAL: "not a number", EBUSY: "a guest has it, and the policy refuses"},
+        ),
+        *device_rows(devices),
+        Link(name="mdev_type", to=_type_path),
+        Link(name="iommu_group", to=lambda mdev: f"sys/kernel/iommu_groups/{mdev.group}"),
+        Dir(
+            name="vfio-dev",
+            layout=_vfio_dev(devices),
+            of=lambda mdev: mdev if mdev.bus.policy.vfio_devices else None,
+        ),
+    )
+
+
+GROUP: Layout[Mdev] = Layout(
+    (
+        Attr(
+            name="name",
+            mode=0o444,
+            doc="Who made the group.",
+            show=lambda _mdev: "vfio-noiommu\n",
+            present=lambda mdev: mdev.bus.policy.vfio_devices,
+            announced=True,
+        ),
+        Dir(
+            name="devices",
+            layout=Layout(
+                (
+                    Links(
+                        names=lambda mdev: (mdev.uuid,),
+                        get=lambda mdev, name: device_path(mdev) if name == mdev.uuid else None,
+                    ),
+                )
+            ),
+        ),
+    )
+)
+
+
+def _group(bus: MdevBus, name: str) -> Mdev | None:
+    if not name.isascii() or not name.isdigit():
+        return None
+    mdev = bus.groups.get(int(name))
+    return mdev if mdev and name == str(mdev.group) else None
+
+
+GROUPS: Layout[MdevBus] = Layout(
+    (
+        Children(
+            names=lambda bus: [str(number) for number in sorted(bus.groups)],
+            get=_group,
+            layout=GROUP,
+            label="N",
+        ),
+    )
+)
+
+
+def _bus_device(bus: MdevBus, name: str) -> str | None:
+    mdev = bus.devices.get(name)
+    return device_path(mdev) if mdev else None
+
+
+BUS_DEVICES: Layout[MdevBus] = Layout((Links(names=lambda bus: bus.devices, get=_bus_device),))
+
+
+def _parent(bus: MdevBus, name: str) -> str | None:
+    parent = bus.parents.get(name)
+    return f"sys{parent.devpath}" if parent else None
+
+
+PARENTS: Layout[MdevBus] = Layout((Links(names=lambda bus: bus.parents, get=_parent),))
+
+DRIVER: Layout[Any] = Layout((BUS_UEVENT, *BUS_DEVICES.rows))
+DRIVERS: Layout[MdevBus] = Layout(
+    (
+        Children(
+            names=lambda bus: (bus.policy.driver,) if bus.parents else (),
+            get=lambda bus, name: bus if bus.parents and name == bus.policy.driver else None,
+            layout=DRIVER,
+        ),
+    )
+)
+
+
+def _vfio_names(bus: MdevBus) -> list[str]:
+    return [f"vfio{number}" for number in bus.vfio_devices]
+
+
+def _vfio_path(bus: MdevBus, name: str) -> str | None:
+    digits = name.removeprefix("vfio")
+    if not digits.isascii() or not digits.isdigit() or not name.startswith("vfio"):
+        return None
+    mdev = bus.vfio_devices.get(int(digits))
+    return f"sys{VfioDevice(mdev).devpath}" if mdev and name == f"vfio{mdev.vfio}" else None
+
+
+VFIO_CLASS: Layout[MdevBus] = Layout((Links(names=_vfio_names, get=_vfio_path),))
+
+
+def mounts(bus: Callable[[], MdevBus]) -> tuple[Mount, ...]:
+    """Where the bus, the class and the groups stand; they are there when empty, too."""
+    return (
+        Mount("sys/bus/mdev", Layout((BUS_UEVENT,)), bus),
+        Mount("sys/bus/mdev/devices", BUS_DEVICES, bus),
+        Mount("sys/bus/mdev/drivers", DRIVERS, bus),
+        Mount("sys/class/mdev_bus", PARENTS, bus),
+        Mount(
+            "sys/class/vfio-dev",
+            VFIO_CLASS,
+            lambda: bus() if bus().policy.vfio_devices else None,
+        ),
+        Mount("sys/kernel/iommu_groups", GROUPS, bus),
+    )

@@ -1,0 +1,15 @@
+"""What differs between kernels in mediated devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MdevPolicy:
+    """`driver`: name of the driver that takes every mediated device of vfio_ap.
+    `vfio_devices`: does each have a device of class vfio-dev below it, and its group a name?
+    """
+
+    driver: str
+    vfio_devices: bool

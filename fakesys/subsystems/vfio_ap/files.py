@@ -1,0 +1,290 @@
+"""The files of vfio_ap: the matrix device, mediated devices, what queues show, the module.
+
+Source: drivers/s390/crypto/vfio_ap_ops.c, vfio_ap_drv.c (v6.1; v6.12 where a row needs it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENODEV, ERANGE
+
+from fakesys.core.devices import Devices
+from fakesys.core.errors import KernelError
+from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
+from fakesys.subsystems.ap_bus.common_files import EMPTY, driver_links, module_rows
+from fakesys.subsystems.ap_bus.files import bind_rows, queue_driver_layout
+from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.mdev.files import TYPE, device_files
+from fakesys.subsystems.mdev.model import Mdev
+from fakesys.subsystems.vfio_ap.driver import MatrixDevice, VfioAp
+from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+from fakesys.subsystems.vfio_ap.policy import Masks
+from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Mount, Row
+from fakesys.tree.kinds import SYSFS_LONG
+
+# Three masks of 66 characters, two commas, a newline.
+AP_CONFIG_LENGTH = 201
+NOT_A_NUMBER = {
+    EINVAL: "not a number",
+    ERANGE: "more than 64 bits",
+    ENODEV: "above the maximum ID",
+}
+ASSIGN_ERRORS = {
+    **NOT_A_NUMBER,
+    EADDRNOTAVAIL: "apmask and aqmask give a queue of the new matrix to the host",
+    EADDRINUSE: "another mediated device has a queue of the new matrix",
+}
+
+
+def matrix_text(masks: Masks) -> str:
+    """A line per queue; adapters or domains alone when there is no other half."""
+    domains = [f".{apqi:04x}\n" for apqi in ids(masks.aqm)]
+    if not masks.apm:
+        return "".join(domains)
+    ends = domains or [".\n"]
+    return "".join(f"{apid:02x}{end}" for apid in ids(masks.apm) for end in ends)
+
+
+def _matrix(mdev: Mdev) -> str:
+    return matrix_text(_data(mdev).matrix)
+
+
+def _data(mdev: Mdev) -> MatrixMdev:
+    data: MatrixMdev = mdev.data
+    return data
+
+
+def _number(take: Callable[[MatrixMdev, int], None]) -> Callable[[Mdev, str], None]:
+    return lambda mdev, text: take(_data(mdev), kstrtoull(text))
+
+
+def _show_config(mdev: Mdev) -> str:
+    return f"{','.join(format_mask(mask) for mask in _data(mdev).matrix)}\n"
+
+
+def parse_config(text: str) -> Masks:
+    """Three masks, each ended by a comma or a newline; what follows counts for nothing.
+
+    Raises EINVAL. Like vfio_ap_ops.c:parse_bitmap (v6.12).
+    """
+    fields = re.split("[,\n]", text[:AP_CONFIG_LENGTH])
+    if len(fields) < 3:
+        raise KernelError(EINVAL, f"{text!r} is not APM,AQM,ADM")
+    apm, aqm, adm = (parse_absolute_mask(field) for field in fields[:3])
+    return Masks(apm, aqm, adm)
+
+
+def _set_config(mdev: Mdev, text: str) -> None:
+    _data(mdev).configure(parse_config(text))
+
+
+MDEV: tuple[Attr[Mdev], ...] = (
+    Attr(
+        name="assign_adapter",
+        mode=0o200,
+        doc="Write an adapter number to assign it; a running guest gets it at once.",
+        store=_number(MatrixMdev.assign_adapter),
+        errors=ASSIGN_ERRORS,
+    ),
+    Attr(
+        name="unassign_adapter",
+        mode=0o200,
+        doc="Write an adapter number to take it back, from a running guest too.",
+        store=_number(MatrixMdev.unassign_adapter),
+        errors=NOT_A_NUMBER,
+    ),
+    Attr(
+        name="assign_domain",
+        mode=0o200,
+        doc="Write a domain number to assign it; a running guest gets it at once.",
+        store=_number(MatrixMdev.assign_domain),
+        errors=ASSIGN_ERRORS,
+    ),
+    Attr(
+        name="unassign_domain",
+        mode=0o200,
+        doc="Write a domain number to take it back, from a running guest too.",
+        store=_number(MatrixMdev.unassign_domain),
+        errors=NOT_A_NUMBER,
+    ),
+    Attr(
+        name="assign_control_domain",
+        mode=0o200,
+        doc="Write a domain number to let the guest control it; two devices may have it.",
+        store=_number(MatrixMdev.assign_control_domain),
+        errors=NOT_A_NUMBER,
+    ),
+    Attr(
+        name="unassign_control_domain",
+        mode=0o200,
+        doc="Write a domain number to end the guest's control of it.",
+        store=_number(MatrixMdev.unassign_control_domain),
+        errors=NOT_A_NUMBER,
+    ),
+    Attr(
+        name="matrix",
+        mode=0o444,
+        doc="The assigned queues, one a line; adapters or domains alone without the others.",
+        show=_matrix,
+        kind=SYSFS_LONG,
+        announced=True,
+    ),
+    Attr(
+        name="guest_matrix",
+        mode=0o444,
+        doc="The queues that the guest has; only while one with AP instructions is attached.",
+        show=lambda mdev: matrix_text(_data(mdev).visible_guest_masks),
+        errors={ENODEV: "no such guest is attached"},
+        kind=SYSFS_LONG,
+        unless="vfio_ap.guest_matrix_kept",
+    ),
+    Attr(
+        name="guest_matrix",
+        mode=0o444,
+        doc="The queues that a guest has or would have.",
+        show=lambda mdev: matrix_text(_data(mdev).guest_masks),
+        kind=SYSFS_LONG,
+        needs="vfio_ap.guest_matrix_kept",
+    ),
+    Attr(
+        name="control_domains",
+        mode=0o444,
+        doc="The assigned control domains, one a line.",
+        show=lambda mdev: "".join(f"{domain:04x}\n" for domain in ids(_data(mdev).matrix.adm)),
+        announced=True,
+    ),
+    Attr(
+        name="ap_config",
+        mode=0o644,
+        doc="Adapters, domains and control domains as three masks; write all at once.",
+        show=_show_config,
+        store=_set_config,
+        errors={
+            EINVAL: "not three masks",
+            EADDRNOTAVAIL: ASSIGN_ERRORS[EADDRNOTAVAIL],
+            EADDRINUSE: ASSIGN_ERRORS[EADDRINUSE],
+            ENODEV: NOT_A_NUMBER[ENODEV],
+        },
+        needs="vfio_ap.ap_config",
+    ),
+)
+
+
+def queue_rows(module: Callable[[], VfioAp]) -> tuple[Row, ...]:
+    """What vfio_ap adds to the queues that it has."""
+
+    def bound(queue: ApQueue) -> bool:
+        return queue.driver == module().driver.name
+
+    row: Attr[ApQueue] = Attr(
+        name="status",
+        mode=0o444,
+        doc="`unassigned`, `assigned` to a mediated device, or `in use` by its guest.",
+        show=lambda queue: f"{module().status(queue.apqn)}\n",
+        present=bound,
+    )
+    return (row,)
+
+
+def driver_rows() -> tuple[Row, ...]:
+    """The module's driver on the AP bus."""
+    return (
+        Dir(
+            name="vfio_ap",
+            layout=queue_driver_layout("vfio_ap", bind_rows(needs="vfio_ap.bind")),
+            of=lambda bus: bus.queue_drivers.get("vfio_ap"),
+        ),
+    )
+
+
+def _mdev_names(matrix: MatrixDevice) -> list[str]:
+    return list(matrix.type.devices)
+
+
+def _mdev(matrix: MatrixDevice, name: str) -> Mdev | None:
+    return matrix.type.devices.get(name)
+
+
+TYPES: Layout[MatrixDevice] = Layout(
+    (Dir(name="vfio_ap-passthrough", layout=TYPE, of=lambda matrix: matrix.type),)
+)
+
+
+def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
+    """The directory of the matrix device."""
+    mdev: Layout[Mdev] = Layout((*MDEV, *device_files(devices)))
+    return Layout(
+        (
+            *device_rows(devices),
+            Attr(
+                name="features",
+                mode=0o444,
+                doc="What the module can do.",
+                show=lambda _matrix: "guest_matrix hotplug ap_config\n",
+                announced=True,
+                needs="vfio_ap.ap_config",
+            ),
+            Dir(name="mdev_supported_types", layout=TYPES),
+            Children(names=_mdev_names, get=_mdev, layout=mdev, label="UUID"),
+        )
+    )
+
+
+MODULE: Layout[VfioAp] = Layout(
+    (
+        Attr(
+            name="version",
+            mode=0o444,
+            doc="Version of the module vfio_ap.",
+            show=lambda _module: "1.2.0\n",
+            announced=True,
+            needs="vfio_ap.version",
+        ),
+        *module_rows("vfio_ap", 45056, lambda module: len(module.attached)),
+        Dir(name="holders", layout=EMPTY),
+        Dir(name="drivers", layout=driver_links("vfio_ap")),
+    )
+)
+MATRIX_PATH = "sys/devices/vfio_ap/matrix"
+MATRIX_BUS: Layout[VfioAp] = Layout(
+    (
+        BUS_UEVENT,
+        Dir(
+            name="devices",
+            layout=Layout((Link(name="matrix", to=lambda _module: MATRIX_PATH),)),
+        ),
+        Dir(
+            name="drivers",
+            layout=Layout(
+                (
+                    Dir(
+                        name="vfio_ap",
+                        layout=Layout(
+                            (
+                                BUS_UEVENT,
+                                Link(name="module", to=lambda _module: "sys/module/vfio_ap"),
+                                Link(name="matrix", to=lambda _module: MATRIX_PATH),
+                            )
+                        ),
+                    ),
+                )
+            ),
+        ),
+    )
+)
+
+
+def mounts(module: Callable[[], VfioAp], devices: Devices) -> tuple[Mount, ...]:
+    """Where the module's files stand; nothing of it is there while it is not loaded."""
+
+    def loaded() -> VfioAp | None:
+        return module() if module().matrix is not None else None
+
+    return (
+        Mount("sys/devices/vfio_ap", Layout(), loaded),
+        Mount(MATRIX_PATH, matrix_layout(devices), lambda: module().matrix),
+        Mount("sys/bus/matrix", MATRIX_BUS, loaded),
+        Mount("sys/module/vfio_ap", MODULE, loaded),
+    )

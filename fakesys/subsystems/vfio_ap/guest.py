@@ -1,0 +1,117 @@
+"""Guests: who has a mediated device attached, and what its control block holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, EPERM
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Bus, Changed
+from fakesys.core.text import ids
+from fakesys.subsystems.ap_bus.apqn import Apqn
+from fakesys.subsystems.ap_bus.hardware import NORMAL, CardSpec, Hardware
+from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
+
+if TYPE_CHECKING:
+    from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+
+LAST_ISC = 7
+
+
+class GuestCard(NamedTuple):
+    """A card as the guest sees it, with the domains in which it can use it."""
+
+    spec: CardSpec
+    domains: int
+
+
+class Guest:
+    """One guest. `ap`: does its CPU model have AP instructions? Without, no mask is set."""
+
+    def __init__(self, name: str, hardware: Hardware, *, ap: bool) -> None:
+        self.name = name
+        self.ap = ap
+        self.mdev: MatrixMdev | None = None
+        self._hardware = hardware
+
+    @property
+    def masks(self) -> Masks:
+        """What its control block holds; nothing while detached."""
+        return self.mdev.guest_masks if self.mdev and self.ap else NOTHING
+
+    def cards(self) -> Iterator[GuestCard]:
+        """What it can use now: its masks, the machine's masks, and what answers."""
+        for apid in ids(self.masks.apm):
+            usable = self._hardware.by_answer(apid, self.masks.aqm).get(NORMAL, 0)
+            if usable:
+                yield GuestCard(self._hardware.cards[apid].spec, usable)
+
+    def attach(self, mdev: MatrixMdev) -> None:
+        """Open the mdev. Raises EBUSY, EPERM. Like vfio_ap_ops.c:vfio_ap_mdev_open_device."""
+        if mdev.guest is not None:
+            raise KernelError(EBUSY, f"{mdev.uuid} is open for {mdev.guest.name}")
+        if self.mdev is not None:
+            raise KernelError(EPERM, f"{self.name} has {self.mdev.uuid}")
+        self.mdev = mdev
+        mdev.open(self)
+
+    def detach(self) -> None:
+        """Close the mdev. Raises ENODEV."""
+        if self.mdev is None:
+            raise KernelError(ENODEV, f"{self.name} has nothing attached")
+        mdev, self.mdev = self.mdev, None
+        mdev.close()
+
+    def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
+        """PQAP(AQIC) on. Raises what the answer stands for: ENODEV, EFAULT."""
+        self._attached().enable_interrupts(apqn, isc)
+
+    def disable_interrupts(self, apqn: Apqn) -> None:
+        """PQAP(AQIC) off. Raises ENODEV."""
+        self._attached().disable_interrupts(apqn)
+
+    def _attached(self) -> MatrixMdev:
+        if self.mdev is None or not self.ap:
+            raise KernelError(ENODEV, f"{self.name} has no AP queues")
+        return self.mdev
+
+
+class Guests:
+    """The guests of this host, by name."""
+
+    def __init__(self, bus: Bus, hardware: Hardware) -> None:
+        self._bus = bus
+        self._hardware = hardware
+        self.by_name: dict[str, Guest] = {}
+
+    def create(self, name: str, *, ap: bool = True) -> Guest:
+        """Power on. Raises EEXIST."""
+        if name in self.by_name:
+            raise KernelError(EEXIST, f"guest {name} exists")
+        guest = self.by_name[name] = Guest(name, self._hardware, ap=ap)
+        self._bus.emit(Changed((self,)))
+        return guest
+
+    def remove(self, name: str) -> None:
+        """Power off; detaches first. Raises ENODEV."""
+        guest = self.by_name.get(name)
+        if guest is None:
+            raise KernelError(ENODEV, f"there is no guest {name}")
+        if guest.mdev is not None:
+            guest.detach()
+        del self.by_name[name]
+        self._bus.emit(Changed((self,)))
+
+    def state(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            name: {"ap": guest.ap, "mdev": guest.mdev.uuid if guest.mdev else None}
+            for name, guest in sorted(self.by_name.items())
+        }
+
+
+def check_isc(isc: int) -> None:
+    """An interruption subclass as a number. Raises EINVAL."""
+    if isc < 0:
+        raise KernelError(EINVAL, f"{isc} is no interruption subclass")
