@@ -17,6 +17,7 @@ from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
 from fakesys.machine_kvm import KvmSide
+from fakesys.machine_tracing import TraceSide
 from fakesys.profiles import (
     APICV_KERNELS,
     MMU_KERNELS,
@@ -37,7 +38,7 @@ from fakesys.subsystems.selftest.model import Selftest
 from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
-from fakesys.tree.kinds import DEBUGFS, TRACEFS
+from fakesys.tree.kinds import DEBUGFS
 from fakesys.tree.lockdown import refuse_when_locked_down
 from fakesys.tree.node import Directory, File
 
@@ -213,6 +214,7 @@ class Machine:
         if self._with_selftest:
             self.selftest = Selftest(self.kernel.bus, self.kernel.devices)
         self.kvm_side = KvmSide(self.kernel, *self._kvm_kernels(), self._watch)
+        self.trace_side = TraceSide(self.kernel, self._profile.trace, self.kvm_side.features)
 
     def _kvm_kernels(self) -> tuple[MmuKernel, ApicvKernel]:
         return MMU_KERNELS[self._profile.mmu], APICV_KERNELS[self._profile.apicv]
@@ -221,6 +223,7 @@ class Machine:
         self.kvm_side.kvm.require_idle()
         self._profile = profile
         self.kvm_side.use(*self._kvm_kernels())
+        self.trace_side.change(profile.trace, self.kvm_side.features)
         self.binder.rebind(self._features(), self._mounts())
 
     def _kernel_choices(self) -> tuple[KernelChoice, ...]:
@@ -245,7 +248,7 @@ class Machine:
     def _mounts(self) -> tuple[Mount, ...]:
         mounts: list[Mount] = [
             Mount("sys/kernel/debug", Layout(mode=0o700, kind=DEBUGFS), lambda: self.control),
-            Mount("sys/kernel/tracing", Layout(mode=0o700, kind=TRACEFS), lambda: self.control),
+            *self.trace_side.mounts(),
             *control_files.mounts(self.control),
             *self.kvm_side.mounts(self._kernel_choices()),
         ]

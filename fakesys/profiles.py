@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.model import VcpuLimits
+from fakesys.subsystems.tracing.policy import V6_1, V6_18, Build
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,15 @@ class Profile:
     ap: str
     mmu: str
     apicv: str
+    trace: str
 
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(name="seed", ap="v6", mmu="5.4", apicv="v3"),
-        Profile(name="6.1", ap="6.1", mmu="6.1", apicv="6.1"),
-        Profile(name="6.18", ap="6.12", mmu="6.18", apicv="6.18"),
+        Profile(name="seed", ap="v6", mmu="5.4", apicv="v3", trace="6.1"),
+        Profile(name="6.1", ap="6.1", mmu="6.1", apicv="6.1", trace="6.1"),
+        Profile(name="6.18", ap="6.12", mmu="6.18", apicv="6.18", trace="6.18"),
     )
 }
 
@@ -120,6 +122,8 @@ APICV_KERNELS: dict[str, ApicvKernel] = {
         ApicvKernel("7.x", frozenset(), VcpuLimits(count=1024, ids=4096)),
     )
 }
+
+TRACE_KERNELS: dict[str, Build] = {"6.1": V6_1, "6.18": V6_18}
 
 K = TypeVar("K")
 

@@ -43,7 +43,7 @@ COMMON_SIZE = 8
 """Bytes before the first field of an event: type, flags, preempt count, pid."""
 
 IRQS_OFF = 0x01
-"""Bit of `Tracepoint.flags`: interrupts are off where this event is recorded."""
+"""Bit of `Tracepoint.common_flags`: interrupts are off where this event is recorded."""
 
 
 class Holds(Enum):
@@ -163,8 +163,9 @@ class Variant:
 class Tracepoint:
     """Base of all tracepoint dataclasses; one class is one event of the kernel.
 
-    `flags` and `preempt_count` are what the common fields of its records say: IRQS_OFF, and the
-    depth of preempt_disable() in the low four bits.
+    `common_flags` and `common_preempt_count` are what the common fields of its records say:
+    IRQS_OFF, and the depth of preempt_disable() in the low four bits. A field of an event must
+    not be called like a name of this class.
     `needs`, `unless`: features of the kernels that have the event.
     """
 
@@ -172,8 +173,8 @@ class Tracepoint:
     system: ClassVar[str]
     event: ClassVar[str]
     print_fmt: ClassVar[str]
-    flags: ClassVar[int] = 0
-    preempt_count: ClassVar[int] = 0
+    common_flags: ClassVar[int] = 0
+    common_preempt_count: ClassVar[int] = 0
     needs: ClassVar[str | tuple[str, ...]] = ()
     unless: ClassVar[str | tuple[str, ...]] = ()
     variants: ClassVar[tuple[Variant, ...]] = ()
@@ -267,7 +268,7 @@ class EventFormat:
         self.print_fmt = cls.print_fmt if variant.print_fmt is None else variant.print_fmt
         self.fields = place(_chosen(cls, variant))
         self.text: Callable[[Any], str] = variant.text or cls.text
-        self._head = (number, cls.flags, cls.preempt_count)
+        self._head = (number, cls.common_flags, cls.common_preempt_count)
         self._fixed = tuple(f for f in self.fields if f.ctype.holds is not Holds.TAIL)
         self._tail = next((f for f in self.fields if f.ctype.holds is Holds.TAIL), None)
         self._dynamic = tuple(f for f in self._fixed if f.ctype.holds is Holds.DYNAMIC)

@@ -46,6 +46,8 @@ class Kind:
     cacheable: bool = False
     # poll: POLLPRI|POLLERR until read and after each notify.
     notifies: bool = False
+    # A read that does not begin at offset 0 gets nothing, whatever was read before.
+    only_at_zero: bool = False
     keeps_size: bool = True
 
 
@@ -115,3 +117,5 @@ DEBUGFS = Kind(
 DEBUGFS_SEQ = Kind(name="debugfs-seq", size=0, mode_binds_root=False, has_end=False)
 TRACEFS = Kind(name="tracefs", size=0, mode_binds_root=False)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
+# kernel/trace/trace_events.c:event_filter_read, show_header: "if (*ppos) return 0".
+TRACEFS_ONCE = Kind(name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True)

@@ -31,6 +31,8 @@ class OpenFile:
         node, kind = self.node, self.node.kind_
         if not kind.seekable:
             offset = self._cursor
+        if offset and kind.only_at_zero:
+            return b""
         fresh = self._buffer is None or (offset == 0 and kind.reread_at_zero)
         if node.gone and (fresh or not kind.rest_after_gone):
             raise KernelError(kind.gone, "the object behind this file is gone")

@@ -19,7 +19,7 @@ class Pio(Tracepoint):
     system = "toy"
     event = "pio"
     print_fmt = '"pio %u", REC->port'
-    preempt_count = 1
+    common_preempt_count = 1
 
     rw: tp.Bool
     port: tp.U16

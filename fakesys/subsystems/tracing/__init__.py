@@ -1,0 +1,1 @@
+"""tracefs: recorded events, per-CPU buffers, filters, triggers, instances."""

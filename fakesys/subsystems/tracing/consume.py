@@ -1,0 +1,98 @@
+"""Reading records out of the buffers: merged over the CPUs, with or without taking them away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fakesys.subsystems.tracing.render import Renderer
+from fakesys.subsystems.tracing.ring import CpuBuffer, Page, Record
+
+CHUNK_LINES = 512
+
+
+class Snapshot:
+    """The unread events at one moment; later ones are not seen, taken ones still are."""
+
+    def __init__(self, buffers: list[tuple[int, CpuBuffer]]) -> None:
+        self.entries = sum(buffer.entries for _, buffer in buffers)
+        self.overrun = sum(buffer.overrun for _, buffer in buffers)
+        self._pages = [(cpu, pages) for cpu, buffer in buffers if (pages := buffer.pages())]
+
+    def chunks(self, render: Renderer, *, annotate: bool) -> Iterator[bytes]:
+        """The lines, many at once. `annotate`: say where the events of a CPU begin."""
+        lines: list[str] = []
+        started: set[int] = set()
+        make = render.line
+        for cpu, record in self._merged():
+            if annotate and cpu not in started:
+                if started:
+                    lines.append(f"##### CPU {cpu} buffer started ####\n")
+                started.add(cpu)
+            lines.append(make(record.stamp, cpu, record.payload))
+            if len(lines) >= CHUNK_LINES:
+                yield "".join(lines).encode("latin-1")
+                lines.clear()
+        yield "".join(lines).encode("latin-1")
+
+    def _merged(self) -> Iterator[tuple[int, Record]]:
+        if len(self._pages) == 1:
+            cpu, pages = self._pages[0]
+            for record in _records(pages):
+                yield cpu, record
+            return
+        sources = {cpu: _records(pages) for cpu, pages in self._pages}
+        heads = {cpu: next(source) for cpu, source in sources.items()}
+        while heads:
+            # Equal stamps: the lower CPU first, as trace.c:__find_next_entry does.
+            cpu = min(heads, key=lambda number: (heads[number].stamp, number))
+            yield cpu, heads[cpu]
+            following = next(sources[cpu], None)
+            if following is None:
+                del heads[cpu]
+            else:
+                heads[cpu] = following
+
+
+def _records(pages: list[tuple[Page, int, int, int]]) -> Iterator[Record]:
+    for page, start, stamp, end in pages:
+        yield from page.records(start, stamp, end)
+
+
+class Consumer:
+    """Takes events away, oldest first over all CPUs; used within one read call."""
+
+    def __init__(self, buffers: list[tuple[int, CpuBuffer]]) -> None:
+        self._buffers = dict(buffers)
+        self._sources: dict[int, Iterator[Record]] = {}
+        self._heads: dict[int, Record] = {}
+        for cpu in self._buffers:
+            self._open(cpu)
+
+    def peek(self) -> tuple[int, Record, int] | None:
+        """CPU, event, and how many of this CPU were lost before it; None when all is read."""
+        heads = self._heads
+        if not heads:
+            return None
+        if len(heads) == 1:
+            cpu = next(iter(heads))
+        else:
+            cpu = min(heads, key=lambda number: (heads[number].stamp, number))
+        return cpu, heads[cpu], self._buffers[cpu].lost
+
+    def take(self, cpu: int) -> None:
+        """The event that `peek` gave is consumed."""
+        self._buffers[cpu].took(self._heads[cpu])
+        following = next(self._sources[cpu], None)
+        if following is None:
+            self._open(cpu)
+        else:
+            self._heads[cpu] = following
+
+    def _open(self, cpu: int) -> None:
+        source = self._buffers[cpu].unread_of_page()
+        head = next(source, None)
+        if head is None:
+            self._heads.pop(cpu, None)
+            return
+        self._sources[cpu] = source
+        self._heads[cpu] = head

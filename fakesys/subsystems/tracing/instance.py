@@ -1,0 +1,252 @@
+"""One set of buffers with its own events, filters, triggers, clock and options."""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import TYPE_CHECKING, Any
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Task
+from fakesys.core.tracepoint import EventFormat
+from fakesys.core.waiters import Waiters
+from fakesys.subsystems.tracing.clocks import NAMES, NOT_NS
+from fakesys.subsystems.tracing.errorlog import ErrorLog
+from fakesys.subsystems.tracing.events import NO_EXPRESSION, EventFile
+from fakesys.subsystems.tracing.filters import FilterError
+from fakesys.subsystems.tracing.options import Options
+from fakesys.subsystems.tracing.pids import PidList
+from fakesys.subsystems.tracing.render import Renderer
+from fakesys.subsystems.tracing.ring import CpuBuffer, pages_for
+
+if TYPE_CHECKING:
+    from fakesys.subsystems.tracing.model import Tracing
+
+DEFAULT_KB = 1408
+MINIMUM_PAGES = 2
+WHOLE = -1
+"""As a CPU number: all of them."""
+
+
+class Instance:
+    """The model behind the top directory and behind each directory in `instances/`."""
+
+    def __init__(self, tracing: Tracing, name: str = "") -> None:
+        self.tracing = tracing
+        self.name = name
+        top = tracing.top_or_none
+        self.options = Options(top=top is None, young=tracing.build.fields_option)
+        if top is not None:
+            self.options.copy(top.options)
+        self.on = True
+        # How many readers hold the recording (pause-on-trace).
+        self.pauses = 0
+        self.recording = True
+        # How many open files keep the directory from being removed.
+        self.opened = 0
+        self.expanded = top is not None
+        self.asked_kb: dict[int, int] = {}
+        pages = pages_for(DEFAULT_KB) if self.expanded else MINIMUM_PAGES
+        self.buffers = [CpuBuffer(pages) for _ in range(tracing.cpus)]
+        for buffer in self.buffers:
+            buffer.overwrite = self.options["overwrite"]
+        self.snapshot: list[CpuBuffer] | None = None
+        self.clock = NAMES[0]
+        self.now = tracing.clocks.reader(self.clock)
+        self.started_at = self.now()
+        self.cpumask = (1 << tracing.cpus) - 1
+        self.percent = 50
+        self.pids = PidList()
+        self.notrace_pids = PidList()
+        self.errors = ErrorLog()
+        self.waiters = Waiters()
+        # Who reads which pipe: CPU numbers, WHOLE for the one of all CPUs.
+        self.pipe_readers: set[int] = set()
+        self._files: dict[str, EventFile] = {}
+
+    # Recording.
+
+    def record(self, form: EventFormat, event: Any, task: Task, *, reserved: bool = False) -> bool:
+        """Put an event into the buffer of its CPU; False when it was not recorded.
+
+        `reserved`: it had its place before the recording was switched off.
+        """
+        if not (self.recording or reserved):
+            return False
+        tracing = self.tracing
+        if tracing.record_cmd:
+            tracing.cmdlines.save(task.pid, task.comm)
+        return self.store(task.cpu, form.encode(event, task.pid))
+
+    def store(self, cpu: int, payload: bytes) -> bool:
+        """Put an encoded event into the buffer of a CPU; False when it was dropped."""
+        if cpu >= len(self.buffers):
+            self.tracing.grow(cpu + 1)
+        if not self.cpumask >> cpu & 1:
+            return False
+        if not self.buffers[cpu].write(self.now(), payload):
+            return False
+        self.waiters.wake()
+        return True
+
+    @property
+    def has_pid_lists(self) -> bool:
+        """Is recording bound to some tasks?"""
+        return bool(self.pids or self.notrace_pids)
+
+    def traces_pid(self, pid: int) -> bool:
+        """Are events of this task recorded?"""
+        if self.pids and pid not in self.pids.pids:
+            return False
+        return pid not in self.notrace_pids.pids
+
+    # Events.
+
+    def file(self, form: EventFormat) -> EventFile:
+        """The state of an event here; made when first asked for."""
+        found = self._files.get(form.name)
+        if found is None:
+            found = self._files[form.name] = EventFile(self, form)
+        return found
+
+    def enabled_files(self) -> list[EventFile]:
+        """All that are on or armed, in the order of `available_events`, `ftrace` last."""
+        on = [file for file in self._files.values() if file.enabled]
+        return sorted(on, key=lambda file: self.tracing.rank[file.form.name])
+
+    def known_files(self) -> list[EventFile]:
+        """All whose state somebody touched."""
+        return list(self._files.values())
+
+    def lists_changed(self) -> None:
+        """After a change of the pid lists."""
+        for file in self._files.values():
+            file.refresh()
+
+    def log_filter_error(self, text: str, error: FilterError) -> None:
+        """Note a wrong filter in `error_log`."""
+        message = error.message or NO_EXPRESSION
+        now = self.tracing.kernel.clock.now_ns
+        self.errors.add(now, "event filter parse error", text, message, error.position)
+
+    # Switches.
+
+    def switch(self, on: bool) -> None:
+        """`tracing_on`."""
+        self.on = on
+        self._update_recording()
+
+    def pause(self, by: int) -> None:
+        """One more (1) or one less (-1) reader that holds the recording."""
+        self.pauses += by
+        self._update_recording()
+
+    def set_option(self, name: str, on: bool) -> None:
+        """One of the switches. Raises EINVAL for an unknown name."""
+        self.options.switch(name, on)
+        if name == "overwrite":
+            for buffer in self.all_buffers():
+                buffer.overwrite = on
+        self.tracing.option_changed(self)
+
+    def set_clock(self, name: str) -> None:
+        """Another clock, or the same; the buffer is cleared. Raises EINVAL."""
+        self.now = self.tracing.clocks.reader(name)
+        self.clock = name
+        self.clear()
+
+    @property
+    def in_ns(self) -> bool:
+        """Does the clock count nanoseconds?"""
+        return self.clock not in NOT_NS
+
+    def set_cpumask(self, mask: int) -> None:
+        """Record on these CPUs only."""
+        self.cpumask = mask
+
+    # Buffers.
+
+    def all_buffers(self) -> list[CpuBuffer]:
+        """Those that record and those of the snapshot."""
+        return [*self.buffers, *(self.snapshot or ())]
+
+    def chosen(self, cpu: int) -> list[tuple[int, CpuBuffer]]:
+        """The buffers of one CPU or, for WHOLE, of all, with their numbers."""
+        if cpu == WHOLE:
+            return list(enumerate(self.buffers))
+        return [(cpu, self.buffers[cpu])]
+
+    def clear(self, cpu: int = WHOLE) -> None:
+        """Forget the events."""
+        for _, buffer in self.chosen(cpu):
+            buffer.reset()
+        self.started_at = self.now()
+
+    def resize(self, kilobytes: int, cpu: int = WHOLE) -> None:
+        """Another size for each CPU or one. Raises EINVAL for 0."""
+        if kilobytes == 0:
+            raise KernelError(EINVAL, "a buffer has at least one KB")
+        self.expand()
+        for number, buffer in self.chosen(cpu):
+            self.asked_kb[number] = kilobytes
+            buffer.resize(pages_for(kilobytes))
+
+    def shrink(self) -> None:
+        """The least that a buffer can be, as closing `free_buffer` does."""
+        self.asked_kb.clear()
+        for buffer in self.buffers:
+            buffer.resize(MINIMUM_PAGES)
+
+    def expand(self) -> None:
+        """Give the buffers the default size, on the first real use."""
+        if self.expanded:
+            return
+        self.expanded = True
+        for buffer in self.buffers:
+            buffer.resize(pages_for(DEFAULT_KB))
+
+    def size_kb(self, cpu: int) -> int:
+        """The size of a CPU's buffer as `buffer_size_kb` shows it."""
+        if self.tracing.build.size_shown == "allotted":
+            return self.buffers[cpu].size_kb
+        if self.buffers[cpu].limit == MINIMUM_PAGES and cpu not in self.asked_kb:
+            return self.buffers[cpu].size_kb
+        return self.asked_kb.get(cpu, DEFAULT_KB)
+
+    def grow(self, cpus: int) -> None:
+        """The machine has more CPUs than before."""
+        pages = self.buffers[0].limit
+        while len(self.buffers) < cpus:
+            buffer = CpuBuffer(pages)
+            buffer.overwrite = self.options["overwrite"]
+            self.cpumask |= 1 << len(self.buffers)
+            self.buffers.append(buffer)
+        self.snapshot = None if self.snapshot is None else self.snapshot_of(len(self.buffers))
+
+    def swap_snapshot(self) -> None:
+        """Keep what was recorded until now as the snapshot, go on with empty buffers."""
+        if self.snapshot is None:
+            self.snapshot = self.snapshot_of(len(self.buffers))
+        for buffer in self.snapshot:
+            buffer.reset()
+            buffer.overwrite = self.options["overwrite"]
+        self.buffers, self.snapshot = self.snapshot, self.buffers
+
+    def snapshot_of(self, cpus: int) -> list[CpuBuffer]:
+        """Empty buffers as large as those that record."""
+        return [CpuBuffer(self.buffers[cpu].limit) for cpu in range(cpus)]
+
+    def renderer(self) -> Renderer:
+        """What makes lines with the options of this moment."""
+        tracing = self.tracing
+        return Renderer(tracing.by_id, self.options, tracing.cmdlines, self.clock, self.started_at)
+
+    def close(self) -> None:
+        """The directory is removed."""
+        for file in self._files.values():
+            file.close()
+        self.waiters.wake()
+
+    def _update_recording(self) -> None:
+        self.recording = self.on and self.pauses == 0
+        if not self.recording:
+            self.waiters.wake()

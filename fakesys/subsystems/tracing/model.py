@@ -1,0 +1,164 @@
+"""The tracing subsystem: which events exist, the instances, and who hears what.
+
+An event type is on the bus's wanted list only while some instance records or needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from errno import EBUSY, EEXIST, EINVAL, ENOENT
+from functools import partial
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Changed, Task
+from fakesys.core.kernel import Kernel
+from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
+from fakesys.subsystems.tracing.clocks import Clocks
+from fakesys.subsystems.tracing.cmdlines import Cmdlines
+from fakesys.subsystems.tracing.events import EventFile
+from fakesys.subsystems.tracing.instance import Instance
+from fakesys.subsystems.tracing.policy import Build
+from fakesys.subsystems.tracing.trace import KernelStack, Print, RawData
+
+STACK_ID, PRINT_ID = 4, 5
+MAX_CPUS = 4096
+
+
+class Tracing:
+    """All of `sys/kernel/tracing`.
+
+    `classes`: the events that exist, in the order of `available_events`. `cpus`: how many
+    buffers an instance has at first. `comm_of`: the name of a client process, by pid.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        build: Build,
+        classes: Iterable[type[Tracepoint]],
+        features: frozenset[str],
+        *,
+        cpus: int,
+        comm_of: Callable[[int], str],
+    ) -> None:
+        self.kernel = kernel
+        self.build = build
+        self.cpus = cpus
+        self.comm_of = comm_of
+        self.clocks = Clocks(kernel.clock)
+        self.cmdlines = Cmdlines(build.cmdlines)
+        self.record_cmd = True
+        self.events = _bind_all(classes, build.first_id, features)
+        self.print = _bind_one(Print, PRINT_ID)
+        self.raw_data = _bind_one(RawData, build.raw_data_id)
+        self.stack = _bind_one(KernelStack, STACK_ID)
+        self.ftrace = (self.print, self.stack, self.raw_data)
+        everything = (*self.events, *self.ftrace)
+        self.by_id = {form.id: form for form in everything}
+        self.by_name = {form.name: form for form in everything}
+        self.rank = {form.name: index for index, form in enumerate(everything)}
+        self.systems: dict[str, dict[str, EventFormat]] = {}
+        for form in self.events:
+            self.systems.setdefault(form.system, {})[form.event] = form
+        self.top_or_none: Instance | None = None
+        self.top = self.top_or_none = Instance(self)
+        self.instances: dict[str, Instance] = {}
+        self._heard: dict[type[Tracepoint], tuple[EventFile, ...]] = {}
+        self._unsubscribe: dict[type[Tracepoint], Callable[[], None]] = {}
+
+    def make_instance(self, name: str) -> None:
+        """`mkdir instances/NAME`. Raises EEXIST."""
+        if name in self.instances:
+            raise KernelError(EEXIST, f"instance {name} exists")
+        self.instances[name] = Instance(self, name)
+        self.kernel.bus.emit(Changed((self,)))
+
+    def remove_instance(self, name: str) -> None:
+        """`rmdir instances/NAME`. Raises ENOENT, EBUSY while a file of it is open."""
+        instance = self.instances.get(name)
+        if instance is None:
+            raise KernelError(ENOENT, f"there is no instance {name}")
+        if instance.opened:
+            raise KernelError(EBUSY, f"{instance.opened} files of instance {name} are open")
+        del self.instances[name]
+        instance.close()
+        self.kernel.bus.emit(Changed((self,)))
+
+    def close(self) -> None:
+        """Hear of nothing any more."""
+        for instance in self.every_instance():
+            instance.close()
+
+    def every_instance(self) -> list[Instance]:
+        """The top directory and all others."""
+        return [self.top, *self.instances.values()]
+
+    def find(self, system: str, event: str) -> EventFormat:
+        """The event of this name. Raises EINVAL."""
+        form = self.by_name.get(f"{system}:{event}")
+        if form is None:
+            raise KernelError(EINVAL, f"there is no event {system}:{event}")
+        return form
+
+    def grow(self, cpus: int) -> None:
+        """An event came from a CPU without buffers: each instance gets more."""
+        if cpus > MAX_CPUS:
+            raise ValueError(f"no machine has {cpus} CPUs")
+        self.cpus = cpus
+        for instance in self.every_instance():
+            instance.grow(cpus)
+        self.kernel.bus.emit(Changed(tuple(self.every_instance())))
+
+    def option_changed(self, instance: Instance) -> None:
+        """Some options belong to the whole machine."""
+        if instance is self.top:
+            self.record_cmd = instance.options["record-cmd"]
+
+    def attach(self, file: EventFile) -> None:
+        """From now on this event file hears of its event."""
+        cls = file.form.cls
+        file.instance.expand()
+        heard = self._heard.get(cls, ())
+        self._heard[cls] = (*heard, file)
+        if not heard and file.form.system != "ftrace":
+            self._unsubscribe[cls] = self.kernel.bus.subscribe(cls, partial(self._hear, cls))
+
+    def detach(self, file: EventFile) -> None:
+        """This event file needs its event no longer."""
+        cls = file.form.cls
+        left = tuple(other for other in self._heard[cls] if other is not file)
+        self._heard[cls] = left
+        if not left and cls in self._unsubscribe:
+            self._unsubscribe.pop(cls)()
+
+    @property
+    def hears_anything(self) -> bool:
+        """Is any event recorded or needed anywhere?"""
+        return bool(self._unsubscribe)
+
+    def client_task(self) -> Task:
+        """The process behind the present system call, as a task on CPU 0."""
+        pid = self.kernel.caller.pid
+        return Task(pid, self.comm_of(pid), 0)
+
+    def _hear(self, cls: type[Tracepoint], event: Tracepoint) -> None:
+        task = self.kernel.bus.task
+        for file in self._heard[cls]:
+            file.handle(event, task)
+
+
+def _bind_all(
+    classes: Iterable[type[Tracepoint]], first_id: int, features: frozenset[str]
+) -> tuple[EventFormat, ...]:
+    found: list[EventFormat] = []
+    for cls in classes:
+        form = bind(cls, first_id + len(found), features)
+        if form is not None:
+            found.append(form)
+    return tuple(found)
+
+
+def _bind_one(cls: type[Tracepoint], number: int) -> EventFormat:
+    form = bind(cls, number, frozenset())
+    assert form is not None
+    return form

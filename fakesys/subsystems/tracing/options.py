@@ -1,0 +1,77 @@
+"""The switches of `trace_options` and `options/`. Like kernel/trace/trace.h:TRACE_FLAGS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from errno import EINVAL
+
+from fakesys.core.errors import KernelError
+
+# In the order of the kernel; true: set at boot.
+_ALL: dict[str, bool] = {
+    "print-parent": True,
+    "sym-offset": False,
+    "sym-addr": False,
+    "verbose": False,
+    "raw": False,
+    "hex": False,
+    "bin": False,
+    "block": False,
+    "fields": False,
+    "trace_printk": True,
+    "annotate": True,
+    "userstacktrace": False,
+    "sym-userobj": False,
+    "printk-msg-only": False,
+    "context-info": True,
+    "latency-format": False,
+    "record-cmd": True,
+    "record-tgid": False,
+    "overwrite": True,
+    "disable_on_free": False,
+    "irq-info": True,
+    "markers": True,
+    "event-fork": False,
+    "trace_printk_dest": True,
+    "copy_trace_marker": False,
+    "pause-on-trace": False,
+    "hash-ptr": True,
+    "stacktrace": False,
+    "test_nop_accept": False,
+    "test_nop_refuse": False,
+}
+# These belong to the whole machine and are listed in the top directory only.
+GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))
+YOUNG = frozenset(("fields", "trace_printk_dest", "copy_trace_marker"))
+
+
+class Options:
+    """The switches of one instance."""
+
+    def __init__(self, *, top: bool, young: bool) -> None:
+        self._on = {
+            name: on
+            for name, on in _ALL.items()
+            if (top or name not in GLOBAL) and (young or name not in YOUNG)
+        }
+
+    def __getitem__(self, name: str) -> bool:
+        return self._on[name]
+
+    def copy(self, other: Options) -> None:
+        """Set each as in the other list."""
+        self._on.update((name, other[name]) for name in self._on)
+
+    def names(self) -> Iterable[str]:
+        """All switches, in the kernel's order."""
+        return self._on.keys()
+
+    def switch(self, name: str, on: bool) -> None:
+        """Set one. Raises EINVAL for an unknown name."""
+        if name not in self._on:
+            raise KernelError(EINVAL, f"{name!r} is no trace option")
+        self._on[name] = on
+
+    def text(self) -> str:
+        """One a line, with `no` before those that are off."""
+        return "".join(f"{name}\n" if on else f"no{name}\n" for name, on in self._on.items())

@@ -1,0 +1,66 @@
+"""What differs between kernels in tracefs, in numbers; names and rows differ by feature.
+
+A kernel profile picks one of these; the models ask it and know no version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SizeShown = Literal["allotted", "asked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How one kernel was built.
+
+    `marker_limit`: bytes of one marker. `pipe_buffer`: bytes of whole lines per read of a pipe.
+    `size_shown`: does `buffer_size_kb` show what was asked for or what was allotted?
+    `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
+    `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
+    `char_signed`: is C's `char` signed, so that formats say so?
+    `snapshot`, `hist`: CONFIG_TRACER_SNAPSHOT, CONFIG_HIST_TRIGGERS.
+    """
+
+    marker_limit: int
+    pipe_buffer: int
+    size_shown: SizeShown
+    cmdlines: int
+    marker_preempt: int
+    first_id: int
+    raw_data_id: int
+    char_signed: bool
+    fields_option: bool
+    snapshot: bool
+    hist: bool
+
+
+# The kernel that the recordings in tests/oracle/tracefs come from.
+V6_18 = Build(
+    marker_limit=4054,
+    pipe_buffer=8192,
+    size_shown="allotted",
+    cmdlines=6552,
+    marker_preempt=1,
+    first_id=25,
+    raw_data_id=19,
+    char_signed=False,
+    fields_option=True,
+    snapshot=False,
+    hist=False,
+)
+# A distribution's kernel, with everything built in.
+V6_1 = Build(
+    marker_limit=1024,
+    pipe_buffer=4096,
+    size_shown="asked",
+    cmdlines=128,
+    marker_preempt=0,
+    first_id=22,
+    raw_data_id=16,
+    char_signed=True,
+    fields_option=False,
+    snapshot=True,
+    hist=True,
+)

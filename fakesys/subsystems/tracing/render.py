@@ -1,0 +1,187 @@
+"""Records to lines of `trace` and `trace_pipe`. Like kernel/trace/trace_output.c (v6.1).
+
+A renderer is made for one read and keeps the options as they were then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import Struct
+
+from fakesys.core.tracepoint import EventFormat, Holds
+from fakesys.subsystems.tracing.clocks import NOT_NS
+from fakesys.subsystems.tracing.cmdlines import Cmdlines
+from fakesys.subsystems.tracing.options import Options
+from fakesys.subsystems.tracing.trace import MARKER_NAME, KernelStack, Print, RawData
+
+_COMMON = Struct("<HBBi")
+_IRQS = {0: ".", 0x01: "d", 0x80: "b", 0x81: "D"}
+_RESCHED = {0: ".", 0x04: "n", 0x20: "p", 0x24: "N"}
+_NMI, _HARD, _SOFT = 0x40, 0x08, 0x10
+_PRINT_HEAD = 16
+_DEPTHS = "0123456789abcdef"
+
+LineMaker = Callable[[int, int, bytes], str]
+
+
+def flag_letters(flags: int, preempt_count: int) -> str:
+    """The five columns before the time. Like trace_output.c:trace_print_lat_fmt."""
+    low, high = preempt_count & 15, preempt_count >> 4
+    return (
+        _IRQS[flags & 0x81]
+        + _RESCHED[flags & 0x24]
+        + _context_letter(flags)
+        + (_DEPTHS[low] if low else ".")
+        + (_DEPTHS[high] if high else ".")
+    )
+
+
+def _context_letter(flags: int) -> str:
+    hard = bool(flags & _HARD)
+    if flags & _NMI:
+        return "Z" if hard else "z"
+    if hard:
+        return "H" if flags & _SOFT else "h"
+    return "s" if flags & _SOFT else "."
+
+
+class Renderer:
+    """Makes the line of a record: `line(stamp, cpu, payload)`, newline included."""
+
+    def __init__(
+        self,
+        formats: Mapping[int, EventFormat],
+        options: Options,
+        cmdlines: Cmdlines,
+        clock: str,
+        start_ns: int = 0,
+    ) -> None:
+        self._formats = formats
+        self._cmdlines = cmdlines
+        self._in_ns = clock not in NOT_NS
+        self._tgid = options["record-tgid"]
+        self._irq_info = options["irq-info"]
+        self._context_info = options["context-info"]
+        self._verbose = options["verbose"]
+        self._fields = "fields" in options.names() and options["fields"]
+        self._start = start_ns
+        self._prefixes: dict[tuple[int, bytes], str] = {}
+        self._version = cmdlines.version
+        self.line: LineMaker = self._choose(options)
+
+    def body(self, payload: bytes) -> str:
+        """What stands behind the time: name and text of the event."""
+        number = payload[0] | payload[1] << 8
+        form = self._formats.get(number)
+        if form is None:
+            return f"Unknown type {number}\n"
+        if form.cls is Print:
+            return _print_body(payload)
+        event = form.decode(payload)
+        if form.cls is RawData or form.cls is KernelStack:
+            return form.text(event)
+        return f"{form.event}: {form.text(event)}\n"
+
+    def _choose(self, options: Options) -> LineMaker:
+        if options["bin"]:
+            return self._binary
+        if options["hex"]:
+            return self._hex
+        if options["raw"]:
+            return self._raw
+        if not self._context_info:
+            return lambda stamp, cpu, payload: self._visible(payload)
+        return self._latency if options["latency-format"] else self._normal
+
+    def _visible(self, payload: bytes) -> str:
+        return self._field_list(payload) if self._fields else self.body(payload)
+
+    def _normal(self, stamp: int, cpu: int, payload: bytes) -> str:
+        # The first eight bytes say all that the prefix shows, so they are its key.
+        prefix = self._prefixes.get((cpu, payload[2:8]))
+        if prefix is None or self._version != self._cmdlines.version:
+            prefix = self._make_prefix(cpu, payload)
+        if self._in_ns:
+            micro = (stamp + 500) // 1000
+            time = f"{prefix}{micro // 1_000_000:5}.{micro % 1_000_000:06}: "
+        else:
+            time = f"{prefix}{stamp:12}: "
+        return time + (self._field_list(payload) if self._fields else self.body(payload))
+
+    def _make_prefix(self, cpu: int, payload: bytes) -> str:
+        if self._version != self._cmdlines.version:
+            self._prefixes.clear()
+            self._version = self._cmdlines.version
+        _, flags, preempt, pid = _COMMON.unpack_from(payload)
+        prefix = f"{self._cmdlines.comm(pid):>16}-{pid:<7} "
+        if self._tgid:
+            tgid = self._cmdlines.tgid(pid)
+            prefix += "(-------) " if tgid is None else f"({tgid:7}) "
+        prefix += f"[{cpu:03}] "
+        if self._irq_info:
+            prefix += flag_letters(flags, preempt)
+        prefix += " "
+        self._prefixes[cpu, payload[2:8]] = prefix
+        return prefix
+
+    def _latency(self, stamp: int, cpu: int, payload: bytes) -> str:
+        _, flags, preempt, pid = _COMMON.unpack_from(payload)
+        comm = self._cmdlines.comm(pid)
+        letters = flag_letters(flags, preempt)
+        passed = max(0, stamp - self._start)
+        if self._verbose:
+            micro = stamp // 1000
+            head = (
+                f"{comm:>16} {pid:7} {cpu:3} {flags} {preempt:08x} {0:08x} "
+                f"[{micro:08x}] {micro // 1000}.{micro % 1000:03}ms (+{0:.3f}ms): "
+            )
+        else:
+            time = f"{passed // 1000:4}us " if self._in_ns else f"{stamp:4} "
+            head = f"{comm[:8]:>8}-{pid:<7} {cpu:3}{letters} {time}: "
+        return head + self._visible(payload)
+
+    def _raw(self, stamp: int, cpu: int, payload: bytes) -> str:
+        number, _, _, pid = _COMMON.unpack_from(payload)
+        head = f"{pid} {cpu} {stamp} " if self._context_info else ""
+        form = self._formats.get(number)
+        if form is None:
+            return f"{head}{number} ?\n"
+        if form.cls is Print:
+            address = int.from_bytes(payload[8:16], "little")
+            return f"{head}# {address:x} {_print_text(payload)}"
+        if form.cls is RawData:
+            return head + self.body(payload)
+        return f"{head}type: {number}\n"
+
+    def _hex(self, stamp: int, cpu: int, payload: bytes) -> str:
+        number, _, _, pid = _COMMON.unpack_from(payload)
+        head = f"{pid & 0xFFFFFFFF:08x} {cpu:08x} {stamp:016x} " if self._context_info else ""
+        return f"{head}type: {number}\n\n"
+
+    def _binary(self, stamp: int, cpu: int, payload: bytes) -> str:
+        number, _, _, pid = _COMMON.unpack_from(payload)
+        head = Struct("<iiQ").pack(pid, cpu, stamp) if self._context_info else b""
+        return head.decode("latin-1") + f"type: {number}\n"
+
+    def _field_list(self, payload: bytes) -> str:
+        number = payload[0] | payload[1] << 8
+        form = self._formats.get(number)
+        if form is None or form.system == "ftrace":
+            return f"UNKNOWN TYPE {number}\n"
+        event = form.decode(payload)
+        values = ((f.name, f.ctype, getattr(event, f.name)) for f in form.fields)
+        texts = (
+            f" {name}={value:#x} ({int(value)})"
+            if kind.holds in (Holds.NUMBER, Holds.BOOL)
+            else f" {name}={value}"
+            for name, kind, value in values
+        )
+        return f"{form.event}:{''.join(texts)}\n"
+
+
+def _print_body(payload: bytes) -> str:
+    return f"{MARKER_NAME}: {_print_text(payload)}"
+
+
+def _print_text(payload: bytes) -> str:
+    return payload[_PRINT_HEAD : payload.index(0, _PRINT_HEAD)].decode("latin-1")

@@ -1,0 +1,256 @@
+"""The ring buffer of one CPU: pages of binary records, as kernel/trace/ring_buffer.c keeps them.
+
+The record format is the kernel's own, so a raw page is the memory itself. Knows no event.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+PAGE_SIZE = 4096
+PAGE_HEADER = 16
+DATA_SIZE = PAGE_SIZE - PAGE_HEADER
+
+# Values of type_len, the low five bits of a record's first word.
+LONG_RECORD = 0
+SMALL_MAX = 28 * 4
+PADDING = 29
+TIME_EXTEND = 30
+TIME_STAMP = 31
+
+DELTA_BITS = 27
+DELTA_MAX = (1 << DELTA_BITS) - 1
+
+_WORD = Struct("<I")
+_TWO_WORDS = Struct("<II")
+
+
+class Record(NamedTuple):
+    """One event out of a page: when, its payload, and where the next record begins."""
+
+    stamp: int
+    payload: bytes
+    end: int
+
+
+class Page:
+    """One page of records. `commit` bytes of `data` are in use."""
+
+    __slots__ = ("commit", "data", "entries", "stamp")
+
+    def __init__(self, stamp: int) -> None:
+        self.stamp = stamp
+        self.data = bytearray(DATA_SIZE)
+        self.commit = 0
+        self.entries = 0
+
+    def records(
+        self, start: int = 0, stamp: int | None = None, limit: int | None = None
+    ) -> Iterator[Record]:
+        """The events from byte `start` on, whose predecessor has the time `stamp`."""
+        position = start
+        time = self.stamp if stamp is None else stamp
+        end = self.commit if limit is None else limit
+        data = self.data
+        unpack = _WORD.unpack_from
+        while position < end:
+            head = unpack(data, position)[0]
+            kind = head & 31
+            time += head >> 5
+            position += 4
+            if 0 < kind < PADDING:
+                size = kind * 4
+            elif kind == LONG_RECORD:
+                size = unpack(data, position)[0] - 4
+                position += 4
+            elif kind == PADDING:
+                if head >> 5 == 0:
+                    return
+                position += 4 + unpack(data, position)[0]
+                continue
+            else:
+                high = unpack(data, position)[0] << DELTA_BITS
+                position += 4
+                # Both add the low bits above; an absolute stamp forgets what was before.
+                time = time + high if kind == TIME_EXTEND else high + (head >> 5)
+                continue
+            yield Record(time, bytes(data[position : position + size]), position + size)
+            position += size
+
+
+def encode_record(delta: int, payload: bytes) -> bytes:
+    """Header and payload, with a time extend before them when `delta` needs it."""
+    prefix = b""
+    if delta > DELTA_MAX:
+        low = (delta & DELTA_MAX) << 5
+        prefix = _TWO_WORDS.pack(low | TIME_EXTEND, delta >> DELTA_BITS)
+        delta = 0
+    size = len(payload)
+    if size <= SMALL_MAX:
+        return prefix + _WORD.pack(delta << 5 | size >> 2) + payload
+    return prefix + _TWO_WORDS.pack(delta << 5, size + 4) + payload
+
+
+class CpuBuffer:
+    """The pages of one CPU: a reader page outside the ring, and the ring, oldest first.
+
+    `limit` is the number of pages in the ring. Precondition of `write`: the payload's length is
+    a multiple of 4 and a record fits into a page.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.overwrite = True
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all events and counts."""
+        self.ring: deque[Page] = deque()
+        # The page that a consumer is reading, how far, and the time of what it read last.
+        self.reader: Page | None = None
+        self.read_position = 0
+        self.read_stamp = 0
+        self.write_stamp = 0
+        self.entries_written = 0
+        self.overrun = 0
+        self.dropped = 0
+        self.read_events = 0
+        self.bytes = 0
+        self.lost = 0
+        self._last_overrun = 0
+
+    @property
+    def tail(self) -> Page | None:
+        """The page on which the next event goes, if it has room."""
+        return self.ring[-1] if self.ring else self.reader
+
+    @property
+    def entries(self) -> int:
+        """Events in the buffer that nobody consumed."""
+        return self.entries_written - self.overrun - self.read_events
+
+    @property
+    def size_kb(self) -> int:
+        """The room of the ring in KB, rounded down."""
+        return self.limit * DATA_SIZE // 1024
+
+    def write(self, stamp: int, payload: bytes) -> bool:
+        """Record an event; False when it was dropped because the buffer is full."""
+        page = self.ring[-1] if self.ring else self.reader
+        delta = stamp - self.write_stamp
+        if page is not None:
+            record = encode_record(delta if delta > 0 else 0, payload)
+            start = page.commit
+            end = start + len(record)
+            if start and end <= DATA_SIZE:
+                page.data[start:end] = record
+                page.commit = end
+                page.entries += 1
+                self.entries_written += 1
+                self.bytes += len(record)
+                self.write_stamp = stamp if delta > 0 else self.write_stamp
+                return True
+        if len(self.ring) >= self.limit and not self._make_room():
+            self.dropped += 1
+            return False
+        self._write_first(stamp, payload)
+        return True
+
+    def oldest_stamp(self) -> int | None:
+        """When the oldest event that is still here was recorded; None without any."""
+        for page, start, stamp, end in self.pages():
+            return next(page.records(start, stamp, end)).stamp
+        return None
+
+    def pages(self) -> list[tuple[Page, int, int, int]]:
+        """What is unread now: page, first byte, time of the event before it, end."""
+        found = []
+        if self.reader is not None and self.read_position < self.reader.commit:
+            found.append((self.reader, self.read_position, self.read_stamp, self.reader.commit))
+        found.extend((page, 0, page.stamp, page.commit) for page in self.ring)
+        return found
+
+    def peek(self) -> Record | None:
+        """The oldest unread event; it stays. The reader page may move on."""
+        return next(self.unread_of_page(), None)
+
+    def unread_of_page(self) -> Iterator[Record]:
+        """The unread events of the oldest page that has any; `took` each that is consumed."""
+        page = self._reader_page()
+        if page is None:
+            return iter(())
+        return page.records(self.read_position, self.read_stamp)
+
+    def took(self, record: Record) -> None:
+        """This event, the oldest unread one, is consumed, and so is the count of lost ones."""
+        self.bytes -= record.end - self.read_position
+        self.read_position = record.end
+        self.read_stamp = record.stamp
+        self.read_events += 1
+        self.lost = 0
+
+    def take_page(self) -> tuple[int, bytes, int] | None:
+        """All unread events of the oldest page: its time, the records, how many were lost."""
+        page = self._reader_page()
+        if page is None:
+            return None
+        lost, self.lost = self.lost, 0
+        start = self.read_position
+        data = bytes(page.data[start : page.commit])
+        stamp = self.read_stamp
+        for record in page.records(start, stamp):
+            self.read_events += 1
+            self.read_stamp = record.stamp
+        self.bytes -= len(data)
+        self.read_position = page.commit
+        return stamp, data, lost
+
+    def resize(self, limit: int) -> None:
+        """Another number of pages; shrinking drops the oldest."""
+        self.limit = limit
+        while len(self.ring) > limit:
+            self._drop_oldest()
+
+    def _write_first(self, stamp: int, payload: bytes) -> None:
+        page = Page(stamp)
+        record = encode_record(0, payload)
+        page.data[: len(record)] = record
+        page.commit = len(record)
+        page.entries = 1
+        self.ring.append(page)
+        self.entries_written += 1
+        self.bytes += len(record)
+        self.write_stamp = stamp
+
+    def _make_room(self) -> bool:
+        if not self.overwrite:
+            return False
+        self._drop_oldest()
+        return True
+
+    def _drop_oldest(self) -> None:
+        page = self.ring.popleft()
+        self.overrun += page.entries
+        self.bytes -= page.commit
+
+    def _reader_page(self) -> Page | None:
+        # Like ring_buffer.c:rb_get_reader_page: a page read to its end is changed for the oldest.
+        page = self.reader
+        if page is not None and self.read_position < page.commit:
+            return page
+        if not self.ring:
+            return None
+        self.reader = self.ring.popleft()
+        self.read_position = 0
+        self.read_stamp = self.reader.stamp
+        self.lost = self.overrun - self._last_overrun
+        self._last_overrun = self.overrun
+        return self.reader
+
+
+def pages_for(kilobytes: int) -> int:
+    """How many pages hold this many KB of records: at least two."""
+    return max(2, -(-kilobytes * 1024 // DATA_SIZE))

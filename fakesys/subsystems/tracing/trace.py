@@ -1,0 +1,103 @@
+"""The events of system `ftrace`: what markers and stack triggers put into the buffers.
+
+They have no `enable` file and are not listed in `available_events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakesys.core.tracepoint import Callers, Int, TailBytes, Tracepoint, UnsignedInt, UnsignedLong
+
+# Any constant works as the address of the caller; `trace` shows the name.
+MARKER_IP = 0xFFFFFFFF8149895A
+MARKER_NAME = "tracing_mark_write"
+
+
+@dataclass(slots=True)
+class Print(Tracepoint):
+    """A text written to `trace_marker`."""
+
+    system = "ftrace"
+    event = "print"
+    print_fmt = '"%ps: %s", (void *)REC->ip, REC->buf'
+    common_preempt_count = 1
+
+    ip: UnsignedLong
+    buf: TailBytes
+
+    def text(self) -> str:
+        return f"{MARKER_NAME}: " + self.buf.split(b"\0", 1)[0].decode("latin-1")
+
+
+@dataclass(slots=True)
+class RawData(Tracepoint):
+    """Bytes written to `trace_marker_raw`; the first four are `id`."""
+
+    system = "ftrace"
+    event = "raw_data"
+    print_fmt = '"id:%04x %08x", REC->id, (int)REC->buf[0]'
+
+    id: UnsignedInt
+    buf: TailBytes
+
+    def text(self) -> str:
+        return f"# {self.id:x} buf:" + "".join(f" {byte:02x}" for byte in self.buf) + "\n"
+
+
+@dataclass(slots=True)
+class KernelStack(Tracepoint):
+    """The call chain after an event whose trigger is `stacktrace`."""
+
+    system = "ftrace"
+    event = "kernel_stack"
+    print_fmt = (
+        '"\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n" "\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n" '
+        '"\\t=> %ps\\n\\t=> %ps\\n", (void *)REC->caller[0], (void *)REC->caller[1], '
+        "(void *)REC->caller[2], (void *)REC->caller[3], (void *)REC->caller[4], "
+        "(void *)REC->caller[5], (void *)REC->caller[6], (void *)REC->caller[7]"
+    )
+
+    size: Int
+    caller: Callers
+
+    def text(self) -> str:
+        return "<stack trace>\n" + "".join(f" => {name}\n" for name in self.names())
+
+    def names(self) -> list[str]:
+        """The symbols of the addresses recorded."""
+        count = min(self.size, len(self.caller) // 8)
+        addresses = (
+            int.from_bytes(self.caller[8 * index : 8 * index + 8], "little")
+            for index in range(count)
+        )
+        return [SYMBOLS.get(address, f"0x{address:x}") for address in addresses]
+
+
+# What a stack shows: the way from the system call to the tracepoint, innermost first.
+STACK = (
+    "trace_event_raw_event",
+    "kvm_arch_vcpu_ioctl_run",
+    "kvm_vcpu_ioctl",
+    "__x64_sys_ioctl",
+    "do_syscall_64",
+    "entry_SYSCALL_64_after_hwframe",
+)
+MARKER_STACK = (
+    "tracing_mark_write",
+    "vfs_write",
+    "ksys_write",
+    "do_syscall_64",
+    "entry_SYSCALL_64_after_hwframe",
+)
+ADDRESSES = {
+    name: 0xFFFFFFFF81000000 + 0x1000 * number
+    for number, name in enumerate(dict.fromkeys((*STACK, *MARKER_STACK)))
+}
+SYMBOLS = {address: name for name, address in ADDRESSES.items()}
+
+
+def stack_of(names: tuple[str, ...]) -> KernelStack:
+    """A stack entry of these symbols."""
+    addresses = b"".join(ADDRESSES[name].to_bytes(8, "little") for name in names)
+    return KernelStack(len(names), addresses)
