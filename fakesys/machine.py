@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
+from fakesys.machine_ap import ApSide, hardware_of
 from fakesys.machine_kvm import KvmSide
 from fakesys.machine_tracing import TraceSide
 from fakesys.profiles import (
+    AP_KERNELS,
     APICV_KERNELS,
     MMU_KERNELS,
     PROFILES,
@@ -29,6 +31,7 @@ from fakesys.profiles import (
     profile_of,
 )
 from fakesys.scenario import Scenario, load
+from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.control import KernelChoice
@@ -94,7 +97,22 @@ class Machine:
 
     def set_profile(self, name: str) -> None:
         """Choose another profile. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
-        self._use(profile_of(name))
+        profile = profile_of(name)
+        self.ap_side.system.require_idle()
+        self._use(profile)
+
+    def set_ap_kernel(self, name: str) -> None:
+        """Let the AP part behave like this kernel. Raises EINVAL, EBUSY while an mdev or guest
+        exists.
+        """
+        self.ap_side.use(kernel_of(AP_KERNELS, name))
+        self._profile = replace(self._profile, ap=name)
+        self.binder.rebind(self._features(), self._mounts())
+
+    def reset_ap(self) -> None:
+        """The AP part as at mount time, guests and mediated devices gone."""
+        self.ap_side.system.reset()
+        self.set_ap_kernel(self._first_profile.ap)
 
     def set_mmu_kernel(self, name: str) -> None:
         """Let KVM's memory behave like this kernel. Raises EINVAL, EBUSY while a VM exists."""
@@ -131,7 +149,7 @@ class Machine:
 
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
-        return {"profile": self.profile_name}
+        return {"ap": self.ap_side.system.state(), "profile": self.profile_name}
 
     def read(self, path: str) -> str:
         """The text of a file, as `cat` prints it. Raises KernelError."""
@@ -156,9 +174,15 @@ class Machine:
         node = self._file(path)
         handle = self.fs.open(node, os.O_RDONLY)
         data = b""
-        while piece := self.fs.read(node, handle, len(data), READ_SIZE, nonblock=True):
-            data += piece
-        handle.release()
+        try:
+            while piece := self.fs.read(node, handle, len(data), READ_SIZE, nonblock=True):
+                data += piece
+        except KernelError as refusal:
+            # A stream has no end: its text is what is there now.
+            if refusal.errno != EAGAIN:
+                raise
+        finally:
+            handle.release()
         return data
 
     def _write(self, path: str, data: bytes) -> int:
@@ -213,6 +237,8 @@ class Machine:
         self.selftest: Selftest | None = None
         if self._with_selftest:
             self.selftest = Selftest(self.kernel.bus, self.kernel.devices)
+        hardware = hardware_of(self.scenario.ap)
+        self.ap_side = ApSide(self.kernel, AP_KERNELS[self._profile.ap], hardware)
         self.kvm_side = KvmSide(self.kernel, *self._kvm_kernels(), self._watch)
         self.trace_side = TraceSide(self.kernel, self._profile.trace, self.kvm_side.features)
 
@@ -223,6 +249,7 @@ class Machine:
         self.kvm_side.kvm.require_idle()
         self._profile = profile
         self.kvm_side.use(*self._kvm_kernels())
+        self.ap_side.use(AP_KERNELS[profile.ap])
         self.trace_side.change(profile.trace, self.kvm_side.features)
         self.binder.rebind(self._features(), self._mounts())
 
@@ -243,13 +270,23 @@ class Machine:
         )
 
     def _features(self) -> frozenset[str]:
-        return self.kvm_side.features
+        return self.kvm_side.features | self.ap_side.features
+
+    def _ap_mounts(self) -> tuple[Mount, ...]:
+        choice = ApKernelChoice(
+            names=tuple(AP_KERNELS),
+            get=lambda: self._profile.ap,
+            choose=self.set_ap_kernel,
+            reset=self.reset_ap,
+        )
+        return self.ap_side.mounts(choice, self.control.uevents, self.control.log)
 
     def _mounts(self) -> tuple[Mount, ...]:
         mounts: list[Mount] = [
             Mount("sys/kernel/debug", Layout(mode=0o700, kind=DEBUGFS), lambda: self.control),
             *self.trace_side.mounts(),
-            *control_files.mounts(self.control),
+            *control_files.mounts(self.control, self.ap_side.faults()),
+            *self._ap_mounts(),
             *self.kvm_side.mounts(self._kernel_choices()),
         ]
         if self.selftest is not None:

@@ -6,13 +6,17 @@ A feature chooses rows (`needs=`, `unless=`), a policy is handed to a model's co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from errno import EINVAL
+from dataclasses import dataclass, field, replace
+from errno import EADDRINUSE, EBUSY, EINVAL, EPERM, EUSERS
 from typing import TypeVar
 
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.ap_bus import policy as ap_bus
 from fakesys.subsystems.kvm.model import VcpuLimits
+from fakesys.subsystems.mdev.policy import MdevPolicy
 from fakesys.subsystems.tracing.policy import V6_1, V6_18, Build
+from fakesys.subsystems.vfio_ap import policy as vfio_ap
+from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,17 @@ def profile_of(name: str) -> Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class ApKernel:
+    """The AP bus, mediated devices and vfio_ap as one kernel has them."""
+
+    name: str
+    features: frozenset[str]
+    bus: ap_bus.BusPolicy
+    mdev: MdevPolicy
+    vfio_ap: vfio_ap.VfioApPolicy
+
+
+@dataclass(frozen=True, slots=True)
 class MmuKernel:
     """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
 
@@ -63,6 +78,70 @@ class ApicvKernel:
     limits: VcpuLimits
     params: Mapping[str, str] = field(default_factory=dict)
 
+
+# The series of 2019 that made vfio_ap dynamic, on top of what 6.1 has.
+_AP_V6 = ApKernel(
+    name="v6",
+    features=frozenset({"vfio_ap.version"}),
+    bus=ap_bus.BusPolicy(
+        veto_errno=EADDRINUSE,
+        bindings=ap_bus.BindingsEvent.EVERY_PROBE,
+        queues=ap_bus.vanish_when_deconfigured,
+        checkstop_is_offline=False,
+    ),
+    mdev=MdevPolicy(driver="vfio_mdev", vfio_devices=False),
+    vfio_ap=vfio_ap.VfioApPolicy(
+        filters={
+            FilterName.ADAPTER: Filtering(vfio_ap.filter_or_nothing, vfio_ap.plug_by_filter),
+            FilterName.LITERAL: Filtering(vfio_ap.filter_as_posted, vfio_ap.plug_whole_rows),
+        },
+        follows_machine=False,
+        guest_decides=True,
+        repeats_assign=True,
+        resets_unassigned=False,
+        resets_filtered=False,
+        bad_resets=frozenset(),
+        no_instances_errno=EPERM,
+        isc_failure=0x08,
+    ),
+)
+_MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
+_AP_6_1 = ApKernel(
+    name="6.1",
+    features=frozenset({"vfio_ap.bind", "vfio_ap.guest_matrix_kept"}),
+    bus=replace(_AP_V6.bus, veto_errno=EBUSY, queues=ap_bus.stay_when_deconfigured),
+    mdev=MdevPolicy(driver="vfio_ap_mdev", vfio_devices=True),
+    vfio_ap=replace(
+        _AP_V6.vfio_ap,
+        filters=dict.fromkeys(FilterName, _MERGED_FILTER),
+        follows_machine=True,
+        guest_decides=False,
+        repeats_assign=False,
+        resets_unassigned=True,
+        bad_resets=frozenset({0x01, 0x02, 0x03, 0x04, 0x05}),
+        no_instances_errno=EUSERS,
+    ),
+)
+_AP_6_12 = ApKernel(
+    name="6.12",
+    features=_AP_6_1.features
+    | {
+        "ap.depth_is_size",
+        "ap.features",
+        "ap.queue_functions",
+        "ap.strict_poll",
+        "vfio_ap.ap_config",
+    },
+    bus=replace(_AP_6_1.bus, bindings=ap_bus.BindingsEvent.PER_SCAN, checkstop_is_offline=True),
+    mdev=_AP_6_1.mdev,
+    vfio_ap=replace(
+        _AP_6_1.vfio_ap,
+        resets_filtered=True,
+        bad_resets=frozenset({0x01, 0x02, 0x05}),
+        isc_failure=0x06,
+    ),
+)
+AP_KERNELS: dict[str, ApKernel] = {kernel.name: kernel for kernel in (_AP_V6, _AP_6_1, _AP_6_12)}
 
 _DESCRIBED_STATS = frozenset(
     {
@@ -112,14 +191,18 @@ MMU_KERNELS: dict[str, MmuKernel] = {
     )
 }
 
+_VCPU = frozenset({"trace.kvm_vcpu"})
+_STATE = _VCPU | {"trace.kvm_state"}
+_REQUESTS = _STATE | {"trace.kvm_requests"}
+
 APICV_KERNELS: dict[str, ApicvKernel] = {
     kernel.name: kernel
     for kernel in (
-        ApicvKernel("v3", frozenset(), VcpuLimits(count=288, ids=1023)),
-        ApicvKernel("5.6", frozenset(), VcpuLimits(count=288, ids=1023)),
-        ApicvKernel("6.1", frozenset(), VcpuLimits(count=1024, ids=4096)),
-        ApicvKernel("6.18", frozenset(), VcpuLimits(count=1024, ids=4096)),
-        ApicvKernel("7.x", frozenset(), VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), VcpuLimits(count=288, ids=1023)),
+        ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, VcpuLimits(count=288, ids=1023)),
+        ApicvKernel("6.1", _STATE, VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("6.18", _REQUESTS, VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("7.x", _REQUESTS, VcpuLimits(count=1024, ids=4096)),
     )
 }
 

@@ -5,7 +5,7 @@ Facts: sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT
 
 PAGE = 4096
@@ -103,6 +103,8 @@ CONTROL = Kind(
     xattrs=True,
     long_name=ENOENT,
 )
+# Journals of the control files: read once from the beginning to the end, then wait.
+CONTROL_STREAM = replace(CONTROL, name="control-stream", seekable=False)
 # DEFINE_SIMPLE_ATTRIBUTE: fs/libfs.c:simple_attr_read, simple_attr_write.
 DEBUGFS = Kind(
     name="debugfs",
