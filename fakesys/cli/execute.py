@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fakesys.cli.machine_options import MachineOptions, machine_options
+
+if TYPE_CHECKING:
+    from fakesys.execution.world import ShowFake
 
 # As `timeout`, `chroot` and others say it: the status is ours, not the command's.
 OWN_FAILURE = 125
@@ -66,17 +69,17 @@ def execute(
     even started.
     """
     with _own_failure():
-        show_fake = _own_machine(options) if mount is None else _existing(mount)
-        _enter(show_fake, net=net)
+        find_fake = _own_machine(options) if mount is None else _existing(mount)
+        _enter(find_fake, net=net)
     context.exit(_become(command))
 
 
-def _enter(show_fake: Callable[[Path], None], *, net: bool) -> None:
+def _enter(find_fake: Callable[[], ShowFake], *, net: bool) -> None:
     from fakesys.execution import places, relay, world
     from fakesys.execution.syscalls import StepError
 
     try:
-        world.build(network=net, show_fake=show_fake)
+        world.build(network=net, find_fake=find_fake)
         if net:
             relay.start(places.FAKE, lives_with=os.pidfd_open(os.getpid()))
     except (StepError, OSError) as error:
@@ -94,16 +97,16 @@ def _become(command: tuple[str, ...]) -> int:
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
 
 
-def _existing(mount: Path) -> Callable[[Path], None]:
+def _existing(mount: Path) -> Callable[[], ShowFake]:
     from fakesys.execution import world
     from fakesys.transport import mounting
 
     if mounting.find(mount) is None:
         raise click.ClickException(f"{mount} has no fakesys mount")
-    return world.existing_mount(mount)
+    return lambda: world.existing_mount(mount)
 
 
-def _own_machine(options: MachineOptions) -> Callable[[Path], None]:
+def _own_machine(options: MachineOptions) -> Callable[[], ShowFake]:
     from fakesys import daemon
     from fakesys.execution import places
     from fakesys.transport.mounting import MountError
@@ -120,4 +123,4 @@ def _own_machine(options: MachineOptions) -> Callable[[Path], None]:
             raise click.ClickException(str(error)) from None
         os.close(lives_with)
 
-    return show
+    return lambda: show

@@ -16,13 +16,17 @@ SYS = Path("/sys")
 # The joined /sys while it is made.
 DRAFT = places.OWN / "sys"
 
+# Makes the fake appear in the folder that it is given.
+ShowFake = Callable[[Path], None]
 
-def build(*, network: bool, show_fake: Callable[[Path], None]) -> None:
+
+def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> None:
     """Move this process into its private world. Raises StepError.
 
-    `show_fake` is called inside it, to make the fake appear in the folder that it is given.
+    `find_fake` is called inside it, while all of the host is still to be seen.
     """
     namespace.enter(network=network)
+    show_fake = find_fake()
     places.private_run(listens_to_udev=network)
     show_fake(places.FAKE)
     fake = places.FAKE / "sys"
@@ -36,10 +40,10 @@ def build(*, network: bool, show_fake: Callable[[Path], None]) -> None:
     places.cpu_with_virtualisation()
 
 
-def existing_mount(mount: Path) -> Callable[[Path], None]:
-    """What shows a mount that is there already. Raises StepError when it is none."""
+def existing_mount(mount: Path) -> ShowFake:
+    """What shows a mount that is there already. Raises StepError when it cannot be reached."""
     try:
-        # Kept open: the path may lead through folders that are private later.
+        # Kept open: the path may lead through folders that are covered later.
         descriptor = os.open(mount, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise StepError(f"{mount}: {error.strerror}") from None
