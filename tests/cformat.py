@@ -6,6 +6,7 @@ Independent of the `text` methods, which are compared with it.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from fakesys.core.tracepoint import hashed
@@ -126,11 +127,16 @@ def _fill(form: str, values: list[Any]) -> str:
     return text
 
 
+@cache
+def _tokens(source: str) -> tuple[str, ...]:
+    return tuple(TOKEN.findall(source))
+
+
 class _Parser:
     """A recursive descent through C's expressions; each method gives a value."""
 
     def __init__(self, source: str, record: Any) -> None:
-        self._tokens = TOKEN.findall(source)
+        self._tokens = _tokens(source)
         self._record = record
         self._at = 0
 

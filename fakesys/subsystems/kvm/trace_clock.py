@@ -1,0 +1,114 @@
+"""Events of the guest's clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.kvm.symbols import HOST_CLOCKS
+
+
+@dataclass(slots=True)
+class KvmWriteTscOffset(Tracepoint):
+    """A vCPU's time stamp counter was moved."""
+
+    system = "kvm"
+    event = "kvm_write_tsc_offset"
+    print_fmt = (
+        '"vcpu=%u prev=%llu next=%llu", REC->vcpu_id, REC->previous_tsc_offset, '
+        "REC->next_tsc_offset"
+    )
+
+    vcpu_id: tp.UnsignedInt
+    previous_tsc_offset: tp.U64
+    next_tsc_offset: tp.U64
+
+    def text(self) -> str:
+        return f"vcpu={self.vcpu_id} prev={self.previous_tsc_offset} next={self.next_tsc_offset}"
+
+
+@dataclass(slots=True)
+class KvmUpdateMasterClock(Tracepoint):
+    """The clock that all vCPUs share was set up anew."""
+
+    system = "kvm"
+    event = "kvm_update_master_clock"
+    print_fmt = (
+        '"masterclock %d hostclock %s offsetmatched %u", REC->use_master_clock, '
+        f"__print_symbolic(REC->host_clock, {HOST_CLOCKS.listing}), REC->offset_matched"
+    )
+
+    use_master_clock: tp.Bool
+    host_clock: tp.UnsignedInt
+    offset_matched: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"masterclock {self.use_master_clock:d} hostclock "
+            f"{HOST_CLOCKS.name(self.host_clock)} offsetmatched {self.offset_matched:d}"
+        )
+
+
+@dataclass(slots=True)
+class KvmTrackTsc(Tracepoint):
+    """The time stamp counters of vCPUs were compared."""
+
+    system = "kvm"
+    event = "kvm_track_tsc"
+    print_fmt = (
+        '"vcpu_id %u masterclock %u offsetmatched %u nr_online %u hostclock %s", '
+        "REC->vcpu_id, REC->use_master_clock, REC->nr_vcpus_matched_tsc, REC->online_vcpus, "
+        f"__print_symbolic(REC->host_clock, {HOST_CLOCKS.listing})"
+    )
+
+    vcpu_id: tp.UnsignedInt
+    nr_vcpus_matched_tsc: tp.UnsignedInt
+    online_vcpus: tp.UnsignedInt
+    use_master_clock: tp.Bool
+    host_clock: tp.UnsignedInt
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} masterclock {self.use_master_clock:d}"
+            f" offsetmatched {self.nr_vcpus_matched_tsc} nr_online {self.online_vcpus}"
+            f" hostclock {HOST_CLOCKS.name(self.host_clock)}"
+        )
+
+
+@dataclass(slots=True)
+class KvmPvclockUpdate(Tracepoint):
+    """The clock page of a vCPU was written."""
+
+    system = "kvm"
+    event = "kvm_pvclock_update"
+    print_fmt = (
+        '"vcpu_id %u, pvclock { version %u, tsc_timestamp 0x%llx, system_time 0x%llx, '
+        'tsc_to_system_mul 0x%x, tsc_shift %d, flags 0x%x }", REC->vcpu_id, REC->version, '
+        "REC->tsc_timestamp, REC->system_time, REC->tsc_to_system_mul, REC->tsc_shift, "
+        "REC->flags"
+    )
+
+    vcpu_id: tp.UnsignedInt
+    version: tp.U32
+    tsc_timestamp: tp.U64
+    system_time: tp.U64
+    tsc_to_system_mul: tp.U32
+    tsc_shift: tp.S8
+    flags: tp.U8
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id}, pvclock {{ version {self.version}"
+            f", tsc_timestamp 0x{self.tsc_timestamp:x}, system_time 0x"
+            f"{self.system_time:x}, tsc_to_system_mul 0x{self.tsc_to_system_mul:x}"
+            f", tsc_shift {self.tsc_shift}, flags 0x{self.flags:x} }}"
+        )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmWriteTscOffset,
+    KvmUpdateMasterClock,
+    KvmTrackTsc,
+    KvmPvclockUpdate,
+)

@@ -1,0 +1,13 @@
+"""Features by which kernels differ in the events of system `kvm`."""
+
+VCPU = "trace.kvm_vcpu"
+"""What came with 5.4: exits name the vCPU, failed entries of nested guests are traced."""
+STATE = "trace.kvm_state"
+"""What came until 6.1: entries and exits record the guest's state; many events are new."""
+REQUESTS = "trace.kvm_requests"
+"""What came until 6.18: exits record pending requests, entries the injected event."""
+FAULT_VCPU = "trace.mmu_tdp"
+"""Faults name the vCPU; pages are aged without an event each."""
+DIRTY_RING = "trace.dirty_ring"
+NO_CHANGE_PTE = "trace.no_change_pte"
+"""The host no longer tells KVM of a changed page table entry."""
