@@ -7,13 +7,15 @@ import os
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.profiles import TRACE_KERNELS
+from fakesys.subsystems.kvm.trace import EVENTS as KVM_EVENTS
+from fakesys.subsystems.kvm.trace_order import in_order
 from fakesys.subsystems.kvm_mmu.trace import EVENTS as MMU_EVENTS
 from fakesys.subsystems.tracing import files
 from fakesys.subsystems.tracing.model import Tracing
 from fakesys.tree.attr import Mount
 
 # All events, in the order of `available_events`; their numbers follow from it.
-TRACEPOINTS: tuple[type[Tracepoint], ...] = (*MMU_EVENTS,)
+TRACEPOINTS: tuple[type[Tracepoint], ...] = in_order((*KVM_EVENTS, *MMU_EVENTS))
 
 COMM = "/proc/{pid}/comm"
 

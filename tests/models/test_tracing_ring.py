@@ -1,0 +1,152 @@
+"""Ring buffer pages: byte for byte as a real kernel's, and back again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakesys.subsystems.tracing.rawpage import RawPage
+from fakesys.subsystems.tracing.ring import (
+    DATA_SIZE,
+    DELTA_MAX,
+    CpuBuffer,
+    Page,
+    encode_record,
+    pages_for,
+)
+
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parent.parent / "oracle" / "tracefs" / "ring-pages.json").read_text()
+)
+PAYLOADS = st.integers(3, 200).flatmap(lambda n: st.binary(min_size=4 * n, max_size=4 * n))
+EVENTS = st.lists(st.tuples(st.integers(0, 1 << 40), PAYLOADS), max_size=60)
+
+
+def _real_page(recorded: dict[str, Any]) -> bytes:
+    data = bytes.fromhex(recorded["header_hex"] + recorded["data_hex"])
+    return data.ljust(4096, b"\0")
+
+
+@pytest.mark.parametrize("recorded", [*RECORDED["pages"], *RECORDED["pages_lost"]])
+def test_real_page_is_encoded_to_the_same_bytes(recorded: dict[str, Any]) -> None:
+    real = _real_page(recorded)
+    assert RawPage.decode(real).encode() == real
+
+
+@pytest.mark.parametrize("recorded", [*RECORDED["pages"], *RECORDED["pages_lost"]])
+def test_events_of_a_real_page_fill_an_equal_page(recorded: dict[str, Any]) -> None:
+    real = RawPage.decode(_real_page(recorded))
+    buffer = CpuBuffer(2)
+    for record in real.events():
+        assert buffer.write(record.stamp, record.payload)
+    taken = buffer.take_page()
+    assert taken is not None
+    assert taken == (real.stamp, real.records, 0)
+
+
+def test_real_page_has_as_many_events_as_the_text() -> None:
+    lines = [line for line in RECORDED["trace"].splitlines() if not line.startswith("#")]
+    assert sum(len(RawPage.decode(_real_page(p)).events()) for p in RECORDED["pages"]) == len(lines)
+
+
+def test_lost_events_of_a_real_page() -> None:
+    recorded = RECORDED["pages_lost"][0]
+    page = RawPage.decode(_real_page(recorded))
+    assert page.lost == recorded["lost"]
+    assert len(page.events()) == recorded["events"]
+
+
+@given(EVENTS)
+@settings(max_examples=60)
+def test_what_is_written_is_read(events: list[tuple[int, bytes]]) -> None:
+    buffer = CpuBuffer(200)
+    time = 0
+    written = []
+    for passed, payload in events:
+        time += passed
+        assert buffer.write(time, payload)
+        written.append((time, payload))
+    read = []
+    while (taken := buffer.take_page()) is not None:
+        stamp, records, lost = taken
+        assert lost == 0
+        page = RawPage.decode(RawPage(stamp, records).encode())
+        read += [(record.stamp, record.payload) for record in page.events()]
+    assert read == written
+    assert (buffer.entries, buffer.bytes) == (0, 0)
+
+
+@given(
+    st.binary(max_size=DATA_SIZE),
+    st.integers(0, (1 << 63) - 1),
+    st.none() | st.integers(1, 1 << 40),
+)
+@settings(max_examples=60)
+def test_page_codec_is_its_own_inverse(records: bytes, stamp: int, lost: int | None) -> None:
+    page = RawPage(stamp, records, lost)
+    back = RawPage.decode(page.encode())
+    assert (back.stamp, back.records) == (stamp, records)
+    room = len(records) + 8 <= DATA_SIZE
+    assert back.lost == (lost if room or lost is None else 0)
+
+
+@pytest.mark.parametrize("delta", [0, DELTA_MAX, DELTA_MAX + 1, 1 << 50])
+def test_time_between_records_survives(delta: int) -> None:
+    page = Page(1000)
+    record = encode_record(delta, b"abcdefgh")
+    page.data[: len(record)] = record
+    page.commit = len(record)
+    assert [r.stamp for r in page.records()] == [1000 + delta]
+    assert len(record) == (12 if delta <= DELTA_MAX else 20)
+
+
+def test_overwriting_loses_the_oldest_page_as_a_whole() -> None:
+    buffer = CpuBuffer(pages_for(8))
+    for number in range(600):
+        buffer.write(number, b"x" * 80)
+    assert (buffer.entries, buffer.overrun) == (120, 480)
+    oldest = buffer.peek()
+    assert oldest is not None
+    assert oldest.stamp == 480
+    assert buffer.lost == 480
+
+
+def test_without_overwriting_new_events_are_dropped() -> None:
+    buffer = CpuBuffer(2)
+    buffer.overwrite = False
+    kept = sum(buffer.write(number, b"x" * 80) for number in range(600))
+    assert (kept, buffer.dropped, buffer.overrun) == (96, 504, 0)
+
+
+def test_consumed_events_leave_the_counts() -> None:
+    buffer = CpuBuffer(2)
+    for number in range(3):
+        buffer.write(number, b"x" * 12)
+    record = buffer.peek()
+    assert record is not None
+    buffer.took(record)
+    assert (buffer.entries, buffer.read_events, buffer.bytes) == (2, 1, 32)
+
+
+def test_shrinking_drops_the_oldest() -> None:
+    buffer = CpuBuffer(4)
+    for number in range(4 * 48):
+        buffer.write(number, b"x" * 80)
+    buffer.resize(2)
+    assert (buffer.entries, buffer.overrun) == (96, 96)
+
+
+def test_memory_of_a_full_buffer_is_its_size() -> None:
+    import sys
+
+    buffer = CpuBuffer(pages_for(400))
+    for number in range(6000):
+        buffer.write(number, b"x" * 80)
+    used = sum(sys.getsizeof(page) + sys.getsizeof(page.data) for page in buffer.ring)
+    assert used < 400 * 1024 * 1.2
+    assert len(buffer.ring) == buffer.limit
