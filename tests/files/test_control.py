@@ -276,3 +276,25 @@ def test_a_machine_refuses_what_is_not_a_file(machine: Machine) -> None:
     assert refusal(lambda: machine.read("sys/bus")) == "EISDIR"
     assert refusal(lambda: machine.listdir(RW)) == "ENOTDIR"
     assert refusal(lambda: machine.read("sys/nothing")) == "ENOENT"
+
+
+def test_uevents_tells_what_happened(machine: Machine) -> None:
+    before = machine.read(f"{F}/uevents")
+    machine.write(f"{F}/selftest/remove", "1")
+    text = machine.read(f"{F}/uevents")
+    assert text.startswith(before)
+    event = dict(line.split("=") for line in text.removeprefix(before).strip().split("\n"))
+    assert event["ACTION"] == "remove"
+    assert event["DEVPATH"] == "/devices/virtual/selftest/selftest0"
+    assert int(event["SEQNUM"]) == before.count("SEQNUM=") + 1
+
+
+def test_log_shows_the_lines_of_the_kernel(machine: Machine) -> None:
+    machine.kernel.log("first")
+    machine.kernel.log("second")
+    assert machine.read(f"{F}/log").endswith("first\nsecond\n")
+
+
+@pytest.mark.parametrize("name", ["uevents", "log"])
+def test_journals_refuse_writes(machine: Machine, name: str) -> None:
+    assert refusal(lambda: machine.write(f"{F}/{name}", "x")) == "EACCES"

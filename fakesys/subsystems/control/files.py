@@ -13,8 +13,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.control.streams import line_stream, uevent_stream
 from fakesys.tree.attr import Attr, Dir, Layout, Mount
-from fakesys.tree.kinds import CONTROL
+from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 
 
 def bracketed(choices: Iterable[str], current: str) -> str:
@@ -186,6 +187,20 @@ TOP: Layout[Control] = Layout(
             mode=0o444,
             doc="The whole machine as one JSON object, keys sorted.",
             show=_state,
+        ),
+        Attr(
+            name="uevents",
+            mode=0o444,
+            doc="Every uevent of the mount, the oldest of the last 65,536 first; waits for more.",
+            open=lambda control, _flags: uevent_stream(control.uevents),
+            kind=CONTROL_STREAM,
+        ),
+        Attr(
+            name="log",
+            mode=0o444,
+            doc="Every line of the kernel log, the last 65,536 of them; waits for more.",
+            open=lambda control, _flags: line_stream(control.log),
+            kind=CONTROL_STREAM,
         ),
         Attr(
             name="reset",
