@@ -7,6 +7,7 @@ import os
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.profiles import TRACE_KERNELS
+from fakesys.subsystems.apicv.trace import EVENTS as APICV_EVENTS
 from fakesys.subsystems.kvm.trace import EVENTS as KVM_EVENTS
 from fakesys.subsystems.kvm.trace_order import in_order
 from fakesys.subsystems.kvm_mmu.trace import EVENTS as MMU_EVENTS
@@ -15,7 +16,7 @@ from fakesys.subsystems.tracing.model import Tracing
 from fakesys.tree.attr import Mount
 
 # All events, in the order of `available_events`; their numbers follow from it.
-TRACEPOINTS: tuple[type[Tracepoint], ...] = in_order((*KVM_EVENTS, *MMU_EVENTS))
+TRACEPOINTS: tuple[type[Tracepoint], ...] = in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS))
 
 COMM = "/proc/{pid}/comm"
 
