@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
-from errno import EBADF, EINVAL, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+from errno import EINVAL, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+from os import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
 from fakesys.transport import protocol, replies
 from fakesys.transport.names import Handler
 from fakesys.transport.nodes import NodeTable
-from fakesys.transport.protocol import Op, OpenFlag
+from fakesys.transport.protocol import Message, Op, OpenFlag
 from fakesys.transport.replies import Replies
 from fakesys.tree.attr import Handle
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.node import Directory, File, Node
 from fakesys.tree.openfile import OpenFile
 
+# Looked up once: these run for every request.
+_unpack_open = protocol.OPEN_IN.unpack_from
+_unpack_read = protocol.READ_IN.unpack_from
+_unpack_number = protocol.FH.unpack_from
+_pack_open = protocol.OPEN_OUT.pack
 SEEK_HOLE = 4
 _DIRECTORY_OPEN = 0
 
@@ -66,29 +71,29 @@ class Files:
         self._numbers = itertools.count(1)
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
-        # The kernel's handle of each open file that somebody polls.
+        # The kernel's handle of each open file that somemessage polls.
         self._polled: dict[int, int] = {}
         # Set while clients are still being told of a change: streams then wait for it.
         self.unsettled: Waiters | None = None
 
-    def handlers(self) -> Mapping[int, Handler]:
-        """The requests that are answered here."""
+    def fixed(self) -> Mapping[int, Handler]:
+        """The requests whose length follows from their structure."""
         return {
             Op.OPEN: self._open,
             Op.READ: self._read,
             Op.WRITE: self._write,
             Op.RELEASE: self._release,
-            Op.FSYNC: self._fsync,
             Op.POLL: self._poll,
             Op.LSEEK: self._lseek,
-            Op.IOCTL: self._ioctl,
-            Op.FALLOCATE: self._fallocate,
-            Op.COPY_FILE_RANGE: self._fallocate,
+            Op.FSYNC: self._fsync,
             Op.OPENDIR: self._opendir,
             Op.READDIR: self._readdir,
             Op.READDIRPLUS: self._readdirplus,
             Op.RELEASEDIR: self._releasedir,
             Op.FSYNCDIR: self._fsyncdir,
+            Op.IOCTL: self._ioctl,
+            Op.FALLOCATE: self._fallocate,
+            Op.COPY_FILE_RANGE: self._fallocate,
         }
 
     def __len__(self) -> int:
@@ -101,50 +106,50 @@ class Files:
         self._open_files.clear()
         self._open_directories.clear()
 
-    def _open(self, nodeid: int, body: bytes) -> bytes:
-        flags = protocol.OPEN_IN.unpack_from(body)[0]
+    def _open(self, nodeid: int, message: Message) -> bytes:
+        (flags,) = _unpack_open(message)
         node = self._nodes[nodeid]
         handle = self._fs.open(node, flags)
         assert isinstance(node, File)
         number = next(self._numbers)
         self._open_files[number] = node, handle
-        return protocol.OPEN_OUT.pack(number, _open_flags(node, flags), 0)
+        return _pack_open(number, _open_flags(node, flags), 0)
 
-    def _read(self, _nodeid: int, body: bytes) -> bytes:
-        number, offset, size, _, _, flags, _ = protocol.READ_IN.unpack_from(body)
-        node, handle = self._file(number)
+    def _read(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = _unpack_read(message)
+        node, handle = self._open_files[number]
         if self.unsettled is not None and not isinstance(handle, OpenFile):
             raise Blocked(self.unsettled)
         # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
-        return self._fs.read(node, handle, offset, size, nonblock=bool(flags & os.O_NONBLOCK))
+        return self._fs.read(node, handle, offset, size, nonblock=flags & O_NONBLOCK != 0)
 
-    def _write(self, _nodeid: int, body: bytes) -> bytes:
-        number, offset, size, _, _, flags, _ = protocol.WRITE_IN.unpack_from(body)
-        node, handle = self._file(number)
+    def _write(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = protocol.WRITE_IN.unpack_from(message)
+        node, handle = self._open_files[number]
         # With O_APPEND the kernel sends the size that it believes in.
-        if flags & os.O_APPEND:
+        if flags & O_APPEND:
             offset = 0
         start = protocol.WRITE_IN.size
-        nonblock = bool(flags & os.O_NONBLOCK)
-        data = body[start : start + size]
+        data = bytes(message[start : start + size])
+        nonblock = flags & O_NONBLOCK != 0
         taken = self._fs.write(node, handle, data, offset, nonblock=nonblock)
         return protocol.WRITE_OUT.pack(taken, 0)
 
-    def _release(self, _nodeid: int, body: bytes) -> bytes:
-        (number,) = protocol.FH.unpack_from(body)
+    def _release(self, _nodeid: int, message: Message) -> bytes:
+        (number,) = _unpack_number(message)
         _, handle = self._open_files.pop(number)
         if self._polled:
             self._stop_polling(number, handle)
         handle.release()
         return b""
 
-    def _fsync(self, _nodeid: int, body: bytes) -> bytes:
-        node, _ = self._file(protocol.FH.unpack_from(body)[0])
+    def _fsync(self, _nodeid: int, message: Message) -> bytes:
+        node, _ = self._open_files[protocol.FH.unpack_from(message)[0]]
         return _no_data(node.kind.fsync, "this file has no fsync")
 
-    def _poll(self, _nodeid: int, body: bytes) -> bytes:
-        number, kernel_handle, flags, _ = protocol.POLL_IN.unpack_from(body)
-        _, handle = self._file(number)
+    def _poll(self, _nodeid: int, message: Message) -> bytes:
+        number, kernel_handle, flags, _ = protocol.POLL_IN.unpack_from(message)
+        _, handle = self._open_files[number]
         waiters = handle.waiters()
         if flags & protocol.POLL_SCHEDULE_NOTIFY and waiters is not None:
             self._polled[number] = kernel_handle
@@ -156,28 +161,22 @@ class Files:
         if self._polled.pop(number, None) is not None and waiters is not None:
             waiters.discard(("poll", number))
 
-    def _lseek(self, _nodeid: int, body: bytes) -> bytes:
-        number, offset, whence, _ = protocol.LSEEK_IN.unpack_from(body)
-        node, _ = self._file(number)
+    def _lseek(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, whence, _ = protocol.LSEEK_IN.unpack_from(message)
+        node, _ = self._open_files[number]
         if not node.kind.has_end:
             raise KernelError(EINVAL, "this file knows no holes")
         if offset >= node.size:
             raise KernelError(ENXIO, f"{offset} is behind the end")
         return protocol.LSEEK_OUT.pack(node.size if whence == SEEK_HOLE else offset)
 
-    def _ioctl(self, _nodeid: int, _body: bytes) -> bytes:
+    def _ioctl(self, _nodeid: int, _message: Message) -> bytes:
         raise KernelError(ENOTTY, "no ioctl here")
 
-    def _fallocate(self, _nodeid: int, _body: bytes) -> bytes:
+    def _fallocate(self, _nodeid: int, _message: Message) -> bytes:
         raise KernelError(EOPNOTSUPP, "these files have no blocks")
 
-    def _file(self, number: int) -> tuple[File, Handle]:
-        try:
-            return self._open_files[number]
-        except KeyError:
-            raise KernelError(EBADF, f"no open file {number}") from None
-
-    def _opendir(self, nodeid: int, _body: bytes) -> bytes:
+    def _opendir(self, nodeid: int, _message: Message) -> bytes:
         node = self._nodes[nodeid]
         if not isinstance(node, Directory):
             raise KernelError(ENOTDIR, f"{node.path} is not a directory")
@@ -185,8 +184,8 @@ class Files:
         self._open_directories[number] = OpenDirectory(node)
         return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
 
-    def _readdir(self, _nodeid: int, body: bytes) -> bytes:
-        number, offset, size, *_ = protocol.READ_IN.unpack_from(body)
+    def _readdir(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, _ = protocol.READ_IN.unpack_from(message)
         answer = bytearray()
         for position, name, node in self._entries(number, offset):
             entry = replies.dirent(node, position, name)
@@ -195,8 +194,8 @@ class Files:
             answer += entry
         return bytes(answer)
 
-    def _readdirplus(self, _nodeid: int, body: bytes) -> bytes:
-        number, offset, size, *_ = protocol.READ_IN.unpack_from(body)
+    def _readdirplus(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, _ = protocol.READ_IN.unpack_from(message)
         answer = bytearray()
         for position, name, node in self._entries(number, offset):
             entry = replies.dirent(node, position, name)
@@ -216,22 +215,23 @@ class Files:
             opened.rewind()
         return opened.entries(offset)
 
-    def _releasedir(self, _nodeid: int, body: bytes) -> bytes:
-        del self._open_directories[protocol.FH.unpack_from(body)[0]]
+    def _releasedir(self, _nodeid: int, message: Message) -> bytes:
+        del self._open_directories[protocol.FH.unpack_from(message)[0]]
         return b""
 
-    def _fsyncdir(self, nodeid: int, _body: bytes) -> bytes:
+    def _fsyncdir(self, nodeid: int, _message: Message) -> bytes:
         return _no_data(self._nodes[nodeid].kind.directory_fsync, "this directory has no fsync")
 
 
 def _open_flags(node: File, flags: int) -> int:
     """direct_io, except where every change of the text is told and nobody writes."""
     kind = node.kind_
-    if node.row.announced and kind.cacheable and flags & os.O_ACCMODE == os.O_RDONLY:
-        return OpenFlag.KEEP_CACHE
+    if node.row.announced and kind.cacheable and flags & O_ACCMODE == O_RDONLY:
+        return _CACHED
     return _DIRECT if kind.seekable else _DIRECT_STREAM
 
 
+_CACHED = int(OpenFlag.KEEP_CACHE)
 _DIRECT = int(OpenFlag.DIRECT_IO)
 _DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
 

@@ -10,18 +10,19 @@ from errno import EINVAL, ENODATA, ENOENT, EOPNOTSUPP, ERANGE
 from fakesys.core.errors import KernelError
 from fakesys.transport import protocol, replies
 from fakesys.transport.nodes import NodeTable
-from fakesys.transport.protocol import Op, Valid
+from fakesys.transport.protocol import Message, Op, Valid
 from fakesys.transport.replies import Replies
 from fakesys.tree.filesystem import NAME_MAX, FileSystem
 from fakesys.tree.node import File, Node, Symlink
 
-# Takes the node number and the body of a request; None for those that have no answer.
-Handler = Callable[[int, bytes], bytes | None]
+# Takes the node number and the whole request; None for those that have no answer.
+Handler = Callable[[int, Message], bytes | None]
+HEADER_SIZE = protocol.IN_HEADER.size
 _STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096, 0)
 
 
 class Names:
-    """One handler per request; each takes the node number and the body and gives the answer."""
+    """One handler per request; each takes the node number and the message and gives the answer."""
 
     def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies) -> None:
         self._fs = fs
@@ -59,36 +60,36 @@ class Names:
     def _entry(self, node: Node) -> bytes:
         return self._pack.entry(self._nodes.remember(node), node)
 
-    def _lookup(self, nodeid: int, body: bytes) -> bytes:
+    def _lookup(self, nodeid: int, message: Message) -> bytes:
         directory = self._nodes[nodeid]
         try:
-            node = self._fs.lookup(directory, replies.decode(body[:-1]))
+            node = self._fs.lookup(directory, replies.decode(bytes(message[HEADER_SIZE:-1])))
         except KernelError as error:
             if error.errno != ENOENT:
                 raise
             return replies.NO_ENTRY_REPLY
         return self._entry(node)
 
-    def _forget(self, nodeid: int, body: bytes) -> None:
-        (count,) = protocol.FORGET_IN.unpack_from(body)
+    def _forget(self, nodeid: int, message: Message) -> None:
+        (count,) = protocol.FORGET_IN.unpack_from(message)
         self._nodes.forget(nodeid, count)
 
-    def _batch_forget(self, _nodeid: int, body: bytes) -> None:
-        (total, _) = protocol.BATCH_FORGET_IN.unpack_from(body)
+    def _batch_forget(self, _nodeid: int, message: Message) -> None:
+        (total, _) = protocol.BATCH_FORGET_IN.unpack_from(message)
         start = protocol.BATCH_FORGET_IN.size
-        pairs = body[start : start + total * protocol.FORGET_ONE.size]
+        pairs = message[start : start + total * protocol.FORGET_ONE.size]
         for nodeid, count in protocol.FORGET_ONE.iter_unpack(pairs):
             self._nodes.forget(nodeid, count)
 
-    def _getattr(self, nodeid: int, body: bytes) -> bytes:
+    def _getattr(self, nodeid: int, message: Message) -> bytes:
         node = self._nodes[nodeid]
         # fstat(2) comes without an open file; with one it is lseek(SEEK_END) that asks.
-        if protocol.GETATTR_IN.unpack_from(body)[0] & 1 and not node.kind.has_end:
+        if protocol.GETATTR_IN.unpack_from(message)[0] & 1 and not node.kind.has_end:
             raise KernelError(EINVAL, "this file has no end to seek from")
         return self._pack.attr(node)
 
-    def _setattr(self, nodeid: int, body: bytes) -> bytes:
-        fields = protocol.SETATTR_IN.unpack_from(body)
+    def _setattr(self, nodeid: int, message: Message) -> bytes:
+        fields = protocol.SETATTR_IN.unpack_from(message)
         valid, size, mode, uid, gid = fields[0], fields[3], fields[11], fields[13], fields[14]
         node = self._nodes[nodeid]
         if valid & Valid.MODE:
@@ -105,57 +106,57 @@ class Names:
             node.set_times(atime, mtime)
         return self._pack.attr(node)
 
-    def _readlink(self, nodeid: int, _body: bytes) -> bytes:
+    def _readlink(self, nodeid: int, _message: Message) -> bytes:
         node = self._nodes[nodeid]
         if not isinstance(node, Symlink) or node.gone:
             raise KernelError(ENOENT, f"{node.path} is no link")
         return replies.encode(node.target)
 
-    def _symlink(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.make_other(self._nodes[nodeid], _first_name(body, 0))
+    def _symlink(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
 
-    def _mknod(self, nodeid: int, body: bytes) -> bytes:
-        mode = protocol.MKNOD_IN.unpack_from(body)[0]
-        name = _first_name(body, protocol.MKNOD_IN.size)
+    def _mknod(self, nodeid: int, message: Message) -> bytes:
+        mode = protocol.MKNOD_IN.unpack_from(message)[0]
+        name = _first_name(message, protocol.MKNOD_IN.size)
         if stat.S_ISREG(mode):
             raise self._fs.create(self._nodes[nodeid], name)
         raise self._fs.make_other(self._nodes[nodeid], name)
 
-    def _mkdir(self, nodeid: int, body: bytes) -> bytes:
+    def _mkdir(self, nodeid: int, message: Message) -> bytes:
         directory = self._nodes[nodeid]
-        name = _first_name(body, protocol.MKDIR_IN.size)
+        name = _first_name(message, protocol.MKDIR_IN.size)
         self._fs.mkdir(directory, name)
         return self._entry(self._fs.lookup(directory, name))
 
-    def _unlink(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.unlink(self._nodes[nodeid], _first_name(body, 0))
+    def _unlink(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.unlink(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
 
-    def _rmdir(self, nodeid: int, body: bytes) -> bytes:
-        self._fs.rmdir(self._nodes[nodeid], _first_name(body, 0))
+    def _rmdir(self, nodeid: int, message: Message) -> bytes:
+        self._fs.rmdir(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
         return b""
 
-    def _rename(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.rename(self._nodes[nodeid], _first_name(body, 8))
+    def _rename(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.rename(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))
 
-    def _rename2(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.rename(self._nodes[nodeid], _first_name(body, 16))
+    def _rename2(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.rename(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 16))
 
-    def _link(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.make_other(self._nodes[nodeid], _first_name(body, 8))
+    def _link(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))
 
-    def _create(self, nodeid: int, body: bytes) -> bytes:
-        raise self._fs.create(self._nodes[nodeid], _first_name(body, protocol.CREATE_IN.size))
+    def _create(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.create(self._nodes[nodeid], _first_name(message, protocol.CREATE_IN.size))
 
-    def _tmpfile(self, _nodeid: int, _body: bytes) -> bytes:
+    def _tmpfile(self, _nodeid: int, _message: Message) -> bytes:
         raise KernelError(EOPNOTSUPP, "no file without a name")
 
-    def _statfs(self, _nodeid: int, _body: bytes) -> bytes:
+    def _statfs(self, _nodeid: int, _message: Message) -> bytes:
         return _STATFS
 
-    def _getxattr(self, nodeid: int, body: bytes) -> bytes:
-        size, _ = protocol.XATTR_IO.unpack_from(body)
+    def _getxattr(self, nodeid: int, message: Message) -> bytes:
+        size, _ = protocol.XATTR_IN.unpack_from(message)
         node = self._nodes[nodeid]
-        name = protocol.names_in(body, protocol.XATTR_IO.size)[0]
+        name = protocol.names_in(message, protocol.XATTR_IN.size)[0]
         if not node.kind.xattrs or name.startswith(b"system."):
             raise KernelError(EOPNOTSUPP, "no such extended attributes here")
         value = self._xattrs.get(node.ino, {}).get(name)
@@ -163,20 +164,20 @@ class Names:
             raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
         return _sized(value, size)
 
-    def _setxattr(self, nodeid: int, body: bytes) -> bytes:
-        size, _ = protocol.SETXATTR_IN.unpack_from(body)
-        name, _, rest = body[protocol.SETXATTR_IN.size :].partition(b"\0")
+    def _setxattr(self, nodeid: int, message: Message) -> bytes:
+        size, _ = protocol.SETXATTR_IN.unpack_from(message)
+        name, _, rest = bytes(message[protocol.SETXATTR_IN.size :]).partition(b"\0")
         node = self._trusted(nodeid, name)
         self._xattrs.setdefault(node.ino, {})[name] = rest[:size]
         return b""
 
-    def _listxattr(self, nodeid: int, body: bytes) -> bytes:
-        size, _ = protocol.XATTR_IO.unpack_from(body)
+    def _listxattr(self, nodeid: int, message: Message) -> bytes:
+        size, _ = protocol.XATTR_IN.unpack_from(message)
         names = self._xattrs.get(self._nodes[nodeid].ino, {})
         return _sized(b"".join(name + b"\0" for name in names), size)
 
-    def _removexattr(self, nodeid: int, body: bytes) -> bytes:
-        name = protocol.names_in(body, 0)[0]
+    def _removexattr(self, nodeid: int, message: Message) -> bytes:
+        name = protocol.names_in(message, HEADER_SIZE)[0]
         node = self._trusted(nodeid, name)
         if self._xattrs.get(node.ino, {}).pop(name, None) is None:
             raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
@@ -189,8 +190,8 @@ class Names:
         return node
 
 
-def _first_name(body: bytes, offset: int) -> str:
-    return replies.decode(protocol.names_in(body, offset)[0])
+def _first_name(message: Message, offset: int) -> str:
+    return replies.decode(protocol.names_in(message, offset)[0])
 
 
 def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> int | None:
@@ -202,7 +203,7 @@ def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) 
 def _sized(value: bytes, size: int) -> bytes:
     """A value, or its length when the caller asks with size 0. Raises ERANGE."""
     if size == 0:
-        return protocol.XATTR_IO.pack(len(value), 0)
+        return protocol.XATTR_OUT.pack(len(value), 0)
     if len(value) > size:
         raise KernelError(ERANGE, f"{len(value)} bytes do not fit into {size}")
     return value

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 # device is polled directly for at most this long, which is also how late a timer can get.
 LINGER_MS = 1
 # Other tasks get their turn after so many requests.
-BURST = 64
+BURST = 512
 
 
 class Pacer:

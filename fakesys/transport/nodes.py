@@ -9,38 +9,33 @@ from fakesys.transport.protocol import ROOT_ID
 from fakesys.tree.node import Directory, Node
 
 
-class NodeTable:
+class NodeTable(dict[int, Node]):
     """The nodes that a LOOKUP or READDIRPLUS handed out, until the kernel forgets them.
 
     A node's number is its inode number, which is never used twice, except that of the root.
+    Asking for another number raises ESTALE.
     """
 
     def __init__(self, root: Directory) -> None:
+        super().__init__({ROOT_ID: root})
         self._root = root
-        self._nodes: dict[int, Node] = {ROOT_ID: root}
         self._lookups: dict[int, int] = {}
 
-    def __getitem__(self, nodeid: int) -> Node:
-        try:
-            return self._nodes[nodeid]
-        except KeyError:
-            raise KernelError(ESTALE, f"node {nodeid} was forgotten") from None
-
-    def __len__(self) -> int:
-        return len(self._nodes)
+    def __missing__(self, nodeid: int) -> Node:
+        raise KernelError(ESTALE, f"node {nodeid} was forgotten")
 
     def id_of(self, node: Node) -> int | None:
         """The number under which the kernel knows this node; None if it does not."""
         if node is self._root:
             return ROOT_ID
-        return node.ino if node.ino in self._nodes else None
+        return node.ino if node.ino in self else None
 
     def remember(self, node: Node) -> int:
         """The kernel is about to hear of this node once more; its number."""
         if node is self._root:
             return ROOT_ID
         nodeid = node.ino
-        self._nodes[nodeid] = node
+        self[nodeid] = node
         self._lookups[nodeid] = self._lookups.get(nodeid, 0) + 1
         return nodeid
 
@@ -52,4 +47,4 @@ class NodeTable:
             return
         if nodeid != ROOT_ID:
             self._lookups.pop(nodeid, None)
-            self._nodes.pop(nodeid, None)
+            self.pop(nodeid, None)

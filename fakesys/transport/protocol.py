@@ -19,6 +19,10 @@ MAX_WRITE = 1 << 20
 MAX_PAGES = 256
 
 
+# A whole request; handlers may get the buffer into which it was read.
+Message = bytes | bytearray
+
+
 class Op(IntEnum):
     """Request codes."""
 
@@ -121,8 +125,11 @@ class Valid(IntFlag):
     MTIME_NOW = 1 << 8
 
 
-# length opcode unique nodeid uid gid pid extension-length padding
-IN_HEADER = Struct("<IIQQIIIHH")
+# (length) opcode unique nodeid (uid gid pid extension-length padding)
+IN_HEADER = Struct("<4xIQQ16x")
+# Where uid, gid and pid stand in the header.
+CALLER = slice(24, 36)
+CALLER_IN = Struct("<III")
 # length error unique
 OUT_HEADER = Struct("<IiQ")
 # nodeid generation entry-seconds attr-seconds entry-ns attr-ns, then ATTR
@@ -130,51 +137,53 @@ ENTRY_OUT = Struct("<QQQQII" + "QQQQQQ" + "IIIIIIIIII")
 # attr-seconds attr-ns padding, then ATTR: ino size blocks atime mtime ctime (ns: atime mtime
 # ctime) mode nlink uid gid rdev blksize flags
 ATTR_OUT = Struct("<QII" + "QQQQQQ" + "IIIIIIIIII")
-# flags padding fh
-GETATTR_IN = Struct("<IIQ")
+# The request structures below begin with the header, of which they take nothing.
+# flags; fh is of no interest
+GETATTR_IN = Struct("<40xI")
 # valid padding fh size lock-owner atime mtime ctime (ns of them) mode unused uid gid unused
-SETATTR_IN = Struct("<IIQQQQQQIIIIIIII")
-# flags open-flags
-OPEN_IN = Struct("<II")
+SETATTR_IN = Struct("<40xIIQQQQQQIIIIIIII")
+# flags
+OPEN_IN = Struct("<40xI")
 # fh open-flags padding
 OPEN_OUT = Struct("<QII")
-# fh offset size read-flags lock-owner flags padding
-READ_IN = Struct("<QQIIQII")
-# fh offset size write-flags lock-owner flags padding
+# fh offset size (read-flags lock-owner) flags (padding)
+READ_IN = Struct("<40xQQI12xI4x")
+# fh offset size (write-flags lock-owner) flags (padding), then the data
 WRITE_IN = READ_IN
 # size padding
 WRITE_OUT = Struct("<II")
 # fh; the rest of RELEASE, FSYNC and others is of no interest here
-FH = Struct("<Q")
+FH = Struct("<40xQ")
 # fh kernel-handle flags events
-POLL_IN = Struct("<QQII")
+POLL_IN = Struct("<40xQQII")
 # revents padding
 POLL_OUT = Struct("<II")
 POLL_SCHEDULE_NOTIFY = 1
 # fh offset whence padding
-LSEEK_IN = Struct("<QQII")
+LSEEK_IN = Struct("<40xQQII")
 LSEEK_OUT = Struct("<Q")
 # unique of the request that is to end
-INTERRUPT_IN = Struct("<Q")
-FORGET_IN = Struct("<Q")
-BATCH_FORGET_IN = Struct("<II")
+INTERRUPT_IN = Struct("<40xQ")
+FORGET_IN = Struct("<40xQ")
+BATCH_FORGET_IN = Struct("<40xII")
 FORGET_ONE = Struct("<QQ")
-# size padding (getxattr, listxattr and their answers)
-XATTR_IO = Struct("<II")
+# size padding (getxattr, listxattr)
+XATTR_IN = Struct("<40xII")
+XATTR_OUT = Struct("<II")
 # size flags, then name NUL value
-SETXATTR_IN = Struct("<II")
+SETXATTR_IN = Struct("<40xII")
 # blocks bfree bavail files ffree bsize namelen frsize padding spare[6]
 STATFS_OUT = Struct("<QQQQQIIII24x")
 # mode rdev umask padding
-MKNOD_IN = Struct("<IIII")
+MKNOD_IN = Struct("<40xIIII")
 # mode umask
-MKDIR_IN = Struct("<II")
+MKDIR_IN = Struct("<40xII")
 # flags mode umask open-flags
-CREATE_IN = Struct("<IIII")
+CREATE_IN = Struct("<40xIIII")
 # ino offset name-length type
 DIRENT = Struct("<QQII")
 
-_INIT_IN = Struct("<IIII")
+_INIT_IN = Struct("<40xIIII")
 _INIT_FLAGS2 = Struct("<I")
 # major minor readahead flags background congestion max-write time-gran max-pages map-align flags2
 # stack-depth request-timeout unused
@@ -186,6 +195,11 @@ _INVAL_ENTRY = Struct("<QII")
 _POLL_WAKEUP = Struct("<Q")
 
 
+def length_of(message: Message) -> int:
+    """How many bytes of a buffer the request at its start takes."""
+    return int.from_bytes(message[:4], "little")
+
+
 class InitRequest(NamedTuple):
     """What the kernel offers. Kernels before 5.17 (7.36) send 16 bytes, later ones 64."""
 
@@ -195,11 +209,11 @@ class InitRequest(NamedTuple):
     flags: int
 
 
-def unpack_init(body: bytes) -> InitRequest:
+def unpack_init(message: Message) -> InitRequest:
     """The INIT message of any kernel."""
-    major, minor, readahead, flags = _INIT_IN.unpack_from(body)
-    if flags & INIT_EXT and len(body) >= _INIT_IN.size + _INIT_FLAGS2.size:
-        flags |= _INIT_FLAGS2.unpack_from(body, _INIT_IN.size)[0] << 32
+    major, minor, readahead, flags = _INIT_IN.unpack_from(message)
+    if flags & INIT_EXT and len(message) >= _INIT_IN.size + _INIT_FLAGS2.size:
+        flags |= _INIT_FLAGS2.unpack_from(message, _INIT_IN.size)[0] << 32
     return InitRequest(major, minor, readahead, flags)
 
 
@@ -249,6 +263,6 @@ def pack_dirent(ino: int, offset: int, file_type: int, name: bytes) -> bytes:
     return entry + bytes(-len(entry) % 8)
 
 
-def names_in(body: bytes, offset: int) -> list[bytes]:
+def names_in(message: Message, offset: int) -> list[bytes]:
     """The NUL-terminated names from an offset of a request on."""
-    return body[offset:].split(b"\0")[:-1]
+    return bytes(message[offset:]).split(b"\0")[:-1]

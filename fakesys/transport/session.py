@@ -14,14 +14,14 @@ from typing import NamedTuple, Protocol
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
-from fakesys.core.kernel import Caller, Kernel
+from fakesys.core.kernel import MACHINE, Caller, Kernel
 from fakesys.core.waiters import Waiters
 from fakesys.transport import protocol
 from fakesys.transport.files import Files
 from fakesys.transport.invalidation import Invalidator
 from fakesys.transport.names import Handler, Names
 from fakesys.transport.nodes import NodeTable
-from fakesys.transport.protocol import Op
+from fakesys.transport.protocol import Message, Op
 from fakesys.transport.replies import Replies
 from fakesys.tree.filesystem import FileSystem
 
@@ -29,6 +29,12 @@ _log = logging.getLogger(__name__)
 # The kernel refuses an answer with a larger errno, and the client would wait for ever.
 LARGEST_ERRNO = 511
 BUFFER_SIZE = protocol.MAX_WRITE + 4096
+ANSWER_SIZE = protocol.OUT_HEADER.size
+# Looked up once: these run for every request.
+_write = os.write
+_CALLER = protocol.CALLER
+_unpack_header = protocol.IN_HEADER.unpack_from
+_pack_header = protocol.OUT_HEADER.pack
 
 
 class ServedMachine(Protocol):
@@ -56,7 +62,7 @@ class Call(NamedTuple):
     unique: int
     handler: Handler
     nodeid: int
-    body: bytes
+    message: Message
     caller: Caller
 
 
@@ -90,6 +96,10 @@ class Session:
         self.buffer = bytearray(BUFFER_SIZE)
         self.served = 0
         self.started = False
+        self._binder = machine.fs.binder
+        # uid, gid and pid of the last request, and what the machine sees of them.
+        self._ids: Message = b""
+        self._caller = MACHINE
         self._parked: dict[int, Parked] = {}
         self._ready: list[int] = []
         self._polls: list[int] = []
@@ -100,9 +110,12 @@ class Session:
         pack = Replies(*owner)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
         self._files = Files(machine.fs, nodes, pack, self._polls.append)
-        self._handlers: dict[int, Handler] = {
+        # Handlers that read their request in place, and those that need it cut to its length.
+        self._fixed = dict(self._files.fixed())
+        # No caller of these holds the lock of a directory while it waits for the answer.
+        self._lockless = {self._fixed[op] for op in (Op.OPEN, Op.READ, Op.WRITE, Op.RELEASE)}
+        self._sized: dict[int, Handler] = {
             **Names(machine.fs, nodes, pack).handlers(),
-            **self._files.handlers(),
             Op.INIT: self._init,
             Op.INTERRUPT: self._interrupt,
             Op.DESTROY: self._destroy,
@@ -110,18 +123,25 @@ class Session:
 
     def step(self, length: int) -> None:
         """Serve the request in the first `length` bytes of `buffer`."""
-        _, opcode, unique, nodeid, uid, gid, pid, _, _ = protocol.IN_HEADER.unpack_from(self.buffer)
-        caller = Caller(pid, uid, gid)
-        handler = self._handlers.get(opcode, _unknown)
+        message: Message = self.buffer
+        opcode, unique, nodeid = _unpack_header(message)
+        ids = message[_CALLER]
+        if ids != self._ids:
+            self._ids = ids
+            uid, gid, pid = protocol.CALLER_IN.unpack(ids)
+            self._caller = Caller(pid, uid, gid)
         self.served += 1
-        body = bytes(self.buffer[protocol.IN_HEADER.size : length])
-        self._perform(Call(unique, handler, nodeid, body, caller))
+        handler = self._fixed.get(opcode)
+        if handler is None:
+            handler = self._sized.get(opcode, _unknown)
+            message = bytes(message[:length])
+        self._perform(unique, handler, nodeid, message, self._caller)
         if self._ready or self._polls:
             self._wake()
 
     def settle(self) -> None:
         """After something happened without a request: tell clients, wake who waited."""
-        if self._machine.fs.binder.unsettled:
+        if self._binder.unsettled:
             self._tell(None)
         self._wake()
 
@@ -132,25 +152,39 @@ class Session:
         self._files.close_all()
         self.invalidator.stop()
 
-    def _perform(self, call: Call) -> None:
-        self._machine.kernel.caller = call.caller
-        answer: bytes | None
+    def _perform(
+        self, unique: int, handler: Handler, nodeid: int, message: Message, caller: Caller
+    ) -> None:
+        self._machine.kernel.caller = caller
         try:
-            data = call.handler(call.nodeid, call.body)
-            answer = None if data is None else _success(call.unique, data)
+            data = handler(nodeid, message)
+            answer = None
+            if data is not None:
+                answer = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
         except Blocked as blocked:
-            self._park(call, blocked.waiters)
+            whole = bytes(message[: protocol.length_of(message)])
+            self._park(Call(unique, handler, nodeid, whole, caller), blocked.waiters)
             answer = None
         except KernelError as refusal:
-            answer = _refusal(call.unique, refusal.errno or EIO)
+            answer = _refusal(unique, refusal.errno or EIO)
         except BaseException as error:
-            _log.exception("internal error in %s", call.handler)
+            _log.exception("internal error in %s", handler)
             self._machine.bug(error)
-            answer = _refusal(call.unique, EIO)
-        if self._machine.fs.binder.unsettled:
-            self._tell(answer)
+            answer = _refusal(unique, EIO)
+        if self._binder.unsettled:
+            self._answer_and_tell(handler, answer)
         elif answer is not None:
+            try:
+                _write(self._device, answer)
+            except OSError as error:
+                _not_taken(error)
+
+    def _answer_and_tell(self, handler: Handler, answer: bytes | None) -> None:
+        """Tell clients before the answer goes out, except to one who holds a directory's lock."""
+        if answer is not None and handler not in self._lockless:
             self._send(answer)
+            answer = None
+        self._tell(answer)
 
     def _tell(self, answer: bytes | None) -> None:
         """Make clients forget what is wrong now, then send the answer of what caused it."""
@@ -183,10 +217,9 @@ class Session:
 
     def _send(self, answer: bytes) -> None:
         try:
-            os.write(self._device, answer)
+            _write(self._device, answer)
         except OSError as error:
-            # ENOENT: the request was aborted. ENODEV: the mount is gone.
-            _log.debug("answer not taken: %s", error)
+            _not_taken(error)
 
     def _wake(self) -> None:
         while self._ready or self._polls:
@@ -197,7 +230,7 @@ class Session:
             for unique in ready:
                 parked = self._parked.pop(unique, None)
                 if parked is not None:
-                    self._perform(parked.call)
+                    self._perform(*parked.call)
 
     def _park(self, call: Call, waiters: Waiters) -> None:
         unique = call.unique
@@ -211,12 +244,12 @@ class Session:
         parked.waiters.discard(("request", unique))
         self._send(_refusal(unique, errno))
 
-    def _interrupt(self, _nodeid: int, body: bytes) -> None:
+    def _interrupt(self, _nodeid: int, message: Message) -> None:
         # Unknown requests were answered in the meantime.
-        self._end_parked(protocol.INTERRUPT_IN.unpack_from(body)[0], EINTR)
+        self._end_parked(protocol.INTERRUPT_IN.unpack_from(message)[0], EINTR)
 
-    def _init(self, _nodeid: int, body: bytes) -> bytes:
-        offer = protocol.unpack_init(body)
+    def _init(self, _nodeid: int, message: Message) -> bytes:
+        offer = protocol.unpack_init(message)
         if offer.major > protocol.MAJOR:
             return protocol.pack_version_only()
         if offer.major < protocol.MAJOR or offer.minor < protocol.OLDEST_MINOR:
@@ -226,19 +259,20 @@ class Session:
         self.started = True
         return protocol.pack_init(offer)
 
-    def _destroy(self, _nodeid: int, _body: bytes) -> bytes:
+    def _destroy(self, _nodeid: int, _message: Message) -> bytes:
         return b""
 
 
-def _unknown(_nodeid: int, _body: bytes) -> bytes:
+def _not_taken(error: OSError) -> None:
+    # ENOENT: the request was aborted. ENODEV: the mount is gone.
+    _log.debug("answer not taken: %s", error)
+
+
+def _unknown(_nodeid: int, _message: Message) -> bytes:
     # FLUSH among others: the kernel does not ask again.
     raise KernelError(ENOSYS, "not a request of this file system")
 
 
-def _success(unique: int, data: bytes) -> bytes:
-    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(data), 0, unique) + data
-
-
 def _refusal(unique: int, errno: int) -> bytes:
     number = errno if 0 < errno <= LARGEST_ERRNO else EIO
-    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size, -number, unique)
+    return _pack_header(ANSWER_SIZE, -number, unique)

@@ -5,10 +5,10 @@ Every errno is raised here or below as KernelError; a transport only maps it.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
+from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.tree.attr import Handle
@@ -75,7 +75,7 @@ class FileSystem:
         """An open file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
         if not isinstance(node, File):
             raise KernelError(EISDIR, f"{node.path} is not a file")
-        if flags & os.O_DIRECT:
+        if flags & O_DIRECT:
             raise KernelError(EINVAL, "O_DIRECT is not offered")
         if node.gone:
             raise KernelError(node.kind_.gone, f"{node.path} is gone")
@@ -85,7 +85,7 @@ class FileSystem:
             self.lockdown(node, flags)
         row = node.row
         handle: Handle = OpenFile(node) if row.open is None else row.open(node.model, flags)
-        if flags & os.O_TRUNC and row.truncate is not None and flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & O_TRUNC and row.truncate is not None and flags & O_ACCMODE != O_RDONLY:
             row.truncate(node.model)
         return handle
 
@@ -175,8 +175,8 @@ def check_mode(node: File, flags: int) -> None:
     Like fs/kernfs/file.c:kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK (v6.1).
     Who else may do what is the kernel's business (default_permissions).
     """
-    access = flags & os.O_ACCMODE
-    if access in (os.O_RDONLY, os.O_RDWR) and not node.mode & 0o444:
+    access = flags & O_ACCMODE
+    if access != O_WRONLY and access != O_ACCMODE and not node.mode & 0o444:
         raise KernelError(EACCES, f"{node.path} is write-only")
-    if access in (os.O_WRONLY, os.O_RDWR) and not node.mode & 0o222:
+    if access != O_RDONLY and access != O_ACCMODE and not node.mode & 0o222:
         raise KernelError(EACCES, f"{node.path} is read-only")
