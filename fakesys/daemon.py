@@ -24,6 +24,7 @@ from fakesys.machine import Machine
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, MountError
 from fakesys.transport.native import Server
+from fakesys.transport.owners import Owners
 
 _log = logging.getLogger(__name__)
 START_SECONDS = 30.0
@@ -149,7 +150,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
         # What exists now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        trio.run(_serve_until_unmounted, server, service, started)
+        trio.run(_serve_until_unmounted, machine, server, service, started)
     finally:
         os.close(device)
         registry.remove(instance)
@@ -177,9 +178,10 @@ def _record(machine: Machine, service: Service, instance: str) -> registry.Recor
 
 
 async def _serve_until_unmounted(
-    server: Server, service: Service, started: Callable[[], None]
+    machine: Machine, server: Server, service: Service, started: Callable[[], None]
 ) -> None:
     async with trio.open_nursery() as nursery:
+        machine.watch_owners(Owners(nursery, server.session.settle, machine.bug).watch)
         await nursery.start(_leave_on_signal, service.point, nursery.cancel_scope)
         if service.lives_with is not None:
             nursery.start_soon(_leave_with, service.lives_with, nursery.cancel_scope)

@@ -26,7 +26,7 @@ class KvmSide:
     def __init__(
         self, kernel: Kernel, mmu: MmuKernel, apicv: ApicvKernel, watch: Watch = watch_nobody
     ) -> None:
-        self.kvm = Kvm(kernel, Params(PARAMS), daemon_pid=os.getpid(), watch=watch)
+        self.kvm = Kvm(kernel, Params(PARAMS), daemon=os.getpid, watch=watch)
         self.use(mmu, apicv)
 
     def use(self, mmu: MmuKernel, apicv: ApicvKernel) -> None:

@@ -235,7 +235,8 @@ class KvmDevice:
 class Kvm:
     """All virtual machines of the host.
 
-    `directories`: those that have one under `debug/kvm`. `watch`: says when an owner has ended.
+    `directories`: those that have one under `debug/kvm`. `watch`: says when an owner has ended;
+    `daemon`: the pid of this very process, whose VMs are not watched.
     `extensions`: the models of memory and interrupts. `last`: what the last command said.
     """
 
@@ -244,7 +245,7 @@ class Kvm:
         kernel: Kernel,
         params: Params,
         *,
-        daemon_pid: int,
+        daemon: Callable[[], int],
         watch: Watch = watch_nobody,
         cpus: int = 256,
     ) -> None:
@@ -258,7 +259,7 @@ class Kvm:
         self.last = ""
         self.created = 0
         self.reserved_names: frozenset[str] = frozenset()
-        self._daemon_pid = daemon_pid
+        self._daemon = daemon
         self.watch = watch
         self._cpus = cpus
         self._named: dict[str, Vm] = {}
@@ -305,7 +306,7 @@ class Kvm:
             raise KernelError(EEXIST, f"{name} exists")
         if name in self.reserved_names or not _is_name(name):
             raise KernelError(EINVAL, f"{name!r} cannot be the name of a VM")
-        pid = pid or self.kernel.caller.pid or self._daemon_pid
+        pid = pid or self.kernel.caller.pid or self._daemon()
         taken = {vm.fd for vm in self.vms if vm.pid == pid and vm.fd_open}
         if fd in taken:
             raise KernelError(EEXIST, f"descriptor {fd} of process {pid} is a VM")
@@ -324,7 +325,7 @@ class Kvm:
         self.created += 1
         self.kernel.bus.emit(Changed((self,)))
         self._tell("create", vm)
-        if vm.pid != self._daemon_pid:
+        if vm.pid != self._daemon():
             vm.watch_owner(self.watch)
 
     def remove(self, vm: Vm) -> None:
