@@ -12,13 +12,16 @@ from fakesys.subsystems.kvm.trace import EVENTS as KVM_EVENTS
 from fakesys.subsystems.kvm.trace_order import in_order
 from fakesys.subsystems.kvm_mmu.trace import EVENTS as MMU_EVENTS
 from fakesys.subsystems.tracing import files
+from fakesys.subsystems.tracing.cmdlines import UNKNOWN
 from fakesys.subsystems.tracing.model import Tracing
+from fakesys.subsystems.tracing.trace_host import EVENTS as HOST_EVENTS
 from fakesys.tree.attr import Mount
 
 # All events, in the order of `available_events`; their numbers follow from it.
-TRACEPOINTS: tuple[type[Tracepoint], ...] = in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS))
-
-COMM = "/proc/{pid}/comm"
+TRACEPOINTS: tuple[type[Tracepoint], ...] = (
+    *in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS)),
+    *HOST_EVENTS,
+)
 
 
 class TraceSide:
@@ -41,7 +44,7 @@ class TraceSide:
             TRACEPOINTS,
             features,
             cpus=os.cpu_count() or 1,
-            comm_of=comm_of,
+            processes=RealProcesses(),
         )
 
     def change(self, name: str, features: frozenset[str]) -> None:
@@ -54,12 +57,30 @@ class TraceSide:
         return files.mounts(self.tracing)
 
 
-def comm_of(pid: int) -> str:
-    """The name of a running process as the kernel keeps it; `fakesys` for the machine itself."""
-    if pid == 0:
-        return "fakesys"
+class RealProcesses:
+    """The clients, asked of /proc."""
+
+    def comm(self, pid: int) -> str:
+        """The name of a process; `fakesys` for the machine itself, `<...>` when it is gone."""
+        if pid == 0:
+            return "fakesys"
+        return _read(f"/proc/{pid}/comm").rstrip("\n") or UNKNOWN
+
+    def parent(self, pid: int) -> int:
+        """The parent's pid, 0 when the process is gone."""
+        # The name before it may hold blanks and parentheses.
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return int(fields[1]) if len(fields) > 1 else 0
+
+    def alive(self, pid: int) -> bool:
+        """Does it exist? A zombie does not."""
+        state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1]
+        return bool(state) and state != ["Z"]
+
+
+def _read(path: str) -> str:
     try:
-        with open(COMM.format(pid=pid), "rb") as file:
-            return file.read().rstrip(b"\n").decode("latin-1")
+        with open(path, "rb") as file:
+            return file.read().decode("latin-1")
     except OSError:
-        return "<...>"
+        return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fakesys.core.clock import Clock
@@ -30,6 +31,8 @@ class Kernel:
         self.devices = Devices(self.bus)
         self.random = random.Random(seed)
         self.caller = MACHINE
+        # Called by the transport with the caller of each request, while somebody wants to know.
+        self.on_request: Callable[[Caller], None] | None = None
 
     def log(self, text: str) -> None:
         """One line of the kernel log."""

@@ -120,6 +120,7 @@ Int = Annotated[int, _number("int", "i")]
 Unsigned = Annotated[int, _number("unsigned", "I")]
 UnsignedInt = Annotated[int, _number("unsigned int", "I")]
 Long = Annotated[int, _number("long", "q")]
+SizeT = Annotated[int, _number("size_t", "Q")]
 UnsignedLong = Annotated[int, _number("unsigned long", "Q")]
 Bool = Annotated[bool, CType("bool", 1, False, "?", holds=Holds.BOOL)]
 # Named types.
@@ -182,6 +183,10 @@ class Tracepoint:
     def text(self) -> str:
         """What `trace` prints after the event's name and `: `."""
         raise NotImplementedError
+
+    def pids(self, pid: int) -> tuple[int, ...]:
+        """Whose events these are, for lists of pids; `pid` is the task in whose context it is."""
+        return (pid,)
 
 
 @dataclass(frozen=True, slots=True)

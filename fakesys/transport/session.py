@@ -155,8 +155,11 @@ class Session:
     def _perform(
         self, unique: int, handler: Handler, nodeid: int, message: Message, caller: Caller
     ) -> None:
-        self._machine.kernel.caller = caller
+        kernel = self._machine.kernel
+        kernel.caller = caller
         try:
+            if kernel.on_request is not None:
+                kernel.on_request(caller)
             data = handler(nodeid, message)
             answer = None
             if data is not None:

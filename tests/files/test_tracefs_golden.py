@@ -113,14 +113,15 @@ class InProcess:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Machine:
+def machine() -> Iterator[Machine]:
     machine = Machine("6.18")
     tracing = machine.trace_side.tracing
-    tracing.comm_of = lambda pid: "trctest"
     machine.kernel.caller = Caller(PID, 0, 0)
     # As on the recorded machine, the name of the client was seen before.
     tracing.cmdlines.save(PID, "trctest")
-    return machine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing.processes, "comm", lambda pid: "trctest")
+        yield machine
 
 
 @pytest.fixture

@@ -173,7 +173,10 @@ class EventFile:
         self._detach()
 
     def _passes(self, event: Any, task: Task) -> bool:
-        if self.soft_disabled or not self.instance.traces_pid(task.pid):
+        if self.soft_disabled:
+            return False
+        instance = self.instance
+        if instance.has_pid_lists and not any(map(instance.traces_pid, event.pids(task.pid))):
             return False
         return self.filter is None or self.filter.test(event, task)
 

@@ -121,6 +121,20 @@ class Instance:
         """After a change of the pid lists."""
         for file in self._files.values():
             file.refresh()
+        self.tracing.update_watch()
+
+    @property
+    def follows_forks(self) -> bool:
+        """Do children inherit their parents' places on the lists?"""
+        return self.has_pid_lists and self.options["event-fork"]
+
+    def family_changed(self, pid: int, child: int | None) -> None:
+        """A task on a list has a child, or has ended (None)."""
+        for pids in (self.pids.pids, self.notrace_pids.pids):
+            if child is None:
+                pids.discard(pid)
+            elif pid in pids:
+                pids.add(child)
 
     def log_filter_error(self, text: str, error: FilterError) -> None:
         """Note a wrong filter in `error_log`."""

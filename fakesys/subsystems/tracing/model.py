@@ -18,7 +18,9 @@ from fakesys.subsystems.tracing.cmdlines import Cmdlines
 from fakesys.subsystems.tracing.events import EventFile
 from fakesys.subsystems.tracing.instance import Instance
 from fakesys.subsystems.tracing.policy import Build
+from fakesys.subsystems.tracing.tasks import Processes, TaskWatch
 from fakesys.subsystems.tracing.trace import KernelStack, Print, RawData
+from fakesys.subsystems.tracing.trace_host import EVENTS as HOST_EVENTS
 
 STACK_ID, PRINT_ID = 4, 5
 MAX_CPUS = 4096
@@ -28,7 +30,7 @@ class Tracing:
     """All of `sys/kernel/tracing`.
 
     `classes`: the events that exist, in the order of `available_events`. `cpus`: how many
-    buffers an instance has at first. `comm_of`: the name of a client process, by pid.
+    buffers an instance has at first. `processes`: what is asked about clients.
     """
 
     def __init__(
@@ -39,12 +41,13 @@ class Tracing:
         features: frozenset[str],
         *,
         cpus: int,
-        comm_of: Callable[[int], str],
+        processes: Processes,
     ) -> None:
         self.kernel = kernel
         self.build = build
         self.cpus = cpus
-        self.comm_of = comm_of
+        self.processes = processes
+        self.watch = TaskWatch(kernel, processes, self._family_changed)
         self.clocks = Clocks(kernel.clock)
         self.cmdlines = Cmdlines(build.cmdlines)
         self.record_cmd = True
@@ -111,6 +114,7 @@ class Tracing:
 
     def option_changed(self, instance: Instance) -> None:
         """Some options belong to the whole machine."""
+        self.update_watch()
         if instance is self.top:
             self.record_cmd = instance.options["record-cmd"]
 
@@ -122,6 +126,7 @@ class Tracing:
         self._heard[cls] = (*heard, file)
         if not heard and file.form.system != "ftrace":
             self._unsubscribe[cls] = self.kernel.bus.subscribe(cls, partial(self._hear, cls))
+        self.update_watch()
 
     def detach(self, file: EventFile) -> None:
         """This event file needs its event no longer."""
@@ -130,6 +135,7 @@ class Tracing:
         self._heard[cls] = left
         if not left and cls in self._unsubscribe:
             self._unsubscribe.pop(cls)()
+        self.update_watch()
 
     @property
     def hears_anything(self) -> bool:
@@ -139,7 +145,19 @@ class Tracing:
     def client_task(self) -> Task:
         """The process behind the present system call, as a task on CPU 0."""
         pid = self.kernel.caller.pid
-        return Task(pid, self.comm_of(pid), 0)
+        return Task(pid, self.processes.comm(pid), 0)
+
+    def update_watch(self) -> None:
+        """Look at the clients' requests only while somebody wants to hear of them."""
+        wanted = not self.kernel.bus.wanted.isdisjoint(HOST_EVENTS) or any(
+            instance.follows_forks for instance in self.every_instance()
+        )
+        self.kernel.on_request = self.watch.on_request if wanted else None
+
+    def _family_changed(self, pid: int, child: int | None) -> None:
+        for instance in self.every_instance():
+            if instance.follows_forks:
+                instance.family_changed(pid, child)
 
     def _hear(self, cls: type[Tracepoint], event: Tracepoint) -> None:
         task = self.kernel.bus.task
