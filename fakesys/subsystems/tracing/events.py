@@ -101,12 +101,14 @@ class EventFile:
         if self.plain:
             self.instance.record(self.form, event, task)
             return
-        on = self.instance.recording
+        instance = self.instance
+        on = instance.recording
         # A trigger that looks at the event runs after its place in the buffer is reserved.
         conditional = any(trigger.needs_record for trigger in self.triggers)
+        buffers = instance.buffers
         late = self.run_triggers(event, task)
         if (on or not conditional) and self._passes(event, task):
-            self.instance.record(self.form, event, task, reserved=conditional and on)
+            instance.record(self.form, event, task, buffers if conditional else None)
         for trigger in late:
             trigger.fire(self, event, task)
 

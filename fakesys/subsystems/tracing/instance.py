@@ -65,25 +65,32 @@ class Instance:
 
     # Recording.
 
-    def record(self, form: EventFormat, event: Any, task: Task, *, reserved: bool = False) -> bool:
+    def record(
+        self,
+        form: EventFormat,
+        event: Any,
+        task: Task,
+        reserved: list[CpuBuffer] | None = None,
+    ) -> bool:
         """Put an event into the buffer of its CPU; False when it was not recorded.
 
-        `reserved`: it had its place before the recording was switched off.
+        `reserved`: the buffers in which it had its place before a trigger changed anything.
         """
-        if not (self.recording or reserved):
+        if not self.recording and reserved is None:
             return False
         tracing = self.tracing
         if tracing.record_cmd:
             tracing.cmdlines.save(task.pid, task.comm)
-        return self.store(task.cpu, form.encode(event, task.pid))
+        return self.store(task.cpu, form.encode(event, task.pid), reserved)
 
-    def store(self, cpu: int, payload: bytes) -> bool:
+    def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:
         """Put an encoded event into the buffer of a CPU; False when it was dropped."""
         if cpu >= len(self.buffers):
             self.tracing.grow(cpu + 1)
         if not self.cpumask >> cpu & 1:
             return False
-        if not self.buffers[cpu].write(self.now(), payload):
+        buffers = self.buffers if reserved is None else reserved
+        if not buffers[cpu].write(self.now(), payload):
             return False
         self.waiters.wake()
         return True
@@ -228,26 +235,30 @@ class Instance:
 
     def grow(self, cpus: int) -> None:
         """The machine has more CPUs than before."""
-        pages = self.buffers[0].limit
-        while len(self.buffers) < cpus:
-            buffer = CpuBuffer(pages)
-            buffer.overwrite = self.options["overwrite"]
-            self.cpumask |= 1 << len(self.buffers)
-            self.buffers.append(buffer)
-        self.snapshot = None if self.snapshot is None else self.snapshot_of(len(self.buffers))
+        for buffers in (self.buffers, self.snapshot or []):
+            while buffers and len(buffers) < cpus:
+                self.cpumask |= 1 << len(buffers)
+                buffer = CpuBuffer(buffers[0].limit)
+                buffer.overwrite = buffers[0].overwrite
+                buffers.append(buffer)
 
     def swap_snapshot(self) -> None:
-        """Keep what was recorded until now as the snapshot, go on with empty buffers."""
-        if self.snapshot is None:
-            self.snapshot = self.snapshot_of(len(self.buffers))
-        for buffer in self.snapshot:
-            buffer.reset()
-            buffer.overwrite = self.options["overwrite"]
-        self.buffers, self.snapshot = self.snapshot, self.buffers
+        """Change the buffers for those of the snapshot, whatever is in them.
 
-    def snapshot_of(self, cpus: int) -> list[CpuBuffer]:
-        """Empty buffers as large as those that record."""
-        return [CpuBuffer(self.buffers[cpu].limit) for cpu in range(cpus)]
+        Like kernel/trace/trace.c:update_max_tr (v6.1), which clears neither.
+        """
+        kept = self.allot_snapshot()
+        self.buffers, self.snapshot = kept, self.buffers
+        self.waiters.wake()
+
+    def allot_snapshot(self) -> list[CpuBuffer]:
+        """The buffers of the snapshot, as large as those that record."""
+        if self.snapshot is None:
+            self.snapshot = [CpuBuffer(buffer.limit) for buffer in self.buffers]
+        for kept, buffer in zip(self.snapshot, self.buffers, strict=True):
+            kept.resize(buffer.limit)
+            kept.overwrite = buffer.overwrite
+        return self.snapshot
 
     def renderer(self) -> Renderer:
         """What makes lines with the options of this moment."""

@@ -6,6 +6,7 @@ from errno import EBADF, EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.tracing.instance import Instance
+from fakesys.subsystems.tracing.ring import CpuBuffer
 from fakesys.subsystems.tracing.trace import MARKER_IP, Print, RawData
 
 RAW_LIMIT = 3072
@@ -26,10 +27,10 @@ def mark(instance: Instance, data: bytes) -> int:
     text = taken if taken.endswith(b"\n") else taken + b"\n"
     # As many bytes as the kernel reserves: room for a newline and a NUL.
     event = Print(MARKER_IP, text.ljust(len(taken) + 2, b"\0"))
-    late = []
+    buffers, late = instance.buffers, []
     if file.triggers:
         late = file.run_triggers(Print(MARKER_IP, taken + b"\0"), task)
-    _store(instance, tracing.print.encode(event, task.pid), task.cpu)
+    _store(instance, tracing.print.encode(event, task.pid), task.cpu, buffers)
     for trigger in late:
         trigger.fire(file, event, task)
     return len(taken)
@@ -43,7 +44,7 @@ def mark_raw(instance: Instance, data: bytes) -> int:
     tracing = instance.tracing
     task = tracing.client_task()
     event = RawData(int.from_bytes(data[:ID_SIZE], "little"), data[ID_SIZE:])
-    _store(instance, tracing.raw_data.encode(event, task.pid), task.cpu)
+    _store(instance, tracing.raw_data.encode(event, task.pid), task.cpu, instance.buffers)
     return len(data)
 
 
@@ -59,9 +60,9 @@ def _check(instance: Instance) -> None:
         tracing.cmdlines.save(task.pid, task.comm)
 
 
-def _store(instance: Instance, payload: bytes, cpu: int) -> None:
+def _store(instance: Instance, payload: bytes, cpu: int, buffers: list[CpuBuffer]) -> None:
     depth = instance.tracing.build.marker_preempt
     if payload[_PREEMPT_AT] != depth:
         payload = payload[:_PREEMPT_AT] + bytes((depth,)) + payload[_PREEMPT_AT + 1 :]
-    if not instance.store(cpu, payload):
+    if not instance.store(cpu, payload, buffers):
         raise KernelError(EBADF, "the buffer is full and not to be overwritten")

@@ -152,6 +152,8 @@ class Tracing:
         wanted = not self.kernel.bus.wanted.isdisjoint(HOST_EVENTS) or any(
             instance.follows_forks for instance in self.every_instance()
         )
+        if wanted and self.kernel.on_request is None:
+            self.watch.know(self.kernel.caller.pid)
         self.kernel.on_request = self.watch.on_request if wanted else None
 
     def _family_changed(self, pid: int, child: int | None) -> None:

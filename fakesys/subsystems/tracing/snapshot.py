@@ -70,8 +70,5 @@ def _buffers(instance: Instance, cpu: int) -> list[tuple[int, CpuBuffer]]:
 
 
 def _swap_one(instance: Instance, cpu: int) -> None:
-    if instance.snapshot is None:
-        instance.snapshot = instance.snapshot_of(len(instance.buffers))
-    kept = instance.snapshot
-    kept[cpu].reset()
+    kept = instance.allot_snapshot()
     instance.buffers[cpu], kept[cpu] = kept[cpu], instance.buffers[cpu]

@@ -14,18 +14,22 @@ from fakesys.subsystems.tracing.trace import ADDRESSES
 from fakesys.subsystems.tracing.trace_host import (
     PRIORITY,
     SLEEPING,
+    TIMER_SOFTIRQ,
     Kmalloc,
     SchedProcessExec,
     SchedProcessExit,
     SchedProcessFork,
     SchedSwitch,
     SchedWakeup,
+    SoftirqEntry,
     SysExit,
 )
 
 SWAPPER = "swapper/0"
 # More processes than a shell script has at a time; older ones are forgotten without an exit.
 REMEMBERED = 256
+# How far up a family is looked for.
+GENERATIONS = 8
 # x86's number of read(2) is 0, of write(2) 1: which one it was the event does not need to know.
 READ_CALL = 0
 ALLOCATED = 4096
@@ -60,6 +64,11 @@ class TaskWatch:
         self._known: dict[int, str] = {}
         self._last = Task(0, SWAPPER, 0)
 
+    def know(self, pid: int) -> None:
+        """This process was there before anybody listened."""
+        if pid:
+            self._known[pid] = self._processes.comm(pid)
+
     def on_request(self, caller: Caller) -> None:
         """A client asks for something."""
         pid = caller.pid
@@ -83,7 +92,10 @@ class TaskWatch:
 
     def _runs(self, task: Task) -> None:
         bus = self._bus
-        bus.task = previous = self._last if self._last.pid != task.pid else Task(0, SWAPPER, 0)
+        bus.task = idle = Task(0, SWAPPER, 0)
+        if SoftirqEntry in bus.wanted:
+            bus.emit(SoftirqEntry(TIMER_SOFTIRQ))
+        bus.task = previous = self._last if self._last.pid != task.pid else idle
         if SchedWakeup in bus.wanted:
             bus.emit(SchedWakeup(task.comm, task.pid, PRIORITY, 0))
         if SchedSwitch in bus.wanted:
@@ -108,6 +120,9 @@ class TaskWatch:
 
     def _born(self, pid: int, comm: str) -> None:
         parent = self._processes.parent(pid)
+        if parent not in self._known and self._descends_from_known(parent):
+            # A shell between two commands that never asked for anything itself.
+            self._born(parent, self._processes.comm(parent))
         parent_comm = self._processes.comm(parent)
         self._known[pid] = parent_comm
         while len(self._known) > REMEMBERED:
@@ -118,6 +133,13 @@ class TaskWatch:
             self._bus.emit(SchedProcessFork(parent_comm, parent, parent_comm, pid))
         if comm != parent_comm:
             self._executes(pid, comm)
+
+    def _descends_from_known(self, pid: int) -> bool:
+        for _ in range(GENERATIONS):
+            if pid <= 1 or pid in self._known:
+                break
+            pid = self._processes.parent(pid)
+        return pid in self._known
 
     def _executes(self, pid: int, comm: str) -> None:
         self._known[pid] = comm

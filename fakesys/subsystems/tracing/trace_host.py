@@ -1,4 +1,5 @@
-"""Events of the real processes that use the mount: systems sched, signal, kmem, raw_syscalls.
+"""Events of the real processes that use the mount: systems sched, signal, kmem, irq,
+raw_syscalls.
 
 No simulation stands behind them: each request of a client is a reason to say that the client ran.
 They exist so that programs which look for them, the kernel's own tests among them, find some.
@@ -17,6 +18,7 @@ from fakesys.core.tracepoint import (
     Pid,
     SizeT,
     Tracepoint,
+    UnsignedInt,
     UnsignedLong,
     VoidPointer,
     hashed,
@@ -25,6 +27,7 @@ from fakesys.subsystems.tracing.trace import ADDRESSES
 
 SLEEPING = 1
 PRIORITY = 120
+TIMER_SOFTIRQ = 1
 
 _STATES = (
     "0x00000000 | 0x00000001 | 0x00000002 | 0x00000004 | 0x00000008 | 0x00000010 | "
@@ -215,6 +218,23 @@ class SysExit(Tracepoint):
         return f"NR {self.id} ({self.ret})"
 
 
+@dataclass(slots=True)
+class SoftirqEntry(Tracepoint):
+    """The timer interrupt's work while the CPU is idle."""
+
+    system = "irq"
+    event = "softirq_entry"
+    print_fmt = (
+        '"vec=%u [action=%s]", REC->vec, __print_symbolic(REC->vec, { 0, "HI" }, { 1, "TIMER" })'
+    )
+    common_flags = 0x10
+
+    vec: UnsignedInt
+
+    def text(self) -> str:
+        return f"vec={self.vec} [action={'TIMER' if self.vec == TIMER_SOFTIRQ else 'HI'}]"
+
+
 _SITES = {address: f"{name}+0x0/0x1000" for name, address in ADDRESSES.items()}
 EVENTS: tuple[type[Tracepoint], ...] = (
     SchedProcessExec,
@@ -225,4 +245,5 @@ EVENTS: tuple[type[Tracepoint], ...] = (
     SignalGenerate,
     Kmalloc,
     SysExit,
+    SoftirqEntry,
 )

@@ -193,11 +193,17 @@ def _makers(instance: Instance) -> dict[str, Maker]:
         "disable_event": _event_switch(on=False),
     }
     if build.snapshot:
-        makers["snapshot"] = _simple("snapshot", _take_snapshot)
+        makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=_allot_snapshot)
     return makers
 
 
-def _simple(key: str, action: Action, *, late: bool = False) -> Maker:
+def _simple(
+    key: str,
+    action: Action,
+    *,
+    late: bool = False,
+    prepare: Callable[[Instance], object] | None = None,
+) -> Maker:
     def make(file: EventFile, line: Line, text: str) -> None:
         if line.remove:
             remove(file, key)
@@ -207,6 +213,8 @@ def _simple(key: str, action: Action, *, late: bool = False) -> Maker:
             raise KernelError(EEXIST, f"{file.form.name} has a trigger {key} already")
         count = _count(line.argument)
         condition = condition_of(file, line)
+        if prepare is not None:
+            prepare(file.instance)
         add(file, SwitchTrigger(key, line.name, action, count, condition, late))
 
     return make
@@ -276,6 +284,10 @@ def _stack(file: EventFile, task: Task) -> bool:
     stack = stack_of(MARKER_STACK if marker else STACK)
     instance.record(instance.tracing.stack, stack, task)
     return True
+
+
+def _allot_snapshot(instance: Instance) -> None:
+    instance.allot_snapshot()
 
 
 def _take_snapshot(file: EventFile, _task: Task) -> bool:
