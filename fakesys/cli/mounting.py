@@ -15,6 +15,7 @@ from fakesys.transport.mounting import Busy, Mounted, MountError
 
 DEFAULT_POINT = "mountpoint"
 END_SECONDS = 10.0
+PIPE_WIDTH = 400
 COUNTERS = "sys/kernel/debug/fakesys"
 
 
@@ -154,7 +155,13 @@ def _print_table(states: list[State]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*State._fields)
+    table = Table()
+    for field in State._fields:
+        table.add_column(field, overflow="fold")
     for state in states:
         table.add_row(*("-" if value is None else str(value) for value in state))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width: paths stay in one piece.
+        console.width = PIPE_WIDTH
+    console.print(table)

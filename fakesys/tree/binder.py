@@ -64,8 +64,9 @@ class Binder:
         self._deep: dict[int, Directory] = {}
         self._touched: dict[int, File] = {}
         self._displaced: list[tuple[Directory, str, Node]] = []
+        self._trunk = _Trunk()
         self._listen(bus)
-        self.root = Directory("", None, None, _trunk(mounts), None, self, SYSFS)
+        self.root = Directory("", None, None, self._trunk.layout(mounts), None, self, SYSFS)
 
     @property
     def features(self) -> frozenset[str]:
@@ -86,7 +87,7 @@ class Binder:
         """Another profile: everything that is not the same thing is dropped."""
         self._features = features
         self._plans.clear()
-        self.root.layout = _trunk(mounts)
+        self.root.layout = self._trunk.layout(mounts)
         self._deep[self.root.ino] = self.root
 
     def plan(self, layout: Layout[Any]) -> Plan:
@@ -97,15 +98,18 @@ class Binder:
         return plan
 
     def register(self, directory: Directory) -> None:
-        """A directory was made."""
+        """A directory was made, or has another layout."""
         self._directories.setdefault(directory.model, {})[directory.ino] = directory
+        if directory.layout in self._trunk.mixed:
+            self._directories.setdefault(None, {})[directory.ino] = directory
 
     def forget(self, directory: Directory) -> None:
         """A directory is gone."""
-        group = self._directories.get(directory.model, {})
-        group.pop(directory.ino, None)
-        if not group:
-            self._directories.pop(directory.model, None)
+        for owner in (directory.model, None):
+            group = self._directories.get(owner, {})
+            group.pop(directory.ino, None)
+            if not group:
+                self._directories.pop(owner, None)
 
     def displace(self, directory: Directory, name: str, node: Node) -> None:
         """A look-up found something else under the name of this node: it is gone."""
@@ -194,37 +198,43 @@ def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
     return Plan(named, tuple(collections))
 
 
-def _trunk(mounts: Iterable[Mount]) -> Layout[None]:
-    """One layout of nested directories in which each mount stands at its path."""
-    tree: dict[str, Any] = {}
-    for mount in mounts:
-        branch = tree
-        for part in mount.path.split("/") if mount.path else ():
-            branch = branch.setdefault(part, {})
-        branch.setdefault("", []).append(mount)
-    return _trunk_layout(tree)
+@dataclass(slots=True)
+class _Trunk:
+    """Nested directories in which each mount stands at its path."""
 
+    # Layouts of a mount below which others stand: they change when one of those comes or goes.
+    mixed: set[Layout[Any]] = field(default_factory=set)
 
-def _trunk_layout(branch: dict[str, Any]) -> Layout[None]:
-    rows: list[Row] = []
-    for name, below in branch.items():
-        if name:
-            rows.extend(_trunk_rows(name, below))
-    return Layout(tuple(rows))
+    def layout(self, mounts: Iterable[Mount]) -> Layout[None]:
+        """The layout of the root."""
+        tree: dict[str, Any] = {}
+        for mount in mounts:
+            branch = tree
+            for part in mount.path.split("/") if mount.path else ():
+                branch = branch.setdefault(part, {})
+            branch.setdefault("", []).append(mount)
+        self.mixed.clear()
+        return self._branch(tree)
 
+    def _branch(self, branch: dict[str, Any]) -> Layout[None]:
+        rows: list[Row] = []
+        for name, below in branch.items():
+            if name:
+                rows.extend(self._rows(name, below))
+        return Layout(tuple(rows))
 
-def _trunk_rows(name: str, branch: dict[str, Any]) -> Iterable[Row]:
-    mounts: list[Mount] = branch.get("", [])
-    fixed = _trunk_layout(branch)
-    if not mounts:
-        yield Dir(name, fixed)
-    for mount in mounts:
-        layout = mount.layout
-        if fixed.rows:
-            layout = Layout(
-                (*layout.rows, *fixed.rows), layout.mode, layout.kind, layout.mkdir, layout.rmdir
-            )
-        yield Dir(name, layout, of=_ignore_parent(mount))
+    def _rows(self, name: str, branch: dict[str, Any]) -> Iterable[Row]:
+        mounts: list[Mount] = branch.get("", [])
+        fixed = self._branch(branch)
+        if not mounts:
+            yield Dir(name, fixed)
+        for mount in mounts:
+            layout = mount.layout
+            if fixed.rows:
+                rows = (*layout.rows, *fixed.rows)
+                layout = Layout(rows, layout.mode, layout.kind, layout.mkdir, layout.rmdir)
+                self.mixed.add(layout)
+            yield Dir(name, layout, of=_ignore_parent(mount))
 
 
 def _ignore_parent(mount: Mount) -> Any:

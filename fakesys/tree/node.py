@@ -214,6 +214,7 @@ class Directory(Node):
         if self.recipe is None or self.model != model or not isinstance(row, (Dir, Children)):
             return False
         self.recipe, self.layout = recipe, row.layout
+        self.binder.register(self)
         return True
 
     def find(self, name: str) -> Recipe | None:

@@ -1,0 +1,157 @@
+"""Reads that block, and how they end; poll and its wake-ups."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.mounts import Mount, wait_until
+
+ROUNDS = 5
+PROMPT_SECONDS = 0.020
+POLL_SECONDS = 0.010
+
+
+def waits_for_the_daemon(pid: int) -> bool:
+    """Does the process sleep in the kernel until a FUSE request is answered?"""
+    return Path(f"/proc/{pid}/wchan").read_text() in ("request_wait_answer", "fuse_simple_request")
+
+
+def drain(descriptor: int) -> None:
+    """Read a non-blocking stream until it has nothing more."""
+    with suppress(BlockingIOError):
+        while os.read(descriptor, 65536):
+            pass
+
+
+@contextmanager
+def blocked_reader(mount: Mount, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`cat` on the uevent stream, waiting."""
+    stream = mount.control / "uevents"
+    with subprocess.Popen([*prefix, "cat", str(stream)], stdout=subprocess.PIPE) as process:
+        try:
+            if not prefix:
+                wait_until(lambda: waits_for_the_daemon(process.pid))
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_a_blocked_reader_at_once(
+    shared_mount: Mount, number: signal.Signals
+) -> None:
+    delays = []
+    for _ in range(ROUNDS):
+        with blocked_reader(shared_mount) as process:
+            start = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(5) == -number
+            delays.append(time.monotonic() - start)
+    assert statistics.median(delays) <= PROMPT_SECONDS
+
+
+def test_timeout_ends_a_blocked_reader_in_time(shared_mount: Mount) -> None:
+    start = time.monotonic()
+    with blocked_reader(shared_mount, "timeout", "0.5") as process:
+        assert process.wait(5) == 124
+    assert 0.5 <= time.monotonic() - start <= 0.5 + 0.25
+
+
+def test_an_interrupted_reader_leaves_the_stream_intact_for_the_next(shared_mount: Mount) -> None:
+    with blocked_reader(shared_mount) as process:
+        process.send_signal(signal.SIGINT)
+        process.wait(5)
+    with blocked_reader(shared_mount) as process:
+        assert process.stdout is not None
+        (shared_mount.device / "uevent").write_text("change\n")
+        line = process.stdout.readline()
+        assert line.startswith(b"ACTION=")
+
+
+def test_a_write_wakes_the_blocked_reader_of_a_stream(shared_mount: Mount) -> None:
+    descriptor = os.open(shared_mount.control / "uevents", os.O_RDONLY)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(os.read(descriptor, 65536)))
+    try:
+        os.set_blocking(descriptor, False)
+        drain(descriptor)
+        os.set_blocking(descriptor, True)
+        reader.start()
+        (shared_mount.device / "uevent").write_text("change\n")
+        reader.join(5)
+        assert b"ACTION=change\nDEVPATH=/devices/virtual/selftest/selftest0\n" in got[0]
+    finally:
+        os.close(descriptor)
+
+
+def test_nonblock_set_after_open_is_seen(shared_mount: Mount) -> None:
+    descriptor = os.open(shared_mount.control / "log", os.O_RDONLY)
+    try:
+        os.set_blocking(descriptor, False)
+        drain(descriptor)
+        with pytest.raises(BlockingIOError):
+            os.read(descriptor, 1)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def watched(path: Path, events: int) -> Iterator[tuple[int, select.poll]]:
+    """A descriptor of a file that was read, and a poll object on it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    poll = select.poll()
+    poll.register(descriptor, events)
+    try:
+        os.read(descriptor, 4096)
+        yield descriptor, poll
+    finally:
+        os.close(descriptor)
+
+
+def test_notify_wakes_a_poller_promptly_until_it_reads_again(shared_mount: Mount) -> None:
+    delays = []
+    with watched(shared_mount.device / "notify", select.POLLPRI) as (descriptor, poll):
+        assert poll.poll(0) == []
+        for _ in range(ROUNDS):
+            woken: list[float] = []
+
+            def wait(woken: list[float] = woken) -> None:
+                assert poll.poll(5000) == [(descriptor, select.POLLPRI | select.POLLERR)]
+                woken.append(time.monotonic())
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            time.sleep(0.02)
+            start = time.monotonic()
+            shared_mount.command("selftest/notify")
+            thread.join(6)
+            delays.append(woken[0] - start)
+            assert poll.poll(0) == [(descriptor, select.POLLPRI | select.POLLERR)]
+            os.pread(descriptor, 4096, 0)
+            assert poll.poll(0) == []
+    assert statistics.median(delays) <= POLL_SECONDS
+
+
+def test_unplugging_wakes_a_poller(mount: Mount) -> None:
+    with watched(mount.device / "notify", select.POLLPRI) as (descriptor, poll):
+        mount.command("selftest/remove")
+        assert poll.poll(5000) == [(descriptor, select.POLLPRI | select.POLLERR)]
+        with pytest.raises(OSError, match="No such device"):
+            os.pread(descriptor, 10, 0)
+
+
+def test_a_debugfs_file_is_always_ready_and_never_urgent(shared_mount: Mount) -> None:
+    path = shared_mount.root / "sys/kernel/debug/selftest/seq"
+    with watched(path, select.POLLIN | select.POLLPRI) as (descriptor, poll):
+        assert poll.poll(0) == [(descriptor, select.POLLIN)]
