@@ -33,10 +33,11 @@ The call site asks first: `if KvmPio in bus.wanted: bus.emit(KvmPio(...))`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 COMMON_SIZE = 8
@@ -244,13 +245,21 @@ COMMON_FIELDS = place(
 )
 
 
-def declared_fields(cls: type[Tracepoint]) -> dict[str, CType]:
+# A class never changes, and each change of the kernel asks for all of them again.
+_DECLARED: dict[type[Tracepoint], Mapping[str, CType]] = {}
+
+
+def declared_fields(cls: type[Tracepoint]) -> Mapping[str, CType]:
     """The fields of a tracepoint class with their C types, in the order of the class."""
+    known = _DECLARED.get(cls)
+    if known is not None:
+        return known
     found = {}
     for name, annotation in get_type_hints(cls, include_extras=True).items():
         if get_origin(annotation) is Annotated:
             found[name] = c_type(annotation)
-    return found
+    _DECLARED[cls] = MappingProxyType(found)
+    return _DECLARED[cls]
 
 
 def has_features(

@@ -102,7 +102,7 @@ def test_texts_are_what_the_print_fmt_prints(mmu: str, apicv: str) -> None:
     chance = random.Random(f"{mmu} {apicv}")
     for name, form in _events(mmu, apicv).items():
         # A value as the kernel's own field holds it, where it has one of another type.
-        types = declared_fields(form.cls) | {f.name: f.ctype for f in form.fields}
+        types = dict(declared_fields(form.cls)) | {f.name: f.ctype for f in form.fields}
         for _ in range(25):
             event = form.cls(*(_any_value(ctype, field, chance) for field, ctype in types.items()))
             record = form.decode(form.encode(event, pid=7))

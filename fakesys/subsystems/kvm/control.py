@@ -41,7 +41,7 @@ def _commands(interpreter: Interpreter) -> Callable[[Kvm, str], None]:
 
 def _command_errors(interpreter: Interpreter) -> dict[int, str]:
     """Whatever one of the verbs may refuse with; a later verb's cause stands for all."""
-    errors = {ERANGE: "a number is too large"}
+    errors = {ERANGE: "a number is too large"} if interpreter.verbs else {}
     for bound in interpreter.verbs:
         errors.update(bound.verb.errors)
     return errors | {EINVAL: "no such command, option or value"}

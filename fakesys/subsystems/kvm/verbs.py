@@ -126,7 +126,9 @@ def verbs(vm_options: Iterable[Option[Any]] = ()) -> tuple[Verb[Kvm], ...]:
 def modprobe(params: Params) -> Verb[Kvm]:
     """`modprobe NAME=VALUE ...`: the module parameters among these knobs."""
     rows = [row for row in params.rows.values() if row.modprobe]
-    options = {row.name: Option[Any](row.name, row.parse, None, doc=row.doc) for row in rows}
+    options: dict[str, Option[Any]] = {
+        row.name: Option(row.name, row.parse, None, doc=row.doc) for row in rows
+    }
 
     def run(kvm: Kvm, args: Args) -> str:
         kvm.require_idle()

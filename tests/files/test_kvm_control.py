@@ -1,0 +1,176 @@
+"""fakesys/kvm: commands, what `last` says, knobs, kernels, views."""
+
+from __future__ import annotations
+
+from errno import EBUSY, EEXIST, EINVAL, ENOENT, ERANGE
+
+import pytest
+
+from fakesys.core.errors import KernelError
+from fakesys.machine import Machine
+from fakesys.profiles import APICV_KERNELS, MMU_KERNELS
+
+KVM = "sys/kernel/debug/kvm"
+CONTROL = "sys/kernel/debug/fakesys/kvm"
+CTL = f"{CONTROL}/ctl"
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def refused(errno: int, machine: Machine, path: str, text: str) -> str:
+    """The refusal's reason."""
+    with pytest.raises(KernelError) as refusal:
+        machine.write(path, text)
+    assert refusal.value.errno == errno, text
+    return refusal.value.why
+
+
+def test_last_tells_of_the_last_command(machine: Machine) -> None:
+    assert machine.read(f"{CONTROL}/last") == ""
+    machine.write(CTL, "vm create a\n")
+    assert machine.read(f"{CONTROL}/last") == "ok\n"
+    why = refused(EEXIST, machine, CTL, "vm create a\n")
+    assert machine.read(f"{CONTROL}/last") == f"error EEXIST {why}\n"
+    machine.write(CTL, "vm destroy a")
+    assert machine.read(f"{CONTROL}/last") == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "errno"),
+    [
+        ("vm create a", EEXIST),
+        ("vm create b pid=77 fd=10", EEXIST),
+        ("vm create vm", EINVAL),
+        ("vm create b/c", EINVAL),
+        ("vm create b irqchip=maybe", EINVAL),
+        ("vm create b pid=0", EINVAL),
+        ("vm create b pid=99999999999999999999", ERANGE),
+        ("vm create b colour=red", EINVAL),
+        ("vm create", EINVAL),
+        ("vm destroy b", ENOENT),
+        ("vm close b", ENOENT),
+        ("b vcpu add", ENOENT),
+        ("a vcpu add id=0", EEXIST),
+        ("a vcpu add id=5000", EINVAL),
+        ("a vcpu add count=0", EINVAL),
+        ("a vcpu add count=300", EINVAL),
+        ("a vcpu 7 close", ENOENT),
+        ("a vcpu x close", EINVAL),
+        ("b vcpu 0 close", ENOENT),
+        ("a irqchip", EEXIST),
+        ("late irqchip", EINVAL),
+        ("b irqchip", ENOENT),
+        ("modprobe colour=red", EINVAL),
+        ("modprobe", EBUSY),
+        ("dance", EINVAL),
+        ("", EINVAL),
+    ],
+)
+def test_refused_commands_change_nothing(machine: Machine, command: str, errno: int) -> None:
+    machine.write(CTL, "vm create a pid=77")
+    machine.write(CTL, "vm create late pid=77 irqchip=none")
+    machine.write(CTL, "late vcpu add")
+    machine.write(CTL, "a vcpu add")
+    before = (machine.listdir(KVM), machine.listdir(f"{KVM}/77-10"))
+    refused(errno, machine, CTL, f"{command}\n")
+    assert (machine.listdir(KVM), machine.listdir(f"{KVM}/77-10")) == before
+    assert machine.read(f"{CONTROL}/last").startswith("error E")
+
+
+def test_a_vcpu_closes_once(machine: Machine) -> None:
+    machine.write(CTL, "vm create a pid=77")
+    machine.write(CTL, "a vcpu add count=2")
+    machine.write(CTL, "a vcpu 1 close")
+    refused(ENOENT, machine, CTL, "a vcpu 1 close")
+    refused(EEXIST, machine, CTL, "a vcpu add id=1")
+
+
+def test_vcpus_keep_a_vm_whose_descriptor_is_closed(machine: Machine) -> None:
+    machine.write(CTL, "vm create a pid=77")
+    machine.write(CTL, "a vcpu add")
+    machine.write(CTL, "vm close a")
+    refused(ENOENT, machine, CTL, "vm close a")
+    assert "77-10" in machine.listdir(KVM)
+    machine.write(CTL, "a vcpu 0 close")
+    assert "77-10" not in machine.listdir(KVM)
+    assert machine.listdir(f"{CONTROL}/vms") == []
+
+
+def test_an_irqchip_can_come_later(machine: Machine) -> None:
+    machine.write(CTL, "vm create a pid=77 irqchip=none")
+    machine.write(CTL, "a irqchip")
+    machine.write(CTL, "a vcpu add")
+    assert "lapic_timer_advance_ns" in machine.listdir(f"{KVM}/77-10/vcpu0")
+
+
+def test_vms_have_their_views(machine: Machine) -> None:
+    machine.write(CTL, "vm create a")
+    machine.write(CTL, "vm create b")
+    assert machine.listdir(f"{CONTROL}/vms") == ["a", "b"]
+    machine.write(CTL, "vm destroy a")
+    assert machine.listdir(f"{CONTROL}/vms") == ["b"]
+
+
+def test_warnings_are_listed(machine: Machine) -> None:
+    assert machine.read(f"{CONTROL}/warnings") == ""
+    machine.kvm_side.kvm.warn("a rare thing")
+    machine.kvm_side.kvm.warn("a rare thing")
+    assert machine.read(f"{CONTROL}/warnings") == "2 a rare thing\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "kernels"), [("mmu_profile", MMU_KERNELS), ("apicv_profile", APICV_KERNELS)]
+)
+def test_every_kernel_can_be_chosen(
+    machine: Machine, file: str, kernels: dict[str, object]
+) -> None:
+    for name in kernels:
+        machine.write(f"{CONTROL}/{file}", f"{name}\n")
+        assert machine.read(f"{CONTROL}/{file}") == f"{name}\n"
+    refused(EINVAL, machine, f"{CONTROL}/{file}", "2.4\n")
+    machine.write(CTL, "vm create a")
+    refused(EBUSY, machine, f"{CONTROL}/{file}", f"{name}\n")
+    machine.write(CTL, "vm destroy a")
+    machine.write(f"{CONTROL}/{file}", next(iter(kernels)))
+
+
+def test_the_machines_profile_chooses_both(machine: Machine) -> None:
+    machine.write("sys/kernel/debug/fakesys/profile", "6.18")
+    assert machine.read(f"{CONTROL}/mmu_profile") == "6.18\n"
+    assert machine.read(f"{CONTROL}/apicv_profile") == "6.18\n"
+    machine.write(CTL, "vm create a")
+    refused(EBUSY, machine, "sys/kernel/debug/fakesys/profile", "seed")
+
+
+def test_every_knob_shows_and_takes_what_it_shows(machine: Machine) -> None:
+    for name in machine.listdir(f"{CONTROL}/params"):
+        text = machine.read(f"{CONTROL}/params/{name}")
+        machine.write(f"{CONTROL}/params/{name}", text)
+        assert machine.read(f"{CONTROL}/params/{name}") == text
+        refused(EINVAL, machine, f"{CONTROL}/params/{name}", "no such value")
+    machine.write(CTL, "vm create a")
+    for name in machine.listdir(f"{CONTROL}/params"):
+        text = machine.read(f"{CONTROL}/params/{name}")
+        refused(EBUSY, machine, f"{CONTROL}/params/{name}", text)
+
+
+def test_a_reset_ends_every_vm(machine: Machine) -> None:
+    machine.write(CTL, "vm create a pid=77")
+    machine.write("sys/kernel/debug/fakesys/reset", "1")
+    assert machine.listdir(f"{CONTROL}/vms") == []
+    assert "77-10" not in machine.listdir(KVM)
+
+
+def test_no_preset_by_another_name(machine: Machine) -> None:
+    refused(EINVAL, machine, f"{CONTROL}/preset", "no-such-guest vcpus=1")
+    assert machine.read(f"{CONTROL}/last").startswith("error EINVAL")
+
+
+def test_the_uevents_of_a_vm(machine: Machine) -> None:
+    machine.write(CTL, "vm create a pid=77")
+    machine.write(CTL, "vm destroy a")
+    text = "".join(str(event.env) for _, event in machine.control.uevents.since(0))
+    assert text.count("'STATS_PATH': '/kvm/77-10'") == 2
