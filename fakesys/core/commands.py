@@ -93,7 +93,7 @@ def number_within(low: int, high: int) -> Parse[int]:
     return parse
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Operand(Generic[T]):
     """A word that varies, known by its place. `name` is how the reference writes it."""
 
@@ -103,14 +103,14 @@ class Operand(Generic[T]):
     one_of: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Tail:
     """All words that are left, as they stand, options included; only as the last of a row."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Option(Generic[T]):
     """A `name=value` word. Without it the value is `default`; a required one must be there."""
 
@@ -121,7 +121,7 @@ class Option(Generic[T]):
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class OptionalOperand(Generic[T]):
     """A word that may be left out at the end of the words; then it is `default`."""
 

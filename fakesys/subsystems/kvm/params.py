@@ -18,7 +18,7 @@ def plainly(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Param(Generic[T]):
     """One knob. `default` holds where the kernel does not say otherwise.
 
