@@ -1,0 +1,72 @@
+"""The memory of every VM, as KVM's model of virtual machines joins it in."""
+
+from __future__ import annotations
+
+from fakesys.core.commands import Args
+from fakesys.core.events import Bus
+from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm_mmu.guest import Guest
+from fakesys.subsystems.kvm_mmu.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.params import knobs
+from fakesys.subsystems.kvm_mmu.policy import MmuPolicy
+from fakesys.subsystems.kvm_mmu.race import RaceResult
+from fakesys.subsystems.kvm_mmu.rmaps import rmaps_text
+from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.shrinker import Shrinker
+
+
+class MmuExtension:
+    """Memory by VM, translations and guest by vCPU. `policy`: the kernel that all VMs run on."""
+
+    def __init__(self, kvm: Kvm, policy: MmuPolicy) -> None:
+        self.kvm = kvm
+        self.policy = policy
+        self.memories: dict[Vm, VmMemory] = {}
+        self.guests: dict[Vcpu, Guest] = {}
+        self.mmus: dict[Vcpu, VcpuMmu] = {}
+        self.races: dict[Vm, RaceResult] = {}
+        self.shrinker = Shrinker()
+
+    @property
+    def bus(self) -> Bus:
+        """Where events go."""
+        return self.kvm.kernel.bus
+
+    def check_vm(self, args: Args) -> None:
+        """Memory refuses no VM."""
+
+    def add_vm(self, vm: Vm, args: Args) -> None:
+        """The VM has no memory at first."""
+        memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
+        self.memories[vm] = memory
+        self.shrinker.add(memory.kit, memory.zapper)
+        vm.rmaps_stat = lambda: rmaps_text(memory)
+
+    def check_irqchip(self, vm: Vm) -> None:
+        """Not a matter of memory."""
+
+    def add_irqchip(self, vm: Vm) -> None:
+        """Not a matter of memory."""
+
+    def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
+        """Memory refuses no vCPU."""
+
+    def add_vcpu(self, vcpu: Vcpu) -> None:
+        """The vCPU has nothing loaded."""
+        memory = self.memories[vcpu.vm]
+        mmu = memory.add_vcpu(vcpu.id, vcpu.stats)
+        self.mmus[vcpu] = mmu
+        self.guests[vcpu] = Guest(memory, mmu)
+
+    def close_vcpu(self, vcpu: Vcpu) -> None:
+        """Its roots stay until the VM goes."""
+
+    def remove_vm(self, vm: Vm) -> None:
+        """All is zapped and freed."""
+        memory = self.memories.pop(vm)
+        memory.destroy()
+        self.shrinker.remove(memory.kit)
+        self.races.pop(vm, None)
+        for vcpu in vm.vcpus.values():
+            del self.guests[vcpu]
+            del self.mmus[vcpu]

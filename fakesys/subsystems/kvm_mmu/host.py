@@ -1,0 +1,151 @@
+"""The host memory behind a guest: regions of the VM's owner, and what is written in them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from errno import EEXIST, EINVAL, ENOENT
+
+from fakesys.core.errors import KernelError
+
+PAGE = 4096
+LARGE = 2 << 20
+_FIRST_HVA = 0x7F00_0000_0000
+_FIRST_PFN = 0x100000
+BLOCK_PAGES = 512
+
+
+class HostMemory:
+    """One mapping of the owner. Pages are numbered from its start.
+
+    `thp`: backed by 2 MiB pages, except in blocks in `split`. `gone`, `read_only`: masks of pages
+    by block of 512; pages that are gone come back when they are touched.
+    """
+
+    def __init__(self, name: str, size: int, *, thp: bool, hva: int, pfn: int) -> None:
+        self.name = name
+        self.size = size
+        self.thp = thp
+        self.hva = hva
+        self.pfn = pfn
+        self.split: set[int] = set()
+        self.gone: dict[int, int] = {}
+        self.read_only: dict[int, int] = {}
+        self._data: dict[int, bytearray] = {}
+
+    @property
+    def npages(self) -> int:
+        """4 KiB pages."""
+        return self.size // PAGE
+
+    def is_gone(self, page: int) -> bool:
+        """Would an access have to bring the page back?"""
+        return bool(self.gone) and bool(self.gone.get(page >> 9, 0) >> (page & 511) & 1)
+
+    def is_read_only(self, page: int) -> bool:
+        """May the owner only read it?"""
+        return bool(self.read_only) and bool(self.read_only.get(page >> 9, 0) >> (page & 511) & 1)
+
+    def is_large(self, page: int) -> bool:
+        """Is it part of a 2 MiB page?"""
+        return self.thp and page >> 9 not in self.split
+
+    def touch(self, page: int) -> None:
+        """Bring a page back."""
+        left = self.gone.get(page >> 9, 0) & ~(1 << (page & 511))
+        _store(self.gone, page >> 9, left)
+
+    def unmap(self, page: int, npages: int) -> None:
+        """These pages are gone until somebody touches them; 2 MiB pages break up."""
+        for block, mask in blocks(page, npages):
+            self.gone[block] = self.gone.get(block, 0) | mask
+            self.split.add(block)
+            for index in range(BLOCK_PAGES):
+                if mask >> index & 1:
+                    self._data.pop(block * BLOCK_PAGES + index, None)
+
+    def protect(self, page: int, npages: int, *, writable: bool) -> None:
+        """Change what the owner may do with these pages."""
+        for block, mask in blocks(page, npages):
+            old = self.read_only.get(block, 0)
+            _store(self.read_only, block, old & ~mask if writable else old | mask)
+            if mask != (1 << BLOCK_PAGES) - 1:
+                self.split.add(block)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes there. Raises EINVAL beyond the end."""
+        if offset + len(data) > self.size:
+            raise KernelError(EINVAL, f"{self.name} has {self.size} bytes")
+        while data:
+            at = offset % PAGE
+            piece = data[: PAGE - at]
+            page = self._data.setdefault(offset // PAGE, bytearray(PAGE))
+            page[at : at + len(piece)] = piece
+            offset += len(piece)
+            data = data[len(piece) :]
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes within one page; what nobody wrote is zero."""
+        page = self._data.get(offset // PAGE)
+        if page is None:
+            return bytes(size)
+        at = offset % PAGE
+        return bytes(page[at : at + size])
+
+
+class HostSpace:
+    """All mappings of the owner, by name and by address."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, HostMemory] = {}
+        self._starts: list[int] = []
+        self._by_start: list[HostMemory] = []
+        self._next_hva = _FIRST_HVA
+        self._next_pfn = _FIRST_PFN
+
+    def add(self, name: str, size: int, *, thp: bool = False) -> HostMemory:
+        """Map memory, 2 MiB aligned, all present. Raises EEXIST, EINVAL."""
+        if name in self._named:
+            raise KernelError(EEXIST, f"there is memory {name!r}")
+        if not size or size % PAGE:
+            raise KernelError(EINVAL, f"{size} is not a number of pages")
+        memory = HostMemory(name, size, thp=thp, hva=self._next_hva, pfn=self._next_pfn)
+        rounded = -(-size // LARGE) * LARGE
+        self._next_hva += rounded + LARGE
+        self._next_pfn += rounded // PAGE
+        self._named[name] = memory
+        self._starts.append(memory.hva)
+        self._by_start.append(memory)
+        return memory
+
+    def named(self, name: str) -> HostMemory:
+        """The memory of this name. Raises ENOENT."""
+        if name not in self._named:
+            raise KernelError(ENOENT, f"there is no memory {name!r}")
+        return self._named[name]
+
+    def at(self, hva: int) -> HostMemory | None:
+        """The memory that an address lies in."""
+        index = bisect_right(self._starts, hva) - 1
+        if index < 0:
+            return None
+        memory = self._by_start[index]
+        return memory if hva < memory.hva + memory.size else None
+
+
+def blocks(page: int, npages: int) -> list[tuple[int, int]]:
+    """The blocks of 512 pages that a range touches, each with the mask of pages within."""
+    found = []
+    end = page + npages
+    while page < end:
+        block, low = divmod(page, BLOCK_PAGES)
+        high = min(BLOCK_PAGES, low + end - page)
+        found.append((block, (1 << high) - (1 << low)))
+        page = (block + 1) * BLOCK_PAGES
+    return found
+
+
+def _store(masks: dict[int, int], block: int, mask: int) -> None:
+    if mask:
+        masks[block] = mask
+    else:
+        masks.pop(block, None)

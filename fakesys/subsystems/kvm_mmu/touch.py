@@ -1,0 +1,188 @@
+"""Many accesses in one command, 2 MiB at a time where nobody sees the single ones.
+
+The result is what access after access would give: the same sptes, counters and faults.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fakesys.subsystems.kvm.trace_guest import KvmPageFault
+from fakesys.subsystems.kvm_mmu import trace
+from fakesys.subsystems.kvm_mmu.guest import Exit, Guest, Left, plain_access
+from fakesys.subsystems.kvm_mmu.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.memslots import Memslot
+from fakesys.subsystems.kvm_mmu.pages import NONE
+from fakesys.subsystems.kvm_mmu.prefetch import GROUP, may_prefetch
+from fakesys.subsystems.kvm_mmu.roots import MIN_FREE_PAGES, VcpuMmu
+from fakesys.subsystems.kvm_mmu.sptes import ALL, EMPTY, ENTRIES, FULL_RW, bits
+
+# Each access that faults tells one of these.
+_EVENTS = (
+    KvmPageFault,
+    trace.FastPageFault,
+    trace.FastPageFaultRetry,
+    trace.KvmMmuSetSpte,
+    trace.KvmMmuSpteRequested,
+)
+_GROUP = (1 << GROUP) - 1
+
+
+class Touched(NamedTuple):
+    """Faults, and exits to user space in order."""
+
+    faults: int
+    exits: list[Left]
+
+
+def touch(
+    memory: VmMemory,
+    vcpu: VcpuMmu,
+    guest: Guest,
+    kind: str,
+    address: int,
+    *,
+    times: int = 1,
+    stride: int = 4096,
+    value: int | None = None,
+) -> Touched:
+    """`times` accesses (`r`, `w`, `x`), `stride` bytes apart, until an exit that is not MMIO."""
+    before = vcpu.stats.pf_taken
+    exits: list[Left] = []
+    rip = guest.registers.rip
+    by_block = Blocks(memory, vcpu) if kind != "x" and stride == 4096 else None
+    if by_block is not None and not by_block.allowed():
+        by_block = None
+    guest.enter()
+    done = 0
+    while done < times:
+        where = address + done * stride
+        if by_block is not None:
+            number = by_block.touch(where >> 12, times - done, write=kind == "w")
+            if number:
+                done += number
+                continue
+        left = guest.access(plain_access(kind, where, rip, value))
+        done += 1
+        if left is None:
+            continue
+        exits.append(left)
+        if left.reason is not Exit.MMIO:
+            break
+        if done < times:
+            guest.resume(left)
+    return Touched(vcpu.stats.pf_taken - before, exits)
+
+
+class Blocks:
+    """Accesses to all pages of a 2 MiB block at once, with TDP."""
+
+    def __init__(self, memory: VmMemory, vcpu: VcpuMmu) -> None:
+        self._memory = memory
+        self._vcpu = vcpu
+        self._pages = memory.kit.pages
+        self._sptes = memory.kit.sptes
+
+    def allowed(self) -> bool:
+        """Would nobody see the difference?"""
+        wanted = self._memory.kit.bus.wanted
+        return self._memory.kit.knobs.tdp and not any(event in wanted for event in _EVENTS)
+
+    def touch(self, gfn: int, npages: int, *, write: bool) -> int:
+        """Access up to `npages` pages from `gfn`; how many, 0 if they must go one by one."""
+        if self._vcpu.requests or not self._vcpu.roots:
+            return 0
+        npages = min(npages, ENTRIES - (gfn & 511))
+        row, index, level = self._memory.faults.lookup(self._vcpu, gfn << 12)
+        if level == 1:
+            return self._touch_table(row, gfn, npages, write)
+        if level == 2 and self._sptes.present(row) >> index & 1:
+            return npages if self._hits_large(row, index, write) else 0
+        slot = self._memory.slots.find(gfn)
+        if slot is None or not self._is_plain(slot, gfn, npages):
+            return 0
+        if not self._memory.faults.maps_small(slot, gfn):
+            return 0
+        row = self._memory.faults.make_table(self._vcpu, gfn)
+        return 0 if row == NONE else self._touch_table(row, gfn, npages, write)
+
+    def _touch_table(self, row: int, gfn: int, npages: int, write: bool) -> int:
+        state = self._pages.leaf[row]
+        if state == FULL_RW:
+            return npages
+        mask = ((1 << npages) - 1) << (gfn & 511)
+        slot = self._memory.slots.find(gfn)
+        if slot is None or not self._is_plain(slot, gfn, npages):
+            return 0
+        if state == EMPTY and mask == ALL and may_prefetch(slot):
+            self._fill(row)
+            return npages
+        leaf = self._sptes.leaf(row)
+        denied = leaf.present & ~leaf.writable & mask if write else 0
+        if leaf.mmio or denied & (leaf.sealed | leaf.host_ro):
+            return 0
+        missing = mask & ~leaf.present
+        mapped = missing if slot.logs_dirty else _groups(missing) & ~leaf.present
+        faults = missing.bit_count() if slot.logs_dirty else _number_of_groups(missing)
+        leaf.present |= mapped
+        leaf.writable |= mapped | denied
+        leaf.dirty |= mapped | denied
+        leaf.accessed |= mask
+        if slot.logs_dirty:
+            base = gfn & -ENTRIES
+            for place in bits(mapped | denied):
+                slot.mark_dirty(base + place)
+        self._book(row, mapped.bit_count(), faults, denied.bit_count())
+        self._sptes.settle(row)
+        return npages
+
+    def _fill(self, row: int) -> None:
+        """An empty table becomes full: a fault per group of eight."""
+        self._pages.leaf[row] = FULL_RW
+        self._book(row, ENTRIES, ENTRIES // GROUP, 0)
+
+    def _book(self, row: int, mapped: int, faults: int, fast: int) -> None:
+        stats = self._vcpu.stats
+        by_outcome = self._memory.kit.policy.counts_by_outcome
+        self._pages.present[row] += mapped
+        self._sptes.count(1, mapped)
+        stats.exits += faults + fast
+        stats.pf_taken += faults + fast
+        stats.pf_fixed += faults + fast if by_outcome else faults
+        stats.pf_fast += fast
+
+    def _hits_large(self, row: int, index: int, write: bool) -> bool:
+        leaf, bit = self._sptes.leaf(row), 1 << index
+        if write and not leaf.writable & bit:
+            return False
+        leaf.accessed |= bit
+        self._sptes.settle(row)
+        return True
+
+    def _is_plain(self, slot: Memslot, gfn: int, npages: int) -> bool:
+        """Are these pages, and those that a fault would prefetch, there for reading and writing?"""
+        low, high = gfn & -GROUP, (gfn + npages + GROUP - 1) & -GROUP
+        memory = slot.memory
+        if memory is None or slot.read_only or slot.invalid:
+            return False
+        if low < slot.base_gfn or high > slot.end_gfn or not slot.backed(high - 1):
+            return False
+        if self._memory.roots.available < MIN_FREE_PAGES:
+            return False
+        if not memory.gone and not memory.read_only:
+            return True
+        ends = {slot.page(low) >> 9, slot.page(high - 1) >> 9}
+        return not any(block in memory.gone or block in memory.read_only for block in ends)
+
+
+def _groups(mask: int) -> int:
+    """All bits of every group of eight that has one."""
+    if mask == ALL:
+        return ALL
+    return sum(_GROUP << start for start in range(0, ENTRIES, GROUP) if mask >> start & _GROUP)
+
+
+def _number_of_groups(mask: int) -> int:
+    if mask == ALL:
+        return ENTRIES // GROUP
+    return sum(1 for start in range(0, ENTRIES, GROUP) if mask >> start & _GROUP)
