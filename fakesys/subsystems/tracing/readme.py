@@ -63,6 +63,7 @@ _HIST = """\t            enable_hist:<system>:<event>
 \t      [:size=#entries]
 \t      [:pause][:continue][:clear]
 \t      [:name=histname1]
+\t      [:<var1>=<field|var_ref|numeric_literal>[,<var2>=...]]
 \t      [if <filter>]
 \t    Modifiers of a field: .hex .sym .sym-offset .execname .syscall .log2 .descending
 """

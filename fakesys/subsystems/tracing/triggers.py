@@ -16,6 +16,13 @@ from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.events import EventFile
 from fakesys.subsystems.tracing.filters import Filter, FilterError, compile_filter
+from fakesys.subsystems.tracing.hist_trigger import (
+    HistTrigger,
+    Table,
+    add_hist,
+    spec_of,
+    switch_hists,
+)
 from fakesys.subsystems.tracing.trace import MARKER_STACK, STACK, stack_of
 
 if TYPE_CHECKING:
@@ -27,9 +34,11 @@ UNLIMITED = -1
 class Trigger(Protocol):
     """What sits on an event file."""
 
-    # Two triggers of one key exclude each other; removal goes by key too.
-    key: str
     paused: bool
+
+    @property
+    def key(self) -> str:
+        """Two triggers of one key exclude each other; removal goes by key too."""
 
     @property
     def late(self) -> bool:
@@ -194,7 +203,38 @@ def _makers(instance: Instance) -> dict[str, Maker]:
     }
     if build.snapshot:
         makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=_allot_snapshot)
+    if build.hist:
+        makers["hist"] = _make_hist
+        makers["enable_hist"] = _hist_switch(on=True)
+        makers["disable_hist"] = _hist_switch(on=False)
     return makers
+
+
+def _make_hist(file: EventFile, line: Line, text: str) -> None:
+    spec = spec_of(file, line.argument)
+    condition = condition_of(file, line)
+    if line.remove:
+        remove(file, HistTrigger(spec, condition, Table(0)).key)
+        return
+    add_hist(file, spec, condition)
+
+
+def _hist_switch(*, on: bool) -> Maker:
+    def make(file: EventFile, line: Line, text: str) -> None:
+        target, count_text = _target(file, line)
+        key = f"hist {target.form.name}"
+        if line.remove:
+            remove(file, key)
+            return
+
+        def switch(_file: EventFile, _task: Task) -> bool:
+            return switch_hists(target, on)
+
+        name = f"{line.name}:{target.form.name}"
+        count, condition = _count(count_text), condition_of(file, line)
+        add(file, SwitchTrigger(key, name, switch, count, condition))
+
+    return make
 
 
 def _simple(
