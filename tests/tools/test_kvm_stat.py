@@ -1,0 +1,89 @@
+"""kvm_stat of the kernel's tools, debugfs provider: it shows what the files show.
+
+Its tracepoint provider asks the running kernel by perf events and never sees the fake.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tools import kernel_source
+from tests.tools.world import script_output, sections
+
+pytestmark = pytest.mark.usefixtures("private_world")
+
+# Never shown by kvm_stat: Debugfs provider, get_available_fields.
+HIDDEN = {"halt_poll_fail_ns", "halt_poll_success_ns", "halt_wait_ns"}
+SETUP = """
+ctl=/sys/kernel/debug/fakesys/kvm/ctl
+echo "vm create a" > $ctl
+echo "a vcpu add count=2" > $ctl
+sleep 300 & owner=$!
+trap "kill $owner" EXIT
+echo "vm create b pid=$owner" > $ctl
+echo "b vcpu add" > $ctl
+"""
+FILES = """
+cd /sys/kernel/debug/kvm
+grep -H '' $(find . -maxdepth 1 -type f -printf '%f ')
+"""
+
+
+@pytest.fixture(scope="module")
+def kvm_stat(request: pytest.FixtureRequest) -> Path:
+    """The program, installed or from the kernel's source."""
+    installed = shutil.which("kvm_stat")
+    if installed:
+        return Path(installed)
+    cache = request.config.cache
+    assert cache is not None
+    try:
+        root = kernel_source.unpacked(cache.mkdir("kernel-source"), "tools/kvm/kvm_stat")
+    except kernel_source.Unavailable as reason:
+        pytest.skip(str(reason))
+    return root / "tools/kvm/kvm_stat/kvm_stat"
+
+
+def totals(text: str) -> dict[str, int]:
+    """`NAME TOTAL CURRENT` lines as kvm_stat -1 prints them."""
+    return {name: int(total) for name, total in re.findall(r"^(\S+) +(\d+) +\d+$", text, re.M)}
+
+
+def from_files(text: str) -> dict[str, int]:
+    """`NAME:VALUE` lines of grep."""
+    return {
+        name: int(value)
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+        if name not in HIDDEN
+    }
+
+
+@pytest.mark.parametrize("profile", ["seed", "6.1", "6.18"])
+def test_totals_are_those_of_the_files(kvm_stat: Path, profile: str) -> None:
+    script = f"""{SETUP}
+    echo "== shown"; python3 {kvm_stat} -d -1 -i
+    echo "== files"; {FILES}
+    """
+    said = sections(script_output(script, options=("--profile", profile)))
+    shown = totals(said["shown"])
+    assert shown == from_files(said["files"])
+    assert len(shown) == (38 if profile == "seed" else 57)
+
+
+def test_one_process_alone(kvm_stat: Path) -> None:
+    script = f"""{SETUP}
+    echo "== shown"; python3 {kvm_stat} -d -1 -i -p $owner
+    cd /sys/kernel/debug/kvm/$owner-10
+    echo "== files"; grep -H '' $(find . -maxdepth 1 -type f -printf '%f ')
+    """
+    said = sections(script_output(script))
+    assert totals(said["shown"]) == from_files(said["files"])
+
+
+def test_a_choice_of_fields(kvm_stat: Path) -> None:
+    script = f"{SETUP} echo '== shown'; python3 {kvm_stat} -d -1 -i -f '^io_exits$'"
+    assert totals(sections(script_output(script))["shown"]).keys() == {"io_exits"}
