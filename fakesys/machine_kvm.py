@@ -9,6 +9,9 @@ from typing import Any
 from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.kernel import Kernel
 from fakesys.profiles import ApicvKernel, MmuKernel
+from fakesys.subsystems.apicv import params as apicv_params
+from fakesys.subsystems.apicv import verbs as apicv_verbs
+from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm import control, files, verbs
 from fakesys.subsystems.kvm.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm, Watch, watch_nobody
@@ -16,8 +19,8 @@ from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.tree.attr import Mount, Row
 
 # Knobs of every part, and what parts add to `vm create`.
-PARAMS: tuple[Param[Any], ...] = ()
-VM_OPTIONS: tuple[Option[Any], ...] = ()
+PARAMS: tuple[Param[Any], ...] = (*apicv_params.PARAMS,)
+VM_OPTIONS: tuple[Option[Any], ...] = (*apicv_params.VM_OPTIONS,)
 
 
 class KvmSide:
@@ -35,7 +38,8 @@ class KvmSide:
         self.mmu_kernel, self.apicv_kernel = mmu, apicv
         self.kvm.limits = apicv.limits
         self.kvm.params.use_kernel({**mmu.params, **apicv.params})
-        self.kvm.extensions = ()
+        self.apicv = Apicv(self.kvm, apicv.policy)
+        self.kvm.extensions = (self.apicv,)
         self._ctl = Interpreter(self._verbs())
         self._preset = Interpreter(())
         self.kvm.reserved_names = self._ctl.reserved
@@ -60,7 +64,7 @@ class KvmSide:
 
     def _verbs(self) -> tuple[Bound, ...]:
         own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))
-        return bind(own, self.kvm)
+        return (*bind(own, self.kvm), *bind(apicv_verbs.VERBS, self.apicv))
 
     def _views(self) -> tuple[Row, ...]:
         return ()

@@ -12,7 +12,11 @@ from typing import TypeVar
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.ap_bus import policy as ap_bus
+from fakesys.subsystems.apicv import policy as apicv
+from fakesys.subsystems.apicv.policy import ApicvPolicy
 from fakesys.subsystems.kvm.model import VcpuLimits
+from fakesys.subsystems.kvm_mmu import policy as kvm_mmu
+from fakesys.subsystems.kvm_mmu.policy import MmuPolicy
 from fakesys.subsystems.mdev.policy import MdevPolicy
 from fakesys.subsystems.tracing.policy import V6_1, V6_18, Build
 from fakesys.subsystems.vfio_ap import policy as vfio_ap
@@ -66,6 +70,7 @@ class MmuKernel:
 
     name: str
     features: frozenset[str]
+    policy: MmuPolicy
     params: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +81,7 @@ class ApicvKernel:
     name: str
     features: frozenset[str]
     limits: VcpuLimits
+    policy: ApicvPolicy
     params: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -176,17 +182,21 @@ def _series(patch: int) -> frozenset[str]:
 MMU_KERNELS: dict[str, MmuKernel] = {
     kernel.name: kernel
     for kernel in (
-        MmuKernel(name="5.3", features=frozenset()),
-        *(MmuKernel(name=f"series-{n:02}", features=_series(n)) for n in range(1, 12)),
-        MmuKernel(name="5.4", features=_MMU_5_4),
+        MmuKernel("5.3", frozenset(), kvm_mmu.K5_3, params={"zap_flow": "zap_all"}),
+        *(MmuKernel(p.name, _series(n), p) for n, p in enumerate(kvm_mmu.SERIES, start=1)),
+        MmuKernel("5.4", _MMU_5_4, kvm_mmu.K5_4),
         MmuKernel(
-            name="5.4-stable",
-            features=_MMU_5_4 | {"debugfs.strict_numbers", "trace.mmu_fault_gpa"},
+            "5.4-stable",
+            _MMU_5_4 | {"debugfs.strict_numbers", "trace.mmu_fault_gpa"},
+            kvm_mmu.K5_4_STABLE,
+            params={"mmio_gen_bits": "18"},
         ),
-        MmuKernel(name="6.1", features=_MMU_6_1),
+        MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1),
         MmuKernel(
-            name="6.18",
-            features=_MMU_6_1 | {"trace.mmu_wide_error_code", "trace.no_change_pte"},
+            "6.18",
+            _MMU_6_1 | {"trace.mmu_wide_error_code", "trace.no_change_pte"},
+            kvm_mmu.K6_18,
+            params={"as_num": "1"},
         ),
     )
 }
@@ -195,14 +205,17 @@ _VCPU = frozenset({"trace.kvm_vcpu"})
 _STATE = _VCPU | {"trace.kvm_state"}
 _REQUESTS = _STATE | {"trace.kvm_requests"}
 
+_LIMITS_5 = VcpuLimits(count=288, ids=1023)
+_LIMITS_6 = VcpuLimits(count=1024, ids=4096)
+
 APICV_KERNELS: dict[str, ApicvKernel] = {
     kernel.name: kernel
     for kernel in (
-        ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), VcpuLimits(count=288, ids=1023)),
-        ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, VcpuLimits(count=288, ids=1023)),
-        ApicvKernel("6.1", _STATE, VcpuLimits(count=1024, ids=4096)),
-        ApicvKernel("6.18", _REQUESTS, VcpuLimits(count=1024, ids=4096)),
-        ApicvKernel("7.x", _REQUESTS, VcpuLimits(count=1024, ids=4096)),
+        ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), _LIMITS_5, apicv.ENUM_STATE),
+        ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, _LIMITS_5, apicv.FLIP_LINES),
+        ApicvKernel("6.1", _STATE, _LIMITS_6, apicv.CALL_LINES),
+        ApicvKernel("6.18", _REQUESTS, _LIMITS_6, apicv.MAPPED_IDS),
+        ApicvKernel("7.x", _REQUESTS, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )
 }
 

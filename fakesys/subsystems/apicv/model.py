@@ -1,0 +1,209 @@
+"""Interrupt virtualization of all VMs: joins `Kvm` as an extension. Knows no text and no path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EBUSY, EINVAL, ENODEV
+
+from fakesys.core.commands import Args
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv import activation, crowd, entry, irqs, running, runstate
+from fakesys.subsystems.apicv.access import ids_changed
+from fakesys.subsystems.apicv.apicmap import ApicMap
+from fakesys.subsystems.apicv.avic_tables import PhysicalEntry
+from fakesys.subsystems.apicv.causes import Reason
+from fakesys.subsystems.apicv.lines import Lines
+from fakesys.subsystems.apicv.params import PIT, REINJECT, module_of
+from fakesys.subsystems.apicv.phases import command
+from fakesys.subsystems.apicv.pit import Pit
+from fakesys.subsystems.apicv.policy import ApicvPolicy, TooBig
+from fakesys.subsystems.apicv.switch import Effects, make_switch
+from fakesys.subsystems.apicv.vcpu import UPDATE, ApicVcpu, Run
+from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.verbs import IRQCHIP
+
+BACKING_PAGES = 0x1_0000_0000
+"""Host address of the first APIC page; one page for each vCPU follows."""
+PAGE = 4096
+ACCESS_GPA = 0xFEE00000
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the memory model does with the APIC access page.
+
+    `set_page(vm, slot, present)`: its private memslot; `zap(vm, gpa, size)`: drop mappings.
+    """
+
+    set_page: Callable[[Vm, int, bool], None]
+    zap: Callable[[Vm, int, int], None]
+
+
+NO_MEMORY = Memory(set_page=lambda _vm, _slot, _present: None, zap=lambda _vm, _gpa, _size: None)
+
+
+class Apicv:
+    """AVIC of every VM. `policy`: how the chosen kernel behaves."""
+
+    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memory = NO_MEMORY) -> None:
+        self.kvm = kvm
+        self.policy = policy
+        self.memory = memory
+        self.lines = Lines(kvm.kernel.bus)
+        self._vms: dict[Vm, ApicVm] = {}
+        self._next_vm_id = 0
+
+    def of(self, vm: Vm) -> ApicVm:
+        """The state of a VM."""
+        return self._vms[vm]
+
+    def vcpu_of(self, vcpu: Vcpu) -> tuple[ApicVm, ApicVcpu]:
+        """The state of a VM and of its vCPU, the latter up to date."""
+        vm = self._vms[vcpu.vm]
+        found = vm.vcpus[vcpu.id]
+        crowd.refresh(vm, found)
+        return vm, found
+
+    def by_vm_id(self, vm_id: int) -> ApicVm | None:
+        """The VM that has this AVIC id."""
+        return next((vm for vm in self._vms.values() if vm.vm_id == vm_id), None)
+
+    # --- Extension of Kvm ---
+
+    def check_vm(self, args: Args) -> None:
+        """Raises ENODEV for a PIT without a PIC in the kernel."""
+        if args.get(PIT) and args.get(IRQCHIP) != Irqchip.KERNEL.value:
+            raise KernelError(ENODEV, "a PIT in the kernel needs a PIC there")
+
+    def add_vm(self, vm: Vm, args: Args) -> None:
+        """KVM_CREATE_VM, then irqchip, PIT and its reinject control, as asked for."""
+        lines = self.lines
+        module = module_of(self.kvm.params)
+        apic_vm = ApicVm(vm, self.policy, module, lines, self._new_vm_id(avic=module.avic))
+        apic_vm.map = ApicMap(apic_vm.vcpus.values)
+        apic_vm.later = lambda seconds, action: self._later(apic_vm, seconds, action)
+        effects = Effects(
+            request_all=lambda request: crowd.request_all(apic_vm, request),
+            page=lambda present: self.memory.set_page(vm, self.policy.access_page_slot, present),
+            zap=lambda: self.memory.zap(vm, ACCESS_GPA, PAGE),
+        )
+        apic_vm.switch = make_switch(self.policy, lines, effects)
+        self._vms[vm] = apic_vm
+        vm.before_read.append(lambda: crowd.book(apic_vm))
+        apic_vm.switch.start(avic=module.avic)
+        if vm.irqchip is not Irqchip.NONE:
+            self.add_irqchip(vm)
+        if vm.irqchip is Irqchip.KERNEL and args.get(PIT) is not False:
+            self._create_pit(apic_vm, reinject=args.get(REINJECT))
+
+    def check_irqchip(self, vm: Vm) -> None:
+        """Nothing is against it."""
+
+    def add_irqchip(self, vm: Vm) -> None:
+        """KVM_CREATE_IRQCHIP, or its split form."""
+        apic_vm = self._vms[vm]
+        with command(apic_vm):
+            if vm.irqchip is Irqchip.KERNEL:
+                irqs.make_controllers(apic_vm)
+            apic_vm.switch.irqchip_created()
+
+    def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
+        """Raises EINVAL for an id above the hardware's table, in kernels that refuse that."""
+        apic_vm = self._vms[vm]
+        highest = apic_vm.module.highest_id
+        refused = self.policy.too_big is TooBig.REFUSED
+        if apic_vm.avic and refused and vcpu_id > highest:
+            raise KernelError(EINVAL, f"vCPU id {vcpu_id} is above {highest}, the last for AVIC")
+
+    def add_vcpu(self, vcpu: Vcpu) -> None:
+        """KVM_CREATE_VCPU; vCPU 0 enters its guest, others wait for INIT."""
+        vm = self._vms[vcpu.vm]
+        new = ApicVcpu(vcpu)
+        with command(vm):
+            vm.add(new)
+            vm.eager |= new.bit
+            vm.dirty |= new.bit
+            vm.lines.act(new)
+            if vm.avic:
+                self._set_up_avic(vm, new)
+            ids_changed(vm)
+            if new.run is Run.GUEST:
+                new.running = vm.switch.active or not self.policy.born_as_vm
+                running.load(vm, new)
+                entry.enter(vm, new)
+            else:
+                entry.block(vm, new, Run.UNINIT)
+
+    def close_vcpu(self, vcpu: Vcpu) -> None:
+        """Its descriptor is closed: its thread is out of KVM_RUN for ever."""
+        vm = self._vms[vcpu.vm]
+        closed = vm.vcpus[vcpu.id]
+        if closed.run in (Run.GUEST, Run.HALTED, Run.UNINIT):
+            runstate.stop(vm, closed)
+        closed.run = Run.STOPPED
+
+    def remove_vm(self, vm: Vm) -> None:
+        """The VM is gone."""
+        del self._vms[vm]
+
+    # --- what concerns no single vCPU ---
+
+    def start_sev(self, vm: Vm) -> None:
+        """KVM_SEV_INIT. Raises EINVAL once vCPUs exist, EBUSY the second time."""
+        apic_vm = self._vms[vm]
+        if vm.vcpus:
+            raise KernelError(EINVAL, f"{vm.name} has vCPUs already")
+        if apic_vm.sev:
+            raise KernelError(EBUSY, f"{vm.name} is an SEV guest already")
+        with command(apic_vm):
+            apic_vm.sev = True
+            apic_vm.switch.inhibit(Reason.SEV)
+
+    def _set_up_avic(self, vm: ApicVm, vcpu: ApicVcpu) -> None:
+        """avic.c: avic_init_backing_page, svm.c: svm_create_vcpu."""
+        if vcpu.id > vm.module.highest_id:
+            vcpu.too_big = True
+            vm.switch.inhibit(Reason.PHYSICAL_ID_TOO_BIG)
+            vcpu.requests |= UPDATE
+            return
+        vcpu.entry = PhysicalEntry(vcpu.id, BACKING_PAGES + vcpu.id * PAGE)
+        vm.physical.add(vcpu.id, vcpu.entry)
+        vm.with_entry |= vcpu.bit
+        if not self.policy.born_as_vm:
+            vm.switch.page.create()
+            vcpu.apicv_active = True
+            vcpu.requests |= UPDATE
+        elif vm.switch.active:
+            vm.switch.page.create()
+            activation.set_active(vm, vcpu, active=True)
+
+    def _create_pit(self, vm: ApicVm, *, reinject: bool) -> None:
+        """KVM_CREATE_PIT2 turns reinjection on; KVM_REINJECT_CONTROL may turn it off again."""
+        with command(vm):
+            vm.pit = Pit(reinject=True)
+            if self.policy.pit_reinject_inhibits:
+                vm.switch.inhibit(Reason.PIT_REINJ)
+            if not reinject:
+                vm.pit.reinject = False
+                vm.switch.allow(Reason.PIT_REINJ)
+
+    def _new_vm_id(self, *, avic: bool) -> int:
+        """The next id that no VM has; 0 is none. avic.c:avic_vm_init."""
+        if not avic:
+            return 0
+        used = {vm.vm_id for vm in self._vms.values()} | {0}
+        limit = 1 << self.policy.vm_id_bits
+        self._next_vm_id = (self._next_vm_id + 1) % limit
+        while self._next_vm_id in used:
+            self._next_vm_id = (self._next_vm_id + 1) % limit
+        return self._next_vm_id
+
+    def _later(self, vm: ApicVm, seconds: float, action: Callable[[], None]) -> None:
+        def run() -> None:
+            if vm.kvm in self._vms:
+                with command(vm):
+                    action()
+
+        self.kvm.kernel.clock.after(seconds, run)

@@ -1,0 +1,154 @@
+"""The two 8259 interrupt controllers. Like arch/x86/kvm/i8259.c (v6.1). Knows no vCPU.
+
+`wake`: somebody must look at the output; `acked(pin)`: an interrupt ended, pins 0-15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+SLAVE_PIN = 2
+
+
+class Chip:
+    """One 8259: bitmaps by pin, lowest pin first in priority."""
+
+    __slots__ = (
+        "auto_eoi", "base", "elcr", "first_pin", "imr", "irr", "isr", "last_irr",
+    )  # fmt: skip
+
+    def __init__(self, first_pin: int) -> None:
+        self.first_pin = first_pin
+        self.irr = self.isr = self.imr = self.last_irr = self.elcr = 0
+        self.base = 0
+        self.auto_eoi = False
+
+    def requested(self) -> int:
+        """The pin that would be delivered now; -1 for none. i8259.c:pic_get_irq."""
+        waiting = self.irr & ~self.imr
+        if not waiting:
+            return -1
+        pin = _lowest(waiting)
+        return pin if not self.isr or pin < _lowest(self.isr) else -1
+
+    def set_pin(self, pin: int, *, level: bool) -> int:
+        """1: a new request; 0: coalesced with one that waits; -1: masked. pic_set_irq1."""
+        mask = 1 << pin
+        new = 1
+        if not level:
+            self.last_irr &= ~mask
+            if self.elcr & mask:
+                self.irr &= ~mask
+        else:
+            if self.elcr & mask or not self.last_irr & mask:
+                new = int(not self.irr & mask)
+                self.irr |= mask
+            self.last_irr |= mask
+        return -1 if self.imr & mask else new
+
+
+class Pic:
+    """Master and slave. `output`: the line to the processors."""
+
+    def __init__(
+        self,
+        *,
+        wake: Callable[[], None],
+        acked: Callable[[int], None],
+        wakes_for_nothing: bool,
+    ) -> None:
+        self.master = Chip(0)
+        self.slave = Chip(8)
+        self.output = False
+        self._wake = wake
+        self._acked = acked
+        self._wakes_for_nothing = wakes_for_nothing
+        self._wake_needed = False
+        self._sources = [0] * 16
+
+    def chip_of(self, pin: int) -> Chip:
+        """The chip that has this pin."""
+        return self.slave if pin >= 8 else self.master
+
+    def set_irq(self, pin: int, source: int, *, level: bool, traced: Callable[[int], None]) -> int:
+        """A source raises or lowers its share of a pin; `traced` hears the result, as returned."""
+        bit = 1 << source
+        shares = self._sources[pin]
+        self._sources[pin] = shares | bit if level else shares & ~bit
+        result = self.chip_of(pin).set_pin(pin & 7, level=bool(self._sources[pin]))
+        self._update()
+        traced(result)
+        self._unlock()
+        return result
+
+    def acknowledge(self) -> int:
+        """The processor takes the interrupt: its vector; pin 7's when there is none."""
+        self.output = False
+        vector = self._acknowledge_master()
+        self._update()
+        self._unlock()
+        return vector
+
+    def end(self, chip: Chip) -> None:
+        """The guest writes a non-specific EOI to this chip."""
+        if chip.isr:
+            pin = _lowest(chip.isr)
+            self._clear(chip, pin)
+            self._update()
+        self._unlock()
+
+    def configure(self, base: int, imr: int, *, auto_eoi: bool) -> None:
+        """The host sets the state: vector base of the master (slave 8 above), masks of 16 pins."""
+        self.master.base, self.slave.base = base, base + 8
+        self.master.imr, self.slave.imr = imr & 0xFF, imr >> 8
+        self.master.auto_eoi = self.slave.auto_eoi = auto_eoi
+        was_high = self.output
+        self._update()
+        # A state that is set wakes nobody, except for an interrupt that really waits.
+        self._wake_needed = self.output and not was_high
+        self._unlock()
+
+    def _acknowledge_master(self) -> int:
+        pin = self.master.requested()
+        if pin < 0:
+            return self.master.base + 7
+        self._take(self.master, pin)
+        return self._acknowledge_slave() if pin == SLAVE_PIN else self.master.base + pin
+
+    def _acknowledge_slave(self) -> int:
+        pin = self.slave.requested()
+        if pin < 0:
+            return self.slave.base + 7
+        self._take(self.slave, pin)
+        return self.slave.base + pin
+
+    def _take(self, chip: Chip, pin: int) -> None:
+        chip.isr |= 1 << pin
+        if not chip.elcr >> pin & 1:
+            chip.irr &= ~(1 << pin)
+        if chip.auto_eoi:
+            self._clear(chip, pin)
+
+    def _clear(self, chip: Chip, pin: int) -> None:
+        chip.isr &= ~(1 << pin)
+        # The lock is dropped around the notifiers: a wake that is due happens before them.
+        self._unlock()
+        self._acked(chip.first_pin + pin)
+
+    def _update(self) -> None:
+        if self.slave.requested() >= 0:
+            self.master.set_pin(SLAVE_PIN, level=True)
+            self.master.set_pin(SLAVE_PIN, level=False)
+        level = self.master.requested() >= 0
+        if not self.output and (level or self._wakes_for_nothing):
+            self._wake_needed = True
+        self.output = level
+
+    def _unlock(self) -> None:
+        if self._wake_needed:
+            self._wake_needed = False
+            self._wake()
+
+
+def _lowest(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
