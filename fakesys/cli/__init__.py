@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "offline:run",
     "abi": "offline:abi",
     "doc": "offline:doc",
+    "show": "show:show",
     "exec": "execute:execute",
 }
 

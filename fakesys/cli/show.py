@@ -1,0 +1,124 @@
+"""`fakesys show`: a machine as a picture, in the terminal or as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fakesys.pictures import ApMatrix
+
+MOUNT = click.option(
+    "--mount",
+    "mount_point",
+    default="./mountpoint",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The mount to look at.",
+)
+SVG = click.option("--svg", type=click.Path(path_type=Path), help="Write an SVG file instead.")
+PNG = click.option("--png", type=click.Path(path_type=Path), help="Write a PNG file instead.")
+
+
+@click.group(epilog="Example: fakesys show ap --mount ./mountpoint")
+def show() -> None:
+    """Show a machine as a picture."""
+
+
+@show.command(epilog="Example: fakesys show ap --svg queues.svg")
+@MOUNT
+@SVG
+@PNG
+def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
+    """The AP matrix: adapters by domains, each queue by its owner."""
+    from fakesys.pictures import ap_matrix
+
+    matrix = ap_matrix(read_state(mount_point))
+    files = [path for path in (svg, png) if path is not None]
+    for path in files:
+        _save(matrix, path)
+    if not files:
+        from rich.console import Console
+
+        print_matrix(matrix, Console())
+
+
+@show.command(epilog="Example: fakesys show kvm")
+@MOUNT
+def kvm(mount_point: Path) -> None:
+    """The VMs with their vCPUs and the counters that are not 0."""
+    from rich.console import Console
+    from rich.table import Table
+
+    folder = mount_point / "sys/kernel/debug/kvm"
+    _refuse_other_places(folder)
+    table = Table("VM", "vCPUs", "counters")
+    for vm in sorted(path for path in folder.iterdir() if path.is_dir()):
+        vcpus = sum(1 for path in vm.glob("vcpu*") if path.is_dir())
+        counters = ", ".join(f"{name} {value}" for name, value in _counters(vm) if value)
+        table.add_row(vm.name, str(vcpus), counters or "all 0")
+    Console().print(table)
+
+
+def read_state(mount_point: Path) -> dict[str, Any]:
+    """The state of the machine on a mount. Raises ClickException for another place."""
+    path = mount_point / "sys/kernel/debug/fakesys/state"
+    _refuse_other_places(path)
+    state: dict[str, Any] = json.loads(path.read_text())
+    return state
+
+
+def _refuse_other_places(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        raise click.ClickException(
+            f"{path}: {error.strerror}; name a mount of fakesys with --mount"
+        ) from None
+
+
+def _counters(vm: Path) -> Iterator[tuple[str, int]]:
+    for path in sorted(vm.iterdir()):
+        if path.is_file() and (text := path.read_text().strip()).isdecimal():
+            yield path.name, int(text)
+
+
+def _save(matrix: ApMatrix, path: Path) -> None:
+    from fakesys.pictures import save_plot
+
+    try:
+        save_plot(matrix, path)
+    except ImportError:
+        raise click.ClickException(
+            "pictures need matplotlib: pip install 'fakesys[plot]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    click.echo(path)
+
+
+def print_matrix(matrix: ApMatrix, console: Console) -> None:
+    """The matrix as coloured letters, in as many blocks as the terminal needs."""
+    from rich.text import Text
+
+    from fakesys.pictures import Owner
+
+    per_block = max(1, (console.width - 10) // 5)
+    for start in range(0, len(matrix.domains), per_block):
+        domains = matrix.domains[start : start + per_block]
+        console.print("adapter  " + " ".join(f"{apqi:04x}" for apqi in domains))
+        for apid, owners in matrix.rows(domains):
+            line = Text(f"{apid:02x}       ")
+            for owner in owners:
+                line.append(f"{owner.letter:^5}", style=owner.colour)
+            console.print(line, soft_wrap=True)
+        console.print()
+    if not matrix.domains:
+        console.print("no queues")
+    console.print(", ".join(f"{owner.letter} {owner.words}" for owner in Owner), soft_wrap=True)
