@@ -57,7 +57,7 @@ def _param_row(row: Param[Any]) -> Attr[Kvm]:
     return Attr(
         name=row.name,
         mode=0o644,
-        doc=row.doc,
+        doc=f"{row.doc[:1].upper()}{row.doc[1:].removesuffix('.')}.",
         show=lambda kvm: f"{row.show(kvm.params[row])}\n",
         store=lambda kvm, text: _set_param(kvm, text, row),
         errors={EINVAL: "not a value of this knob", EBUSY: "a VM exists"},
