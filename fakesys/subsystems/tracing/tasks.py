@@ -122,7 +122,9 @@ class TaskWatch:
         parent = self._processes.parent(pid)
         if parent not in self._known and self._descends_from_known(parent):
             # A shell between two commands that never asked for anything itself.
-            self._born(parent, self._processes.comm(parent))
+            comm_of_parent = self._processes.comm(parent)
+            self._born(parent, comm_of_parent)
+            self._runs(Task(parent, comm_of_parent, 0))
         parent_comm = self._processes.comm(parent)
         self._known[pid] = parent_comm
         while len(self._known) > REMEMBERED:
