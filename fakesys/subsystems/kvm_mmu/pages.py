@@ -117,7 +117,7 @@ class ShadowPages:
         return found
 
     def all_at(self, gfn: int) -> list[int]:
-        """All pages of this gfn in memory, invalid and obsolete ones too."""
+        """All pages of this gfn that are not invalid, obsolete ones too."""
         found = []
         row = self._heads[self._hash(gfn)]
         while row != NONE:
@@ -137,9 +137,13 @@ class ShadowPages:
 
     def invalidate(self, row: int) -> None:
         """Set role.invalid: no look-up finds it any more."""
-        if not self.is_stale(row):
+        if self.role[row] & INVALID:
+            return
+        if self.gen[row] == self.valid_gen:
             self._buckets[kernel_bucket(self.gfn[row])] -= 1
         self.role[row] |= INVALID
+        # The kernel leaves it in its hash until it is freed, and passes over it.
+        self._unhash(row)
 
     def new_generation(self, valid_gen: int) -> None:
         """All pages are obsolete at once; the cost does not depend on their number."""
@@ -159,8 +163,7 @@ class ShadowPages:
         self._dead += 1
 
     def free(self, row: int) -> None:
-        """Forget a page that is off the list."""
-        self._unhash(row)
+        """Forget an invalid page that is off the list."""
         self._free.append(row)
 
     def oldest(self) -> int:
@@ -200,14 +203,18 @@ class ShadowPages:
     @property
     def after_head(self) -> int:
         """The position from which a walk from the head begins."""
-        return len(self._order)
+        order = self._order
+        while len(order) > self._tail and order[-1] == NONE:
+            order.pop()
+            self._dead -= 1
+        return len(order)
 
     def oldest_first(self) -> Iterator[int]:
         """The rows on the list, from the tail; the list may not change meanwhile."""
         return (row for row in self._order[self._tail :] if row != NONE)
 
     def clear(self, keep: list[int]) -> None:
-        """Forget all pages but these, at a cost that hardly depends on their number."""
+        """Forget all pages but these invalid ones, at a cost that hardly depends on the number."""
         kept = set(keep)
         listed = [row for row in keep if self.flags[row] & ON_LIST]
         rows = len(self.gfn)
@@ -219,10 +226,6 @@ class ShadowPages:
         self._order = array("i")
         self._tail = self._dead = 0
         self._buckets = array("I", [0]) * HASH_BUCKETS
-        for row in keep:
-            self._rehash(row)
-            if not self.is_stale(row):
-                self._buckets[kernel_bucket(self.gfn[row])] += 1
         for row in listed:
             self.append(row)
 
@@ -271,7 +274,7 @@ class ShadowPages:
         self._heads = array("i", [NONE]) * (len(self._heads) * 2)
         free = set(self._free)
         for row in range(len(self.gfn)):
-            if row not in free:
+            if row not in free and not self.role[row] & INVALID:
                 self._rehash(row)
 
     def _compact(self) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from errno import EINVAL
 
-from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm_mmu import role
 
 
@@ -221,31 +219,17 @@ K6_18 = replace(
     get_nr_mmu_pages=False,
 )
 
-POLICIES: dict[str, MmuPolicy] = {
-    policy.name: policy
-    for policy in (
-        K5_3,
-        SERIES_01,
-        SERIES_02,
-        SERIES_03,
-        SERIES_04,
-        SERIES_05,
-        SERIES_06,
-        SERIES_07,
-        SERIES_08,
-        SERIES_09,
-        SERIES_10,
-        SERIES_11,
-        K5_4,
-        K5_4_STABLE,
-        K6_1,
-        K6_18,
-    )
-}
-
-
-def policy_of(name: str) -> MmuPolicy:
-    """The kernel of this name. Raises EINVAL."""
-    if name not in POLICIES:
-        raise KernelError(EINVAL, f"{name!r} is no MMU profile ({', '.join(POLICIES)})")
-    return POLICIES[name]
+SERIES: tuple[MmuPolicy, ...] = (
+    SERIES_01,
+    SERIES_02,
+    SERIES_03,
+    SERIES_04,
+    SERIES_05,
+    SERIES_06,
+    SERIES_07,
+    SERIES_08,
+    SERIES_09,
+    SERIES_10,
+    SERIES_11,
+)
+POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_18)

@@ -19,6 +19,7 @@ from fakesys.subsystems.kvm_mmu.kit import Request
 from fakesys.subsystems.kvm_mmu.memory import VmMemory
 from fakesys.subsystems.kvm_mmu.memslots import Memslot
 from fakesys.subsystems.kvm_mmu.policy import ZapFlow
+from fakesys.subsystems.kvm_mmu.role import LEVEL_MASK
 from fakesys.subsystems.kvm_mmu.roots import Paging, VcpuMmu
 from fakesys.subsystems.kvm_mmu.touch import Blocks
 from fakesys.subsystems.kvm_mmu.zap import Flow, Step
@@ -85,6 +86,8 @@ class Racer:
         self._npages = npages
         self._next = 0
         self.ready_ns = 0
+        # May something of the working set not be mapped? False: it does not fault.
+        self.misses = False
 
     def fill(self) -> None:
         """Map the whole working set."""
@@ -98,6 +101,12 @@ class Racer:
         self._next = page
         self.ready_ns = ready_ns
 
+    def wants_lock(self, now: int) -> bool:
+        """Has it come to an access that faults, or to a request that needs the lock?"""
+        if self.ready_ns > now:
+            return False
+        return self.misses or bool(self.mmu.requests & Request.RELOAD)
+
     def hold(self) -> int:
         """What it does under the lock: load roots, or a fault; pages made, -1 if nothing faults."""
         made = self._memory.kit.stats.mmu_cache_miss
@@ -107,6 +116,7 @@ class Racer:
             self.mmu.requests = Request.NONE
             page = self._next_missing()
             if page is None:
+                self.misses = False
                 return -1
             self._blocks.touch(self._first + page, 1, write=True)
             self._next = (page + 1) % self._npages
@@ -159,7 +169,7 @@ class Race:
         flow = memory.begin_removal(slot, self._setup.flow or kit.delete_flow, self._break_wanted)
         assert flow is not None
         self._flow = flow
-        self._kick()
+        flow.about_to_zap = self._about_to_zap
         done = self._contend()
         result = RaceResult(
             done, flow.rounds, flow.zapped, kit.stats.mmu_cache_miss - made, self._now
@@ -203,37 +213,37 @@ class Race:
         self._charged = (flow.zapped, flow.sptes_cleared)
         self._now += (flow.zapped - zapped) * ZAP_NS
         self._now += (flow.sptes_cleared - cleared) * ZAP_SPTE_NS
-        self._kick()
         self._line_up()
 
-    def _kick(self) -> None:
-        """A request to reload brings a vCPU out of the guest at once."""
-        for racer in self._running:
-            if racer.mmu.requests & Request.RELOAD and racer.ready_ns > self._now:
-                racer.ready_ns = self._now
+    def _about_to_zap(self, row: int) -> None:
+        """Whoever has this page in its working set will miss it."""
+        pages = self._memory.kit.pages
+        if pages.role[row] & LEVEL_MASK > 1:
+            for racer in self._racers:
+                racer.misses = True
+            return
+        owner = (pages.gfn[row] - self._scratch.base_gfn) // self._pages_each
+        if 0 <= owner < len(self._racers):
+            self._racers[owner].misses = True
 
     def _line_up(self) -> None:
-        ready = [racer for racer in self._running if racer.ready_ns <= self._now]
+        ready = [racer for racer in self._running if racer.wants_lock(self._now)]
         if not ready:
             return
         ready.sort(key=lambda racer: (racer.ready_ns, racer.mmu.id))
         self._waiting.extend(ready)
-        self._running = [racer for racer in self._running if racer.ready_ns > self._now]
+        self._running = [racer for racer in self._running if racer not in ready]
 
     def _drain(self) -> None:
         """Who waits now gets the lock before the zapper has it again."""
         queue, self._waiting = self._waiting, deque()
         for racer in queue:
             made = racer.hold()
-            if made < 0:
-                # All is mapped: it runs until something is taken away.
-                racer.ready_ns = self._now + ACCESS_NS
-            else:
+            if made >= 0:
                 self._now += FAULT_NS + NEW_PAGE_NS * made
-                racer.ready_ns = self._now + ACCESS_NS
+            racer.ready_ns = self._now + ACCESS_NS
             self._running.append(racer)
         self._slice_end = self._now + SLICE_NS
-        self._kick()
         self._line_up()
 
     def _leave(self) -> None:

@@ -50,7 +50,7 @@ class VcpuMmu:
         self.roots: list[int] = []
         # (cr3, root) of the address spaces that the guest used before.
         self.previous: list[tuple[int, int]] = []
-        self.requests = Request.NONE
+        self.requests: int = Request.NONE
         self.in_guest = False
         self.mmio: MmioCache | None = None
 

@@ -26,6 +26,7 @@ _EVENTS = (
     trace.KvmMmuSpteRequested,
 )
 _GROUP = (1 << GROUP) - 1
+_FIRSTS = ALL // _GROUP
 
 
 class Touched(NamedTuple):
@@ -122,8 +123,11 @@ class Blocks:
         if leaf.mmio or denied & (leaf.sealed | leaf.host_ro):
             return 0
         missing = mask & ~leaf.present
-        mapped = missing if slot.logs_dirty else _groups(missing) & ~leaf.present
-        faults = missing.bit_count() if slot.logs_dirty else _number_of_groups(missing)
+        mapped = missing
+        faults = missing
+        if not slot.logs_dirty:
+            faults = _starts(missing)
+            mapped = faults * _GROUP & ~leaf.present
         leaf.present |= mapped
         leaf.writable |= mapped | denied
         leaf.dirty |= mapped | denied
@@ -132,7 +136,7 @@ class Blocks:
             base = gfn & -ENTRIES
             for place in bits(mapped | denied):
                 slot.mark_dirty(base + place)
-        self._book(row, mapped.bit_count(), faults, denied.bit_count())
+        self._book(row, mapped.bit_count(), faults.bit_count(), denied.bit_count())
         self._sptes.settle(row)
         return npages
 
@@ -175,14 +179,9 @@ class Blocks:
         return not any(block in memory.gone or block in memory.read_only for block in ends)
 
 
-def _groups(mask: int) -> int:
-    """All bits of every group of eight that has one."""
-    if mask == ALL:
-        return ALL
-    return sum(_GROUP << start for start in range(0, ENTRIES, GROUP) if mask >> start & _GROUP)
-
-
-def _number_of_groups(mask: int) -> int:
-    if mask == ALL:
-        return ENTRIES // GROUP
-    return sum(1 for start in range(0, ENTRIES, GROUP) if mask >> start & _GROUP)
+def _starts(mask: int) -> int:
+    """The first bit of every group of eight in which a bit is set."""
+    mask |= mask >> 1
+    mask |= mask >> 2
+    mask |= mask >> 4
+    return mask & _FIRSTS

@@ -197,7 +197,7 @@ class Flow:
 
     `sptes_cleared`: entries that were in use in them. `finished`: nothing is left.
     `break_wanted`: does the scheduler, or somebody who waits, want the lock? Asked only where the
-    kernel asks.
+    kernel asks. `about_to_zap`: hears of every page, by its row.
     """
 
     flow: ZapFlow
@@ -213,6 +213,7 @@ class Flow:
         self.zapped = 0
         self.finished = False
         self.sptes_cleared = 0
+        self.about_to_zap: Callable[[int], None] | None = None
 
     def begin(self) -> None:
         """What happens once, under the lock, before the first page."""
@@ -229,6 +230,8 @@ class Flow:
         return Step.DONE
 
     def _zap(self, row: int, zapped: list[int]) -> tuple[bool, int]:
+        if self.about_to_zap is not None:
+            self.about_to_zap(row)
         self.sptes_cleared += self._pages.present[row]
         self.zapped += 1
         return self._zapper.prepare(row, zapped)
