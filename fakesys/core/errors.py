@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from fakesys.core.waiters import Waiters
 
 
+# Where a number has two names, Python's table has the one that the kernel does not use.
+ERRNO_NAMES: dict[int, str] = {
+    **errno_numbers.errorcode,
+    errno_numbers.EOPNOTSUPP: "EOPNOTSUPP",
+    errno_numbers.EDEADLK: "EDEADLK",
+}
+
+
 class KernelError(OSError):
     """A refusal as the kernel would give it: an errno, and the reason for humans.
 
@@ -24,7 +32,7 @@ class KernelError(OSError):
     def name(self) -> str:
         """The symbol of the errno, such as `EINVAL`."""
         number = self.errno or 0
-        return errno_numbers.errorcode.get(number, str(number))
+        return ERRNO_NAMES.get(number, str(number))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.why}"

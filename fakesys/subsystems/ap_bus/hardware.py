@@ -153,11 +153,13 @@ class Hardware:
     """The installed AP hardware. Every change calls `on_change`, the machine's notification.
 
     `reset_answers` and `configure_errors` are the hooks of the fault files: what ZAPQ of a queue
-    answers, with which errno the configuration of a card fails.
+    answers, with which errno the configuration of a card fails. `shown_in`: the model of the
+    directories that list cards and queues as installed.
     """
 
-    def __init__(self, spec: HardwareSpec, bus: Bus) -> None:
+    def __init__(self, spec: HardwareSpec, bus: Bus, shown_in: object = None) -> None:
         self._bus = bus
+        self._shown_in = shown_in
         self.cards = {card.id: InstalledCard(card) for card in spec.cards}
         adapters = mask_of(*self.cards) if spec.adapters is None else spec.adapters
         self.lpar = Lpar(adapters, spec.domains, spec.control_domains)
@@ -349,7 +351,7 @@ class Hardware:
         return ids(self.lpar.domains) if apid in self.cards else []
 
     def _changed(self) -> None:
-        self._bus.emit(Changed((self,), deep=True))
+        self._bus.emit(Changed((self._shown_in,)))
         self.on_change()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno as errno_numbers
 from collections.abc import Callable, Iterator
 from errno import EBUSY, EINVAL, ENODEV, ERANGE
 from typing import Any, NamedTuple
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.core.text import format_mask, kstrtoull, parse_mask
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of_digits, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
@@ -251,7 +250,7 @@ def _reset_line(line: str) -> tuple[Apqn, int]:
 def _configure_line(line: str) -> tuple[int, int]:
     words = line.split()
     apid = apid_of_digits(words[0])
-    numbers = {name: number for number, name in errno_numbers.errorcode.items()}
+    numbers = {name: number for number, name in ERRNO_NAMES.items()}
     if len(words) != 2 or apid is None or words[1] not in numbers:
         raise KernelError(EINVAL, f"{line!r} is not XX ERRNO")
     return apid, numbers[words[1]]
@@ -270,9 +269,7 @@ def fault_rows(system: Callable[[], ApSystem]) -> tuple[Attr[Any], ...]:
 
     def show_configure(_model: object) -> str:
         errors = system().hardware.configure_errors
-        return "".join(
-            f"{apid:02x} {errno_numbers.errorcode[errors[apid]]}\n" for apid in sorted(errors)
-        )
+        return "".join(f"{apid:02x} {ERRNO_NAMES[errors[apid]]}\n" for apid in sorted(errors))
 
     def store_configure(_model: object, text: str) -> None:
         errors = dict(_configure_line(line) for line in text.splitlines() if line.strip())

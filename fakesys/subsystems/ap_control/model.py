@@ -106,10 +106,10 @@ class ApSystem:
 
     def _build(self, spec: HardwareSpec) -> None:
         policies = self._policies
-        self.hardware = Hardware(spec, self.kernel.bus)
+        self.hardware = Hardware(spec, self.kernel.bus, self)
         self.bus = ApBus(self.kernel, self.hardware, policies.bus)
         self.mdev_bus = MdevBus(self.kernel, policies.mdev)
         self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
-        self.guests = Guests(self.kernel.bus, self.hardware)
+        self.guests = Guests(self.kernel.bus, self.hardware, self)
         self.bus.start()
         self.vfio_ap.load()

@@ -78,10 +78,11 @@ class Guest:
 
 
 class Guests:
-    """The guests of this host, by name."""
+    """The guests of this host, by name. `shown_in`: the model of the directory that lists them."""
 
-    def __init__(self, bus: Bus, hardware: Hardware) -> None:
+    def __init__(self, bus: Bus, hardware: Hardware, shown_in: object = None) -> None:
         self._bus = bus
+        self._shown_in = shown_in
         self._hardware = hardware
         self.by_name: dict[str, Guest] = {}
 
@@ -90,7 +91,7 @@ class Guests:
         if name in self.by_name:
             raise KernelError(EEXIST, f"guest {name} exists")
         guest = self.by_name[name] = Guest(name, self._hardware, ap=ap)
-        self._bus.emit(Changed((self,)))
+        self._bus.emit(Changed((self._shown_in,)))
         return guest
 
     def remove(self, name: str) -> None:
@@ -101,7 +102,7 @@ class Guests:
         if guest.mdev is not None:
             guest.detach()
         del self.by_name[name]
-        self._bus.emit(Changed((self,)))
+        self._bus.emit(Changed((self._shown_in,)))
 
     def state(self) -> dict[str, Any]:
         """As plain data."""

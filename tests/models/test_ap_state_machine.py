@@ -1,0 +1,300 @@
+"""Random histories of masks, devices, guests and hardware against plain sets.
+
+Whatever happens: no queue has a host and a guest, or two devices; a refusal changes nothing; what
+a guest gets is what the filter says; nobody's cache shows something that is no longer true.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from errno import EADDRINUSE, EADDRNOTAVAIL, EBUSY, ENODEV, EPERM
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fakesys.core.errors import KernelError
+from fakesys.core.journal import LineLog, UeventLog
+from fakesys.core.kernel import Kernel
+from fakesys.core.text import ALL_IDS, ids
+from fakesys.machine_ap import ApSide
+from fakesys.profiles import AP_KERNELS
+from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
+from fakesys.subsystems.ap_control.files import ApKernelChoice
+from fakesys.subsystems.vfio_ap.driver import RemovePolicy
+from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+from fakesys.tree.binder import Binder
+from fakesys.tree.node import Directory, File
+from tests.models.ap_machine import CARDS, DOMAINS, SMALL, create, uuid_of
+
+EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "10"))
+ADAPTER = st.sampled_from((*CARDS, 2))
+DOMAIN = st.sampled_from((*DOMAINS, 2))
+NUMBER = st.integers(0, 2)
+GUEST = st.sampled_from(("a", "b"))
+Apqns = set[tuple[int, int]]
+
+
+def product(apm: int, aqm: int) -> Apqns:
+    return set(itertools.product(ids(apm), ids(aqm)))
+
+
+class ApMachine(RuleBasedStateMachine):
+    """One history. The oracle is what `expected` says in terms of sets."""
+
+    kernel: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernel = Kernel()
+        uevents = UeventLog()
+        uevents.listen(kernel.bus)
+        self.side = ApSide(kernel, AP_KERNELS[self.kernel], SMALL)
+        self.system = self.side.system
+        choice = ApKernelChoice((), lambda: "", lambda _name: None, lambda: None)
+        mounts = self.side.mounts(choice, uevents, LineLog())
+        self.binder = Binder(kernel.bus, self.side.features, mounts)
+        self.texts: dict[int, tuple[File, bytes]] = {}
+        self.uevents = uevents
+        self.look_at_everything()
+
+    @property
+    def mdevs(self) -> dict[str, MatrixMdev]:
+        return self.system.vfio_ap.mdevs
+
+    def bound(self, name: str) -> Apqns:
+        rows = self.system.bus.queue_drivers[name].bound
+        return {(apid, apqi) for apid, row in enumerate(rows) for apqi in ids(row)}
+
+    def attempt(self, action: Callable[[], object], errno: int | None) -> bool:
+        """Do it, and compare the refusal; a refused action must change nothing."""
+        before = self.system.state()
+        try:
+            action()
+        except KernelError as refusal:
+            assert refusal.errno == errno, refusal
+            assert self.system.state() == before
+            return False
+        assert errno is None
+        return True
+
+    # What the user does.
+
+    @rule(number=NUMBER)
+    def create_or_refuse(self, number: int) -> None:
+        there = uuid_of(number) in self.mdevs
+        self.attempt(lambda: create(self.system, number), 17 if there else None)
+
+    @rule(number=NUMBER, policy=st.sampled_from((RemovePolicy.EBUSY, RemovePolicy.REQUEST)))
+    def remove(self, number: int, policy: RemovePolicy) -> None:
+        mdev = self.mdevs.get(uuid_of(number))
+        if mdev is None:
+            return
+        self.system.vfio_ap.remove_policy = policy
+        busy = mdev.guest is not None and policy is RemovePolicy.EBUSY
+        self.attempt(lambda: self.system.mdev_bus.remove(mdev.mdev), EBUSY if busy else None)
+
+    @rule(number=NUMBER, adapter=st.none() | ADAPTER, domain=st.none() | DOMAIN)
+    def assign(self, number: int, adapter: int | None, domain: int | None) -> None:
+        mdev = self.mdevs.get(uuid_of(number))
+        if mdev is None:
+            return
+        if adapter is not None:
+            self._assign(mdev, 1 << adapter, 0, lambda: mdev.assign_adapter(adapter))
+        if domain is not None:
+            self._assign(mdev, 0, 1 << domain, lambda: mdev.assign_domain(domain))
+
+    def _assign(self, mdev: MatrixMdev, apm: int, aqm: int, action: Callable[[], None]) -> None:
+        old = mdev.matrix
+        new = product(old.apm | apm, old.aqm | aqm)
+        host = product(self.system.bus.apmask, self.system.bus.aqmask)
+        others: Apqns = set()
+        for other in self.mdevs.values():
+            others |= set() if other is mdev else product(other.matrix.apm, other.matrix.aqm)
+        errno = EADDRNOTAVAIL if new & host else EADDRINUSE if new & others else None
+        fresh = (old.apm | apm, old.aqm | aqm) != (old.apm, old.aqm)
+        if self.attempt(action, errno) and (fresh or self.kernel == "v6"):
+            self.check_filter(mdev)
+
+    @rule(number=NUMBER, adapter=st.none() | ADAPTER, domain=st.none() | DOMAIN)
+    def unassign(self, number: int, adapter: int | None, domain: int | None) -> None:
+        mdev = self.mdevs.get(uuid_of(number))
+        if mdev is None:
+            return
+        if adapter is not None:
+            mdev.unassign_adapter(adapter)
+        if domain is not None:
+            mdev.unassign_domain(domain)
+
+    @rule(name=st.sampled_from(("apmask", "aqmask")), low=st.integers(0, 7))
+    def change_mask(self, name: str, low: int) -> None:
+        bus = self.system.bus
+        mask = (ALL_IDS & ~7) | low
+        apmask, aqmask = (mask, bus.aqmask) if name == "apmask" else (bus.apmask, mask)
+        assigned: Apqns = set()
+        for mdev in self.mdevs.values():
+            assigned |= product(mdev.matrix.apm, mdev.matrix.aqm)
+        grows = mask & ~(bus.apmask if name == "apmask" else bus.aqmask)
+        veto = bool(grows) and bool(product(apmask, aqmask) & assigned)
+        set_mask = bus.set_apmask if name == "apmask" else bus.set_aqmask
+        errno = self.system.bus.policy.veto_errno if veto else None
+        self.attempt(lambda: set_mask(mask), errno)
+
+    @rule(name=GUEST, number=NUMBER, ap=st.booleans())
+    def attach(self, name: str, number: int, ap: bool) -> None:
+        guests = self.system.guests
+        mdev = self.mdevs.get(uuid_of(number))
+        if mdev is None:
+            return
+        guest = guests.by_name.get(name) or guests.create(name, ap=ap)
+        errno = EBUSY if mdev.guest else EPERM if guest.mdev else None
+        if self.attempt(lambda: guest.attach(mdev), errno) and self.kernel == "v6":
+            self.check_filter(mdev)
+
+    @rule(name=GUEST)
+    def power_off(self, name: str) -> None:
+        there = name in self.system.guests.by_name
+        self.attempt(lambda: self.system.guests.remove(name), None if there else ENODEV)
+
+    # What the machine does.
+
+    @rule(apid=ADAPTER, old=st.booleans())
+    def swap_card(self, apid: int, old: bool) -> None:
+        hardware = self.system.hardware
+        if apid in hardware.cards:
+            hardware.pull(apid)
+        else:
+            hardware.install(CardSpec(apid, 9 if old else 12, CardMode.ACCEL))
+
+    @rule(apid=ADAPTER, config=st.booleans(), checkstop=st.booleans())
+    def switch_card(self, apid: int, config: bool, checkstop: bool) -> None:
+        if apid in self.system.hardware.cards:
+            self.system.hardware.switch_config(apid, config)
+            self.system.hardware.switch_checkstop(apid, checkstop)
+
+    @rule(domains=st.integers(0, 7), control=st.integers(0, 7))
+    def change_lpar(self, domains: int, control: int) -> None:
+        hardware = self.system.hardware
+        hardware.set_lpar(hardware.lpar._replace(domains=domains, control_domains=control))
+
+    @rule(autoscan=st.booleans())
+    def scan(self, autoscan: bool) -> None:
+        self.system.bus.autoscan = autoscan
+        self.system.bus.rescan()
+
+    @rule(apid=ADAPTER, apqi=DOMAIN, driver=st.sampled_from(("cex4queue", "vfio_ap")))
+    def unbind(self, apid: int, apqi: int, driver: str) -> None:
+        bus = self.system.bus
+        name = f"{apid:02x}.{apqi:04x}"
+        if driver not in bus.queue_drivers:
+            return
+        there = (apid, apqi) in self.bound(driver)
+        self.attempt(lambda: bus.unbind(bus.queue_drivers[driver], name), None if there else ENODEV)
+
+    @precondition(lambda self: not self.system.vfio_ap.attached)
+    @rule()
+    def reload(self) -> None:
+        self.system.vfio_ap.unload()
+        self.system.vfio_ap.load()
+
+    # What must hold.
+
+    def check_filter(self, mdev: MatrixMdev) -> None:
+        """What the guest has is what the definition of the filter says."""
+        lpar = self.system.bus.lpar
+        usable = self.system.vfio_ap.passable()
+        aqm = {d for d in ids(mdev.matrix.aqm) if lpar.domains >> d & 1}
+        apm = {
+            a
+            for a in ids(mdev.matrix.apm)
+            if lpar.adapters >> a & 1 and all(usable[a] >> d & 1 for d in aqm)
+        }
+        if self.kernel == "v6" and not (apm and aqm):
+            apm, aqm = set(), set()
+        assert set(ids(mdev.guest_masks.apm)) == apm
+        assert set(ids(mdev.guest_masks.aqm)) == aqm
+
+    @invariant()
+    def nothing_is_shared(self) -> None:
+        host, vfio = self.bound("cex4queue"), self.bound("vfio_ap")
+        assert not host & vfio
+        assigned = [product(m.matrix.apm, m.matrix.aqm) for m in self.mdevs.values()]
+        guests = [
+            product(guest.masks.apm, guest.masks.aqm)
+            for guest in self.system.guests.by_name.values()
+        ]
+        for sets in (assigned, guests):
+            for one, other in itertools.combinations(sets, 2):
+                assert not one & other
+        for queues in guests:
+            assert queues <= vfio
+
+    @invariant()
+    def guests_have_no_more_than_assigned(self) -> None:
+        for mdev in self.mdevs.values():
+            for given, assigned in zip(mdev.guest_masks, mdev.matrix, strict=True):
+                assert not given & ~assigned
+
+    @invariant()
+    def drivers_have_what_the_masks_say(self) -> None:
+        host = product(self.system.bus.apmask, self.system.bus.aqmask)
+        assert self.bound("cex4queue") <= host
+        assert not self.bound("vfio_ap") & host
+
+    @invariant()
+    def every_cached_node_is_true(self) -> None:
+        stale = self.binder.settle()
+        touched = {file.ino for file in stale.touched}
+        for directory in self.directories(self.binder.root):
+            for name, node in directory.cached.items():
+                assert directory.find(name) == node.recipe, node.path
+            for name in directory.missed:
+                assert directory.find(name) is None, f"{directory.path}/{name}"
+        for ino, (file, text) in self.texts.items():
+            if not file.gone and ino not in touched:
+                assert file.show() == text, f"{file.path} changed without a word"
+        self.look_at_everything()
+
+    def directories(self, directory: Directory) -> Iterator[Directory]:
+        yield directory
+        for node in list(directory.cached.values()):
+            if isinstance(node, Directory):
+                yield from self.directories(node)
+
+    def look_at_everything(self) -> None:
+        """Fill every cache that a client could have."""
+        self.texts.clear()
+        queue = [self.binder.root]
+        while queue:
+            for _name, node in queue.pop().entries():
+                if isinstance(node, Directory) and node.name != "power":
+                    queue.append(node)
+                elif isinstance(node, File) and node.row.announced:
+                    self.texts[node.ino] = (node, node.show())
+
+    def teardown(self) -> None:
+        events = list(self.uevents.since(0))
+        assert [number for number, _ in events] == list(range(1, self.uevents.last + 1))
+
+
+@pytest.mark.parametrize("kernel", list(AP_KERNELS))
+def test_random_histories(kernel: str) -> None:
+    machine = type(f"ApMachine_{kernel}", (ApMachine,), {"kernel": kernel})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
