@@ -76,7 +76,7 @@ class Spec:
     @property
     def spelling(self) -> str:
         """The text as the trigger file shows it, without filter and state."""
-        name = f"{self.name}:" if self.name else ""
+        name = f"name={self.name}:" if self.name else ""
         keys = ",".join(key.spelling for key in self.keys)
         values = ",".join((HITCOUNT, *(value.spelling for value in self.values)))
         variables = ",".join(f"{name}={value.spelling}" for name, value in self.variables)
