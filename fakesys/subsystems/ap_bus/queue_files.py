@@ -91,7 +91,7 @@ QUEUE: tuple[Attr[ApQueue], ...] = (
     Attr(
         name="interrupt",
         mode=0o444,
-        doc="Are interrupts of the queue on?",
+        doc="Whether interrupts of the queue are on.",
         show=lambda queue: f"Interrupts {'enabled' if queue.interrupts else 'disabled'}.\n",
     ),
     Attr(
