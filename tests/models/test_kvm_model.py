@@ -11,13 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fakesys.core.commands import Args, Option, arguments, flag
+from fakesys.core.commands import Args, Interpreter, Option, arguments, bind, flag
 from fakesys.core.errors import KernelError
 from fakesys.core.events import LogLine, Uevent
 from fakesys.core.kernel import Caller, Kernel
-from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, VcpuLimits, Vm
+from fakesys.subsystems.kvm.model import Irqchip, Kvm, KvmDevice, Vcpu, VcpuLimits, Vm
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat, bucket_of
+from fakesys.subsystems.kvm.verbs import modprobe
 
 DAEMON = 500
 AVIC: Param[bool] = Param("avic", flag, False, "", modprobe=True)
@@ -429,3 +430,25 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_modprobe_sets_module_parameters(kvm: Kvm) -> None:
+    other: Param[bool] = Param("thing", flag, False, "")
+    kvm.params.rows[other.name] = other
+    control = Interpreter(bind((modprobe(kvm.params),), kvm))
+    control.run("modprobe avic=1")
+    assert kvm.params[AVIC] is True
+    control.run("modprobe")
+    assert kvm.params[AVIC] is True
+    refused(EINVAL, lambda: control.run("modprobe thing=1"))
+    refused(EINVAL, lambda: control.run("modprobe avic=2"))
+    kvm.create_vm("a")
+    refused(EBUSY, lambda: control.run("modprobe avic=0"))
+    assert kvm.params[AVIC] is True
+
+
+def test_vms_are_found_by_name(kvm: Kvm) -> None:
+    vm = kvm.create_vm("a")
+    assert kvm.find("a") is vm
+    assert kvm.find("b") is None
+    assert list(KvmDevice().listed_in()) == []
