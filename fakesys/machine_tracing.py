@@ -72,6 +72,15 @@ class RealProcesses:
         fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
         return int(fields[1]) if len(fields) > 1 else 0
 
+    def reaped(self, pid: int) -> int:
+        """The page faults of all children that were waited for."""
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return int(fields[8]) + int(fields[10]) if len(fields) > 10 else 0
+
+    def newest(self) -> int:
+        """The pid given out last."""
+        return int(_read("/proc/loadavg").split()[-1] or 0)
+
     def alive(self, pid: int) -> bool:
         """Does it exist? A zombie does not."""
         state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1]

@@ -153,7 +153,7 @@ class Tracing:
             instance.follows_forks for instance in self.every_instance()
         )
         if wanted and self.kernel.on_request is None:
-            self.watch.know(self.kernel.caller.pid)
+            self.watch.begin(self.kernel.caller.pid)
         self.kernel.on_request = self.watch.on_request if wanted else None
 
     def _family_changed(self, pid: int, child: int | None) -> None:

@@ -48,6 +48,12 @@ class Processes(Protocol):
     def alive(self, pid: int) -> bool:
         """Does it exist?"""
 
+    def reaped(self, pid: int) -> int:
+        """A number that grows when a child of it has ended and was waited for."""
+
+    def newest(self) -> int:
+        """The pid given out last."""
+
 
 # Told of a fork (parent, child) and of an exit (pid, None).
 Family = Callable[[int, int | None], None]
@@ -62,12 +68,17 @@ class TaskWatch:
         self._processes = processes
         self._family = family
         self._known: dict[int, str] = {}
+        self._reaped: dict[int, int] = {}
         self._last = Task(0, SWAPPER, 0)
 
-    def know(self, pid: int) -> None:
-        """This process was there before anybody listened."""
+    def begin(self, pid: int) -> None:
+        """Somebody listens from now on; this process, if any, made it so."""
+        self._known.clear()
+        self._reaped.clear()
         if pid:
-            self._known[pid] = self._processes.comm(pid)
+            self._last = Task(pid, self._processes.comm(pid), 0)
+            self._known[pid] = self._last.comm
+            self._reaped[pid] = self._processes.reaped(pid)
 
     def on_request(self, caller: Caller) -> None:
         """A client asks for something."""
@@ -81,14 +92,28 @@ class TaskWatch:
             self._bus.task = before
 
     def _watch(self, pid: int) -> None:
-        if pid != self._last.pid:
-            self._bury()
+        buried = pid != self._last.pid and self._bury()
         comm = self._processes.comm(pid)
         if pid not in self._known:
             self._born(pid, comm)
         elif self._known[pid] != comm:
             self._executes(pid, comm)
+        self._unseen_child(pid, comm, buried)
         self._runs(Task(pid, comm, 0))
+
+    def _unseen_child(self, pid: int, comm: str, buried: bool) -> None:
+        """Between two requests a shell may have had a child that never asked for anything."""
+        before, now = self._reaped.get(pid), self._processes.reaped(pid)
+        self._reaped[pid] = now
+        if before is None or before == now or buried:
+            return
+        child = self._processes.newest()
+        if SchedProcessFork in self._bus.wanted:
+            self._bus.task = Task(pid, comm, 0)
+            self._bus.emit(SchedProcessFork(comm, pid, comm, child))
+        if SchedProcessExit in self._bus.wanted:
+            self._bus.task = Task(child, comm, 0)
+            self._bus.emit(SchedProcessExit(comm, child, PRIORITY, True))
 
     def _runs(self, task: Task) -> None:
         bus = self._bus
@@ -149,10 +174,13 @@ class TaskWatch:
             self._bus.task = Task(pid, comm, 0)
             self._bus.emit(SchedProcessExec(comm, pid, pid))
 
-    def _bury(self) -> None:
-        for pid in [pid for pid in self._known if not self._processes.alive(pid)]:
+    def _bury(self) -> bool:
+        dead = [pid for pid in self._known if not self._processes.alive(pid)]
+        for pid in dead:
             comm = self._known.pop(pid)
+            self._reaped.pop(pid, None)
             if SchedProcessExit in self._bus.wanted:
                 self._bus.task = Task(pid, comm, 0)
                 self._bus.emit(SchedProcessExit(comm, pid, PRIORITY, True))
             self._family(pid, None)
+        return bool(dead)
