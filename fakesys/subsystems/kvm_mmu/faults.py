@@ -275,6 +275,8 @@ class Faults:
             if self._kit.policy.mmio_set_spte_event:
                 self._setter.tell(row, index, base, self._mmio.value(row, index))
             return RetPf.EMULATE
+        if level == 1 and writable and self._prefetch.whole_group(slot, row, index):
+            return RetPf.FIXED
         if not writable:
             access &= ~WRITE
         changed, protected = self._setter.set(slot, row, index, base, access, writable=writable)

@@ -9,7 +9,7 @@ from fakesys.core.errors import KernelError
 
 PAGE = 4096
 LARGE = 2 << 20
-_FIRST_HVA = 0x7F00_0000_0000
+_FIRST_HVA = 0x5000_0000_0000
 _FIRST_PFN = 0x100000
 BLOCK_PAGES = 512
 

@@ -38,28 +38,27 @@ class Prefetch:
         first = index & -GROUP
         if not self._kit.pages.role[row] & DIRECT:
             self._indirect(row, first, index)
-        elif not self._at_once(row, first):
+        else:
             self._direct(row, first, index)
 
-    def _at_once(self, row: int, first: int) -> bool:
-        """Map the whole group by masks where no one can tell the difference."""
+    def whole_group(self, slot: Memslot, row: int, index: int) -> bool:
+        """Map an absent entry and its group by masks, where nobody can tell the difference."""
         kit = self._kit
-        role = kit.pages.role[row]
-        if trace.KvmMmuSetSpte in kit.bus.wanted or not kit.knobs.tdp:
+        if not kit.knobs.tdp or trace.KvmMmuSetSpte in kit.bus.wanted:
             return False
+        first = index & -GROUP
         gfn = kit.pages.gfn[row] + first
-        slot = self._slots.find(gfn)
-        if slot is None or gfn + GROUP > slot.end_gfn or not access_of(role) & WRITE:
+        if gfn < slot.base_gfn or gfn + GROUP > slot.end_gfn:
             return False
-        if not may_prefetch(slot) or not is_plain(slot, gfn):
+        present = kit.sptes.present(row)
+        if present >> index & 1 or not may_prefetch(slot) or not is_plain(slot, gfn):
             return False
-        missing = _MASK << first & ~kit.sptes.present(row)
-        if not missing:
-            return True
+        missing = _MASK << first & ~present
         leaf = kit.sptes.leaf(row)
         leaf.present |= missing
         leaf.writable |= missing
         leaf.dirty |= missing
+        leaf.accessed |= 1 << index
         if leaf.mmio:
             for index in range(first, first + GROUP):
                 leaf.mmio.pop(index, None)

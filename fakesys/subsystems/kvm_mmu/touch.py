@@ -25,6 +25,8 @@ _EVENTS = (
     trace.KvmMmuSetSpte,
     trace.KvmMmuSpteRequested,
 )
+# Fewer tables than this are not worth the trouble of making them together.
+MANY = 8
 _GROUP = (1 << GROUP) - 1
 _FIRSTS = ALL // _GROUP
 
@@ -93,7 +95,7 @@ class Blocks:
         """Access up to `npages` pages from `gfn`; how many, 0 if they must go one by one."""
         if self._vcpu.requests or not self._vcpu.roots:
             return 0
-        npages = min(npages, ENTRIES - (gfn & 511))
+        wanted, npages = npages, min(npages, ENTRIES - (gfn & 511))
         row, index, level = self._memory.faults.lookup(self._vcpu, gfn << 12)
         if level == 1:
             return self._touch_table(row, gfn, npages, write)
@@ -102,6 +104,10 @@ class Blocks:
         slot = self._memory.slots.find(gfn)
         if slot is None or not self._is_plain(slot, gfn, npages):
             return 0
+        if level == 2 and wanted >= MANY * ENTRIES and not gfn & 511:
+            filled = self._fill_tables(slot, row, index, gfn, wanted // ENTRIES)
+            if filled:
+                return filled
         if not self._memory.faults.maps_small(slot, gfn):
             return 0
         row = self._memory.faults.make_table(self._vcpu, gfn)
@@ -140,16 +146,41 @@ class Blocks:
         self._sptes.settle(row)
         return npages
 
+    def _fill_tables(self, slot: Memslot, row: int, index: int, gfn: int, tables: int) -> int:
+        """Many absent tables become full at once; how many pages, 0 if that cannot be."""
+        count = min(tables, ENTRIES - index, (slot.end_gfn - gfn) >> 9)
+        count = min(count, self._memory.roots.available - MIN_FREE_PAGES)
+        memory = slot.memory
+        if count < MANY or memory is None or memory.thp or memory.gone or memory.read_only:
+            return 0
+        if not may_prefetch(slot) or not slot.backed(gfn + (count << 9) - 1):
+            return 0
+        if self._sptes.present(row) >> index & (1 << count) - 1:
+            return 0
+        rows = self._memory.tree.make_tables(row, index, gfn, count)
+        if rows is None:
+            return 0
+        leaf, present = self._pages.leaf, self._pages.present
+        for table in rows:
+            leaf[table] = FULL_RW
+            present[table] = ENTRIES
+        self._sptes.count(1, count * ENTRIES)
+        self._count_faults(count * ENTRIES // GROUP, 0)
+        return count * ENTRIES
+
     def _fill(self, row: int) -> None:
         """An empty table becomes full: a fault per group of eight."""
         self._pages.leaf[row] = FULL_RW
         self._book(row, ENTRIES, ENTRIES // GROUP, 0)
 
     def _book(self, row: int, mapped: int, faults: int, fast: int) -> None:
-        stats = self._vcpu.stats
-        by_outcome = self._memory.kit.policy.counts_by_outcome
         self._pages.present[row] += mapped
         self._sptes.count(1, mapped)
+        self._count_faults(faults, fast)
+
+    def _count_faults(self, faults: int, fast: int) -> None:
+        stats = self._vcpu.stats
+        by_outcome = self._memory.kit.policy.counts_by_outcome
         stats.exits += faults + fast
         stats.pf_taken += faults + fast
         stats.pf_fixed += faults + fast if by_outcome else faults

@@ -70,6 +70,12 @@ class Tree:
         # Table -> mask of its entries below which a page is unsync.
         self.unsync_below: dict[int, int] = {}
 
+    @property
+    def bytes_per_table(self) -> float:
+        """Memory of the links, per page of the VM."""
+        tables = sum(kids.itemsize * len(kids) for kids in self.kids.values())
+        return tables / max(1, len(self._pages))
+
     def get_page(self, gfn: int, role: int) -> int:
         """The page that shadows or maps `gfn` in this role, made if need be.
 
@@ -84,6 +90,30 @@ class Tree:
             self._pages.flood[row] = 0
         self._tell_got(row, created=False)
         return row
+
+    def make_tables(self, row: int, index: int, gfn: int, count: int) -> list[int] | None:
+        """`count` direct tables of level 1 below neighbouring entries of a table, at once.
+
+        None if one is there, linked or not, or if somebody listens to each.
+        """
+        if trace.KvmMmuGetPage in self._kit.bus.wanted:
+            return None
+        kids = self.kids.get(row)
+        if kids is None:
+            kids = self.kids[row] = _NO_KIDS[:]
+        role = self._pages.role[row] - 1
+        span = range(gfn, gfn + count * ENTRIES, ENTRIES)
+        if any(kid != NONE for kid in kids[index : index + count]):
+            return None
+        if any(self._pages.find(base, role) != NONE for base in span):
+            return None
+        rows, collisions = self._pages.alloc_tables(gfn, count, role, row, index)
+        kids[index : index + count] = array("i", rows)
+        self._pages.present[row] += count
+        stats = self._kit.stats
+        stats.mmu_cache_miss += count
+        stats.max_mmu_page_hash_collisions = max(stats.max_mmu_page_hash_collisions, collisions)
+        return rows
 
     def child(self, row: int, index: int) -> int:
         """The table that an entry points to, or NONE."""
