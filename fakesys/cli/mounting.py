@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
 DEFAULT_POINT = "mountpoint"
-END_SECONDS = 10.0
+END_SECONDS = 3.0
 PIPE_WIDTH = 400
 COUNTERS = "sys/kernel/debug/fakesys"
 
@@ -91,11 +94,22 @@ def _unmount(mount: Mounted, *, lazy: bool) -> str | None:
         return str(error)
     if record is None:
         return None
-    if not lazy and not host.wait_gone(record.pid, END_SECONDS):
+    if not lazy and not _ended(record.pid):
         return f"the daemon of {mount.point} (pid {record.pid}) does not end"
     if not host.is_alive(record.pid):
         registry.remove(record.instance)
     return None
+
+
+def _ended(pid: int) -> bool:
+    """Wait for a daemon to end; a mount copied into another mount namespace keeps it alive."""
+    from fakesys import host
+
+    if host.wait_gone(pid, END_SECONDS):
+        return True
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    return host.wait_gone(pid, END_SECONDS)
 
 
 class State(NamedTuple):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
-from errno import EINVAL, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY
 
 from fakesys.core.errors import Blocked, KernelError
@@ -24,6 +23,9 @@ _unpack_open = protocol.OPEN_IN.unpack_from
 _unpack_read = protocol.READ_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
 _pack_open = protocol.OPEN_OUT.pack
+_CACHED = int(OpenFlag.KEEP_CACHE)
+_DIRECT = int(OpenFlag.DIRECT_IO)
+_DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
 SEEK_HOLE = 4
 _DIRECTORY_OPEN = 0
 
@@ -68,7 +70,7 @@ class Files:
         self._nodes = nodes
         self._pack = pack
         self._wake_poller = wake_poller
-        self._numbers = itertools.count(1)
+        self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
         # The kernel's handle of each open file that somemessage polls.
@@ -109,11 +111,15 @@ class Files:
     def _open(self, nodeid: int, message: Message) -> bytes:
         (flags,) = _unpack_open(message)
         node = self._nodes[nodeid]
+        if not isinstance(node, File):
+            raise KernelError(EISDIR, f"{node.path} is not a file")
         handle = self._fs.open(node, flags)
-        assert isinstance(node, File)
-        number = next(self._numbers)
+        number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
-        return _pack_open(number, _open_flags(node, flags), 0)
+        if node.row.announced and node.kind_.cacheable and flags & O_ACCMODE == O_RDONLY:
+            # Every change of this text is told, and nobody writes through the cache.
+            return _pack_open(number, _CACHED, 0)
+        return _pack_open(number, _DIRECT if node.kind_.seekable else _DIRECT_STREAM, 0)
 
     def _read(self, _nodeid: int, message: Message) -> bytes:
         number, offset, size, flags = _unpack_read(message)
@@ -180,7 +186,7 @@ class Files:
         node = self._nodes[nodeid]
         if not isinstance(node, Directory):
             raise KernelError(ENOTDIR, f"{node.path} is not a directory")
-        number = next(self._numbers)
+        number = self._last_number = self._last_number + 1
         self._open_directories[number] = OpenDirectory(node)
         return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
 
@@ -221,19 +227,6 @@ class Files:
 
     def _fsyncdir(self, nodeid: int, _message: Message) -> bytes:
         return _no_data(self._nodes[nodeid].kind.directory_fsync, "this directory has no fsync")
-
-
-def _open_flags(node: File, flags: int) -> int:
-    """direct_io, except where every change of the text is told and nobody writes."""
-    kind = node.kind_
-    if node.row.announced and kind.cacheable and flags & O_ACCMODE == O_RDONLY:
-        return _CACHED
-    return _DIRECT if kind.seekable else _DIRECT_STREAM
-
-
-_CACHED = int(OpenFlag.KEEP_CACHE)
-_DIRECT = int(OpenFlag.DIRECT_IO)
-_DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
 
 
 def _no_data(errno: int, why: str) -> bytes:

@@ -15,8 +15,8 @@ from fakesys.transport.replies import Replies
 from fakesys.tree.filesystem import NAME_MAX, FileSystem
 from fakesys.tree.node import File, Node, Symlink
 
-# Takes the node number and the whole request; None for those that have no answer.
-Handler = Callable[[int, Message], bytes | None]
+# Takes the node number and the whole request, gives the data of the answer.
+Handler = Callable[[int, Message], bytes]
 HEADER_SIZE = protocol.IN_HEADER.size
 _STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096, 0)
 
@@ -35,8 +35,6 @@ class Names:
         """The requests that are answered here."""
         return {
             Op.LOOKUP: self._lookup,
-            Op.FORGET: self._forget,
-            Op.BATCH_FORGET: self._batch_forget,
             Op.GETATTR: self._getattr,
             Op.SETATTR: self._setattr,
             Op.READLINK: self._readlink,
@@ -56,6 +54,10 @@ class Names:
             Op.LISTXATTR: self._listxattr,
             Op.REMOVEXATTR: self._removexattr,
         }
+
+    def silent(self) -> Mapping[int, Callable[[int, Message], None]]:
+        """The requests that have no answer."""
+        return {Op.FORGET: self._forget, Op.BATCH_FORGET: self._batch_forget}
 
     def _entry(self, node: Node) -> bytes:
         return self._pack.entry(self._nodes.remember(node), node)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from errno import EINTR, EIO, ENODEV, ENOSYS, EPROTO
+from errno import EINTR, EIO, ENODATA, ENODEV, ENOSYS, EOPNOTSUPP, EPROTO
 from typing import NamedTuple, Protocol
 
 from fakesys.core.clock import Clock
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 LARGEST_ERRNO = 511
 BUFFER_SIZE = protocol.MAX_WRITE + 4096
 ANSWER_SIZE = protocol.OUT_HEADER.size
+XATTR_NAME = protocol.XATTR_IN.size
 # Looked up once: these run for every request.
 _write = os.write
 _CALLER = protocol.CALLER
@@ -62,8 +63,7 @@ class Call(NamedTuple):
     unique: int
     handler: Handler
     nodeid: int
-    message: Message
-    caller: Caller
+    message: bytes
 
 
 class Parked(NamedTuple):
@@ -71,6 +71,7 @@ class Parked(NamedTuple):
 
     call: Call
     waiters: Waiters
+    caller: Caller
 
 
 class Session:
@@ -106,20 +107,21 @@ class Session:
         # Steps of which the notifier thread has not yet told all clients.
         self._untold = 0
         self._told = Waiters()
-        nodes = NodeTable(machine.fs.root)
+        nodes = self._nodes = NodeTable(machine.fs.root)
         pack = Replies(*owner)
+        names = Names(machine.fs, nodes, pack)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
         self._files = Files(machine.fs, nodes, pack, self._polls.append)
         # Handlers that read their request in place, and those that need it cut to its length.
         self._fixed = dict(self._files.fixed())
-        # No caller of these holds the lock of a directory while it waits for the answer.
-        self._lockless = {self._fixed[op] for op in (Op.OPEN, Op.READ, Op.WRITE, Op.RELEASE)}
         self._sized: dict[int, Handler] = {
-            **Names(machine.fs, nodes, pack).handlers(),
+            **names.handlers(),
             Op.INIT: self._init,
-            Op.INTERRUPT: self._interrupt,
             Op.DESTROY: self._destroy,
         }
+        self._silent = {**names.silent(), Op.INTERRUPT: self._interrupt}
+        # No caller of these holds the lock of a directory while it waits for the answer.
+        self._lockless = {self._fixed[op] for op in (Op.OPEN, Op.READ, Op.WRITE, Op.RELEASE)}
 
     def step(self, length: int) -> None:
         """Serve the request in the first `length` bytes of `buffer`."""
@@ -131,13 +133,27 @@ class Session:
             uid, gid, pid = protocol.CALLER_IN.unpack(ids)
             self._caller = Caller(pid, uid, gid)
         self.served += 1
+        self._machine.kernel.caller = self._caller
         handler = self._fixed.get(opcode)
-        if handler is None:
-            handler = self._sized.get(opcode, _unknown)
-            message = bytes(message[:length])
-        self._perform(unique, handler, nodeid, message, self._caller)
+        if handler is not None:
+            self._perform(unique, handler, nodeid, message)
+        else:
+            self._step_sized(opcode, unique, nodeid, bytes(message[:length]))
         if self._ready or self._polls:
             self._wake()
+
+    def _step_sized(self, opcode: int, unique: int, nodeid: int, message: bytes) -> None:
+        """Serve a request that is no call on an open file."""
+        if opcode == Op.GETXATTR and message.startswith(b"security.", XATTR_NAME):
+            # The kernel asks for each O_TRUNC, ls -l for each name: no label, no capability.
+            no_label = ENODATA if self._nodes[nodeid].kind.xattrs else EOPNOTSUPP
+            self._send(_refusal(unique, no_label))
+            return
+        silent = self._silent.get(opcode)
+        if silent is not None:
+            silent(nodeid, message)
+            return
+        self._perform(unique, self._sized.get(opcode, _unknown), nodeid, message)
 
     def settle(self) -> None:
         """After something happened without a request: tell clients, wake who waited."""
@@ -152,21 +168,17 @@ class Session:
         self._files.close_all()
         self.invalidator.stop()
 
-    def _perform(
-        self, unique: int, handler: Handler, nodeid: int, message: Message, caller: Caller
-    ) -> None:
+    def _perform(self, unique: int, handler: Handler, nodeid: int, message: Message) -> None:
+        answer: bytes | None
         kernel = self._machine.kernel
-        kernel.caller = caller
         try:
             if kernel.on_request is not None:
-                kernel.on_request(caller)
+                kernel.on_request(kernel.caller)
             data = handler(nodeid, message)
-            answer = None
-            if data is not None:
-                answer = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
+            answer = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
         except Blocked as blocked:
             whole = bytes(message[: protocol.length_of(message)])
-            self._park(Call(unique, handler, nodeid, whole, caller), blocked.waiters)
+            self._park(Call(unique, handler, nodeid, whole), blocked.waiters)
             answer = None
         except KernelError as refusal:
             answer = _refusal(unique, refusal.errno or EIO)
@@ -233,11 +245,13 @@ class Session:
             for unique in ready:
                 parked = self._parked.pop(unique, None)
                 if parked is not None:
+                    self._machine.kernel.caller = self._caller = parked.caller
+                    self._ids = b""
                     self._perform(*parked.call)
 
     def _park(self, call: Call, waiters: Waiters) -> None:
         unique = call.unique
-        self._parked[unique] = Parked(call, waiters)
+        self._parked[unique] = Parked(call, waiters, self._caller)
         waiters.add(("request", unique), lambda: self._ready.append(unique))
 
     def _end_parked(self, unique: int, errno: int) -> None:

@@ -64,6 +64,8 @@ class Binder:
         self._deep: dict[int, Directory] = {}
         self._touched: dict[int, File] = {}
         self._displaced: list[tuple[Directory, str, Node]] = []
+        # Has anything happened since the last `settle`? Asked for every request.
+        self.unsettled = False
         self._trunk = _Trunk()
         self._listen(bus)
         self.root = Directory("", None, None, self._trunk.layout(mounts), None, self, SYSFS)
@@ -89,6 +91,7 @@ class Binder:
         self._plans.clear()
         self.root.layout = self._trunk.layout(mounts)
         self._deep[self.root.ino] = self.root
+        self.unsettled = True
 
     def plan(self, layout: Layout[Any]) -> Plan:
         """The rows of a layout that this profile has."""
@@ -114,13 +117,9 @@ class Binder:
     def displace(self, directory: Directory, name: str, node: Node) -> None:
         """A look-up found something else under the name of this node: it is gone."""
         self._displaced.append((directory, name, node))
+        self.unsettled = True
         for _ in node.mark_gone():
             pass
-
-    @property
-    def unsettled(self) -> bool:
-        """Has anything happened since the last `settle`?"""
-        return bool(self._dirty or self._deep or self._touched or self._displaced)
 
     def settle(self) -> Stale:
         """Bring the nodes in line with the models; what clients must be told."""
@@ -137,6 +136,7 @@ class Binder:
                 self._refresh_deep(directory, stale)
         stale.touched.extend(file for file in self._touched.values() if not file.gone)
         self._touched.clear()
+        self.unsettled = False
         return stale
 
     def _refresh(self, directory: Directory, stale: Stale) -> None:
@@ -159,6 +159,7 @@ class Binder:
         for owner in event.owners:
             for directory in self._directories.get(owner, {}).values():
                 (self._deep if event.deep else self._dirty)[directory.ino] = directory
+                self.unsettled = True
 
     def _files(self, owner: object, name: str) -> Iterable[File]:
         for directory in self._directories.get(owner, {}).values():
@@ -170,11 +171,13 @@ class Binder:
         for name in event.names:
             for file in self._files(event.owner, name):
                 self._touched[file.ino] = file
+                self.unsettled = True
 
     def _on_notified(self, event: Notified) -> None:
         for file in self._files(event.owner, event.name):
             file.notify()
             self._touched[file.ino] = file
+            self.unsettled = True
 
 
 def wanted(row: Row, features: frozenset[str]) -> bool:

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench` prints what was measured beside what is asked for."""
