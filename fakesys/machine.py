@@ -36,6 +36,7 @@ from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.control import KernelChoice
 from fakesys.subsystems.kvm.model import Watch, watch_nobody
+from fakesys.subsystems.kvm.state import state as kvm_state
 from fakesys.subsystems.selftest import files as selftest_files
 from fakesys.subsystems.selftest.model import Selftest
 from fakesys.tree.attr import Layout, Mount
@@ -149,7 +150,11 @@ class Machine:
 
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
-        return {"ap": self.ap_side.system.state(), "profile": self.profile_name}
+        return {
+            "ap": self.ap_side.system.state(),
+            "kvm": kvm_state(self.kvm_side.kvm),
+            "profile": self.profile_name,
+        }
 
     def read(self, path: str) -> str:
         """The text of a file, as `cat` prints it. Raises KernelError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from errno import EBUSY, EEXIST, EINVAL, ENOENT, ERANGE
 
 import pytest
@@ -174,3 +175,35 @@ def test_the_uevents_of_a_vm(machine: Machine) -> None:
     machine.write(CTL, "vm destroy a")
     text = "".join(str(event.env) for _, event in machine.control.uevents.since(0))
     assert text.count("'STATS_PATH': '/kvm/77-10'") == 2
+
+
+def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
+    machine.kvm_side.kvm.extensions = ()
+    machine.write(CTL, "vm create a pid=77 fd=12 irqchip=split")
+    machine.write(CTL, "a vcpu add count=2")
+    machine.write(CTL, "a vcpu 1 close")
+    vm = machine.kvm_side.kvm.vm("a")
+    vm.vcpu(0).stats.exits = 3
+    vm.vcpu(0).stats.halt_wait_hist[1] = 1
+    vm.stats.mmu_flooded = 2
+    machine.kvm_side.kvm.warn("odd")
+    state = json.loads(machine.read("sys/kernel/debug/fakesys/state"))["kvm"]
+    assert state["vms"]["a"].pop("vcpus") == {
+        "0": {
+            "closed": False,
+            "cpu": 0,
+            "stats": {"exits": 3, "halt_wait_hist": [0, 1] + [0] * 30},
+            "thread": 78,
+        },
+        "1": {"closed": True, "cpu": 1, "stats": {}, "thread": 79},
+    }
+    assert state["vms"] == {
+        "a": {
+            "fd": 12,
+            "irqchip": "split",
+            "pid": 77,
+            "stats": {"mmu_flooded": 2},
+            "vcpu_stats": {},
+        }
+    }
+    assert (state["created"], state["warnings"]) == (1, {"odd": 1})
