@@ -17,9 +17,10 @@ A command is words separated by blanks: literals and operands in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from errno import EINVAL
+from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from fakesys.core.errors import KernelError
@@ -205,23 +206,52 @@ def bind(verbs: Iterable[Verb[M]], model: M) -> tuple[Bound, ...]:
     return tuple(Bound(verb, model) for verb in verbs)
 
 
+class _Branch:
+    """A place in the tree of all commands: which words may follow, and which rows end here.
+
+    `ends` are (rank, row): of all rows that a command fits, the one with the lowest rank is meant.
+    """
+
+    __slots__ = ("any_word", "ends", "words")
+
+    def __init__(self) -> None:
+        self.words: dict[str, _Branch] = {}
+        self.any_word: _Branch | None = None
+        self.ends: list[tuple[tuple[int, int, int], Bound]] = []
+
+    def grow(self, part: Part) -> list[_Branch]:
+        """The branches behind a part of a row."""
+        if isinstance(part, str):
+            return [self.words.setdefault(part, _Branch())]
+        if _one_of(part):
+            return [self.words.setdefault(text, _Branch()) for text in _one_of(part)]
+        self.any_word = self.any_word or _Branch()
+        return [self.any_word]
+
+    def follow(self, text: str) -> Iterator[_Branch]:
+        """The branches behind a word of a command."""
+        literal = self.words.get(text)
+        if literal is not None:
+            yield literal
+        if self.any_word is not None:
+            yield self.any_word
+
+
 class Interpreter:
     """Finds the verb of a command, reads its arguments, runs it."""
 
     def __init__(self, verbs: Iterable[Bound]) -> None:
         self.verbs = tuple(verbs)
-        # By the first literal and its place: what few verbs a command can be.
-        self._index: dict[tuple[int, str], list[Bound]] = {}
-        for bound in self.verbs:
-            for place, part in enumerate(bound.verb.words):
-                if isinstance(part, str):
-                    self._index.setdefault((place, part), []).append(bound)
-                    break
+        self._root = _Branch()
+        for order, bound in enumerate(self.verbs):
+            self._add(bound, order)
 
     @property
     def reserved(self) -> frozenset[str]:
         """Words with which commands begin: no object may be called so."""
-        return frozenset(text for place, text in self._index if place == 0)
+        return frozenset(
+            bound.verb.words[0] for bound in self.verbs if isinstance(bound.verb.words[0], str)
+        )
 
     def run(self, text: str) -> str:
         """Run one command; the result's words. Raises EINVAL for an unknown one."""
@@ -231,17 +261,29 @@ class Interpreter:
         bound = self._find(words)
         return bound.verb.run(bound.model, read_arguments(bound.verb, words))
 
+    def _add(self, bound: Bound, order: int) -> None:
+        verb = bound.verb
+        branches = [self._root]
+        for part in verb.words:
+            if isinstance(part, (Tail, OptionalOperand)):
+                break
+            branches = [below for branch in branches for below in branch.grow(part)]
+        first = next((n for n, part in enumerate(verb.words) if isinstance(part, str)), 0)
+        # The earlier a row says which word it wants, and the more of them, the better it fits.
+        rank = (first, -_literals(verb), order)
+        for branch in branches:
+            branch.ends.append((rank, bound))
+
     def _find(self, words: list[str]) -> Bound:
-        best = None
-        for place in range(min(len(words), 4)):
-            for bound in self._index.get((place, words[place]), ()):
-                if not _fits(bound.verb, words):
-                    continue
-                if best is None or _literals(bound.verb) > _literals(best.verb):
-                    best = bound
-            if best is not None:
-                return best
-        raise KernelError(EINVAL, f"{' '.join(words)!r} is no command")
+        reached = [self._root]
+        ends: list[tuple[tuple[int, int, int], Bound]] = []
+        for text in words:
+            reached = [below for branch in reached for below in branch.follow(text)]
+            for branch in reached:
+                ends += branch.ends
+        if not ends:
+            raise KernelError(EINVAL, f"{' '.join(words)!r} is no command")
+        return min(ends, key=itemgetter(0))[1]
 
 
 def read_arguments(verb: Verb[Any], words: list[str]) -> Args:
@@ -282,21 +324,6 @@ def _read_options(verb: Verb[Any], words: list[str], values: dict[object, Any]) 
 def _is_option(verb: Verb[Any], text: str) -> bool:
     name, separator, _ = text.partition("=")
     return bool(separator) and any(option.name == name for option in verb.options)
-
-
-def _fits(verb: Verb[Any], words: list[str]) -> bool:
-    """Are all literals of the row in their places, and all operands there?"""
-    for place, part in enumerate(verb.words):
-        if isinstance(part, (Tail, OptionalOperand)):
-            return True
-        if place == len(words):
-            return False
-        if isinstance(part, str):
-            if part != words[place]:
-                return False
-        elif part.one_of and words[place] not in part.one_of:
-            return False
-    return True
 
 
 def _literals(verb: Verb[Any]) -> int:
