@@ -103,6 +103,7 @@ class KvmMmuGetPage(ShadowPage):
 
     system = "kvmmmu"
     event = "kvm_mmu_get_page"
+    common_preempt_count = 1
     print_fmt = f'"%s %s", {_FORMAT}, {_CREATED}'
 
     created: tp.Bool
@@ -163,6 +164,7 @@ class KvmMmuPrepareZapPage(ShadowPage):
 
     system = "kvmmmu"
     event = "kvm_mmu_prepare_zap_page"
+    common_preempt_count = 1
     print_fmt = f'"%s", {_FORMAT}'
     variants = _VARIANTS
 
