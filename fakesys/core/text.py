@@ -14,6 +14,7 @@ from fakesys.core.errors import KernelError
 MASK_BITS = 256
 ALL_IDS = (1 << MASK_BITS) - 1
 
+_LONGEST_DECIMAL = 4096
 _BLANKS = " \t\n\v\f\r"
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[0-9]+")
@@ -28,11 +29,16 @@ def c_string(data: bytes) -> str:
 
 
 def _to_int(digits: str, base: int) -> int:
-    if base:
+    if base and base != 10:
         return int(digits, base)
+    if base == 10:
+        digits = digits.lstrip("0") or "0"
     if digits[:2] in ("0x", "0X"):
         return int(digits, 16)
-    return int(digits, 8) if digits.startswith("0") and digits != "0" else int(digits)
+    if digits.startswith("0") and digits != "0":
+        return int(digits, 8)
+    # Python refuses to convert very long decimal texts; no caller has room for so many bits.
+    return int(digits) if len(digits) <= _LONGEST_DECIMAL else 1 << _LONGEST_DECIMAL
 
 
 def kstrtoull(text: str, base: int = 0, bits: int = 64) -> int:

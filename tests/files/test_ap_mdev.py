@@ -195,6 +195,7 @@ def test_assign_refuses_queues_of_another_device(kernel: str) -> None:
     machine.write(f"{M1}/unassign_adapter", "6")
     machine.write(f"{M2}/assign_domain", "4")
     assert machine.read(f"{M2}/matrix") == "06.0004\n06.00ab\n"
+    assert refused(machine, f"{M2}/assign_adapter", "5") == "EADDRINUSE"
 
 
 @every_kernel
