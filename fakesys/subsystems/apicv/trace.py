@@ -118,7 +118,7 @@ class KvmApicvInhibitChanged(Tracepoint):
                 '"%s reason=%u, inhibits=0x%lx", REC->set ? "set" : "cleared", '
                 "REC->reason, REC->inhibits"
             ),
-            text=lambda self: _inhibit(self),
+            text=_inhibit,
         ),
     )
 
@@ -143,8 +143,8 @@ class KvmApicvAcceptIrq(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"apicid {self.apicid:x} vec {self.vec} ("
-            f"{DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
+            f"apicid {self.apicid:x} vec {self.vec}"
+            f" ({DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
             ")"
         )
 
@@ -193,8 +193,8 @@ class KvmAvicUnacceleratedAccess(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu={self.vcpu}, offset={self.offset:#x}("
-            f"{APIC_REGISTERS.name(self.offset)}), {'trap' if self.ft else 'fault'}, "
+            f"vcpu={self.vcpu}, offset={self.offset:#x}"
+            f"({APIC_REGISTERS.name(self.offset)}), {'trap' if self.ft else 'fault'}, "
             f"{'write' if self.rw else 'read'}, vec={self.vec:#x}"
         )
 

@@ -15,6 +15,8 @@ class KvmWriteTscOffset(Tracepoint):
 
     system = "kvm"
     event = "kvm_write_tsc_offset"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
     print_fmt = (
         '"vcpu=%u prev=%llu next=%llu", REC->vcpu_id, REC->previous_tsc_offset, '
         "REC->next_tsc_offset"
@@ -34,6 +36,8 @@ class KvmUpdateMasterClock(Tracepoint):
 
     system = "kvm"
     event = "kvm_update_master_clock"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
     print_fmt = (
         '"masterclock %d hostclock %s offsetmatched %u", REC->use_master_clock, '
         f"__print_symbolic(REC->host_clock, {HOST_CLOCKS.listing}), REC->offset_matched"
@@ -56,6 +60,8 @@ class KvmTrackTsc(Tracepoint):
 
     system = "kvm"
     event = "kvm_track_tsc"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
     print_fmt = (
         '"vcpu_id %u masterclock %u offsetmatched %u nr_online %u hostclock %s", '
         "REC->vcpu_id, REC->use_master_clock, REC->nr_vcpus_matched_tsc, REC->online_vcpus, "
@@ -100,8 +106,8 @@ class KvmPvclockUpdate(Tracepoint):
     def text(self) -> str:
         return (
             f"vcpu_id {self.vcpu_id}, pvclock {{ version {self.version}"
-            f", tsc_timestamp 0x{self.tsc_timestamp:x}, system_time 0x"
-            f"{self.system_time:x}, tsc_to_system_mul 0x{self.tsc_to_system_mul:x}"
+            f", tsc_timestamp 0x{self.tsc_timestamp:x}"
+            f", system_time 0x{self.system_time:x}, tsc_to_system_mul 0x{self.tsc_to_system_mul:x}"
             f", tsc_shift {self.tsc_shift}, flags 0x{self.flags:x} }}"
         )
 

@@ -111,8 +111,8 @@ class KvmRmpFault(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu {self.vcpu_id} gpa {self.gpa:016x} pfn 0x{self.pfn:x} error_code 0x"
-            f"{self.error_code:x} rmp_level {self.rmp_level} psmash_ret "
+            f"vcpu {self.vcpu_id} gpa {self.gpa:016x} pfn 0x{self.pfn:x}"
+            f" error_code 0x{self.error_code:x} rmp_level {self.rmp_level} psmash_ret "
             f"{self.psmash_ret}"
         )
 

@@ -79,7 +79,7 @@ class KvmXenHypercall(Tracepoint):
                 '"nr 0x%lx a0 0x%lx a1 0x%lx a2 0x%lx a3 0x%lx a4 0x%lx a5 %lx", REC->nr, '
                 "REC->a0, REC->a1, REC->a2, REC->a3, REC->a4, REC->a5"
             ),
-            text=lambda self: _xen_call(self),
+            text=_xen_call,
         ),
     )
 
@@ -127,8 +127,8 @@ class KvmMmio(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"mmio {MMIO_KINDS.name(self.type)} len {self.len} gpa 0x{self.gpa:x} val 0x"
-            f"{self.val:x}"
+            f"mmio {MMIO_KINDS.name(self.type)} len {self.len} gpa 0x{self.gpa:x}"
+            f" val 0x{self.val:x}"
         )
 
 
@@ -189,8 +189,8 @@ class KvmEmulateInsn(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"{self.csbase:x}:{self.rip:x}:{self.insn[: self.len].hex(' ')} ("
-            f"{MODES.name(self.flags)}){' failed' if self.failed else ''}"
+            f"{self.csbase:x}:{self.rip:x}:{self.insn[: self.len].hex(' ')}"
+            f" ({MODES.name(self.flags)}){' failed' if self.failed else ''}"
         )
 
 
@@ -289,8 +289,8 @@ class KvmPageFault(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu {self.vcpu_id} rip 0x{self.guest_rip:x} address 0x"
-            f"{self.fault_address:016x} error_code 0x{self.error_code:x}"
+            f"vcpu {self.vcpu_id} rip 0x{self.guest_rip:x}"
+            f" address 0x{self.fault_address:016x} error_code 0x{self.error_code:x}"
         )
 
     variants = (
@@ -300,7 +300,7 @@ class KvmPageFault(Tracepoint):
                 ("fault_address", tp.c_type(tp.UnsignedLong)),
                 ("error_code", tp.c_type(tp.UnsignedInt)),
             ),
-            print_fmt=('"address %lx error_code %x", REC->fault_address, REC->error_code'),
+            print_fmt='"address %lx error_code %x", REC->fault_address, REC->error_code',
             text=lambda self: f"address {self.fault_address:x} error_code {self.error_code:x}",
         ),
     )

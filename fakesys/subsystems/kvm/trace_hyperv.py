@@ -45,9 +45,9 @@ class KvmHvHypercall(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"code 0x{self.code:x} {'fast' if self.fast else 'slow'} var_cnt 0x"
-            f"{self.var_cnt:x} rep_cnt 0x{self.rep_cnt:x} idx 0x{self.rep_idx:x} in 0x"
-            f"{self.ingpa:x} out 0x{self.outgpa:x}"
+            f"code 0x{self.code:x} {'fast' if self.fast else 'slow'}"
+            f" var_cnt 0x{self.var_cnt:x} rep_cnt 0x{self.rep_cnt:x} idx 0x{self.rep_idx:x}"
+            f" in 0x{self.ingpa:x} out 0x{self.outgpa:x}"
         )
 
     variants = (
@@ -108,7 +108,7 @@ class KvmHvFlushTlb(Tracepoint):
                 '"processor_mask 0x%llx address_space 0x%llx flags 0x%llx", '
                 "REC->processor_mask, REC->address_space, REC->flags"
             ),
-            text=lambda self: _mask(self),
+            text=_mask,
         ),
     )
 
@@ -142,7 +142,7 @@ class KvmHvFlushTlbEx(Tracepoint):
                 '"valid_bank_mask 0x%llx format 0x%llx address_space 0x%llx flags 0x%llx", '
                 "REC->valid_bank_mask, REC->format, REC->address_space, REC->flags"
             ),
-            text=lambda self: _banks(self),
+            text=_banks,
         ),
     )
 
@@ -179,8 +179,8 @@ class KvmHvSendIpiEx(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vector {self.vector:x} format {self.format:x} valid_bank_mask 0x"
-            f"{self.valid_bank_mask:x}"
+            f"vector {self.vector:x} format {self.format:x}"
+            f" valid_bank_mask 0x{self.valid_bank_mask:x}"
         )
 
 

@@ -93,8 +93,8 @@ class KvmPicSetIrq(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"chip {self.chip} pin {self.pin} ("
-            f"{'level' if self.elcr & (1 << self.pin) else 'edge'}"
+            f"chip {self.chip} pin {self.pin}"
+            f" ({'level' if self.elcr & (1 << self.pin) else 'edge'}"
             f"{'|masked' if self.imr & (1 << self.pin) else ''})"
             f"{' (coalesced)' if self.coalesced else ''}"
         )
@@ -145,8 +145,8 @@ class KvmIoapicDelayedEoiInj(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"dst {self.e >> 56 & 0xFF:x} vec {self.e & 0xFF} ("
-            f"{DELIVERY_MODES.name(self.e >> 8 & 0x7)}|"
+            f"dst {self.e >> 56 & 0xFF:x} vec {self.e & 0xFF}"
+            f" ({DELIVERY_MODES.name(self.e >> 8 & 0x7)}|"
             f"{'logical' if self.e & (1 << 11) else 'physical'}|"
             f"{'level' if self.e & (1 << 15) else 'edge'}"
             f"{'|masked' if self.e & (1 << 16) else ''})"
@@ -209,15 +209,15 @@ class KvmApic(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"apic_{'write' if self.rw else 'read'} {APIC_REGISTERS.name(self.reg)} = 0x"
-            f"{self.val:x}"
+            f"apic_{'write' if self.rw else 'read'} {APIC_REGISTERS.name(self.reg)}"
+            f" = 0x{self.val:x}"
         )
 
     variants = (
         Variant(
             unless=STATE,
             fields=("rw", "reg", ("val", tp.c_type(tp.UnsignedInt))),
-            print_fmt=(_apic_format("x")),
+            print_fmt=_apic_format("x"),
         ),
     )
 
@@ -242,8 +242,8 @@ class KvmApicIpi(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"dst {self.dest_id:x} vec {self.icr_low & 0xFF} ("
-            f"{DELIVERY_MODES.name(self.icr_low >> 8 & 0x7)}|"
+            f"dst {self.dest_id:x} vec {self.icr_low & 0xFF}"
+            f" ({DELIVERY_MODES.name(self.icr_low >> 8 & 0x7)}|"
             f"{'logical' if self.icr_low & (1 << 11) else 'physical'}|"
             f"{'assert' if self.icr_low & (1 << 14) else 'de-assert'}|"
             f"{'level' if self.icr_low & (1 << 15) else 'edge'}|"
@@ -270,8 +270,8 @@ class KvmApicAcceptIrq(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"apicid {self.apicid:x} vec {self.vec} ("
-            f"{DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
+            f"apicid {self.apicid:x} vec {self.vec}"
+            f" ({DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
             ")"
         )
 
@@ -339,7 +339,7 @@ class KvmInjVirq(Tracepoint):
         Variant(
             unless=STATE,
             fields=("irq",),
-            print_fmt=('"irq %u", REC->irq'),
+            print_fmt='"irq %u", REC->irq',
             text=lambda self: f"irq {self.irq}",
         ),
         Variant(
@@ -373,11 +373,11 @@ class KvmInjException(Tracepoint):
                 f'"%s (0x%x)", __print_symbolic(REC->exception, {OLD_EXCEPTIONS.listing}), '
                 "REC->has_error ? REC->error_code : 0"
             ),
-            text=lambda self: _old_exception(self),
+            text=_old_exception,
         ),
         Variant(
             unless=REQUESTS,
-            print_fmt=(_exception_format(OLD_EXCEPTIONS)),
+            print_fmt=_exception_format(OLD_EXCEPTIONS),
             text=lambda self: _exception(self, OLD_EXCEPTIONS),
         ),
     )
@@ -422,7 +422,7 @@ class KvmPiIrteUpdate(Tracepoint):
                 'REC->set ? "enabled and being updated" : "disabled", REC->host_irq, REC->vcpu_id, '
                 "REC->gsi, REC->gvec, REC->pi_desc_addr"
             ),
-            text=lambda self: _vt_d(self),
+            text=_vt_d,
         ),
         Variant(
             needs=REQUESTS,

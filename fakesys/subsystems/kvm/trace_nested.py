@@ -191,8 +191,8 @@ class KvmNestedVmexit(Tracepoint):
         Variant(
             unless=REQUESTS,
             fields=(*EXIT_STATE,),
-            print_fmt=(exit_format()),
-            text=lambda self: exit_state(self),
+            print_fmt=exit_format(),
+            text=exit_state,
         ),
     )
 

@@ -81,6 +81,8 @@ class KvmEntry(Tracepoint):
 
     system = "kvm"
     event = "kvm_entry"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
     print_fmt = (
         '"vcpu %u, rip 0x%lx intr_info 0x%08x error_code 0x%08x%s", REC->vcpu_id, REC->rip, '
         'REC->intr_info, REC->error_code, REC->immediate_exit ? "[immediate exit]" : ""'
@@ -102,7 +104,7 @@ class KvmEntry(Tracepoint):
         Variant(
             unless=STATE,
             fields=("vcpu_id",),
-            print_fmt=('"vcpu %u", REC->vcpu_id'),
+            print_fmt='"vcpu %u", REC->vcpu_id',
             text=lambda self: f"vcpu {self.vcpu_id}",
         ),
         Variant(
@@ -123,6 +125,8 @@ class KvmExit(Tracepoint):
 
     system = "kvm"
     event = "kvm_exit"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
     print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
 
     exit_reason: tp.UnsignedInt
@@ -142,20 +146,20 @@ class KvmExit(Tracepoint):
         Variant(
             unless=VCPU,
             fields=("exit_reason", "guest_rip", "isa", "info1", "info2"),
-            print_fmt=(_OLD_EXIT_FORMAT.replace("vcpu %u ", "").replace("REC->vcpu_id, ", "")),
-            text=lambda self: _old_exit(self),
+            print_fmt=_OLD_EXIT_FORMAT.replace("vcpu %u ", "").replace("REC->vcpu_id, ", ""),
+            text=_old_exit,
         ),
         Variant(
             unless=STATE,
             fields=("exit_reason", "guest_rip", "isa", "info1", "info2", "vcpu_id"),
-            print_fmt=(_OLD_EXIT_FORMAT),
+            print_fmt=_OLD_EXIT_FORMAT,
             text=lambda self: f"vcpu {self.vcpu_id} {_old_exit(self)}",
         ),
         Variant(
             unless=REQUESTS,
             fields=(*EXIT_STATE,),
-            print_fmt=(exit_format()),
-            text=lambda self: exit_state(self),
+            print_fmt=exit_format(),
+            text=exit_state,
         ),
     )
 
@@ -222,8 +226,8 @@ class KvmHaltPollNs(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu {self.vcpu_id}: halt_poll_ns {self.new} ("
-            f"{'grow' if self.grow else 'shrink'} {self.old})"
+            f"vcpu {self.vcpu_id}: halt_poll_ns {self.new}"
+            f" ({'grow' if self.grow else 'shrink'} {self.old})"
         )
 
 
@@ -245,8 +249,8 @@ class KvmPleWindowUpdate(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu {self.vcpu_id} old {self.old} new {self.new} ("
-            f"{'growed' if self.old < self.new else 'shrinked'})"
+            f"vcpu {self.vcpu_id} old {self.old} new {self.new}"
+            f" ({'growed' if self.old < self.new else 'shrinked'})"
         )
 
 

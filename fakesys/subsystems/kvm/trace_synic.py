@@ -242,8 +242,8 @@ class KvmHvSyndbgSetMsr(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x} data 0x"
-            f"{self.data:x}"
+            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x}"
+            f" data 0x{self.data:x}"
         )
 
 
@@ -266,8 +266,8 @@ class KvmHvSyndbgGetMsr(Tracepoint):
 
     def text(self) -> str:
         return (
-            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x} data 0x"
-            f"{self.data:x}"
+            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x}"
+            f" data 0x{self.data:x}"
         )
 
 
