@@ -7,7 +7,7 @@ into them; the links of sysfs are relative and go on leading to where they shoul
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fakesys.execution.syscalls import bind
@@ -35,16 +35,23 @@ class Join:
     """Fills `target` (an empty directory in memory) with the entries of `fake` and `real`.
 
     `prepare` is called with the path in `/sys` and the empty folder before each folder of the
-    fake is bound.
+    fake is bound. `instead`: folders of the machine that are taken from elsewhere, by path.
     """
 
     def __init__(
-        self, fake: Path, real: Path, target: Path, prepare: Callable[[str, Path], None]
+        self,
+        fake: Path,
+        real: Path,
+        target: Path,
+        *,
+        prepare: Callable[[str, Path], None],
+        instead: Mapping[str, Path],
     ) -> None:
         self._fake = fake
         self._real = real
         self._target = target
         self._prepare = prepare
+        self._instead = instead
 
     def run(self) -> None:
         """Do it. Raises StepError."""
@@ -64,7 +71,8 @@ class Join:
                 self._show(below, fake=name in ours)
 
     def _show(self, path: str, *, fake: bool) -> None:
-        source, target = (self._fake if fake else self._real) / path, self._target / path
+        machine = self._instead.get(path, self._real / path)
+        source, target = self._fake / path if fake else machine, self._target / path
         if source.is_symlink():
             target.symlink_to(source.readlink())
             return

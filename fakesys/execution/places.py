@@ -92,6 +92,21 @@ def prepare_debug_place(path: str, target: Path) -> None:
             mount("none", target, fstype)
 
 
+def devices_of_this_network() -> dict[str, Path]:
+    """Where the network devices of a private network are to be seen, by their path in `/sys`.
+
+    The machine's own `/sys` goes on showing those of the network in which it was mounted.
+    """
+    fresh = OWN / "network"
+    fresh.mkdir()
+    try:
+        mount("none", fresh, "sysfs")
+    except StepError:
+        # Not in every user namespace; then they are the host's.
+        return {}
+    return {path: fresh / path for path in ("class/net", "devices/virtual/net")}
+
+
 def cover_other_debug_places(fake_sys: Path) -> None:
     """Show the fake wherever the host has debugfs or tracefs outside `/sys`. Raises StepError."""
     places = {"debugfs": fake_sys / "kernel/debug", "tracefs": fake_sys / "kernel/tracing"}

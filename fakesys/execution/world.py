@@ -32,7 +32,8 @@ def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> None:
     fake = places.FAKE / "sys"
     DRAFT.mkdir()
     tmpfs(DRAFT)
-    Join(fake, SYS, DRAFT, places.prepare_debug_place).run()
+    instead = places.devices_of_this_network() if network else {}
+    Join(fake, SYS, DRAFT, prepare=places.prepare_debug_place, instead=instead).run()
     places.cover_other_debug_places(fake)
     move(DRAFT, SYS)
     DRAFT.rmdir()
