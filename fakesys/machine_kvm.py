@@ -9,17 +9,24 @@ from typing import Any
 from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.kernel import Kernel
 from fakesys.profiles import ApicvKernel, MmuKernel
+from fakesys.subsystems.apicv import files as apicv_files
 from fakesys.subsystems.apicv import params as apicv_params
 from fakesys.subsystems.apicv import verbs as apicv_verbs
+from fakesys.subsystems.apicv import verbs_presets as apicv_presets
+from fakesys.subsystems.apicv import views as apicv_views
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm import control, files, verbs
 from fakesys.subsystems.kvm.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm, Watch, watch_nobody
 from fakesys.subsystems.kvm.params import Param, Params
+from fakesys.subsystems.kvm_mmu import files as mmu_files
+from fakesys.subsystems.kvm_mmu import params as mmu_params
+from fakesys.subsystems.kvm_mmu import verbs as mmu_verbs
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.tree.attr import Mount, Row
 
 # Knobs of every part, and what parts add to `vm create`.
-PARAMS: tuple[Param[Any], ...] = (*apicv_params.PARAMS,)
+PARAMS: tuple[Param[Any], ...] = (*mmu_params.PARAMS, *apicv_params.PARAMS)
 VM_OPTIONS: tuple[Option[Any], ...] = (*apicv_params.VM_OPTIONS,)
 
 
@@ -39,9 +46,10 @@ class KvmSide:
         self.kvm.limits = apicv.limits
         self.kvm.params.use_kernel({**mmu.params, **apicv.params})
         self.apicv = Apicv(self.kvm, apicv.policy)
-        self.kvm.extensions = (self.apicv,)
+        self.memory = MmuExtension(self.kvm, mmu.policy)
+        self.kvm.extensions = (self.memory, self.apicv)
         self._ctl = Interpreter(self._verbs())
-        self._preset = Interpreter(())
+        self._preset = Interpreter(bind(apicv_presets.PRESETS, self.apicv))
         self.kvm.reserved_names = self._ctl.reserved
 
     @property
@@ -52,7 +60,8 @@ class KvmSide:
     def mounts(self, choices: Iterable[KernelChoice]) -> tuple[Mount, ...]:
         """Where KVM's files stand."""
         return (
-            *files.mounts(self.kvm),
+            *files.mounts(self.kvm, (apicv_files.state_row(self.apicv),)),
+            *apicv_files.mounts(self.apicv),
             *control.mounts(
                 self.kvm,
                 ctl=self._ctl,
@@ -64,7 +73,12 @@ class KvmSide:
 
     def _verbs(self) -> tuple[Bound, ...]:
         own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))
-        return (*bind(own, self.kvm), *bind(apicv_verbs.VERBS, self.apicv))
+        return (
+            *bind(own, self.kvm),
+            *bind(mmu_verbs.verbs(), self.memory),
+            *bind(apicv_verbs.VERBS, self.apicv),
+        )
 
     def _views(self) -> tuple[Row, ...]:
-        return ()
+        interrupts = apicv_views.views(self.apicv, self.apicv_kernel.name)
+        return (*mmu_files.views(self.memory), *interrupts)

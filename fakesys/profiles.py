@@ -205,6 +205,8 @@ _VCPU = frozenset({"trace.kvm_vcpu"})
 _STATE = _VCPU | {"trace.kvm_state"}
 _REQUESTS = _STATE | {"trace.kvm_requests"}
 
+_APICV_6_1 = frozenset({"apicv.boolean_parameter", "apicv.force_avic"})
+_APICV_6_18 = _APICV_6_1 | {"apicv.enable_ipiv"}
 _LIMITS_5 = VcpuLimits(count=288, ids=1023)
 _LIMITS_6 = VcpuLimits(count=1024, ids=4096)
 
@@ -213,9 +215,9 @@ APICV_KERNELS: dict[str, ApicvKernel] = {
     for kernel in (
         ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), _LIMITS_5, apicv.ENUM_STATE),
         ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, _LIMITS_5, apicv.FLIP_LINES),
-        ApicvKernel("6.1", _STATE, _LIMITS_6, apicv.CALL_LINES),
-        ApicvKernel("6.18", _REQUESTS, _LIMITS_6, apicv.MAPPED_IDS),
-        ApicvKernel("7.x", _REQUESTS, _LIMITS_6, apicv.COUNTED_WINDOWS),
+        ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_LINES),
+        ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
+        ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )
 }
 

@@ -207,3 +207,12 @@ def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
         }
     }
     assert (state["created"], state["warnings"]) == (1, {"odd": 1})
+
+
+def test_help_lists_every_command(machine: Machine) -> None:
+    text = machine.read(f"{CONTROL}/help")
+    usages = [line for line in text.splitlines() if not line.startswith(" ")]
+    assert usages[0].startswith("vm create NAME [pid=] [fd=] [irqchip=]")
+    assert "VM vcpu K close" in usages
+    assert len(usages) == len(set(usages))
+    assert "    EEXIST: the id is in use\n" in text

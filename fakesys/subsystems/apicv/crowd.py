@@ -148,7 +148,6 @@ def _is_plain(vm: ApicVm, vcpu: ApicVcpu) -> bool:
         and lapic.ldr == vcpu.ldr_reg
         and lapic.dfr == vcpu.dfr_reg
         and not vcpu.too_big
-        and not lapic.x2apic
     )
 
 

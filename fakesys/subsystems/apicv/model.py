@@ -52,6 +52,8 @@ class Apicv:
         self.policy = policy
         self.memory = memory
         self.lines = Lines(kvm.kernel.bus)
+        # Module parameters of kvm that were written, as text.
+        self.settings: dict[str, str] = {}
         self._vms: dict[Vm, ApicVm] = {}
         self._next_vm_id = 0
 
@@ -111,11 +113,16 @@ class Apicv:
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         """Raises EINVAL for an id above the hardware's table, in kernels that refuse that."""
-        apic_vm = self._vms[vm]
-        highest = apic_vm.module.highest_id
-        refused = self.policy.too_big is TooBig.REFUSED
-        if apic_vm.avic and refused and vcpu_id > highest:
-            raise KernelError(EINVAL, f"vCPU id {vcpu_id} is above {highest}, the last for AVIC")
+        if self._vms[vm].avic:
+            self.check_ids(vcpu_id)
+
+    def check_ids(self, highest: int) -> None:
+        """Raises EINVAL if a VM with AVIC cannot have a vCPU of this id."""
+        module = module_of(self.kvm.params)
+        refused = self.policy.too_big is TooBig.REFUSED and module.avic
+        if refused and highest > module.highest_id:
+            last = module.highest_id
+            raise KernelError(EINVAL, f"vCPU id {highest} is above {last}, the last for AVIC")
 
     def add_vcpu(self, vcpu: Vcpu) -> None:
         """KVM_CREATE_VCPU; vCPU 0 enters its guest, others wait for INIT."""

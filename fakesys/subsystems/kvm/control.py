@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from errno import EBUSY, EINVAL, ERANGE
+from errno import EBUSY, EINVAL, ERANGE, errorcode
 from typing import Any
 
 from fakesys.core.commands import Interpreter
@@ -85,6 +85,18 @@ def _warnings(kvm: Kvm) -> str:
     return "".join(f"{count} {text}\n" for text, count in kvm.warnings.items())
 
 
+def _help(interpreter: Interpreter) -> str:
+    """Every command: how it is written, what it does, its options and refusals."""
+    lines = []
+    for bound in interpreter.verbs:
+        verb = bound.verb
+        lines.append(verb.usage)
+        lines.append(f"    {verb.doc}")
+        lines.extend(f"    {option.name}=  {option.doc}" for option in verb.options)
+        lines.extend(f"    {errorcode[number]}: {why}" for number, why in verb.errors.items())
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _views(rows: tuple[Row, ...]) -> Dir[Kvm]:
     below = Children(
         names=lambda kvm: kvm.names,
@@ -120,6 +132,12 @@ def mounts(
                 doc="Makes a VM and lets it do what a well-known guest does.",
                 store=_commands(preset),
                 errors=_command_errors(preset),
+            ),
+            Attr(
+                name="help",
+                mode=0o444,
+                doc="The commands of `ctl`, then those of `preset`, with options and refusals.",
+                show=lambda _kvm: _help(ctl) + _help(preset),
             ),
             Attr(
                 name="last",

@@ -10,7 +10,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull, simple_strtoll
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat
-from fakesys.tree.attr import Attr, Children, Layout, Mount
+from fakesys.tree.attr import Attr, Children, Layout, Mount, Row
 from fakesys.tree.kinds import DEBUGFS, DEBUGFS_SEQ
 
 STRICT = "debugfs.strict_numbers"
@@ -140,42 +140,34 @@ def _vcpu_of(vm: Vm, name: str) -> Vcpu | None:
     return vm.vcpus.get(int(number))
 
 
-VM: Layout[Vm] = Layout(
-    (
-        *_stat_rows(Vm.hold),
-        Attr(
-            name="mmu_rmaps_stat",
-            mode=0o644,
-            doc="How many guest pages have how many sptes; empty while nothing is shadowed.",
-            show=lambda vm: vm.rmaps_stat(),
-            errors={EINVAL: "nothing can be written"},
-            kind=DEBUGFS_SEQ,
-            needs=RMAPS_STAT,
-            hold=Vm.hold,
-        ),
-        Children(
-            names=lambda vm: [f"vcpu{vcpu_id}" for vcpu_id in vm.vcpus],
-            get=_vcpu_of,
-            layout=VCPU,
-            label="vcpuN",
-        ),
-    )
-)
-
-TOP: Layout[Kvm] = Layout(
-    (
-        *_stat_rows(None),
-        Children(
-            names=lambda kvm: kvm.directories,
-            get=lambda kvm, name: kvm.directories.get(name),
-            layout=VM,
-            label="PID-FD",
-        ),
+_VM_ROWS: tuple[Row, ...] = (
+    *_stat_rows(Vm.hold),
+    Attr(
+        name="mmu_rmaps_stat",
+        mode=0o644,
+        doc="How many guest pages have how many sptes; empty while nothing is shadowed.",
+        show=lambda vm: vm.rmaps_stat(),
+        errors={EINVAL: "nothing can be written"},
+        kind=DEBUGFS_SEQ,
+        needs=RMAPS_STAT,
+        hold=Vm.hold,
     ),
-    kind=DEBUGFS,
+    Children(
+        names=lambda vm: [f"vcpu{vcpu_id}" for vcpu_id in vm.vcpus],
+        get=_vcpu_of,
+        layout=VCPU,
+        label="vcpuN",
+    ),
 )
 
 
-def mounts(kvm: Kvm) -> tuple[Mount, ...]:
-    """Where KVM's own files stand."""
-    return (Mount("sys/kernel/debug/kvm", TOP, lambda: kvm),)
+def mounts(kvm: Kvm, vm_rows: tuple[Row, ...] = ()) -> tuple[Mount, ...]:
+    """Where KVM's own files stand. `vm_rows`: what extensions add to the directory of a VM."""
+    vms: Children[Kvm, Vm] = Children(
+        names=lambda kvm: kvm.directories,
+        get=lambda kvm, name: kvm.directories.get(name),
+        layout=Layout((*_VM_ROWS, *vm_rows)),
+        label="PID-FD",
+    )
+    top: Layout[Kvm] = Layout((*_stat_rows(None), vms), kind=DEBUGFS)
+    return (Mount("sys/kernel/debug/kvm", top, lambda: kvm),)

@@ -1,0 +1,226 @@
+"""What well-known guests do while they boot, as the test claims of the series describe it.
+
+Every step is made of the same actions that the commands offer; nothing is counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL
+
+from fakesys.core.commands import arguments
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv import (
+    access,
+    crowd,
+    delivery,
+    entry,
+    guest,
+    hostside,
+    ipi,
+    lapic,
+    posted,
+    running,
+    runstate,
+)
+from fakesys.subsystems.apicv.causes import Reason
+from fakesys.subsystems.apicv.delivery import Message, Mode
+from fakesys.subsystems.apicv.ioapic import RTC_PIN, Redirection
+from fakesys.subsystems.apicv.irqs import PIT_IOAPIC_PIN
+from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.params import REINJECT
+from fakesys.subsystems.apicv.phases import command
+from fakesys.subsystems.apicv.policy import SynicRule
+from fakesys.subsystems.apicv.posted import Route
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Run
+from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.kvm.model import Irqchip
+
+TIMER_VECTOR, RTC_VECTOR, DEVICE_VECTOR = 0x30, 0x28, 0x41
+CALL_VECTOR, WAKE_VECTOR = 0xFB, 0xFD
+LAST_XAPIC_ID = 254
+INIT, INIT_DEASSERT, SIPI = 0xC500, 0x8500, 0x600
+DEVICE_INTERRUPTS = 16
+IOAPIC_TICKS = 8
+LOGICAL_LIMIT = 8
+"""vCPUs that a flat logical destination can name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """How a guest system differs. `ticks`, `windows`: PIT ticks with interrupts on and off."""
+
+    ticks: int = 48
+    windows: int = 16
+    broadcasts: int = 1
+    rtc_ticks: int = 8
+    logical_wakes: bool = False
+    # The number of vCPUs to which the series was tested with it.
+    tested_to: int = 1024
+
+
+LINUX = Guest()
+WINDOWS = Guest(rtc_ticks=1024)
+FREEBSD = Guest(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_to=128)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start."""
+
+    name: str
+    vcpus: int
+    irqchip: Irqchip = Irqchip.KERNEL
+    reinject: bool = True
+    synic: bool = False
+
+
+def check(apicv: Apicv, order: Order) -> None:
+    """Raises EINVAL for a VM that cannot boot: too many vCPUs, no local APICs."""
+    if order.irqchip is Irqchip.NONE:
+        raise KernelError(EINVAL, "these guests need local APICs in the kernel")
+    limits = apicv.kvm.limits
+    if order.vcpus > min(limits.count, limits.ids):
+        raise KernelError(EINVAL, f"more than {limits.count} vCPUs")
+    apicv.check_ids(order.vcpus - 1)
+
+
+def boot(apicv: Apicv, guest_system: Guest, order: Order) -> str:
+    """Make the VM and boot it; `untested-scale` above what the series was tested with.
+
+    Raises EEXIST, EINVAL before any change.
+    """
+    check(apicv, order)
+    options = {REINJECT: order.reinject}
+    vm = apicv.kvm.create_vm(order.name, irqchip=order.irqchip, args=arguments(options))
+    apic_vm = apicv.of(vm)
+    apic_vm.auto = True
+    apicv.kvm.create_vcpus(vm, count=order.vcpus)
+    Boot(apic_vm, guest_system).run(synic=order.synic)
+    return "untested-scale" if order.vcpus > guest_system.tested_to else ""
+
+
+class Boot:
+    """One guest's boot, step by step."""
+
+    def __init__(self, vm: ApicVm, system: Guest) -> None:
+        self._vm = vm
+        self._system = system
+        self._first = vm.vcpus[0]
+        self._others = [vcpu for vcpu in vm.vcpus.values() if vcpu.id]
+        self._wide = len(vm.vcpus) - 1 > LAST_XAPIC_ID
+
+    def run(self, *, synic: bool) -> None:
+        """All steps, in order."""
+        self._prepare(synic=synic)
+        self._timer_through_pic()
+        self._timer_through_ioapic()
+        self._start_others()
+        self._call_others()
+        self._wake_others()
+        self._clock()
+        self._device()
+
+    def _prepare(self, *, synic: bool) -> None:
+        vm = self._vm
+        if synic or self._wide:
+            self._before_first_run(synic=synic)
+        self._by(self._first, lambda v: access.write(vm, v, lapic.LVT0, lapic.EXTINT))
+        if vm.pic is not None:
+            hostside.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=False)
+
+    def _before_first_run(self, *, synic: bool) -> None:
+        """User space's ioctls on all vCPUs, of which none is in guest yet."""
+        vm = self._vm
+        with command(vm):
+            crowd.rouse(vm, self._first).run = Run.STOPPED
+            running.put(vm, self._first)
+            for vcpu in vm.vcpus.values():
+                crowd.rouse(vm, vcpu)
+                if self._wide:
+                    vcpu.wants_x2apic = True
+                    access.set_base(vm, vcpu, x2apic=True)
+                vcpu.synic = synic
+                if synic and vm.policy.synic is SynicRule.AT_ENABLE:
+                    vm.switch.inhibit(Reason.HYPERV, vcpu)
+            vm.lines.act(self._first)
+            runstate.load(vm, self._first)
+            entry.enter(vm, self._first)
+
+    def _by(self, vcpu: ApicVcpu, action: Callable[[ApicVcpu], None]) -> None:
+        with command(self._vm, vcpu):
+            action(vcpu)
+
+    def _tick(self) -> None:
+        if self._vm.pit is not None:
+            hostside.tick_pit(self._vm)
+        else:
+            hostside.queue_extint(self._vm, TIMER_VECTOR)
+
+    def _timer_through_pic(self) -> None:
+        vm = self._vm
+        for _ in range(self._system.ticks):
+            self._tick()
+        for _ in range(self._system.windows):
+            self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=False))
+            self._tick()
+            self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=True))
+
+    def _timer_through_ioapic(self) -> None:
+        vm = self._vm
+        self._by(self._first, lambda v: access.write(vm, v, lapic.LVT0, lapic.MASKED))
+        if vm.pic is None:
+            self._message(TIMER_VECTOR, IOAPIC_TICKS)
+            return
+        hostside.configure_pic(vm, TIMER_VECTOR, 0xFF, auto_eoi=False)
+        pin = Redirection(vector=TIMER_VECTOR, masked=False)
+        hostside.configure_pin(vm, PIT_IOAPIC_PIN, pin)
+        hostside.tick_pit(vm, IOAPIC_TICKS)
+        hostside.configure_pin(vm, PIT_IOAPIC_PIN, Redirection(vector=TIMER_VECTOR))
+
+    def _message(self, vector: int, count: int) -> None:
+        """User space's IOAPIC sends an MSI to vCPU 0."""
+        vm, route = self._vm, Route(vector, 0)
+        for _ in range(count):
+            with command(vm):
+                vm.lines.msi(route.address, route.data)
+                delivery.deliver(vm, self._first.bit, Message(vector, Mode.FIXED))
+
+    def _start_others(self) -> None:
+        for vcpu in self._others:
+            for icrl in (INIT, INIT_DEASSERT, SIPI, SIPI):
+                self._ipi(vcpu.id, icrl)
+
+    def _ipi(self, dest: int, icrl: int) -> None:
+        self._by(self._first, lambda v: ipi.send(self._vm, v, dest, icrl))
+
+    def _call_others(self) -> None:
+        for _ in range(self._system.broadcasts):
+            self._ipi(0, CALL_VECTOR | ipi.OTHERS)
+
+    def _wake_others(self) -> None:
+        vm = self._vm
+        logical = self._system.logical_wakes and len(vm.vcpus) <= LOGICAL_LIMIT
+        for vcpu in self._others:
+            if logical:
+                self._by(vcpu, lambda v: access.write(vm, v, lapic.LDR, 1 << (24 + v.id)))
+            self._by(vcpu, lambda v: guest.halt(vm, v))
+        for vcpu in self._others:
+            if logical:
+                self._ipi(1 << vcpu.id, WAKE_VECTOR | ipi.LOGICAL)
+            else:
+                self._ipi(vcpu.id, WAKE_VECTOR)
+
+    def _clock(self) -> None:
+        vm = self._vm
+        if vm.ioapic is None:
+            self._message(RTC_VECTOR, self._system.rtc_ticks)
+            return
+        hostside.configure_pin(vm, RTC_PIN, Redirection(vector=RTC_VECTOR, masked=False))
+        hostside.tick_rtc(vm, self._system.rtc_ticks)
+
+    def _device(self) -> None:
+        vm = self._vm
+        posted.add(vm, "nic", 40, 24, Route(DEVICE_VECTOR, max(vm.vcpus)))
+        posted.fire(vm, "nic", DEVICE_INTERRUPTS)

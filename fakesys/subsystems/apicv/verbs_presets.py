@@ -1,0 +1,46 @@
+"""The commands of `fakesys/kvm/preset`."""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL
+from typing import Any
+
+from fakesys.core.commands import Args, Option, Verb, flag, number_within, word, words_of
+from fakesys.subsystems.apicv import presets
+from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.params import REINJECT
+from fakesys.subsystems.apicv.presets import Guest, Order
+from fakesys.subsystems.kvm.model import Irqchip
+from fakesys.subsystems.kvm.verbs import IRQCHIP
+
+VCPUS = Option("vcpus", number_within(1, 4096), 1, "how many vCPUs", required=True)
+NAME = Option("name", word, "g", "name of the VM")
+SYNIC = Option("hv_synic", flag, False, "each vCPU has Hyper-V's interrupt controller")
+CHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", IRQCHIP.doc)
+
+
+def _preset(name: str, system: Guest, doc: str, *more: Option[Any]) -> Verb[Apicv]:
+    def run(apicv: Apicv, args: Args) -> str:
+        order = Order(
+            name=args[NAME],
+            vcpus=args[VCPUS],
+            irqchip=Irqchip(args[CHIP]),
+            reinject=args[REINJECT],
+            synic=args.get(SYNIC),
+        )
+        return presets.boot(apicv, system, order)
+
+    return Verb(
+        words=(name,),
+        options=(VCPUS, CHIP, NAME, REINJECT, *more),
+        run=run,
+        errors={EEXIST: "the name is in use", EINVAL: "too many vCPUs, or no local APICs"},
+        doc=doc,
+    )
+
+
+PRESETS: tuple[Verb[Apicv], ...] = (
+    _preset("linux-boot", presets.LINUX, "Linux boots: PIT, APs, RTC, an assigned device."),
+    _preset("windows2019-boot", presets.WINDOWS, "As linux-boot with 1024 RTC ticks.", SYNIC),
+    _preset("freebsd-boot", presets.FREEBSD, "Fewer PIT ticks, more and logical IPIs."),
+)
