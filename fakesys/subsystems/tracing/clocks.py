@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from errno import EINVAL
 
@@ -32,19 +31,21 @@ NOT_NS = frozenset(("counter", "uptime", "x86-tsc"))
 
 
 class Clocks:
-    """What each name reads."""
+    """What each name reads.
+
+    Two events never have one stamp, although simulated time may stand still between them: readers
+    sort by stamp, and would show what happened on several CPUs in the order of the CPUs.
+    """
 
     def __init__(self, clock: Clock) -> None:
-        counter = itertools.count(1)
-
-        def now() -> int:
-            return clock.now_ns
-
-        self._read: Mapping[str, Callable[[], int]] = dict.fromkeys(NAMES, now) | {
-            "counter": lambda: next(counter),
-            "uptime": lambda: clock.now_ns // TICK_NS,
-            "tai": lambda: clock.now_ns + TAI_START_NS,
-            "x86-tsc": lambda: clock.now_ns * TSC_NUMERATOR // TSC_DENOMINATOR,
+        self._clock = clock
+        self._last_ns = -1
+        self._events = 0
+        self._read: Mapping[str, Callable[[], int]] = dict.fromkeys(NAMES, self._now) | {
+            "counter": self._count,
+            "uptime": self._ticks,
+            "tai": self._tai,
+            "x86-tsc": self._tsc,
         }
 
     def reader(self, name: str) -> Callable[[], int]:
@@ -52,6 +53,23 @@ class Clocks:
         if name not in self._read:
             raise KernelError(EINVAL, f"{name!r} is no clock ({', '.join(NAMES)})")
         return self._read[name]
+
+    def _now(self) -> int:
+        self._last_ns = max(self._clock.now_ns, self._last_ns + 1)
+        return self._last_ns
+
+    def _count(self) -> int:
+        self._events += 1
+        return self._events
+
+    def _ticks(self) -> int:
+        return self._clock.now_ns // TICK_NS
+
+    def _tai(self) -> int:
+        return self._now() + TAI_START_NS
+
+    def _tsc(self) -> int:
+        return self._now() * TSC_NUMERATOR // TSC_DENOMINATOR
 
 
 def stamp_text(stamp: int, *, in_ns: bool) -> str:
