@@ -1,0 +1,488 @@
+"""Replays recordings of a real KVM on a machine: `python -m tests.replay_kvm DIR`.
+
+DIR holds `scenarios/*.json` (or the files themselves) and `aliases.json`. Every step is done by
+writes to control files, in process or on a mount; its events, counters and results are compared
+with the recorded ones. The formats are those of tests/oracle/kvm/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fakesys.core.errors import KernelError
+from fakesys.core.tracepoint import Tracepoint, bind
+from fakesys.machine import Machine
+from fakesys.subsystems.kvm_mmu import trace as mmu_trace
+
+ORACLE = Path(__file__).parent / "oracle" / "kvm"
+DEBUG = "sys/kernel/debug"
+KVM = f"{DEBUG}/fakesys/kvm"
+VM_NAME = "guest"
+
+# Steps that stand for an ioctl in which memory plays no part.
+SP_EVENTS = (
+    "kvm_mmu_get_page",
+    "kvm_mmu_prepare_zap_page",
+    "kvm_mmu_zap_all_fast",
+    "kvm_mmu_sync_page",
+    "kvm_mmu_unsync_page",
+)
+# What the recordings leave out as noise: README, table "normalisation".
+DROPPED_EVENTS = {
+    "kvm_entry",
+    "kvm_exit",
+    "kvm_age_hva",
+    "kvm_test_age_hva",
+    "kvm_pvclock_update",
+    "kvm_track_tsc",
+    "kvm_update_master_clock",
+    "kvm_write_tsc_offset",
+    "kvm_wait_lapic_expire",
+}
+DROPPED_COUNTERS = re.compile(
+    r"(exits|irq_exits|host_state_reload|fpu_reload|req_event|signal_exits|l1d_flush"
+    r"|preemption_.*|halt_(attempted|successful)_poll|halt_poll_.*|halt_wait_.*|.*_ns|.*_hist)"
+)
+GAUGES = {"pages_4k", "pages_2m", "pages_1g", "mmu_unsync", "nx_lpage_splits"} | {
+    "max_mmu_rmap_size",
+    "max_mmu_page_hash_collisions",
+}
+_PFN_MASK = ((1 << 52) - 1) & ~0xFFF
+
+
+class Files(Protocol):
+    """Control files, in process or on a mount."""
+
+    def write(self, path: str, text: str) -> None:
+        """Raises KernelError."""
+
+    def read(self, path: str) -> str:
+        """Raises KernelError."""
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory."""
+
+
+class Events(Protocol):
+    """Where the events of a step come from."""
+
+    def take(self) -> list[str]:
+        """Lines `name: text` since the last call."""
+
+
+class Recorder:
+    """Hears every event of KVM on the bus of a machine in process."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._lines: list[str] = []
+        features = machine.kvm_side.features
+        for cls in all_events():
+            form = bind(cls, 1, features)
+            if form is not None:
+                machine.kernel.bus.subscribe(cls, self._watcher(form.event, form.text))
+
+    def take(self) -> list[str]:
+        """Lines `name: text` since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _watcher(self, name: str, text: Callable[[Any], str]) -> Callable[[Any], None]:
+        return lambda event: self._lines.append(f"{name}: {text(event)}")
+
+
+def all_events() -> tuple[type[Tracepoint], ...]:
+    """The events of systems kvm and kvmmmu."""
+    from fakesys.subsystems.apicv import trace as apicv_trace
+    from fakesys.subsystems.kvm import trace as kvm_trace
+
+    return tuple(dict.fromkeys((*mmu_trace.EVENTS, *kvm_trace.EVENTS, *apicv_trace.EVENTS)))
+
+
+@dataclass
+class Verdict:
+    """How a scenario went: steps that agree, of how many; what differs."""
+
+    name: str
+    steps: int = 0
+    sp_events: int = 0
+    all_events: int = 0
+    counters: int = 0
+    results: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Does every step agree in everything?"""
+        return not self.differences
+
+    def line(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.name:24} {self.steps:3} steps: SP events {self.sp_events:3}, all events"
+            f" {self.all_events:3}, counters {self.counters:3}, results {self.results:3}"
+            f"  {'equal' if self.equal else 'DIFFERS'}"
+        )
+
+
+class Replay:
+    """One scenario on one machine."""
+
+    def __init__(self, files: Files, events: Events, aliases: dict[str, list[str]]) -> None:
+        self._files = files
+        self._events = events
+        self._aliases = aliases
+        # Name of a memory -> its address, learnt when its first invalidation is told.
+        self._addresses: dict[str, int] = {}
+        self._invalidated: list[tuple[str, int, int]] = []
+        self._pending: list[str] = []
+        self._directory = ""
+        self._counters: dict[str, dict[str, int]] = {}
+        self._vcpu_now = 0
+
+    def run(self, scenario: dict[str, Any]) -> Verdict:
+        """All steps."""
+        verdict = Verdict(scenario["scenario"])
+        for number, step in enumerate(scenario["steps"]):
+            self._step(verdict, number, step)
+        return verdict
+
+    def _step(self, verdict: Verdict, number: int, step: dict[str, Any]) -> None:
+        where = f"{verdict.name}[{number}] {step['op']}"
+        self._events.take()
+        before = self._read_counters()
+        result = self._do(step["op"], step.get("args", {}), step)
+        lines = [self._normal(line) for line in self._events.take()]
+        lines = [line for line in lines if line]
+        verdict.steps += 1
+        expected = self._expand(step.get("events", step.get("sp_events", [])))
+        verdict.sp_events += self._same(
+            verdict, f"{where}: SP events", only_sp(expected), only_sp(lines)
+        )
+        if "event_counts" in step:
+            counts = Counter(line.split(":")[0] for line in lines)
+            verdict.all_events += self._same(
+                verdict, f"{where}: event counts", step["event_counts"], dict(counts)
+            )
+        else:
+            verdict.all_events += self._same(verdict, f"{where}: events", expected, lines)
+        changed = self._changes(before)
+        verdict.counters += self._same_counters(verdict, where, step, changed)
+        verdict.results += self._same(verdict, f"{where}: result", step.get("result", {}), result)
+
+    def _same(self, verdict: Verdict, what: str, expected: object, found: object) -> int:
+        if expected == found:
+            return 1
+        verdict.differences.append(f"{what}\n    recorded {expected}\n    here     {found}")
+        return 0
+
+    def _same_counters(
+        self, verdict: Verdict, where: str, step: dict[str, Any], changed: dict[str, Any]
+    ) -> int:
+        expected = step.get("counters", {})
+        if expected == changed:
+            return 1
+        for key, values in step.get("variants", {}).items():
+            _, scope, name = key.split(".")
+            if changed.get(scope, {}).get(name) in values:
+                merged = {k: dict(v) for k, v in changed.items()}
+                merged[scope][name] = expected[scope][name]
+                if merged == expected:
+                    return 1
+        return self._same(verdict, f"{where}: counters", expected, changed)
+
+    def _expand(self, events: list[str]) -> list[str]:
+        lines: list[str] = []
+        for event in events:
+            lines.extend(self._aliases.get(event, [event]))
+        return lines
+
+    def _do(self, op: str, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        handler = getattr(self, f"_op_{op}")
+        try:
+            done: dict[str, Any] = handler(args, step) or {}
+        except KernelError as error:
+            return {"errno": error.name}
+        return done
+
+    def _ctl(self, command: str) -> dict[str, str]:
+        """One command; the words of its result."""
+        self._files.write(f"{KVM}/ctl", command + "\n")
+        words = self._files.read(f"{KVM}/last").split()
+        return dict(word.split("=", 1) for word in words[1:])
+
+    def _op_mem(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        thp = int(args.get("thp", False))
+        command = f"mem {args['name']} size={args['size']} thp={thp}"
+        if self._directory:
+            self._ctl(f"{VM_NAME} {command}")
+        else:
+            # Here memory belongs to a VM, there to the process.
+            self._pending.append(command)
+
+    def _op_create_vm(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        known = set(self._files.listdir(f"{DEBUG}/kvm"))
+        self._ctl(f"vm create {VM_NAME} irqchip=none")
+        (self._directory,) = set(self._files.listdir(f"{DEBUG}/kvm")) - known
+        self._counters = {}
+        for command in self._pending:
+            self._ctl(f"{VM_NAME} {command}")
+        shape = re.sub(r"\d+", "N", self._directory)
+        return {"debugfs_dir": "<pid>-<fd>" if shape == "N-N" else self._directory}
+
+    def _op_irqchip(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} irqchip")
+
+    def _op_destroy_vm(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        self._ctl(f"vm destroy {VM_NAME}")
+        there = self._directory in self._files.listdir(f"{DEBUG}/kvm")
+        directory = self._directory
+        self._directory = ""
+        return {"debugfs_dir": directory if there else None}
+
+    def _op_slot(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        backing = f" mem={args['mem']} off={args.get('off', 0)}" if "mem" in args else ""
+        self._ctl(
+            f"{VM_NAME} slot {args['slot']} gpa={args['gpa']} size={args['size']}{backing}"
+            f" flags={args.get('flags', 0)}"
+        )
+
+    def _op_badslot(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(
+            f"{VM_NAME} slot {args['slot']} gpa={args['gpa']} size={args['size']}"
+            f" ua={args['ua']} flags={args['flags']}"
+        )
+
+    def _op_quirks2(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} quirks {args['mask']}")
+
+    def _op_cap(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} cap {args['cap']} {args['arg']}")
+
+    def _op_guest_tables(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        words = f" n={args['n']}" if "n" in args else ""
+        if args.get("large"):
+            words += " large=" + ",".join(map(str, args["large"]))
+        self._ctl(f"{VM_NAME} guest_tables{words}")
+
+    def _op_create_vcpu(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        self._ctl(f"{VM_NAME} vcpu add id={args['id']}")
+        return self._vcpu_directory(args["id"])
+
+    def _op_close_vcpu(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        self._ctl(f"{VM_NAME} vcpu {args['id']} close")
+        return self._vcpu_directory(args["id"])
+
+    def _op_setup_vcpu(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} vcpu {args['id']} setup real={int(args.get('real', False))}")
+
+    def _op_set_cr3(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} vcpu {args['id']} cr3 {args['cr3']}")
+
+    def _op_guest(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        self._vcpu_now = args["vcpu"]
+        items = [f"{kind}=" + ",".join(map(str, numbers)) for kind, *numbers in args["prog"]]
+        words = self._ctl(f"{VM_NAME} vcpu {args['vcpu']} run {' '.join(items)}")
+        exits = [_exit(word) for word in filter(None, words.get("exits", "").split(","))]
+        return {"exits": exits} if exits else {}
+
+    def _op_run_real(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        self._vcpu_now = args["vcpu"]
+        words = self._ctl(f"{VM_NAME} vcpu {args['vcpu']} run_real hex={args['code']}")
+        return {"exits": words["exits"].split(",")}
+
+    def _op_dirty_log(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        text = self._ctl(f"{VM_NAME} dirty_log {args['slot']}")["dirty"]
+        return {"dirty": [] if text == "none" else list(_numbers(text))}
+
+    def _op_clear_dirty(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} clear_dirty {args['slot']} first={args['first']} n={args['n']}")
+
+    def _op_nr_mmu_pages(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} nr_mmu_pages {args['n']}")
+
+    def _op_get_nr_mmu_pages(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        return {"value": int(self._ctl(f"{VM_NAME} nr_mmu_pages")["value"])}
+
+    def _op_host_write(self, args: dict[str, Any], step: dict[str, Any]) -> None:
+        self._ctl(f"{VM_NAME} host_write {args['mem']} off={args['off']} hex={args['hexdata']}")
+
+    def _op_madvise(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        """The invalidations are input: the host's memory management is not modelled."""
+        self._invalidate(step, f"notifier unmap {args['mem']}", "")
+        return {"ret": 0}
+
+    def _op_mprotect(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        writable = "w" in str(args.get("prot", ""))
+        self._invalidate(
+            step, f"notifier protect {args['mem']}", f" prot={'rw' if writable else 'r'}"
+        )
+        return {"ret": 0}
+
+    def _invalidate(self, step: dict[str, Any], last: str, options: str) -> None:
+        ranges = [
+            (found[1], int(found[2], 16), int(found[3], 16))
+            for event in step.get("events", [])
+            if (found := re.search(r"range: (\w+)\+0x(\w+) -- \w+\+0x(\w+)$", event))
+        ]
+        for place, (name, start, end) in enumerate(ranges):
+            is_last = place == len(ranges) - 1
+            verb = last if is_last else f"notifier invalidate {name}"
+            words = options if is_last else ""
+            self._invalidated.append((name, start, end))
+            self._ctl(f"{VM_NAME} {verb} off={start} size={end - start}{words}")
+
+    def _op_gauges(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+        names = step["result"]["files"]
+        directory = f"{DEBUG}/kvm/{self._directory}"
+        return {"files": {name: self._files.read(f"{directory}/{name}") for name in names}}
+
+    def _vcpu_directory(self, vcpu_id: int) -> dict[str, Any]:
+        name = f"vcpu{vcpu_id}"
+        there = name in self._files.listdir(f"{DEBUG}/kvm/{self._directory}")
+        return {"debugfs_dir": name if there else None}
+
+    def _read_counters(self) -> dict[str, int]:
+        if not self._directory:
+            return {}
+        directory = f"{DEBUG}/kvm/{self._directory}"
+        return {
+            name: int(self._files.read(f"{directory}/{name}"))
+            for name in self._files.listdir(directory)
+            if not name.startswith("vcpu")
+            and name != "mmu_rmaps_stat"
+            and not DROPPED_COUNTERS.fullmatch(name)
+        }
+
+    def _changes(self, before: dict[str, int]) -> dict[str, Any]:
+        """As the recordings write them; of vCPU counters the VM's files show the sums."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in self._read_counters().items():
+            if value == before.get(name, 0):
+                continue
+            vm_wide = name.startswith(("mmu_", "pages_", "remote_", "max_", "nx_"))
+            scope = "vm" if vm_wide else f"vcpu{self._vcpu_now}"
+            shown = value if name in GAUGES else f"+{value - before.get(name, 0)}"
+            found.setdefault(scope, {})[name] = shown
+        return found
+
+    def _normal(self, line: str) -> str:
+        """As the recordings write it; empty for noise."""
+        name, _, text = line.partition(": ")
+        if name in DROPPED_EVENTS:
+            return ""
+        text = re.sub(r"(spte_requested.*)?\bpfn [0-9a-f]+", "pfn PFN", text)
+        text = re.sub(r"\bspte ([0-9a-f]+)", _spte, text)
+        text = re.sub(r"\bat ([0-9a-f]+)$", lambda m: f"at SPT+{int(m[1], 16) & 0xFFF:x}", text)
+        if name == "kvm_unmap_hva_range":
+            text = self._relative(text)
+        # A blank at the end of a print format is not in the recordings.
+        return f"{name}: {text}".rstrip()
+
+    def _relative(self, text: str) -> str:
+        """Addresses of an invalidation as memory and offset."""
+        memory, start, _ = self._invalidated.pop(0)
+        low, high = (int(word, 16) for word in re.findall(r"0x([0-9a-f]+)", text))
+        base = self._addresses.setdefault(memory, low - start)
+        head = text.partition("0x")[0]
+        return f"{head}{memory}+{low - base:#x} -- {memory}+{high - base:#x}"
+
+
+def _spte(found: re.Match[str]) -> str:
+    value = int(found[1], 16)
+    return f"spte {value & ~_PFN_MASK:x}|PFN"
+
+
+def _exit(word: str) -> Any:
+    reason, *details = word.split(":")
+    if not details:
+        return reason
+    address, direction, length = details
+    return {"exit": reason, "mmio": [address, direction, int(length)]}
+
+
+def _numbers(text: str) -> list[int]:
+    numbers: list[int] = []
+    for word in text.split(","):
+        low, _, high = word.partition("-")
+        numbers.extend(range(int(low), int(high or low) + 1))
+    return numbers
+
+
+def only_sp(lines: list[str]) -> list[str]:
+    """The events about shadow pages."""
+    return [line for line in lines if line.startswith(SP_EVENTS)]
+
+
+class InProcess:
+    """Control files of a machine in this process."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def write(self, path: str, text: str) -> None:
+        """Raises KernelError."""
+        self._machine.write(path, text)
+
+    def read(self, path: str) -> str:
+        """Raises KernelError."""
+        return self._machine.read(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory."""
+        return self._machine.listdir(path)
+
+
+def prepare(files: Files) -> None:
+    """The kernel and the knobs of the recordings: 6.18, shadow paging, no MMIO caching."""
+    for name, value in (("mmu_profile", "6.18"), ("apicv_profile", "6.18")):
+        files.write(f"{KVM}/{name}", value + "\n")
+    for name, value in (("paging", "shadow"), ("mmio_caching", "0"), ("as_num", "1")):
+        files.write(f"{KVM}/params/{name}", value + "\n")
+
+
+def load(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """The scenarios of a folder, and what they abbreviate."""
+    inner = folder / "scenarios"
+    scenarios = [
+        json.loads(path.read_text())
+        for path in sorted((inner if inner.is_dir() else folder).glob("*.json"))
+        if path.name not in ("aliases.json",) and "scenario" in path.read_text()[:40]
+    ]
+    for place in (folder, folder.parent):
+        if (place / "aliases.json").exists():
+            return scenarios, json.loads((place / "aliases.json").read_text())
+    return scenarios, {}
+
+
+def replay(scenario: dict[str, Any], aliases: dict[str, list[str]]) -> Verdict:
+    """One scenario on a machine of its own, in process."""
+    machine = Machine("6.18")
+    files = InProcess(machine)
+    prepare(files)
+    return Replay(files, Recorder(machine), aliases).run(scenario)
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line per scenario, then what differs; 1 if anything does."""
+    folder = Path(arguments[0]) if arguments else ORACLE
+    scenarios, aliases = load(folder)
+    verdicts = [replay(scenario, aliases) for scenario in scenarios]
+    for verdict in verdicts:
+        print(verdict.line())
+    for verdict in verdicts:
+        for difference in verdict.differences:
+            print(difference)
+    equal = sum(verdict.equal for verdict in verdicts)
+    print(f"{equal} of {len(verdicts)} equal")
+    return 0 if verdicts and equal == len(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
