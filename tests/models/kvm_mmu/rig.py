@@ -1,0 +1,101 @@
+"""A VM's memory alone, with what it tells; no machine, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from fakesys.core.events import Bus
+from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
+from fakesys.subsystems.kvm_mmu import trace
+from fakesys.subsystems.kvm_mmu.guest import Guest
+from fakesys.subsystems.kvm_mmu.kit import Knobs
+from fakesys.subsystems.kvm_mmu.memory import VmMemory, Zapped
+from fakesys.subsystems.kvm_mmu.memslots import Region
+from fakesys.subsystems.kvm_mmu.policy import K5_4, MmuPolicy
+from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.touch import Touched, touch
+from fakesys.subsystems.kvm_mmu.walker import PF_WRITE
+
+MIB = 1 << 20
+PAGE = 4096
+
+
+class Rig:
+    """One VM. `events`: every event of kvmmmu, in order."""
+
+    def __init__(self, policy: MmuPolicy = K5_4, *, quiet: bool = False, **knobs: Any) -> None:
+        self.bus = Bus()
+        self.stats = VmStats()
+        self.memory = VmMemory(self.bus, policy, replace(Knobs(), **knobs), self.stats)
+        self.events: list[Any] = []
+        self.guests: dict[int, Guest] = {}
+        if not quiet:
+            for cls in trace.EVENTS:
+                self.bus.subscribe(cls, self.events.append)
+
+    @property
+    def pages(self) -> Any:
+        """The rows of shadow pages."""
+        return self.memory.kit.pages
+
+    def slot(
+        self,
+        number: int = 0,
+        gpa: int = 0,
+        size: int = 2 * MIB,
+        *,
+        name: str = "",
+        flags: int = 0,
+        thp: bool = False,
+    ) -> Zapped | None:
+        """Create, move or change a slot, with memory of its own."""
+        name = name or f"m{number}"
+        try:
+            host = self.memory.host.named(name)
+        except OSError:
+            host = self.memory.host.add(name, size, thp=thp)
+        return self.memory.set_region(Region(number, flags, gpa, size, host.hva))
+
+    def delete(self, number: int) -> Zapped | None:
+        """Delete a slot."""
+        return self.memory.set_region(Region(number, 0, 0, 0, 0))
+
+    def vcpu(self, number: int = 0) -> VcpuMmu:
+        """Add a vCPU."""
+        vcpu = self.memory.add_vcpu(number, VcpuStats())
+        self.guests[number] = Guest(self.memory, vcpu)
+        return vcpu
+
+    def write(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+        """The guest writes."""
+        guest = self.guests[vcpu.id]
+        return touch(self.memory, vcpu, guest, "w", gpa, times=times, stride=stride)
+
+    def read(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+        """The guest reads."""
+        guest = self.guests[vcpu.id]
+        return touch(self.memory, vcpu, guest, "r", gpa, times=times, stride=stride)
+
+    def fault(self, vcpu: VcpuMmu, gpa: int) -> None:
+        """One write that may fault, without entry to the guest."""
+        if not self.memory.faults.allows(vcpu, gpa, PF_WRITE):
+            self.memory.faults.page_fault(vcpu, gpa, PF_WRITE)
+
+    def told(self, cls: type) -> list[Any]:
+        """The events of one class since the last call of `forget`."""
+        return [event for event in self.events if type(event) is cls]
+
+    def forget(self) -> None:
+        """Forget what was told."""
+        self.events.clear()
+
+    def listed(self) -> list[int]:
+        """Rows on the list, oldest first."""
+        return list(self.pages.oldest_first())
+
+
+def gfns(events: Iterable[Any]) -> list[int]:
+    """What pages events speak of."""
+    return [event.gfn for event in events]

@@ -1,0 +1,94 @@
+"""The scheduling model: who ends, who does not, and always the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm_mmu.policy import (
+    K5_3,
+    K5_4,
+    K5_4_STABLE,
+    K6_1,
+    SERIES,
+    MmuPolicy,
+    ZapFlow,
+)
+from fakesys.subsystems.kvm_mmu.race import RaceResult, RaceSetup, race
+from tests.models.kvm_mmu.rig import MIB, Rig
+
+ROUNDS = 2000
+
+
+def run(
+    policy: MmuPolicy,
+    vcpus: int,
+    flow: ZapFlow | None = None,
+    *,
+    preempt: bool = True,
+    seed: int = 1,
+) -> RaceResult:
+    rig = Rig(policy, quiet=True, preempt=preempt)
+    rig.slot(1)
+    setup = RaceSetup(1, vcpus, 64 * MIB, flow, seed, max_rounds=ROUNDS)
+    result = race(rig.memory, setup)
+    assert rig.memory.slots.by_id == {}
+    assert list(rig.memory.kit.vcpus) == []
+    return result
+
+
+def test_eight_vcpus_stop_zap_all_for_ever() -> None:
+    result = run(K5_4_STABLE, 8, ZapFlow.ZAP_ALL)
+    assert result.result == "livelock"
+    assert result.rounds == ROUNDS
+    assert result.added_during >= result.rounds - 1
+
+
+@pytest.mark.parametrize("policy", [K5_4, K5_4_STABLE, K6_1], ids=lambda p: p.name)
+def test_eight_vcpus_do_not_stop_the_fast_flow(policy: MmuPolicy) -> None:
+    result = run(policy, 8, ZapFlow.FAST)
+    assert result.result == "done"
+    assert result.rounds <= result.zapped // 10 + 1
+
+
+def test_without_running_vcpus_both_end_with_the_same_count() -> None:
+    slow, fast = run(K5_4, 0, ZapFlow.ZAP_ALL), run(K5_4, 0, ZapFlow.FAST)
+    assert (slow.result, fast.result) == ("done", "done")
+    assert slow.zapped == fast.zapped == 35
+    assert slow.rounds == fast.rounds == slow.added_during == fast.added_during == 0
+
+
+def test_rounds_of_zap_all_grow_with_the_vcpus() -> None:
+    rounds = [run(K5_3, vcpus).rounds for vcpus in range(4)]
+    assert rounds == sorted(rounds)
+    assert rounds[0] == 0
+    assert rounds[-1] == ROUNDS
+
+
+def test_without_preemption_and_with_little_to_zap_both_end() -> None:
+    for flow in ZapFlow:
+        result = run(K5_4_STABLE, 8, flow, preempt=False)
+        assert (result.result, result.rounds) == ("done", 0)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    assert run(K5_4_STABLE, 6, seed=7) == run(K5_4_STABLE, 6, seed=7)
+
+
+def test_before_patch_6_even_the_fast_flow_may_not_get_on() -> None:
+    assert run(SERIES[4], 8).result == "livelock"
+    assert run(SERIES[5], 8).result == "done"
+
+
+def test_a_short_virtual_time_is_a_livelock_too() -> None:
+    rig = Rig(K5_3, quiet=True)
+    rig.slot(1)
+    result = race(rig.memory, RaceSetup(1, 8, max_time_ns=1_000_000))
+    assert result.result == "livelock"
+    assert result.vtime_ns >= 1_000_000
+
+
+def test_an_unknown_slot_is_refused() -> None:
+    with pytest.raises(KernelError) as refusal:
+        race(Rig().memory, RaceSetup(5))
+    assert refusal.value.name == "ENOENT"
