@@ -1,0 +1,96 @@
+"""Mounts on which unmodified programs are run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.execution.helpers import ordinary_user, why_no_world
+from tests.mounts import Mount, mounted
+from tests.tools import s390
+from tests.tools.machines import S390
+
+PROFILES = ("seed", "6.1", "6.18")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs the device."""
+    needs_fuse = pytest.mark.skipif(
+        not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is not usable here"
+    )
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(needs_fuse)
+
+
+@pytest.fixture(scope="session")
+def private_world() -> None:
+    """For programs that are run by `fakesys exec`."""
+    if reason := why_no_world():
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=["as_is", "ordinary user"])
+def prefix(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What makes a command run as this user, and as one without any rights."""
+    return () if request.param == "as_is" else ordinary_user()
+
+
+@pytest.fixture(scope="session")
+def s390_root(request: pytest.FixtureRequest) -> Path:
+    """The unpacked s390x programs; kept between runs of the tests."""
+    cache = request.config.cache
+    assert cache is not None
+    try:
+        return s390.unpacked(cache.mkdir("s390x-programs"))
+    except s390.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+class Mounts:
+    """One mount for each set of options, as new for each test: reset is quicker than a mount."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._mounts: dict[tuple[str, ...], Mount] = {}
+
+    def fresh(self, *options: str) -> Mount:
+        """A default machine with these options of `fakesys mount`, as at mount time."""
+        mount = self._mounts.get(options)
+        if mount is None:
+            folder = self._folder / str(len(self._mounts))
+            folder.mkdir()
+            mount = self._stack.enter_context(mounted(folder, *options, scenario="default"))
+            self._mounts[options] = mount
+        mount.command("reset")
+        return mount
+
+
+@pytest.fixture(scope="session")
+def mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounts]:
+    """The mounts of this folder's tests."""
+    with ExitStack() as stack:
+        yield Mounts(tmp_path_factory.mktemp("tools"), stack)
+
+
+@pytest.fixture
+def plain(mounts: Mounts) -> Mount:
+    """A default machine as at mount time."""
+    return mounts.fresh()
+
+
+@pytest.fixture
+def machine(plain: Mount, s390_root: Path) -> S390:
+    """A default machine as at mount time, and the s390x programs pointed at it."""
+    return S390(plain, s390_root)
+
+
+@pytest.fixture(params=PROFILES)
+def each_kernel(request: pytest.FixtureRequest, s390_root: Path, mounts: Mounts) -> S390:
+    """The same, once for each kernel."""
+    return S390(mounts.fresh("--profile", request.param), s390_root)

@@ -1,0 +1,123 @@
+"""The distribution's own s390x programs, unpacked and run by qemu-user; nothing is installed.
+
+No foreign architecture is added to the machine: apt works in a folder of its own, with the
+machine's mirror and keyring.
+
+    python -m tests.tools.s390 FOLDER
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+QEMU = "qemu-s390x-static"
+PROGRAMS = ("lszcrypt", "chzcrypt", "lszdev", "chzdev")
+# The oldest release whose zdev knows `--type ap`.
+SUITE = "trixie"
+PACKAGES = ("s390-tools", "libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libjson-c5")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SECONDS = 120
+
+
+class Unavailable(Exception):
+    """The programs cannot be had here; the text says why."""
+
+
+def command(root: Path, program: str) -> list[str]:
+    """How to run one of the programs below `root`."""
+    return [QEMU, "-L", str(root), str(root / "usr/sbin" / program)]
+
+
+def unpacked(folder: Path) -> Path:
+    """The folder with the unpacked programs, fetched at the first time. Raises Unavailable."""
+    root = folder / "root"
+    if not root.is_dir():
+        _require_tools()
+        draft = folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        _fetch(folder / "apt", draft)
+        _link_merged_folders(draft)
+        draft.rename(root)
+    return root
+
+
+def _require_tools() -> None:
+    for program in (QEMU, "apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise Unavailable(f"{program} is not installed")
+    if not KEYRING.exists():
+        raise Unavailable(f"{KEYRING} is missing: not a Debian system")
+
+
+def _mirror() -> str:
+    """The first mirror in apt's own sources."""
+    folder = Path("/etc/apt")
+    for place in (*sorted(folder.glob("sources.list.d/*")), folder / "sources.list"):
+        text = place.read_text() if place.is_file() else ""
+        found = re.search(r"^(?:URIs:|deb\b[^\n]*?)\s*(\S+://\S+)", text, re.MULTILINE)
+        if found:
+            return found[1]
+    raise Unavailable("apt has no mirror")
+
+
+def _fetch(apt: Path, target: Path) -> None:
+    shutil.rmtree(apt, ignore_errors=True)
+    for folder in ("etc/preferences.d", "state/lists/partial", "cache/archives/partial"):
+        (apt / folder).mkdir(parents=True)
+    (apt / "status").touch()
+    source = f"deb [signed-by={KEYRING} arch=s390x] {_mirror()} {SUITE} main\n"
+    (apt / "etc/sources.list").write_text(source)
+    configuration = apt / "apt.conf"
+    configuration.write_text("\n".join(_settings(apt)))
+    archives = apt / "cache/archives"
+    environment = {"APT_CONFIG": str(configuration), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    _run(["apt-get", "-qq", "update"], archives, environment)
+    _run(["apt-get", "-qq", "download", *PACKAGES], archives, environment)
+    target.mkdir(parents=True)
+    for package in archives.glob("*.deb"):
+        _run(["dpkg-deb", "-x", str(package), str(target)], archives, environment)
+    shutil.rmtree(apt)
+
+
+def _settings(apt: Path) -> Iterator[str]:
+    yield 'APT::Architecture "s390x";'
+    yield 'APT::Architectures { "s390x"; };'
+    yield 'APT::Sandbox::User "root";'
+    yield 'Acquire::Languages "none";'
+    yield f'Dir::Etc "{apt}/etc";'
+    yield f'Dir::State "{apt}/state";'
+    yield f'Dir::State::status "{apt}/status";'
+    yield f'Dir::Cache "{apt}/cache";'
+
+
+def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            arguments,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{arguments[0]} did not end") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["failed"]
+        raise Unavailable(f"{' '.join(arguments[:3])}: {lines[-1]}")
+
+
+def _link_merged_folders(root: Path) -> None:
+    for name in ("lib", "bin", "sbin"):
+        if not (root / name).exists() and (root / "usr" / name).is_dir():
+            (root / name).symlink_to(f"usr/{name}")
+
+
+if __name__ == "__main__":
+    print(unpacked(Path(sys.argv[1]).absolute()))
