@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -46,7 +47,7 @@ def full_machine(_bench: Bench) -> Iterator[Figure]:
                  "s", 5, 1)  # fmt: skip
     machine = made[0]
     for text in ("0x0\n", ONES):
-        taken = seconds(lambda text=text: machine.write(MASK, text))
+        taken = seconds(partial(machine.write, MASK, text))
         yield Figure(f"65,536 queues rebound, apmask {text[:3]}…", taken, "s", 2, 0.2)
     journal = "sys/kernel/debug/fakesys/ap/uevents"
     yield Figure("65,536 uevents written out", seconds(lambda: machine.read(journal)), "s")
@@ -58,7 +59,7 @@ def full_mount(bench: Bench) -> Iterator[Figure]:
     process = psutil.Process(mount.pid)
     yield Figure("RSS of full", process.memory_info().rss / (1 << 20), "MiB", 150)
     for text in ("0x0\n", ONES, "0x0\n"):
-        taken = seconds(lambda text=text: write(mount.root / MASK, text))
+        taken = seconds(partial(write, mount.root / MASK, text))
         yield Figure(f"rebound through the mount, apmask {text[:3]}…", taken, "s", 2, 0.2)
     queues = seconds(lambda: os.listdir(mount.root / "sys/bus/ap/devices"))
     yield Figure("listing of 65,792 devices", queues, "s")
@@ -97,7 +98,7 @@ def many_mdevs(_bench: Bench) -> Iterator[Figure]:
         machine.write(CREATE, uuid_of(number))
         machine.write(f"{MATRIX}/{uuid_of(number)}/assign_domain", f"{number % 256}")
     path = f"{MATRIX}/{uuid_of(500)}/assign_adapter"
-    assign = max(seconds(lambda n=n: machine.write(path, f"{n}")) for n in range(100))
+    assign = max(seconds(partial(machine.write, path, f"{n}")) for n in range(100))
     yield Figure("one assign with 1,000 mdevs", assign * 1000, "ms", 10, 1)
     first = seconds(lambda: [machine.write(CREATE, uuid_of(n)) for n in range(1000, 2000)])
     for number in range(2000, 64536):

@@ -36,7 +36,7 @@ def test_garbage(tmp_path: Path) -> None:
         paths = writable(mount.root / "sys")
         garbage = texts(11)
         deadline = time.monotonic() + SECONDS
-        turn = longest = 0
+        turn, longest = 0, 0.0
         while time.monotonic() < deadline:
             path = paths[(turn * 7919) % len(paths)]
             turn += 1
