@@ -9,7 +9,7 @@ from typing import Any
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
 from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.guest import Guest
+from fakesys.subsystems.kvm_mmu.guest import Guest, Item, guest_tables
 from fakesys.subsystems.kvm_mmu.kit import Knobs
 from fakesys.subsystems.kvm_mmu.memory import VmMemory, Zapped
 from fakesys.subsystems.kvm_mmu.memslots import Region
@@ -20,6 +20,8 @@ from fakesys.subsystems.kvm_mmu.walker import PF_WRITE
 
 MIB = 1 << 20
 PAGE = 4096
+# Where `guest_tables` puts the tables of level 1, one for each 2 MiB.
+FIRST_TABLE = 0x20000
 
 
 class Rig:
@@ -66,6 +68,22 @@ class Rig:
         """Add a vCPU."""
         vcpu = self.memory.add_vcpu(number, VcpuStats())
         self.guests[number] = Guest(self.memory, vcpu)
+        return vcpu
+
+    def shadowed(self, tables: int = 12, *, unsync: bool = True) -> VcpuMmu:
+        """A vCPU in 64-bit mode that read a page in each of `tables` regions of 2 MiB.
+
+        `unsync`: then it wrote to the guest's table of each. The knob `tdp` must be off; slot 0
+        is made, with guest tables in it.
+        """
+        self.slot(0, 0, 64 * MIB)
+        guest_tables(self.memory, regions=31)
+        vcpu = self.vcpu()
+        guest = self.guests[vcpu.id]
+        guest.set_up(real=False)
+        guest.run([Item("rloop", 2 * MIB, times=tables, stride=2 * MIB)])
+        if unsync:
+            guest.run([Item("wloop", FIRST_TABLE + PAGE, times=tables)])
         return vcpu
 
     def write(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
