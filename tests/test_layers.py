@@ -18,7 +18,7 @@ LAYERS = (
     r"subsystems\.(?P<name>\w+)\.(?P<part>\w+)",
     r"profiles",
     r"machine\w*|scenario",
-    r"abi|host|snapshot|recorder",
+    r"abi|host|snapshot|recorder|lab.*",
     r"transport\..*",
     r"daemon",
     r"cli.*|pytest_plugin|exec.*",

@@ -16,6 +16,7 @@ COMMANDS = {
     "abi": "offline:abi",
     "doc": "offline:doc",
     "show": "show:show",
+    "lab": "lab:lab",
     "exec": "execute:execute",
 }
 

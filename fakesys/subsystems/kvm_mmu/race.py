@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from errno import ENOENT
+from errno import EINVAL, ENOENT
 from random import Random
 
 from fakesys.core.errors import KernelError
@@ -30,6 +30,8 @@ NEW_PAGE_NS = 500
 ZAP_NS = 400
 ZAP_SPTE_NS = 4
 SLICE_NS = 3_000_000
+# 1 TiB in all working sets together.
+MOST_PAGES = 1 << 28
 
 # A number that no slot of a user can have.
 _SCRATCH_SLOT = 1 << 20
@@ -277,6 +279,8 @@ def race(memory: VmMemory, setup: RaceSetup) -> RaceResult:
     slot = memory.spaces.slot(setup.slot)
     if slot is None:
         raise KernelError(ENOENT, f"there is no slot {setup.slot}")
+    if max(1, setup.vcpus) * setup.working_set > MOST_PAGES * PAGE:
+        raise KernelError(EINVAL, "the working sets have more than 1 TiB together")
     return Race(memory, setup).run(slot)
 
 

@@ -1,0 +1,178 @@
+"""`fakesys lab`: experiments with the models, with a table and, if asked for, a plot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fakesys.lab.tables import Table
+
+C = TypeVar("C")
+
+SVG = click.option("--svg", type=click.Path(path_type=Path), help="Also plot to this SVG file.")
+PNG = click.option("--png", type=click.Path(path_type=Path), help="Also plot to this PNG file.")
+# Wide enough for every table; lines are not filled up.
+PIPE_WIDTH = 400
+
+
+def counts_within(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
+    """Parses numbers and ranges, such as `0-16` or `0,1,2,4,8`: in order, each once."""
+
+    def counts(text: str) -> tuple[int, ...]:
+        try:
+            ranges = [_range(part) for part in text.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no list such as 0-16 or 0,1,2,4,8") from None
+        if any(first < low or last > high or last < first for first, last in ranges):
+            raise click.BadParameter(f"{text!r} is not within {low}-{high}")
+        return tuple(sorted({n for first, last in ranges for n in range(first, last + 1)}))
+
+    return counts
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
+
+
+def size(text: str) -> int:
+    """A number of bytes, with K, M, G or T behind it if need be."""
+    from fakesys.core import commands
+    from fakesys.core.errors import KernelError
+
+    try:
+        return commands.size(text)
+    except KernelError:
+        raise click.BadParameter(f"{text!r} is no size such as 64M") from None
+
+
+@click.group(epilog="Example: fakesys lab livelock --svg livelock.svg")
+def lab() -> None:
+    """Run an experiment with the models."""
+
+
+@lab.command(epilog="Example: fakesys lab livelock --vcpus 0,1,2,4,8 --ws 16M --svg livelock.svg")
+@click.option(
+    "--vcpus",
+    type=counts_within(0, 64),
+    default="0-16",
+    show_default=True,
+    help="Numbers of vCPUs that fault meanwhile.",
+)
+@click.option(
+    "--ws", type=size, default="64M", show_default=True, help="Bytes that each vCPU touches."
+)
+@click.option("--kernel", default="5.4-stable", show_default=True, help="On which flows compare.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Where the vCPUs begin.")
+@click.option(
+    "--max-rounds",
+    type=click.IntRange(1, 1_000_000),
+    default=2000,
+    show_default=True,
+    help="Drops of the lock that mean livelock.",
+)
+@click.option("--preempt/--no-preempt", default=True, help="Is the kernel preemptible?")
+@SVG
+@PNG
+def livelock(
+    vcpus: tuple[int, ...],
+    ws: int,
+    kernel: str,
+    seed: int,
+    max_rounds: int,
+    preempt: bool,
+    svg: Path | None,
+    png: Path | None,
+) -> None:
+    """Delete a memslot while vCPUs fault: zap_all against the fast flow.
+
+    First both flows on one kernel, then the kernel before the series and each of its eleven
+    patches with the flow that it calls by itself. Nothing depends on real time: the same options
+    give the same numbers.
+    """
+    from fakesys.core.errors import KernelError
+    from fakesys.lab import livelock as experiment
+    from fakesys.profiles import MMU_KERNELS
+
+    if kernel not in MMU_KERNELS:
+        raise click.UsageError(f"{kernel!r} is no kernel ({', '.join(MMU_KERNELS)})")
+    setup = experiment.Setup(vcpus, ws, kernel, seed, max_rounds, preempt)
+    plots = plot_files(svg, png)
+    flows, patches = experiment.flow_cases(setup), experiment.patch_cases(setup)
+    try:
+        outcomes = [
+            experiment.measure(case, setup) for case in with_progress([*flows, *patches], "races")
+        ]
+    except KernelError as error:
+        raise click.UsageError(error.why) from None
+    by_flow, by_patch = outcomes[: len(flows)], outcomes[len(flows) :]
+    print_tables(experiment.flow_table(setup, by_flow), experiment.patch_table(setup, by_patch))
+
+    def draw() -> Figure:
+        from fakesys.lab.livelock_plot import draw
+
+        return draw(setup, by_flow, by_patch)
+
+    save_plots(draw, plots)
+
+
+def plot_files(*paths: Path | None) -> list[Path]:
+    """Those that were asked for, after a look whether they can be written at all."""
+    from fakesys.lab import plots
+
+    wanted = [path for path in paths if path is not None]
+    for path in wanted:
+        try:
+            plots.check(path)
+        except ImportError:
+            raise click.ClickException(
+                "plots need matplotlib: pip install 'fakesys[plot]'"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{path}: {_reason(error)}") from None
+    return wanted
+
+
+def save_plots(draw: Callable[[], Figure], paths: Iterable[Path]) -> None:
+    """Write each file and say its name."""
+    from fakesys.lab import plots
+
+    for path in paths:
+        try:
+            plots.save(draw, path)
+        except OSError as error:
+            raise click.ClickException(f"{path}: {_reason(error)}") from None
+        click.echo(str(path))
+
+
+def print_tables(*tables: Table) -> None:
+    """One after the other, as wide as they are when nobody looks at a terminal."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    for table in tables:
+        console.print(table.title, soft_wrap=True)
+        console.print(table.for_terminal())
+        for note in table.notes:
+            console.print(note, soft_wrap=True)
+        console.print()
+
+
+def with_progress(cases: list[C], what: str) -> Iterator[C]:
+    """The cases one by one; a bar on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(cases, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,1 @@
+"""Experiments with the models, as numbers, tables and plots. They print nothing themselves."""

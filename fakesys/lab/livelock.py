@@ -1,0 +1,139 @@
+"""zap_all against the fast flow while vCPUs fault, and what each patch of the series changes.
+
+Every case is one race (spec of the scheduling: `fakesys doc mmu`) in a VM of its own, so that the
+numbers do not depend on the order of the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fakesys.core.events import Bus
+from fakesys.lab.tables import Table
+from fakesys.profiles import MMU_KERNELS
+from fakesys.subsystems.kvm.stats import VmStats
+from fakesys.subsystems.kvm_mmu.kit import Knobs
+from fakesys.subsystems.kvm_mmu.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.memslots import Region
+from fakesys.subsystems.kvm_mmu.policy import K5_3, SERIES, MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.race import RaceResult, RaceSetup, race
+
+MOST_VCPUS = 64
+SLOT = 1
+SLOT_BYTES = 2 << 20
+# The kernel before the series, then each of its patches.
+PATCH_LEVELS: tuple[MmuPolicy, ...] = (K5_3, *SERIES)
+LIVELOCK = "inf"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all races have in common. `kernel`: on which both flows are compared."""
+
+    vcpus: tuple[int, ...] = tuple(range(17))
+    working_set: int = 64 << 20
+    kernel: str = "5.4-stable"
+    seed: int = 1
+    max_rounds: int = 2000
+    preempt: bool = True
+
+    @property
+    def words(self) -> str:
+        """For titles."""
+        return (
+            f"{self.working_set >> 20} MiB per vCPU, preempt={int(self.preempt)}, seed {self.seed}"
+        )
+
+
+class Case(NamedTuple):
+    """One race: a kernel, the flow that the deletion of the slot calls, running vCPUs."""
+
+    policy: MmuPolicy
+    flow: ZapFlow
+    vcpus: int
+
+
+class Outcome(NamedTuple):
+    """A race and how it ended."""
+
+    case: Case
+    result: RaceResult
+
+
+def flow_cases(setup: Setup) -> list[Case]:
+    """Both flows on one kernel, by number of vCPUs."""
+    policy = MMU_KERNELS[setup.kernel].policy
+    return [Case(policy, flow, vcpus) for flow in ZapFlow for vcpus in setup.vcpus]
+
+
+def patch_cases(setup: Setup) -> list[Case]:
+    """What each patch level calls by itself, by number of vCPUs."""
+    return [
+        Case(policy, policy.delete_flow, vcpus) for policy in PATCH_LEVELS for vcpus in setup.vcpus
+    ]
+
+
+def measure(case: Case, setup: Setup) -> Outcome:
+    """Run one race. Raises EINVAL for more memory than a race can have."""
+    memory = VmMemory(Bus(), case.policy, Knobs(preempt=setup.preempt), VmStats())
+    host = memory.host.add("slot", SLOT_BYTES)
+    memory.set_region(Region(SLOT, 0, 0, SLOT_BYTES, host.hva))
+    wanted = RaceSetup(
+        SLOT,
+        case.vcpus,
+        setup.working_set,
+        case.flow,
+        seed=setup.seed,
+        max_rounds=setup.max_rounds,
+    )
+    return Outcome(case, race(memory, wanted))
+
+
+def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
+    """A line per number of vCPUs, both flows side by side."""
+    by_case = {(case.flow, case.vcpus): result for case, result in outcomes}
+    columns = ("drops", "zapped", "added", "ms")
+    head = ("vCPUs", *(f"{flow.value}\n{name}" for flow in ZapFlow for name in columns))
+    rows = [
+        (str(vcpus), *(cell for flow in ZapFlow for cell in _numbers(by_case[flow, vcpus])))
+        for vcpus in setup.vcpus
+    ]
+    return Table(
+        f"Deleting a memslot while vCPUs fault: {setup.kernel}, {setup.words}",
+        head,
+        tuple(rows),
+        (
+            "drops: of the lock; added: shadow pages made meanwhile; ms: virtual time.",
+            f"{LIVELOCK}: livelock, given up after {setup.max_rounds} drops.",
+        ),
+    )
+
+
+def patch_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
+    """A line per patch level, lock drops by number of vCPUs."""
+    drops = {(case.policy.name, case.vcpus): _drops(result) for case, result in outcomes}
+    rows = [
+        (policy.name, *(drops[policy.name, vcpus] for vcpus in setup.vcpus))
+        for policy in PATCH_LEVELS
+    ]
+    return Table(
+        "Drops of the lock by patch level and number of vCPUs",
+        ("kernel", *map(str, setup.vcpus)),
+        tuple(rows),
+        (f"{LIVELOCK}: livelock.",),
+    )
+
+
+def _numbers(result: RaceResult) -> tuple[str, ...]:
+    return (
+        _drops(result),
+        str(result.zapped),
+        str(result.added_during),
+        f"{result.vtime_ns / 1e6:.2f}",
+    )
+
+
+def _drops(result: RaceResult) -> str:
+    return str(result.rounds) if result.done else LIVELOCK

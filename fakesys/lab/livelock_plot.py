@@ -1,0 +1,81 @@
+"""The livelock experiment as one sheet: work and time of both flows, and the patch levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fakesys.lab import plots
+from fakesys.lab.livelock import LIVELOCK, PATCH_LEVELS, Outcome, Setup
+from fakesys.subsystems.kvm_mmu.policy import ZapFlow
+from fakesys.subsystems.kvm_mmu.race import RaceResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = {ZapFlow.ZAP_ALL: plots.ORANGE, ZapFlow.FAST: plots.BLUE}
+_NAMES = {ZapFlow.ZAP_ALL: "zap_all (before the series)", ZapFlow.FAST: "fast (the series)"}
+
+
+def draw(setup: Setup, flows: list[Outcome], patches: list[Outcome]) -> Figure:
+    """Both experiments on one sheet. Raises ImportError without matplotlib."""
+    figure = plots.new_figure(11, 9)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.2))
+    figure.suptitle(f"Deleting a memslot while vCPUs fault ({setup.words})")
+    work = figure.add_subplot(grid[0, 0])
+    _draw_flows(work, flows, lambda result: result.zapped)
+    work.set(title=f"Work, kernel {setup.kernel}", ylabel="shadow pages zapped")
+    time = figure.add_subplot(grid[0, 1])
+    _draw_flows(time, flows, lambda result: result.vtime_ns / 1e6)
+    time.set(title=f"Time, kernel {setup.kernel}", ylabel="virtual milliseconds")
+    _draw_patches(figure.add_subplot(grid[1, :]), setup, patches)
+    return figure
+
+
+def _draw_flows(axes: Axes, outcomes: list[Outcome], value: Callable[[RaceResult], float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for flow in ZapFlow:
+        mine = [(case.vcpus, result) for case, result in outcomes if case.flow is flow]
+        done = [(vcpus, value(result)) for vcpus, result in mine if result.done]
+        lost = [(vcpus, value(result)) for vcpus, result in mine if not result.done]
+        colour = _COLOURS[flow]
+        if done:
+            axes.plot(*zip(*done, strict=True), "o-", color=colour, label=f"{_NAMES[flow]}: done")
+        if lost:
+            label = f"{_NAMES[flow]}: livelock, given up"
+            axes.plot(*zip(*lost, strict=True), "x", ms=8, mew=2, color=colour, label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel("running vCPUs")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _draw_patches(axes: Axes, setup: Setup, outcomes: list[Outcome]) -> None:
+    """One square per kernel and number of vCPUs; its number says how often the lock was dropped."""
+    results = {(case.policy.name, case.vcpus): result for case, result in outcomes}
+    names = [policy.name for policy in PATCH_LEVELS]
+    for row, name in enumerate(names):
+        for column, vcpus in enumerate(setup.vcpus):
+            _draw_square(axes, column, row, results[name, vcpus])
+    axes.set_xlim(-0.5, len(setup.vcpus) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xticks(range(len(setup.vcpus)), [str(vcpus) for vcpus in setup.vcpus])
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("running vCPUs")
+    axes.set_title(
+        f"Drops of the lock by patch level (blue: done; red, {LIVELOCK}: livelock,"
+        f" given up after {setup.max_rounds})"
+    )
+
+
+def _draw_square(axes: Axes, column: int, row: int, result: RaceResult) -> None:
+    from matplotlib.patches import Rectangle
+
+    colour = plots.BLUE if result.done else plots.ORANGE
+    square = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, alpha=0.45, lw=0)
+    axes.add_patch(square)
+    text = str(result.rounds) if result.done else LIVELOCK
+    axes.text(column, row, text, ha="center", va="center", fontsize="small")
