@@ -1,0 +1,176 @@
+"""What every sysfs file does, whoever serves it."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EACCES, EEXIST, EINVAL, ENODATA, ENOTDIR, EPERM
+from pathlib import Path
+
+import pytest
+
+from tests.native.conftest import Specimens
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor that is closed in every case."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def refused(number: int) -> Iterator[None]:
+    """What is done inside must end with this errno."""
+    with pytest.raises(OSError) as caught:
+        yield
+    assert caught.value.errno == number
+
+
+def test_the_text_is_made_at_the_first_read_not_at_open(number: Path) -> None:
+    with opened(number) as descriptor:
+        number.write_text("2000\n")
+        assert os.read(descriptor, 100) == b"2000\n"
+
+
+def test_the_rest_of_a_text_is_that_of_its_beginning(number: Path) -> None:
+    with opened(number) as descriptor:
+        assert os.read(descriptor, 1) == b"1"
+        number.write_text("2000\n")
+        assert os.read(descriptor, 100) == b"000\n"
+        assert os.read(descriptor, 100) == b""
+
+
+def test_the_text_is_made_again_at_offset_0(number: Path) -> None:
+    with opened(number) as descriptor:
+        os.read(descriptor, 100)
+        number.write_text("2000\n")
+        assert os.pread(descriptor, 100, 0) == b"2000\n"
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        assert os.read(descriptor, 100) == b"2000\n"
+
+
+@pytest.mark.parametrize("text", [b"2000", b"2000\n", b"0x7d0\n", b"+2000", b"2000\0junk"])
+def test_one_write_is_one_value(number: Path, text: bytes) -> None:
+    with opened(number, os.O_WRONLY) as descriptor:
+        assert os.write(descriptor, text) == len(text)
+    assert number.read_text() == "2000\n"
+
+
+@pytest.mark.parametrize("text", [b"abc\n", b" 2000", b"2000 ", b"2000\n\n", b"2000\n3\n", b"\n"])
+def test_what_does_not_parse_changes_nothing(number: Path, text: bytes) -> None:
+    with opened(number, os.O_WRONLY) as descriptor:
+        with refused(EINVAL):
+            os.write(descriptor, text)
+        assert number.read_text() == "1000\n"
+        # The descriptor is as good as before.
+        os.write(descriptor, b"2000\n")
+    assert number.read_text() == "2000\n"
+
+
+def test_a_value_in_two_writes_is_two_values(number: Path) -> None:
+    with opened(number, os.O_WRONLY) as descriptor:
+        os.write(descriptor, b"2000")
+        with refused(EINVAL):
+            os.write(descriptor, b"\n")
+    assert number.read_text() == "2000\n"
+
+
+def test_the_offset_of_a_write_does_not_matter(number: Path) -> None:
+    with opened(number, os.O_WRONLY | os.O_APPEND) as descriptor:
+        os.write(descriptor, b"2000")
+    with opened(number, os.O_WRONLY) as descriptor:
+        assert os.pwrite(descriptor, b"1500", 77) == 4
+    assert number.read_text() == "1500\n"
+
+
+def test_truncation_is_no_write(number: Path) -> None:
+    with opened(number, os.O_WRONLY | os.O_TRUNC | os.O_CREAT):
+        pass
+    assert number.read_text() == "1000\n"
+    assert number.stat().st_size == 4096
+
+
+def test_mode_bits_bind_root(specimens: Specimens) -> None:
+    with refused(EACCES):
+        os.open(specimens.read_only, os.O_WRONLY)
+    with refused(EACCES):
+        os.open(specimens.read_only, os.O_RDWR)
+    with refused(EACCES):
+        os.open(specimens.write_only, os.O_RDONLY)
+
+
+def test_sizes_modes_and_owners(specimens: Specimens) -> None:
+    status = specimens.number.stat()
+    assert (status.st_size, status.st_nlink, status.st_uid) == (4096, 1, 0)
+    assert stat.S_IMODE(status.st_mode) == 0o644
+    assert stat.S_IMODE(specimens.read_only.stat().st_mode) == 0o444
+    assert stat.S_IMODE(specimens.write_only.stat().st_mode) == 0o200
+    assert specimens.device.stat().st_size == 0
+
+
+def test_a_directory_counts_its_subdirectories(specimens: Specimens) -> None:
+    with os.scandir(specimens.device) as entries:
+        folders = sum(entry.is_dir(follow_symlinks=False) for entry in entries)
+    assert specimens.device.stat().st_nlink == 2 + folders
+
+
+def test_listings_tell_kinds_and_numbers(specimens: Specimens) -> None:
+    with os.scandir(specimens.device) as entries:
+        found = list(entries)
+    assert found
+    for entry in found:
+        status = entry.stat(follow_symlinks=False)
+        assert entry.inode() == status.st_ino
+        assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(status.st_mode)
+        assert entry.is_symlink() == stat.S_ISLNK(status.st_mode)
+
+
+def test_links_are_relative(specimens: Specimens) -> None:
+    link = specimens.device / "subsystem"
+    assert link.readlink().parts[0] == ".."
+    assert link.resolve().is_dir()
+
+
+def test_nothing_can_be_made_or_removed(specimens: Specimens) -> None:
+    new = specimens.device / "fakesys-new"
+    with refused(EACCES):
+        os.open(new, os.O_WRONLY | os.O_CREAT)
+    with refused(EPERM):
+        new.mkdir()
+    with refused(EPERM):
+        new.symlink_to("uevent")
+    with refused(EPERM):
+        (specimens.device / "uevent").unlink()
+    with refused(EPERM):
+        (specimens.device / "power").rmdir()
+    with refused(EPERM):
+        (specimens.device / "uevent").rename(new)
+    with refused(EEXIST):
+        (specimens.device / "power").mkdir()
+    with refused(ENOTDIR):
+        os.open(specimens.number / "below", os.O_RDONLY)
+    with refused(ENODATA):
+        os.getxattr(specimens.number, "user.x")
+
+
+def test_poll_is_ready_at_once_and_not_again_after_a_read(specimens: Specimens) -> None:
+    with opened(specimens.read_only) as descriptor:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLPRI)
+        assert poll.poll(0) == [(descriptor, select.POLLPRI | select.POLLERR)]
+        os.read(descriptor, 100)
+        assert poll.poll(0) == []
+
+
+def test_a_long_write_is_cut_at_a_page(number: Path) -> None:
+    text = b"2000\0".ljust(5000, b"x")
+    with opened(number, os.O_WRONLY) as descriptor:
+        assert os.write(descriptor, text) == 4096
+    assert number.read_text() == "2000\n"
