@@ -1,32 +1,20 @@
-"""Replays recordings of a real KVM on a machine: `python -m tests.replay_kvm DIR`.
+"""One recording on one machine: every step by writes to control files, then compared.
 
-DIR holds `scenarios/*.json` (or the files themselves) and `aliases.json`. Every step is done by
-writes to control files, in process or on a mount; its events, counters and results are compared
-with the recorded ones. The formats are those of tests/oracle/kvm/README.md.
+Events, counters and results are compared with the recorded ones. What the recordings leave out
+or rewrite is left out and rewritten here as well: tests/oracle/kvm/README.md, "normalisation".
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fakesys.core.errors import KernelError
-from fakesys.core.tracepoint import Tracepoint, bind
-from fakesys.machine import Machine
-from fakesys.subsystems.kvm_mmu import trace as mmu_trace
+from tests.replay_kvm.machines import DEBUG, KVM, VM_NAME, Events, Files
 
-ORACLE = Path(__file__).parent / "oracle" / "kvm"
-DEBUG = "sys/kernel/debug"
-KVM = f"{DEBUG}/fakesys/kvm"
-VM_NAME = "guest"
-
-# Steps that stand for an ioctl in which memory plays no part.
 SP_EVENTS = (
     "kvm_mmu_get_page",
     "kvm_mmu_prepare_zap_page",
@@ -55,54 +43,6 @@ GAUGES = {"pages_4k", "pages_2m", "pages_1g", "mmu_unsync", "nx_lpage_splits"} |
     "max_mmu_page_hash_collisions",
 }
 _PFN_MASK = ((1 << 52) - 1) & ~0xFFF
-
-
-class Files(Protocol):
-    """Control files, in process or on a mount."""
-
-    def write(self, path: str, text: str) -> None:
-        """Raises KernelError."""
-
-    def read(self, path: str) -> str:
-        """Raises KernelError."""
-
-    def listdir(self, path: str) -> list[str]:
-        """The names in a directory."""
-
-
-class Events(Protocol):
-    """Where the events of a step come from."""
-
-    def take(self) -> list[str]:
-        """Lines `name: text` since the last call."""
-
-
-class Recorder:
-    """Hears every event of KVM on the bus of a machine in process."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._lines: list[str] = []
-        features = machine.kvm_side.features
-        for cls in all_events():
-            form = bind(cls, 1, features)
-            if form is not None:
-                machine.kernel.bus.subscribe(cls, self._watcher(form.event, form.text))
-
-    def take(self) -> list[str]:
-        """Lines `name: text` since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
-
-    def _watcher(self, name: str, text: Callable[[Any], str]) -> Callable[[Any], None]:
-        return lambda event: self._lines.append(f"{name}: {text(event)}")
-
-
-def all_events() -> tuple[type[Tracepoint], ...]:
-    """The events of systems kvm and kvmmmu."""
-    from fakesys.subsystems.apicv import trace as apicv_trace
-    from fakesys.subsystems.kvm import trace as kvm_trace
-
-    return tuple(dict.fromkeys((*mmu_trace.EVENTS, *kvm_trace.EVENTS, *apicv_trace.EVENTS)))
 
 
 @dataclass
@@ -179,7 +119,7 @@ class Replay:
     def _same(self, verdict: Verdict, what: str, expected: object, found: object) -> int:
         if expected == found:
             return 1
-        verdict.differences.append(f"{what}\n    recorded {expected}\n    here     {found}")
+        verdict.differences.append(f"{what}{_difference(expected, found)}")
         return 0
 
     def _same_counters(
@@ -394,6 +334,17 @@ class Replay:
         return f"{head}{memory}+{low - base:#x} -- {memory}+{high - base:#x}"
 
 
+def _difference(expected: object, found: object) -> str:
+    """Two lines; of lists only the first items that differ."""
+    which = ""
+    if isinstance(expected, list) and isinstance(found, list):
+        pairs = zip(expected, found, strict=False)
+        place = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        which = f", item {place} of {len(expected)} and of {len(found)}"
+        expected, found = expected[place : place + 1], found[place : place + 1]
+    return f"{which}\n    recorded {expected}\n    here     {found}"
+
+
 def _spte(found: re.Match[str]) -> str:
     value = int(found[1], 16)
     return f"spte {value & ~_PFN_MASK:x}|PFN"
@@ -418,71 +369,3 @@ def _numbers(text: str) -> list[int]:
 def only_sp(lines: list[str]) -> list[str]:
     """The events about shadow pages."""
     return [line for line in lines if line.startswith(SP_EVENTS)]
-
-
-class InProcess:
-    """Control files of a machine in this process."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def write(self, path: str, text: str) -> None:
-        """Raises KernelError."""
-        self._machine.write(path, text)
-
-    def read(self, path: str) -> str:
-        """Raises KernelError."""
-        return self._machine.read(path)
-
-    def listdir(self, path: str) -> list[str]:
-        """The names in a directory."""
-        return self._machine.listdir(path)
-
-
-def prepare(files: Files) -> None:
-    """The kernel and the knobs of the recordings: 6.18, shadow paging, no MMIO caching."""
-    for name, value in (("mmu_profile", "6.18"), ("apicv_profile", "6.18")):
-        files.write(f"{KVM}/{name}", value + "\n")
-    for name, value in (("paging", "shadow"), ("mmio_caching", "0"), ("as_num", "1")):
-        files.write(f"{KVM}/params/{name}", value + "\n")
-
-
-def load(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    """The scenarios of a folder, and what they abbreviate."""
-    inner = folder / "scenarios"
-    scenarios = [
-        json.loads(path.read_text())
-        for path in sorted((inner if inner.is_dir() else folder).glob("*.json"))
-        if path.name not in ("aliases.json",) and "scenario" in path.read_text()[:40]
-    ]
-    for place in (folder, folder.parent):
-        if (place / "aliases.json").exists():
-            return scenarios, json.loads((place / "aliases.json").read_text())
-    return scenarios, {}
-
-
-def replay(scenario: dict[str, Any], aliases: dict[str, list[str]]) -> Verdict:
-    """One scenario on a machine of its own, in process."""
-    machine = Machine("6.18")
-    files = InProcess(machine)
-    prepare(files)
-    return Replay(files, Recorder(machine), aliases).run(scenario)
-
-
-def main(arguments: list[str]) -> int:
-    """Print a line per scenario, then what differs; 1 if anything does."""
-    folder = Path(arguments[0]) if arguments else ORACLE
-    scenarios, aliases = load(folder)
-    verdicts = [replay(scenario, aliases) for scenario in scenarios]
-    for verdict in verdicts:
-        print(verdict.line())
-    for verdict in verdicts:
-        for difference in verdict.differences:
-            print(difference)
-    equal = sum(verdict.equal for verdict in verdicts)
-    print(f"{equal} of {len(verdicts)} equal")
-    return 0 if verdicts and equal == len(verdicts) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
