@@ -14,10 +14,11 @@ from fakesys.subsystems.apicv import params as apicv_params
 from fakesys.subsystems.apicv import verbs as apicv_verbs
 from fakesys.subsystems.apicv import verbs_presets as apicv_presets
 from fakesys.subsystems.apicv import views as apicv_views
-from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.lapic import BASE as APIC_BASE
+from fakesys.subsystems.apicv.model import PAGE, Apicv, Memory
 from fakesys.subsystems.kvm import control, files, verbs
 from fakesys.subsystems.kvm.control import KernelChoice
-from fakesys.subsystems.kvm.model import Kvm, Watch, watch_nobody
+from fakesys.subsystems.kvm.model import Kvm, Vm, Watch, watch_nobody
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm_mmu import files as mmu_files
 from fakesys.subsystems.kvm_mmu import params as mmu_params
@@ -45,8 +46,8 @@ class KvmSide:
         self.mmu_kernel, self.apicv_kernel = mmu, apicv
         self.kvm.limits = apicv.limits
         self.kvm.params.use_kernel({**mmu.params, **apicv.params})
-        self.apicv = Apicv(self.kvm, apicv.policy)
-        self.memory = MmuExtension(self.kvm, mmu.policy)
+        memory = self.memory = MmuExtension(self.kvm, mmu.policy)
+        self.apicv = Apicv(self.kvm, apicv.policy, _access_page_in(memory))
         self.kvm.extensions = (self.memory, self.apicv)
         self._ctl = Interpreter(self._verbs())
         self._preset = Interpreter(bind(apicv_presets.PRESETS, self.apicv))
@@ -82,3 +83,16 @@ class KvmSide:
     def _views(self) -> tuple[Row, ...]:
         interrupts = apicv_views.views(self.apicv, self.apicv_kernel.name)
         return (*mmu_files.views(self.memory), *interrupts)
+
+
+def _access_page_in(memory: MmuExtension) -> Memory:
+    """The APIC access page as a slot of the VM's memory."""
+
+    def set_page(vm: Vm, slot_id: int, present: bool) -> int:
+        return memory.set_private_slot(vm, slot_id, APIC_BASE, present=present)
+
+    return Memory(
+        set_page=set_page,
+        is_taken=lambda vm: memory.has_slot_at(vm, APIC_BASE),
+        zap=lambda vm: memory.zap(vm, APIC_BASE, PAGE),
+    )

@@ -11,6 +11,7 @@ from errno import EINVAL
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv import crowd, entry, guest, ipi, lapic, running
 from fakesys.subsystems.apicv.causes import Reason
+from fakesys.subsystems.apicv.identity import ids_changed
 from fakesys.subsystems.apicv.lines import Exit
 from fakesys.subsystems.apicv.vcpu import UPDATE, ApicVcpu
 from fakesys.subsystems.apicv.vm import ApicVm
@@ -40,9 +41,10 @@ def require_register(offset: int) -> None:
 def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
     """The guest reads a register."""
     value = vcpu.lapic.read(offset)
-    if vcpu.apicv_active and offset not in FAULTING_READS:
+    accelerated = vm.accelerates(vcpu)
+    if accelerated and offset not in FAULTING_READS:
         return value
-    if vcpu.apicv_active:
+    if accelerated:
         guest.leave_for_fault(vm, vcpu, offset, write=False)
     else:
         guest.leave_for_page(vm, vcpu, offset, write=False)
@@ -58,7 +60,7 @@ def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
     elif offset == lapic.ICR:
         high = vcpu.lapic.icr2
         ipi.send(vm, vcpu, high if vcpu.lapic.x2apic else high >> 24, value)
-    elif vcpu.apicv_active and offset in PLAIN_WRITES:
+    elif offset in PLAIN_WRITES and vm.accelerates(vcpu):
         _set(vm, vcpu, offset, value)
         entry.in_guest(vm, vcpu)
     else:
@@ -66,8 +68,8 @@ def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
 
 
 def _write_with_exit(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
-    active = vcpu.apicv_active
-    if not active:
+    accelerated = vm.accelerates(vcpu)
+    if not accelerated:
         guest.leave_for_page(vm, vcpu, offset, write=True)
     elif offset in TRAPS:
         guest.leave_for_trap(vm, vcpu, offset, 0)
@@ -75,7 +77,7 @@ def _write_with_exit(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> Non
         guest.leave_for_fault(vm, vcpu, offset, write=True)
     vm.lines.apic_register(offset, value, write=True)
     _set(vm, vcpu, offset, value)
-    if active:
+    if vcpu.apicv_active:
         running.sync_tables(vm, vcpu)
     entry.enter(vm, vcpu)
 
@@ -100,29 +102,6 @@ def _set(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
         local.icr2 = value
     elif offset in TRAPS:
         local.others[offset] = value & 0xFFFFFFFF
-
-
-def ids_changed(vm: ApicVm) -> None:
-    """The map of ids is made anew; what it finds may keep AVIC off."""
-    vm.map.changed()
-    vm.map.refresh_aliases()
-    if vm.policy.watches_map:
-        _follow(vm, Reason.PHYSICAL_ID_ALIASED, on=vm.map.physical_aliased)
-        _follow(vm, Reason.LOGICAL_ID_ALIASED, on=vm.map.logical_aliased)
-        _follow(vm, Reason.APIC_ID_MODIFIED, on=vm.map.id_modified)
-    elif vm.map.id_modified and Reason.APIC_ID_MODIFIED in vm.policy.numbers:
-        _follow(vm, Reason.APIC_ID_MODIFIED, on=True)
-
-
-def _follow(vm: ApicVm, reason: Reason, *, on: bool) -> None:
-    """Set or clear a reason that the map decides about; silent while it stays as it is."""
-    number = vm.policy.numbers[reason]
-    if bool(vm.switch.mask >> number & 1) == on:
-        return
-    if on:
-        vm.switch.inhibit(reason)
-    else:
-        vm.switch.allow(reason)
 
 
 def require_base(vcpu: ApicVcpu, *, x2apic: bool) -> None:

@@ -42,7 +42,11 @@ class ApicMap:
         self._refresh()
         known = self._logical.get((wide, dest))
         if known is None:
-            known = sum(vcpu.bit for vcpu in self._vcpus() if answers(vcpu.lapic, dest, wide=wide))
+            known = sum(
+                vcpu.bit
+                for vcpu in self._vcpus()
+                if vcpu.lapic.enabled and answers(vcpu.lapic, dest, wide=wide)
+            )
             self._logical[wide, dest] = known
         return known
 
@@ -58,7 +62,7 @@ class ApicMap:
         self._physical.clear()
         self.all = 0
         self.physical_aliased = self.id_modified = False
-        vcpus = list(self._vcpus())
+        vcpus = [vcpu for vcpu in self._vcpus() if vcpu.lapic.enabled]
         for vcpu in vcpus:
             self.all |= vcpu.bit
             apic_id = vcpu.lapic.id

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 VALID = 1 << 63
 IS_RUNNING = 1 << 62
 LOGICAL_VALID = 1 << 31
-BROADCAST = 0xFF
 CLUSTER_DFR = 0x0FFFFFFF
 
 
@@ -18,12 +17,15 @@ CLUSTER_DFR = 0x0FFFFFFF
 class PhysicalEntry:
     """One 64-bit entry. `vcpu_id`: whose backing page, at `page`, it points to.
 
+    `apic_id`: its place.
+
     Its bit for "is running" is kept in one mask for all vCPUs: `ApicVm.marked`.
     """
 
     vcpu_id: int
     page: int
     host_id: int = 0
+    apic_id: int = 0
 
     def bits(self, *, running: bool) -> int:
         """As hardware has it."""
@@ -38,14 +40,14 @@ class PhysicalTable:
 
     def add(self, apic_id: int, entry: PhysicalEntry) -> None:
         """A vCPU was created."""
+        entry.apic_id = apic_id
         self.entries[apic_id] = entry
 
     def move(self, entry: PhysicalEntry, apic_id: int) -> None:
         """The vCPU answers to another id now; whoever had that one loses it."""
-        for known, other in list(self.entries.items()):
-            if other is entry:
-                del self.entries[known]
-        self.entries[apic_id] = entry
+        if self.entries.get(entry.apic_id) is entry:
+            del self.entries[entry.apic_id]
+        self.add(apic_id, entry)
 
 
 class LogicalTable:

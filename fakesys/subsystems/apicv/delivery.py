@@ -118,7 +118,7 @@ def serve_by_hardware(vm: ApicVm, vcpu: ApicVcpu) -> None:
         vector = lapic.deliverable()
         if vector < 0:
             return
-        lapic.serve(vector)
+        vm.serve(vcpu, vector)
         if vm.auto and not lapic.is_level(vector):
             lapic.end()
             continue

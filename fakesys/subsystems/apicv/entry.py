@@ -8,10 +8,14 @@ request has come meanwhile; the guest.
 from __future__ import annotations
 
 from fakesys.subsystems.apicv import activation, crowd, delivery, injection, running
+from fakesys.subsystems.apicv.identity import ids_changed
 from fakesys.subsystems.apicv.lines import Exit
 from fakesys.subsystems.apicv.vcpu import EVENT, NMI, ApicVcpu, Run
 from fakesys.subsystems.apicv.vm import ApicVm
 from fakesys.subsystems.kvm.stats import bucket_of
+
+IRQ_WINDOW_OPEN = 7
+"""KVM_EXIT_IRQ_WINDOW_OPEN."""
 
 
 def run_on(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -82,6 +86,7 @@ def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if vcpu.user_window:
         # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that waits.
         vcpu.stats.request_irq_exits += 1
+        vm.lines.to_user_space(vcpu, IRQ_WINDOW_OPEN)
         vcpu.user_window = False
     enter(vm, vcpu)
 
@@ -143,7 +148,8 @@ def _accept_events(vm: ApicVm, vcpu: ApicVcpu) -> bool:
 def reset(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """What INIT does. x86.c:kvm_vcpu_reset."""
     vcpu.lapic.reset(first=vcpu.id == 0)
-    vm.map.changed()
+    vm.requested.clear()
+    ids_changed(vm)
     vcpu.interrupts_on = True
     vcpu.injected = vcpu.event_inj = None
     vcpu.nmi_pending = vcpu.v_irq = vcpu.in_l2 = False

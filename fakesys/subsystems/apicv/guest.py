@@ -56,11 +56,12 @@ def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Write EOI: hidden, trapped or emulated, by AVIC and how the vector was triggered."""
     local = vcpu.lapic
     vector = local.isr.bit_length() - 1
-    if vcpu.apicv_active and not (vector >= 0 and local.is_level(vector)):
+    accelerated = vm.accelerates(vcpu)
+    if accelerated and not (vector >= 0 and local.is_level(vector)):
         local.end()
         entry.in_guest(vm, vcpu)
         return
-    if vcpu.apicv_active:
+    if accelerated:
         leave_for_trap(vm, vcpu, lapic.EOI, vector)
     else:
         leave_for_page(vm, vcpu, lapic.EOI, write=True)

@@ -64,7 +64,7 @@ def _take(vm: ApicVm, vcpu: ApicVcpu) -> Pending:
         vector, vcpu.user_extint = vcpu.user_extint or 0, None
         return Pending(vector, Source.USER)
     vector = vcpu.lapic.deliverable()
-    vcpu.lapic.serve(vector)
+    vm.serve(vcpu, vector)
     return Pending(vector, Source.LAPIC)
 
 

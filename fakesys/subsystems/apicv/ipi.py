@@ -13,7 +13,7 @@ from fakesys.subsystems.apicv import crowd, delivery, entry, guest, lapic
 from fakesys.subsystems.apicv.avic_tables import CLUSTER_DFR
 from fakesys.subsystems.apicv.delivery import Message, Mode
 from fakesys.subsystems.apicv.lines import Exit
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Run, Source
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Source
 from fakesys.subsystems.apicv.vm import ApicVm, bits_of
 
 LOGICAL = 0x800
@@ -56,7 +56,7 @@ def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
     local = vcpu.lapic
     icrh = dest if local.x2apic else (dest & 0xFF) << 24
     local.icr2, local.icr = icrh, icrl
-    if vcpu.apicv_active and (vm.module.x2avic or not local.x2apic):
+    if vm.accelerates(vcpu):
         _by_hardware(vm, vcpu, icrh, icrl)
         return
     guest.leave_for_page(vm, vcpu, lapic.ICR, write=True)
@@ -114,7 +114,7 @@ def _by_hardware(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
 def _deliver_fixed(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
     targets = _look_up(vm, vcpu, icrh, icrl)
     if targets.invalid >= 0:
-        post(vm, targets.mask, icrl & 0xFF)
+        # Hardware gives up as a whole, whoever else was meant.
         _invalid_target(vm, vcpu, icrh, icrl, targets.invalid)
         return
     asleep = targets.mask & ~vm.marked
@@ -164,20 +164,25 @@ def _logical_indices(vcpu: ApicVcpu, dest: int, *, wide: bool) -> list[int]:
 
 def _index_of(vm: ApicVm, vcpu: ApicVcpu, targets: Targets) -> int:
     """How the exit names the target: its physical id, or its index in the logical table."""
-    apic_id = vcpu.lapic.id
-    if targets.logical and not vcpu.lapic.x2apic:
-        found = [index for index, known in vm.logical.entries.items() if known == apic_id]
-        return found[0]
-    return apic_id
+    assert vcpu.entry is not None
+    if not targets.logical or vcpu.lapic.x2apic:
+        return vcpu.entry.apic_id
+    known = vm.logical.entries.items()
+    return next(index for index, apic_id in known if vm.physical.entries.get(apic_id) is vcpu.entry)
 
 
 def post(vm: ApicVm, mask: int, vector: int) -> None:
     """Hardware sets IRR in the backing pages and rings the doorbells of those in guest."""
+    mask &= ~vm.requested.get(vector, 0)
+    if not mask:
+        return
     bit = 1 << vector
+    waiting = 0
     quick = 0 if vm.lazy.kicked else vm.plain & vm.marked
     for vcpu in vm.members(mask):
         local = vcpu.lapic
         if local.irr & bit:
+            waiting |= vcpu.bit
             continue
         if quick >> vcpu.id & 1 and vcpu.interrupts_on and vector >> 4 > local.ppr >> 4:
             # Nothing else waits there, so the handler starts at once; see serve_by_hardware.
@@ -187,6 +192,7 @@ def post(vm: ApicVm, mask: int, vector: int) -> None:
         local.request(vector)
         if vm.is_marked(vcpu):
             delivery.serve_by_hardware(vm, vcpu)
+    vm.requested[vector] = vm.requested.get(vector, 0) | waiting
 
 
 def _start_at_once(vm: ApicVm, vcpu: ApicVcpu, bit: int) -> None:
@@ -230,6 +236,5 @@ def _not_running(
         vm.lines.kick_slowpath(icrh, icrl, index & vm.policy.index_mask)
     message = Message(icrl & 0xFF)
     for target in vm.members(targets.mask):
-        if target.run is not Run.HOST or target is not vcpu:
-            delivery.complete(vm, target, message)
+        delivery.complete(vm, target, message)
     entry.enter(vm, vcpu)

@@ -7,7 +7,6 @@ that QEMU sets: GSI 0 to PIC pin 0 and IOAPIC pin 2, GSI 1-15 to both (2 to the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import Enum
 
 from fakesys.subsystems.apicv import crowd, delivery
@@ -82,7 +81,7 @@ def _set_ioapic(
     vm: ApicVm, ioapic: Ioapic, pin: int, source: int, *, high: bool, status: bool
 ) -> int:
     line_is_high = ioapic.share(pin, source, level=high)
-    before = replace(ioapic.pins[pin])
+    before = vm.lines.ioapic_bits(ioapic.pins[pin])
     result = _raise(vm, ioapic, pin, status=status) if line_is_high else 1
     if not line_is_high:
         ioapic.lower(pin)

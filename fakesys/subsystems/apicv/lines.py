@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from errno import EINTR
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.apicv import trace
@@ -17,7 +18,8 @@ from fakesys.subsystems.apicv.vcpu import ApicVcpu
 from fakesys.subsystems.kvm import trace_guest, trace_irq, trace_run
 from fakesys.subsystems.kvm.exits import SVM
 
-MSR_APICBASE = 0x1B
+EXIT_INTR = 10
+"""KVM_EXIT_INTR."""
 
 
 class Exit(IntEnum):
@@ -108,6 +110,11 @@ class Lines:
         self.act(vcpu)
         if trace_run.KvmUserspaceExit in self._wanted:
             self._bus.emit(trace_run.KvmUserspaceExit(reason=reason, errno=0))
+
+    def interrupted(self, vcpu: ApicVcpu) -> None:
+        """KVM_RUN of the vCPU returned because of a signal."""
+        if trace_run.KvmUserspaceExit in self._wanted:
+            self._bus.emit(trace_run.KvmUserspaceExit(reason=EXIT_INTR, errno=-EINTR))
 
     def activate_request(self, vcpu: ApicVcpu) -> None:
         """make_activate was called."""
@@ -213,10 +220,14 @@ class Lines:
                 )
             )
 
-    def ioapic_set(self, entry: Redirection, pin: int, *, coalesced: bool) -> None:
-        """A pin of the IOAPIC is set."""
+    def ioapic_bits(self, entry: Redirection) -> int:
+        """The entry as `ioapic_set` wants it; 0 when nobody listens."""
+        return entry.bits if trace_irq.KvmIoapicSetIrq in self._wanted else 0
+
+    def ioapic_set(self, bits: int, pin: int, *, coalesced: bool) -> None:
+        """A pin of the IOAPIC is set, whose entry had these bits before."""
         if trace_irq.KvmIoapicSetIrq in self._wanted:
-            self._bus.emit(trace_irq.KvmIoapicSetIrq(e=entry.bits, pin=pin, coalesced=coalesced))
+            self._bus.emit(trace_irq.KvmIoapicSetIrq(e=bits, pin=pin, coalesced=coalesced))
 
     def delayed_eoi(self, entry: Redirection) -> None:
         """A level interrupt that floods is put off."""

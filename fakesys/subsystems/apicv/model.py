@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EBUSY, EINVAL, ENODEV
+from errno import EBUSY, EEXIST, EINVAL, ENODEV
 
 from fakesys.core.commands import Args
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv import activation, crowd, entry, irqs, running, runstate
-from fakesys.subsystems.apicv.access import ids_changed
 from fakesys.subsystems.apicv.apicmap import ApicMap
 from fakesys.subsystems.apicv.avic_tables import PhysicalEntry
 from fakesys.subsystems.apicv.causes import Reason
+from fakesys.subsystems.apicv.identity import ids_changed
 from fakesys.subsystems.apicv.lines import Lines
 from fakesys.subsystems.apicv.params import PIT, REINJECT, module_of
 from fakesys.subsystems.apicv.phases import command
@@ -27,27 +27,26 @@ from fakesys.subsystems.kvm.verbs import IRQCHIP
 BACKING_PAGES = 0x1_0000_0000
 """Host address of the first APIC page; one page for each vCPU follows."""
 PAGE = 4096
-ACCESS_GPA = 0xFEE00000
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What the memory model does with the APIC access page.
 
-    `set_page(vm, slot, present)`: its private memslot; `zap(vm, gpa, size)`: drop mappings.
+    `set_page(vm, slot, present)`: its private memslot comes or goes; how many memslot updates that
+    took, 0 when the owner's memory lies there. `is_taken(vm)`: would that be so?
+    `zap(vm)`: drop what is mapped there.
     """
 
-    set_page: Callable[[Vm, int, bool], None]
-    zap: Callable[[Vm, int, int], None]
-
-
-NO_MEMORY = Memory(set_page=lambda _vm, _slot, _present: None, zap=lambda _vm, _gpa, _size: None)
+    set_page: Callable[[Vm, int, bool], int]
+    is_taken: Callable[[Vm], bool]
+    zap: Callable[[Vm], None]
 
 
 class Apicv:
     """AVIC of every VM. `policy`: how the chosen kernel behaves."""
 
-    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memory = NO_MEMORY) -> None:
+    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memory) -> None:
         self.kvm = kvm
         self.policy = policy
         self.memory = memory
@@ -89,7 +88,7 @@ class Apicv:
         effects = Effects(
             request_all=lambda request: crowd.request_all(apic_vm, request),
             page=lambda present: self.memory.set_page(vm, self.policy.access_page_slot, present),
-            zap=lambda: self.memory.zap(vm, ACCESS_GPA, PAGE),
+            zap=lambda: self.memory.zap(vm),
         )
         apic_vm.switch = make_switch(self.policy, lines, effects)
         self._vms[vm] = apic_vm
@@ -112,9 +111,21 @@ class Apicv:
             apic_vm.switch.irqchip_created()
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
-        """Raises EINVAL for an id above the hardware's table, in kernels that refuse that."""
-        if self._vms[vm].avic:
-            self.check_ids(vcpu_id)
+        """Raises EINVAL for an id above the hardware's table, in kernels that refuse that.
+
+        EEXIST when the owner's memory lies where the access page must be.
+        """
+        apic_vm = self._vms[vm]
+        if not apic_vm.avic:
+            return
+        self.check_ids(vcpu_id)
+        if self._brings_page(apic_vm) and self.memory.is_taken(vm):
+            raise KernelError(EEXIST, "the owner's memory lies where the APIC access page must be")
+
+    def _brings_page(self, vm: ApicVm) -> bool:
+        """Would a new vCPU make the access page?"""
+        born_active = vm.switch.active or not self.policy.born_as_vm
+        return born_active and not vm.switch.page.present
 
     def check_ids(self, highest: int) -> None:
         """Raises EINVAL if a VM with AVIC cannot have a vCPU of this id."""

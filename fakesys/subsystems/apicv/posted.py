@@ -121,6 +121,11 @@ def report(apicv: Apicv, vm_id: int, vcpu_id: int) -> None:
             crowd.wake(vm, vcpu)
 
 
+def ga_tag(vm: ApicVm, vcpu: ApicVcpu) -> int:
+    """What an IRTE in guest mode hands to the GA log: AVIC_GATAG."""
+    return vm.vm_id << vm.policy.ga_tag_shift | vcpu.id
+
+
 def _update(vm: ApicVm, assigned: Assigned) -> None:
     route = assigned.route
     vm.lines.msi(route.address, route.data)

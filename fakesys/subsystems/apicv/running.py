@@ -53,9 +53,13 @@ def update_id(vm: ApicVm, vcpu: ApicVcpu) -> None:
     entry, apic_id = vcpu.entry, vcpu.lapic.id
     if not vm.policy.id_moves_entry or entry is None:
         return
-    if vm.physical.entries.get(apic_id) is entry:
+    if vm.physical.entries.get(apic_id) is entry or apic_id > vm.module.highest_id:
         return
+    loser = vm.physical.entries.get(apic_id)
+    if loser is not None:
+        vm.with_entry &= ~(1 << loser.vcpu_id)
     vm.physical.move(entry, apic_id)
+    vm.with_entry |= vcpu.bit
     if vcpu.ldr_reg:
         vm.logical.set(vcpu.ldr_reg, vcpu.dfr_reg, apic_id)
 

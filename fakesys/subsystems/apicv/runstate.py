@@ -66,6 +66,7 @@ def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
         crowd.leave(vm, vcpu, Exit.INTERRUPT)
         vcpu.stats.irq_exits += 1
     vcpu.stats.signal_exits += 1
+    vm.lines.interrupted(vcpu)
     vcpu.stats.blocking = 0
     vcpu.stopped_from = was
     vcpu.run = Run.STOPPED

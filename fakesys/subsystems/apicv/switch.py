@@ -16,9 +16,6 @@ from fakesys.subsystems.apicv.lines import Lines
 from fakesys.subsystems.apicv.policy import ApicvPolicy, Style
 from fakesys.subsystems.apicv.vcpu import ACTIVATE, DEACTIVATE, UPDATE, ApicVcpu
 
-ADDRESS_SPACES = 2
-"""Memslot updates for one change of the access page: KVM_ADDRESS_SPACE_NUM."""
-
 
 class State(Enum):
     """enum kvm_apicv_state of the third version of the series."""
@@ -30,10 +27,13 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a flip does. `page`: create or delete the access page's memslot; `zap` its gfn."""
+    """What a flip does. `zap` the access page's gfn; `page`: create or delete its memslot.
+
+    `page` tells how many memslot updates that took, one for each address space; 0: it cannot be.
+    """
 
     request_all: Callable[[int], None]
-    page: Callable[[bool], None]
+    page: Callable[[bool], int]
     zap: Callable[[], None]
 
 
@@ -58,8 +58,7 @@ class AccessPage:
     def create(self) -> None:
         """The first vCPU that is born active brings it."""
         if not self.present:
-            self.present = True
-            self._effects.page(True)
+            self.present = self._effects.page(True) > 0
 
     def follow(self, *, active: bool) -> None:
         """The VM flipped."""
@@ -67,9 +66,10 @@ class AccessPage:
             if not active:
                 self._effects.zap()
         elif self.present != active:
-            self.present = active
-            self._flips.memslot_updates += ADDRESS_SPACES
-            self._effects.page(active)
+            updates = self._effects.page(active)
+            self._flips.memslot_updates += updates
+            # [v3/07] avic_update_access_page: it stays absent when its slot cannot be made.
+            self.present = active and updates > 0
 
 
 class Switch(Protocol):
@@ -353,9 +353,10 @@ class BitSwitch:
     def _change(self, reason: Reason, *, on: bool) -> None:
         if not self._bits.avic or reason not in self._bits.policy.numbers:
             return
-        self._set(reason, on=on)
+        mask = self._trace(reason, self._bits.mask, on=on)
         if self._counts and reason is not Reason.IRQWIN:
-            self._set(Reason.IRQWIN, on=self.window_requests > 0)
+            mask = self._trace(Reason.IRQWIN, mask, on=self.window_requests > 0)
+        self._become(mask)
 
     def _count(self, step: int) -> None:
         if not self._bits.avic:
@@ -364,12 +365,18 @@ class BitSwitch:
         self.window_requests += step
         others = self._bits.changed(Reason.IRQWIN, on=False)
         if not others and not (before and self.window_requests):
-            self._set(Reason.IRQWIN, on=self.window_requests > 0)
+            self._change(Reason.IRQWIN, on=self.window_requests > 0)
 
-    def _set(self, reason: Reason, *, on: bool) -> None:
+    def _trace(self, reason: Reason, mask: int, *, on: bool) -> int:
+        """The mask after this change, which is traced whether it is one or not."""
         bits = self._bits
-        new = bits.changed(reason, on=on)
+        bit = mask_of(bits.policy.numbers, reason)
+        new = mask | bit if on else mask & ~bit
         bits.lines.inhibit_changed(bits.policy.numbers[reason], new, on=on)
+        return new
+
+    def _become(self, new: int) -> None:
+        bits = self._bits
         if bool(new) == bool(bits.mask):
             bits.mask = new
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
-from fakesys.subsystems.apicv import crowd
+from fakesys.subsystems.apicv import crowd, posted
 from fakesys.subsystems.apicv.avic_tables import LOGICAL_VALID
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.pic import Chip
@@ -140,7 +140,7 @@ def _irte(vm: ApicVm, device: Assigned) -> str:
     target = device.target
     if target is not None:
         crowd.refresh(vm, target)
-    where = "-" if target is None else str(target.id)
+    where = "-" if target is None else f"{target.id} tag={posted.ga_tag(vm, target):#x}"
     mode = "ga" if device.guest_mode else "legacy"
     route = device.route
     return (

@@ -66,6 +66,7 @@ class ApicVm:
     `switch`, `map`, `later` are set by `model.Apicv` right after construction.
     `with_entry`: vCPUs that have an entry in the physical table.
     `auto`: the guest's handler ends every interrupt at once. `todo`: vCPUs that must run on.
+    `requested`: by vector, vCPUs that are known to have it in IRR.
     `handlers`: vCPUs whose handler must run, with what it must end.
     """
 
@@ -101,6 +102,7 @@ class ApicVm:
         self.lazy = Lazy()
         self.requests_made = 0
         self.last_request = 0
+        self.requested: dict[int, int] = {}
         self.handlers: deque[tuple[ApicVcpu, Source]] = deque()
         self._members: dict[int, list[ApicVcpu]] = {}
 
@@ -113,6 +115,15 @@ class ApicVm:
     def avic(self) -> bool:
         """Can this VM have AVIC at all?"""
         return self.module.avic and self.has_lapics
+
+    def accelerates(self, vcpu: ApicVcpu) -> bool:
+        """Does AVIC do this guest's accesses to its APIC? Without x2AVIC not in x2APIC mode."""
+        return vcpu.apicv_active and (self.module.x2avic or not vcpu.lapic.x2apic)
+
+    def serve(self, vcpu: ApicVcpu, vector: int) -> None:
+        """A vCPU takes a vector: from IRR to ISR."""
+        self.requested.clear()
+        vcpu.lapic.serve(vector)
 
     def warn(self, text: str) -> None:
         """The kernel would have warned here."""

@@ -6,6 +6,7 @@ from fakesys.core.commands import Args
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
 from fakesys.subsystems.kvm_mmu.guest import Guest
+from fakesys.subsystems.kvm_mmu.host import PAGE
 from fakesys.subsystems.kvm_mmu.memory import VmMemory
 from fakesys.subsystems.kvm_mmu.params import knobs
 from fakesys.subsystems.kvm_mmu.policy import MmuPolicy
@@ -41,6 +42,18 @@ class MmuExtension:
         self.memories[vm] = memory
         self.shrinker.add(memory.kit, memory.zapper)
         vm.rmaps_stat = lambda: rmaps_text(memory)
+
+    def set_private_slot(self, vm: Vm, slot_id: int, gpa: int, *, present: bool) -> int:
+        """A page of KVM's own comes or goes; how many memslot updates that took, 0 if it cannot."""
+        return self.memories[vm].set_private_slot(slot_id, gpa, present=present)
+
+    def has_slot_at(self, vm: Vm, gpa: int) -> bool:
+        """Is there guest memory at this address?"""
+        return self.memories[vm].has_slot_at(gpa)
+
+    def zap(self, vm: Vm, gpa: int, size: int) -> None:
+        """Drop what is mapped there."""
+        self.memories[vm].zap_gfn_range(gpa // PAGE, (gpa + size) // PAGE)
 
     def check_irqchip(self, vm: Vm) -> None:
         """Not a matter of memory."""

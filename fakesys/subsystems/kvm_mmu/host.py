@@ -11,6 +11,9 @@ PAGE = 4096
 LARGE = 2 << 20
 _FIRST_HVA = 0x5000_0000_0000
 _FIRST_PFN = 0x100000
+# Below all mappings of commands: what KVM maps for itself in the owner.
+_PRIVATE_HVA = 0x4FFF_FFFF_F000
+_PRIVATE_PFN = 0xFFFFF
 BLOCK_PAGES = 512
 
 
@@ -101,6 +104,7 @@ class HostSpace:
         self._by_start: list[HostMemory] = []
         self._next_hva = _FIRST_HVA
         self._next_pfn = _FIRST_PFN
+        self._private: HostMemory | None = None
 
     def add(self, name: str, size: int, *, thp: bool = False) -> HostMemory:
         """Map memory, 2 MiB aligned, all present. Raises EEXIST, EINVAL."""
@@ -113,9 +117,22 @@ class HostSpace:
         self._next_hva += rounded + LARGE
         self._next_pfn += rounded // PAGE
         self._named[name] = memory
-        self._starts.append(memory.hva)
-        self._by_start.append(memory)
+        self._show(memory)
         return memory
+
+    def private_page(self) -> HostMemory:
+        """The page behind a slot of KVM's own, which no command can name; always the same."""
+        if self._private is None:
+            self._private = HostMemory(
+                "private", PAGE, thp=False, hva=_PRIVATE_HVA, pfn=_PRIVATE_PFN
+            )
+            self._show(self._private)
+        return self._private
+
+    def _show(self, memory: HostMemory) -> None:
+        at = bisect_right(self._starts, memory.hva)
+        self._starts.insert(at, memory.hva)
+        self._by_start.insert(at, memory)
 
     def named(self, name: str) -> HostMemory:
         """The memory of this name. Raises ENOENT."""

@@ -11,7 +11,7 @@ from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
 from fakesys.subsystems.kvm_mmu.dirty import CAP_MANUAL_PROTECT, DirtyLog
 from fakesys.subsystems.kvm_mmu.faults import Faults
-from fakesys.subsystems.kvm_mmu.host import HostSpace
+from fakesys.subsystems.kvm_mmu.host import PAGE, HostSpace
 from fakesys.subsystems.kvm_mmu.kit import Kit, Knobs
 from fakesys.subsystems.kvm_mmu.memslots import (
     UPDATE_IN_PROGRESS,
@@ -109,12 +109,41 @@ class VmMemory:
             self._change_flags(old, region.flags)
         elif change in (Change.DELETE, Change.MOVE):
             assert old is not None
-            flow = self.begin_removal(old)
-            if flow is not None:
-                flow.step()
-            self.end_removal(old, region if change is Change.MOVE else None)
-            return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
+            return self._delete(old, region if change is Change.MOVE else None)
         return None
+
+    def _delete(self, slot: Memslot, moved_to: Region | None = None) -> Zapped:
+        flow = self.begin_removal(slot)
+        if flow is not None:
+            flow.step()
+        self.end_removal(slot, moved_to)
+        return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
+
+    def set_private_slot(self, slot_id: int, gpa: int, *, present: bool) -> int:
+        """A page of KVM's own comes or goes in every address space; how many updates that took.
+
+        0 where a slot of the owner lies there. Like x86.c:__x86_set_memory_region (v6.1).
+        """
+        spaces = self.spaces.spaces
+        if present and any(space.overlap(slot_id, gpa // PAGE, 1) for space in spaces):
+            return 0
+        page = self.host.private_page()
+        for as_id, space in enumerate(spaces):
+            if present:
+                self._create(Region(as_id << 16 | slot_id, 0, gpa, PAGE, page.hva))
+            else:
+                self._delete(space.by_id[slot_id])
+        return len(spaces)
+
+    def has_slot_at(self, gpa: int) -> bool:
+        """Is there guest memory at this address?"""
+        return any(space.find(gpa // PAGE) is not None for space in self.spaces.spaces)
+
+    def zap_gfn_range(self, start: int, end: int) -> None:
+        """Drop what is mapped at these gfns. Like mmu.c:kvm_zap_gfn_range (v6.1)."""
+        self.kit.notifier_seq += 1
+        if self.kit.sptes.drop_range(start, end - start):
+            self.kit.flush_remote_tlbs()
 
     def begin_removal(
         self,

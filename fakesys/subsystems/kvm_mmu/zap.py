@@ -139,6 +139,8 @@ class Zapper:
     def zap_all_at_once(self, *, newest_first: bool) -> int:
         """Zap every page on the list in one pass; how many. All must be due for it."""
         kit, pages = self._kit, self._pages
+        if not pages.used:
+            return 0
         # Few pages are roots, and their vCPUs know them: no walk over all pages.
         rooted = self._rooted()
         on_list = sorted((r for r in rooted if pages.flags[r] & ON_LIST), key=pages.age)
