@@ -159,9 +159,9 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
 def _schedule(machine: Machine) -> None:
     """Put the dated steps of the scenario on the clock."""
     if machine.scenario.at or machine.scenario.expect:
-        from fakesys.timeline import Timeline
+        from fakesys.timeline import Timeline, log
 
-        Timeline(machine, machine.scenario, _log.info).schedule()
+        Timeline(machine, machine.scenario, log).schedule()
 
 
 def _record(machine: Machine, service: Service, instance: str) -> registry.Record:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
@@ -46,6 +46,9 @@ from fakesys.tree.kinds import DEBUGFS
 from fakesys.tree.lockdown import refuse_when_locked_down
 from fakesys.tree.node import Directory, File
 
+if TYPE_CHECKING:
+    from fakesys.machine_snapshot import Parts
+
 READ_SIZE = 1 << 20
 
 T = TypeVar("T")
@@ -59,6 +62,12 @@ class Machine:
     `seed`: of the one random generator; None: the scenario's.
     Raises KernelError for an unknown profile, ScenarioError for an unusable scenario.
     """
+
+    kernel: Kernel
+    selftest: Selftest | None
+    ap_side: ApSide
+    kvm_side: KvmSide
+    trace_side: TraceSide
 
     def __init__(
         self,
@@ -138,8 +147,29 @@ class Machine:
         """Put the gate up while any fault is armed; without one, requests do not pay for it."""
         self.fs.gate = self._gate if self.control.faults.armed else None
 
+    @property
+    def owner_watch(self) -> Watch:
+        """Who says when the process that owns a VM has ended."""
+        return self._watch
+
+    def save(self) -> bytes:
+        """The whole machine as a file; `load` takes it."""
+        from fakesys import machine_snapshot
+
+        return machine_snapshot.save(self)
+
+    def load(self, data: bytes) -> None:
+        """Become the machine of a file; open files of the old one are gone.
+
+        Raises EINVAL with the reason for any other data, and stays as it was.
+        """
+        from fakesys import machine_snapshot
+
+        self.take(machine_snapshot.load(self, data))
+
     def reset(self) -> None:
         """Everything as at mount time; open files of the old machine are gone."""
+        self.kvm_side.kvm.forget_owners()
         self._profile = self._first_profile
         self.control.clear()
         self.set_lockdown(False)
@@ -155,6 +185,55 @@ class Machine:
             "kvm": kvm_state(self.kvm_side.kvm),
             "profile": self.profile_name,
         }
+
+    def parts(self) -> Parts:
+        """The models and settings: all that makes this machine differ from another."""
+        from fakesys.machine_snapshot import Parts
+
+        control = self.control
+        return Parts(
+            kernel=self.kernel,
+            ap=self.ap_side.system,
+            kvm=self.kvm_side.kvm,
+            memory=self.kvm_side.memory,
+            apicv=self.kvm_side.apicv,
+            tracing=self.trace_side.tracing,
+            selftest=self.selftest,
+            profile=self._profile,
+            first_profile=self._first_profile,
+            seed=control.seed,
+            first_seed=self._seed,
+            lockdown=control.lockdown,
+            faults=control.faults,
+            last_error=control.last_error,
+            uevents=control.uevents.kept(),
+            log=control.log.kept(),
+            scenario=self.scenario,
+        )
+
+    def take(self, parts: Parts) -> None:
+        """Become the machine with these parts, which were made for this one."""
+        self.kvm_side.kvm.forget_owners()
+        self.scenario, self._seed = parts.scenario, parts.first_seed
+        self._profile, self._first_profile = parts.profile, parts.first_profile
+        control = self.control
+        control.seed, control.faults, control.last_error = parts.seed, parts.faults, None
+        control.uevents.replace(*parts.uevents)
+        control.log.replace(*parts.log)
+        self.set_lockdown(parts.lockdown)
+        self.faults_changed()
+        self._install(parts)
+        self._with_selftest = parts.selftest is not None
+        self.kvm_side.kvm.drop_unheld()
+        self.binder.rebind(self._features(), self._mounts())
+        control.last_error = parts.last_error
+
+    def _install(self, parts: Parts) -> None:
+        self.kernel, self.selftest = parts.kernel, parts.selftest
+        self.ap_side = ApSide.around(parts.kernel, AP_KERNELS[self._profile.ap], parts.ap)
+        models = parts.kvm, parts.memory, parts.apicv
+        self.kvm_side = KvmSide.around(*models, *self._kvm_kernels())
+        self.trace_side = TraceSide.around(parts.kernel, parts.tracing)
 
     def read(self, path: str) -> str:
         """The text of a file, as `cat` prints it. Raises KernelError."""
@@ -236,10 +315,10 @@ class Machine:
 
     def _build(self) -> None:
         self.control.seed = self._seed
-        self.kernel: Kernel = Kernel(self._seed)
+        self.kernel = Kernel(self._seed)
         self.control.uevents.listen(self.kernel.bus)
         self.control.log.listen(self.kernel.bus)
-        self.selftest: Selftest | None = None
+        self.selftest = None
         if self._with_selftest:
             self.selftest = Selftest(self.kernel.bus, self.kernel.devices)
         hardware = hardware_of(self.scenario.ap)

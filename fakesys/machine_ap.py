@@ -38,6 +38,13 @@ class ApSide:
         self._ap = ap
         self.system = ApSystem(kernel, spec, _policies(ap))
 
+    @classmethod
+    def around(cls, kernel: Kernel, ap: ApKernel, system: ApSystem) -> ApSide:
+        """The AP part whose models exist already."""
+        side = cls.__new__(cls)
+        side._kernel, side._ap, side.system = kernel, ap, system
+        return side
+
     @property
     def features(self) -> frozenset[str]:
         """What the chosen kernel has."""

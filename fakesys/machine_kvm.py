@@ -49,9 +49,18 @@ class KvmSide:
         memory = self.memory = MmuExtension(self.kvm, mmu.policy)
         self.apicv = Apicv(self.kvm, apicv.policy, _access_page_in(memory))
         self.kvm.extensions = (self.memory, self.apicv)
-        self._ctl = Interpreter(self._verbs())
-        self._preset = Interpreter(bind(apicv_presets.PRESETS, self.apicv))
-        self.kvm.reserved_names = self._ctl.reserved
+        self._make_commands()
+
+    @classmethod
+    def around(
+        cls, kvm: Kvm, memory: MmuExtension, apicv: Apicv, *kernels: *tuple[MmuKernel, ApicvKernel]
+    ) -> KvmSide:
+        """KVM whose models exist already."""
+        side = cls.__new__(cls)
+        side.kvm, side.memory, side.apicv = kvm, memory, apicv
+        side.mmu_kernel, side.apicv_kernel = kernels
+        side._make_commands()
+        return side
 
     @property
     def features(self) -> frozenset[str]:
@@ -71,6 +80,11 @@ class KvmSide:
                 choices=choices,
             ),
         )
+
+    def _make_commands(self) -> None:
+        self._ctl = Interpreter(self._verbs())
+        self._preset = Interpreter(bind(apicv_presets.PRESETS, self.apicv))
+        self.kvm.reserved_names = self._ctl.reserved
 
     def _verbs(self) -> tuple[Bound, ...]:
         own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))

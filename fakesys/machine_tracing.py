@@ -14,6 +14,7 @@ from fakesys.subsystems.kvm_mmu.trace import EVENTS as MMU_EVENTS
 from fakesys.subsystems.tracing import files
 from fakesys.subsystems.tracing.cmdlines import UNKNOWN
 from fakesys.subsystems.tracing.model import Tracing
+from fakesys.subsystems.tracing.tasks import Processes
 from fakesys.subsystems.tracing.trace_host import EVENTS as HOST_EVENTS
 from fakesys.tree.attr import Mount
 
@@ -34,7 +35,15 @@ class TraceSide:
         features: frozenset[str],
     ) -> None:
         self._kernel = kernel
+        self.processes: Processes = RealProcesses()
         self.use(name, features)
+
+    @classmethod
+    def around(cls, kernel: Kernel, tracing: Tracing) -> TraceSide:
+        """tracefs whose model exists already."""
+        side = cls.__new__(cls)
+        side._kernel, side.tracing, side.processes = kernel, tracing, tracing.processes
+        return side
 
     def use(self, name: str, features: frozenset[str]) -> None:
         """Begin anew with the events and rules of this kernel."""
@@ -44,7 +53,7 @@ class TraceSide:
             TRACEPOINTS,
             features,
             cpus=os.cpu_count() or 1,
-            processes=RealProcesses(),
+            processes=self.processes,
         )
 
     def change(self, name: str, features: frozenset[str]) -> None:

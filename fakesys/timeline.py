@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,11 @@ from fakesys.core.errors import KernelError
 from fakesys.core.journal import render_uevent
 from fakesys.machine import Machine
 from fakesys.scenario import At, Expect, Scenario
+
+
+def log(text: str) -> None:
+    """Tell the log of the process."""
+    logging.getLogger(__name__).info("%s", text)
 
 
 @dataclass

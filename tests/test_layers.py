@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "fakesys"
 # Lowest first. A module may import from its own layer's package rules or from lower layers.
 LAYERS = (
     r"core\..*",
+    r"graph\..*",
     r"tree\..*",
     r"subsystems\.(?P<name>\w+)\.(?P<part>\w+)",
     r"profiles",
@@ -27,6 +28,7 @@ LAYERS = (
 FORBIDDEN = {
     r"subsystems\.\w+\.(model|policy).*": r"fakesys\.tree.*|trio|fuse|fakesys\.transport.*",
     r"core\..*": r"trio|fuse|psutil|click|rich",
+    r"graph\..*": r"fakesys\.(core|tree|subsystems).*|trio|fuse|psutil|click|rich",
     r"tree\..*": r"trio|fuse|psutil|click|rich",
     r"(?!transport\.libfuse).*": r"fuse",
 }

@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 NS = 1_000_000_000
 
@@ -29,6 +30,9 @@ class Clock:
     Without a source the time stands still until `advance`. With a source (a monotonic clock in
     nanoseconds) `catch_up` moves it by the real time passed, multiplied by `rate`.
     """
+
+    # What paces a clock belongs to the process that it runs in.
+    UNSAVED: ClassVar = {"_source": lambda: None, "_source_ns": int}
 
     def __init__(self) -> None:
         self._now_ns = 0

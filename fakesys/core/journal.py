@@ -6,7 +6,7 @@ Readers follow with a cursor; many uevents of one operation stay unmade until so
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from fakesys.core.events import Bus, LogLine, Uevent, UeventBatch
@@ -23,6 +23,8 @@ class UeventLog:
         # Each chunk: number of its first event, how many, and what makes them.
         self._chunks: deque[tuple[int, UeventBatch | Uevent]] = deque()
         self.last = 0
+        # How often the past was replaced, and its last number: older cursors mean nothing then.
+        self.pasts = self.past = 0
         self.waiters = Waiters()
 
     def listen(self, bus: Bus) -> None:
@@ -50,6 +52,17 @@ class UeventLog:
         """Forget the events; the numbers go on."""
         self._chunks.clear()
 
+    def kept(self) -> tuple[int, tuple[tuple[int, UeventBatch | Uevent], ...]]:
+        """The last number and the chunks, for `replace`."""
+        return self.last, tuple(self._chunks)
+
+    def replace(self, last: int, chunks: Iterable[tuple[int, UeventBatch | Uevent]]) -> None:
+        """Another past; whoever reads goes on with what comes after it."""
+        self._chunks.clear()
+        self._chunks.extend(chunks)
+        self.last = self.past = last
+        self.pasts += 1
+
     def _on_uevent(self, event: Uevent) -> None:
         self._append(event, 1)
 
@@ -71,6 +84,8 @@ class LineLog:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._lines: deque[str] = deque(maxlen=capacity)
         self.last = 0
+        # How often the past was replaced, and its last number: older cursors mean nothing then.
+        self.pasts = self.past = 0
         self.waiters = Waiters()
 
     def listen(self, bus: Bus) -> None:
@@ -82,6 +97,17 @@ class LineLog:
         first = self.last - len(self._lines) + 1
         start = max(number + 1, first)
         yield from enumerate(islice(self._lines, start - first, None), start)
+
+    def kept(self) -> tuple[int, tuple[str, ...]]:
+        """The last number and the lines, for `replace`."""
+        return self.last, tuple(self._lines)
+
+    def replace(self, last: int, lines: Iterable[str]) -> None:
+        """Another past; whoever reads goes on with what comes after it."""
+        self._lines.clear()
+        self._lines.extend(lines)
+        self.last = self.past = last
+        self.pasts += 1
 
     def _on_line(self, event: LogLine) -> None:
         self._lines.append(event.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 
 class Waiters:
@@ -12,6 +13,8 @@ class Waiters:
     """
 
     __slots__ = ("_callbacks",)
+    # Who waits is a client of this process.
+    UNSAVED: ClassVar = {"_callbacks": dict}
 
     def __init__(self) -> None:
         self._callbacks: dict[object, Callable[[], None]] = {}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from errno import EINVAL
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
@@ -54,6 +55,8 @@ class Delay:
     seconds: float
     # (caller, file, operation) -> when it may pass, in simulated nanoseconds.
     pending: dict[tuple[int, int, str], int] = field(default_factory=dict)
+    # Who waits is a client of this process.
+    UNSAVED: ClassVar = {"pending": dict}
 
     def __str__(self) -> str:
         return f"{self.glob} {self.seconds:g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EINVAL
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.events import Uevent
@@ -17,6 +17,7 @@ from fakesys.core.journal import LineLog, UeventLog, render_uevent
 from fakesys.core.waiters import Waiters
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 def everything(_record: object) -> bool:
@@ -24,24 +25,31 @@ def everything(_record: object) -> bool:
     return True
 
 
-class RecordStream(Generic[R]):
-    """One open file on a journal.
+class Journal(Protocol[R_co]):
+    """What is read. `pasts`: how often all of it was replaced; `past`: where it ended then."""
 
-    `since`: the records after a number; `render`: the text of one; `wanted`: which are shown.
-    """
+    pasts: int
+    past: int
+    waiters: Waiters
+
+    def since(self, number: int) -> Iterator[tuple[int, R_co]]:
+        """The records after this number."""
+
+
+class RecordStream(Generic[R]):
+    """One open file on a journal. `render`: the text of a record; `wanted`: which are shown."""
 
     def __init__(
         self,
-        since: Callable[[int], Iterator[tuple[int, R]]],
+        journal: Journal[R],
         render: Callable[[int, R], str],
-        waiters: Waiters,
         wanted: Callable[[R], bool] = everything,
     ) -> None:
-        self._since = since
+        self._journal = journal
         self._render = render
-        self._waiters = waiters
         self._wanted = wanted
         self._last = 0
+        self._pasts = journal.pasts
         self._records: Iterator[tuple[int, R]] = iter(())
         self._text = b""
 
@@ -51,7 +59,7 @@ class RecordStream(Generic[R]):
         if not self._text:
             if nonblock:
                 raise KernelError(EAGAIN, "nothing new")
-            raise Blocked(self._waiters)
+            raise Blocked(self._journal.waiters)
         data, self._text = self._text[:size], self._text[size:]
         return data
 
@@ -66,7 +74,7 @@ class RecordStream(Generic[R]):
 
     def waiters(self) -> Waiters:
         """Woken by each record."""
-        return self._waiters
+        return self._journal.waiters
 
     def release(self) -> None:
         """Nothing to let go of."""
@@ -85,6 +93,10 @@ class RecordStream(Generic[R]):
     def _next(self) -> bytes | None:
         """The text of the next wanted record; None at the end of the journal."""
         fresh = False
+        if self._pasts != self._journal.pasts:
+            # Another machine was loaded: what it remembers was not missed by this reader.
+            self._pasts, self._last = self._journal.pasts, self._journal.past
+            self._records = iter(())
         while True:
             for number, record in self._records:
                 self._last = number
@@ -93,16 +105,16 @@ class RecordStream(Generic[R]):
             if fresh:
                 return None
             # An iterator that is used up does not see what came after it was made.
-            self._records, fresh = self._since(self._last), True
+            self._records, fresh = self._journal.since(self._last), True
 
 
 def uevent_stream(
     log: UeventLog, wanted: Callable[[Uevent], bool] = everything
 ) -> RecordStream[Uevent]:
     """The uevents of a journal, `KEY=value` lines with a blank line after each."""
-    return RecordStream(log.since, render_uevent, log.waiters, wanted)
+    return RecordStream(log, render_uevent, wanted)
 
 
 def line_stream(log: LineLog, wanted: Callable[[str], bool] = everything) -> RecordStream[str]:
     """The lines of a journal."""
-    return RecordStream(log.since, lambda _number, line: f"{line}\n", log.waiters, wanted)
+    return RecordStream(log, lambda _number, line: f"{line}\n", wanted)

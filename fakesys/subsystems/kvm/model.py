@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fakesys.core.commands import NO_ARGS, Args
 from fakesys.core.errors import KernelError
@@ -29,7 +29,11 @@ Watch = Callable[[int, Callable[[], None]], Callable[[], None]]
 
 def watch_nobody(_pid: int, _ended: Callable[[], None]) -> Callable[[], None]:
     """Owners live for ever: for machines that nobody mounted."""
-    return lambda: None
+    return no_watch
+
+
+def no_watch() -> None:
+    """The end of a watch that there was not."""
 
 
 class Irqchip(Enum):
@@ -146,7 +150,20 @@ class Vm:
         self.fd_open = True
         self.dead = False
         self._references = 1
-        self._unwatch: Callable[[], None] = lambda: None
+        self._unwatch: Callable[[], None] = no_watch
+
+    # No process has a descriptor of a VM out of a file: it belongs to whoever loads it.
+    UNSAVED: ClassVar = {"_unwatch": lambda: no_watch}
+
+    def after_load(self) -> None:
+        """The open stat files of the machine that was saved are none of this one."""
+        open_vcpus = sum(not vcpu.closed for vcpu in self.vcpus.values())
+        self._references = self.fd_open + open_vcpus
+
+    def forget_owner(self) -> None:
+        """Do not end with the owner any more."""
+        self._unwatch()
+        self._unwatch = no_watch
 
     def watch_owner(self, watch: Watch) -> None:
         """End the VM when its owner ends."""
@@ -327,6 +344,17 @@ class Kvm:
         self._tell("create", vm)
         if vm.pid != self._daemon():
             vm.watch_owner(self.watch)
+
+    def forget_owners(self) -> None:
+        """All of this is given up: the end of an owner does not matter any more."""
+        for vm in self.vms:
+            vm.forget_owner()
+
+    def drop_unheld(self) -> None:
+        """Remove the VMs to which nothing refers: open files alone held them where they were."""
+        for vm in list(self.vms):
+            vm.get()
+            vm.put()
 
     def remove(self, vm: Vm) -> None:
         """The last reference to a VM is gone. Like kvm_main.c:kvm_destroy_vm (v6.1)."""

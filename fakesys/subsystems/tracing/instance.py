@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EINVAL
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -29,6 +29,9 @@ WHOLE = -1
 
 class Instance:
     """The model behind the top directory and behind each directory in `instances/`."""
+
+    # Open files of the process that it was saved in.
+    UNSAVED: ClassVar = {"opened": int, "pauses": int, "pipe_readers": set}
 
     def __init__(self, tracing: Tracing, name: str = "") -> None:
         self.tracing = tracing
@@ -62,6 +65,10 @@ class Instance:
         # Who reads which pipe: CPU numbers, WHOLE for the one of all CPUs.
         self.pipe_readers: set[int] = set()
         self._files: dict[str, EventFile] = {}
+
+    def after_load(self) -> None:
+        """No reader holds the recording."""
+        self._update_recording()
 
     # Recording.
 

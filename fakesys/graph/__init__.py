@@ -1,0 +1,1 @@
+"""A graph of objects as lines of JSON, and back. Knows no model: classes describe themselves."""
