@@ -9,20 +9,24 @@ import click
 
 
 @click.command(epilog="Example: fakesys run vfio-ap-three-guests")
-@click.argument("scenario")
+@click.argument("scenario", required=False)
 @click.option("--profile", help="Kernel to imitate: seed, 6.1 or 6.18; else the scenario's.")
 @click.option("--seed", type=int, help="Seed of the random generator; else the scenario's.")
-def run(scenario: str, profile: str | None, seed: int | None) -> None:
+def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     """Run SCENARIO in memory, without FUSE and root, and print what happens.
 
-    SCENARIO is the name of a shipped one or the path of a .toml file.
-    Exit status 1 when something was not as the scenario expects.
+    SCENARIO is the name of a shipped one or the path of a .toml file; without it, those that come
+    with fakesys are listed. Exit status 1 when something was not as the scenario expects.
     """
     from fakesys.core.errors import KernelError
     from fakesys.machine import Machine
-    from fakesys.scenario import ScenarioError, load
+    from fakesys.scenario import ScenarioError, load, shipped
     from fakesys.timeline import Timeline
 
+    if scenario is None:
+        for name in shipped():
+            click.echo(f"{name:24} {load(name).description}")
+        return
     try:
         wanted = load(scenario)
         machine = Machine(profile, wanted, seed=seed)

@@ -18,6 +18,7 @@ from fakesys.cli import cli, main
 from fakesys.cli.show import print_matrix
 from fakesys.machine import Machine
 from fakesys.pictures import Owner, ap_matrix
+from fakesys.scenario import shipped
 
 UUID = "10000000-0000-4000-8000-000000000001"
 MATRIX = "sys/devices/vfio_ap/matrix"
@@ -57,6 +58,12 @@ def test_run_plays_a_shipped_scenario() -> None:
     assert "NOT AS EXPECTED" not in result.stdout
 
 
+def test_run_without_a_name_lists_what_is_shipped() -> None:
+    listed = dict(line.split(None, 1) for line in fakesys("run").stdout.splitlines())
+    assert set(listed) == set(shipped())
+    assert listed["empty"].startswith("No crypto card")
+
+
 def test_run_in_another_kernel_says_what_differs() -> None:
     result = fakesys("run", "vfio-ap-three-guests", "--profile", "6.1")
     assert result.returncode == 1
@@ -71,7 +78,6 @@ def test_run_in_another_kernel_says_what_differs() -> None:
         (("run", "nonesuch"), "fakesys: 'nonesuch' is no scenario"),
         (("run", "default", "--profile", "2.4"), "fakesys: '2.4' is no profile"),
         (("run", "default", "--seed", "x"), "fakesys: Invalid value for '--seed'"),
-        (("run",), "fakesys: Missing argument 'SCENARIO'"),
         (("doc", "nonesuch"), "fakesys: 'nonesuch' is no text"),
         (("nonesuch",), "fakesys: No such command 'nonesuch'"),
     ],

@@ -160,3 +160,42 @@ def test_guests_of_a_scenario_are_there_from_the_start_and_after_a_reset() -> No
 def test_a_guest_that_cannot_be_made_is_refused_with_the_reason() -> None:
     with pytest.raises(KernelError, match="EINVAL"):
         Machine(scenario=parse(b"[[kvm.vm]]\nname = 'a b'\n", "guests.toml"))
+
+
+CARD = "[[ap.card]]\nid = 1\ntype = 'CEX6'\nmode = 'cca'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[ap]\ndomains = [256]", "ap.domains: a domain is within 0-255"),
+        (CARD + "domains = [-1]", "ap.card[0].domains: a domain is within 0-255"),
+        (CARD.replace("id = 1", "id = 256"), "ap.card[0].id: an adapter is within 0-255"),
+        (CARD.replace("CEX6", "CEX9"), "ap.card[0]: "),
+    ],
+)
+def test_hardware_that_cannot_be_is_refused_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        Machine(scenario=parse(text.encode(), "f.toml"))
+    assert message in str(error.value)
+
+
+def test_a_card_is_described_as_new_card_describes_it() -> None:
+    text = (
+        "[ap]\npreset = 'empty'\ndomains = [4]\n"
+        + CARD
+        + "serialnr = 'ABCDEFGH'\ndepth = 4\ndomains = [4, 0x47]\n"
+    )
+    machine = Machine(scenario=parse(text.encode(), "f.toml"))
+    card = "sys/devices/ap/card01"
+    assert machine.read(f"{card}/type") == "CEX6C\n"
+    assert machine.read(f"{card}/serialnr") == "ABCDEFGH\n"
+    assert machine.read(f"{card}/depth") == "4\n"
+    queues = [name for name in machine.listdir(card) if name.startswith("01.")]
+    assert queues == ["01.0004"]
+
+
+def test_cards_alone_say_which_domains_the_machine_has() -> None:
+    text = CARD + "domains = [4, 0x47]\n"
+    machine = Machine(scenario=parse(text.encode(), "f.toml"))
+    assert machine.read("sys/bus/ap/bindings") == "2/2 (complete)\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, EPERM
+from errno import EBUSY, EEXIST, ENODEV, EPERM
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesys.core.errors import KernelError
@@ -110,9 +110,3 @@ class Guests:
             name: {"ap": guest.ap, "mdev": guest.mdev.uuid if guest.mdev else None}
             for name, guest in sorted(self.by_name.items())
         }
-
-
-def check_isc(isc: int) -> None:
-    """An interruption subclass as a number. Raises EINVAL."""
-    if isc < 0:
-        raise KernelError(EINVAL, f"{isc} is no interruption subclass")
