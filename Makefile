@@ -33,7 +33,9 @@ help:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# While something is mounted over mountpoint/, its kept file would look deleted to git.
 mount: .venv/.runtime
+	@git update-index --skip-worktree mountpoint/.gitkeep 2>/dev/null || true
 	@$(BIN)/fakesys mount $(MOUNTPOINT)
 
 umount: .venv/.runtime

@@ -216,3 +216,27 @@ def test_help_lists_every_command(machine: Machine) -> None:
     assert "VM vcpu K close" in usages
     assert len(usages) == len(set(usages))
     assert "    EEXIST: the id is in use\n" in text
+
+
+def test_events_of_a_command_are_those_of_the_owner_or_of_a_vcpu() -> None:
+    machine = Machine()
+    tracing = "sys/kernel/tracing"
+    machine.write(f"{tracing}/set_event", "kvmmmu:*")
+    commands = (
+        "vm create g pid=4711",
+        "g mem ram size=2M",
+        "g slot 0 gpa=0 size=2M mem=ram",
+        "g vcpu add",
+        "g vcpu 0 access w 0",
+        "g slot 0 gpa=0 size=0",
+        "vm destroy g",
+    )
+    who = []
+    for command in commands:
+        machine.write(f"{tracing}/trace", "")
+        machine.write(CTL, command)
+        lines = machine.read(f"{tracing}/trace").splitlines()
+        who.append({line[:23].strip() for line in lines if not line.startswith("#")})
+    assert who[:4] == [set(), set(), set(), set()]
+    assert who[4] == {"CPU 0/KVM-4712"}
+    assert who[5] == who[6] == {"qemu-system-x86-4711"}

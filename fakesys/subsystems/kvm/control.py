@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from errno import EBUSY, EINVAL, ERANGE, errorcode
 from typing import Any
@@ -25,12 +26,23 @@ class KernelChoice:
     choose: Callable[[str], None]
 
 
+def _doer(kvm: Kvm, text: str) -> AbstractContextManager[None]:
+    """What a command does to a VM, its owner does, except where a vCPU's thread acts."""
+    words = text.split()
+    # `VM ...` or `vm destroy VM`.
+    for word in (*words[:1], *words[2:3]):
+        if vm := kvm.find(word):
+            return kvm.in_owner(vm)
+    return nullcontext()
+
+
 def _commands(interpreter: Interpreter) -> Callable[[Kvm, str], None]:
     """The store() of a file that takes commands; `last` then says what came of it."""
 
     def store(kvm: Kvm, text: str) -> None:
         try:
-            result = interpreter.run(text)
+            with _doer(kvm, text):
+                result = interpreter.run(text)
         except KernelError as refusal:
             kvm.last = f"error {refusal.name} {refusal.why}"
             raise

@@ -7,7 +7,8 @@ Knows no text, no path and no command.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
@@ -78,6 +79,10 @@ class Extension(Protocol):
 
     def remove_vm(self, vm: Vm) -> None:
         """The last reference is gone; counters are still there."""
+
+
+# What a VM's owner is called, cut at 15 letters as the kernel does.
+OWNER_COMM = "qemu-system-x86"
 
 
 class Vcpu:
@@ -299,6 +304,16 @@ class Kvm:
             raise KernelError(ENOENT, f"there is no VM {name!r}")
         return vm
 
+    @contextmanager
+    def in_owner(self, vm: Vm) -> Iterator[None]:
+        """What happens inside, the process does that owns the VM: events are its."""
+        bus = self.kernel.bus
+        before, bus.task = bus.task, Task(pid=vm.pid, comm=OWNER_COMM, cpu=0)
+        try:
+            yield
+        finally:
+            bus.task = before
+
     def require_idle(self) -> None:
         """Raises EBUSY while a VM exists."""
         if self.vms:
@@ -337,8 +352,9 @@ class Kvm:
         self._named[vm.name] = vm
         self.vms.append(vm)
         self._make_directory(vm)
-        for extension in self.extensions:
-            extension.add_vm(vm, args)
+        with self.in_owner(vm):
+            for extension in self.extensions:
+                extension.add_vm(vm, args)
         self.created += 1
         self.kernel.bus.emit(Changed((self,)))
         self._tell("create", vm)
@@ -361,8 +377,9 @@ class Kvm:
         self.forget_name(vm)
         self.vms.remove(vm)
         self._tell("destroy", vm)
-        for extension in self.extensions:
-            extension.remove_vm(vm)
+        with self.in_owner(vm):
+            for extension in self.extensions:
+                extension.remove_vm(vm)
         if vm.directory is not None:
             del self.directories[vm.directory]
         self.kernel.bus.emit(Changed((self,)))
