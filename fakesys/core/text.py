@@ -44,15 +44,17 @@ def _to_int(digits: str, base: int) -> int:
 def kstrtoull(text: str, base: int = 0, bits: int = 64) -> int:
     """An unsigned number. Raises EINVAL for other text, ERANGE for one of more than `bits` bits.
 
-    Like lib/kstrtox.c:kstrtoull (v6.1): one optional `+`, the digits, at most one newline.
+    Like lib/kstrtox.c:kstrtoull (v6.1): one optional `+`, the digits, at most one newline; digits
+    that overflow 64 bits are noticed before what follows them.
     """
     body = text.removesuffix("\n").removeprefix("+")
     pattern = _DECIMAL if base == 10 else _NUMBER
     if base == 16:
         body, pattern = re.sub("^0[xX]", "", body), re.compile("[0-9a-fA-F]+")
-    if not pattern.fullmatch(body):
+    digits = pattern.match(body)
+    value = _to_int(digits[0], base) if digits else 0
+    if value < 1 << 64 and not (digits and digits.end() == len(body)):
         raise KernelError(EINVAL, f"{text!r} is not a number")
-    value = _to_int(body, base)
     if value >> bits:
         raise KernelError(ERANGE, f"{body} does not fit into {bits} bits")
     return value

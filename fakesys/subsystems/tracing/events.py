@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_FILTER = "none"
 BAD_SYSTEM_FILTER = "Couldn't find or set field in one of a subsystem's events"
-NO_EXPRESSION = "System error"
+NO_EXPRESSION = "Error"
 
 
 class EventFile:
@@ -133,7 +133,7 @@ class EventFile:
         self.filter = None
         self.filter_text = body
         try:
-            self.filter = compile_filter(body, self.form)
+            self.filter = compile_filter(body, self.form, self.instance.tracing.dialect)
         except FilterError as error:
             self.filter_text = filter_error_text(body, error)
             self.instance.log_filter_error(body, error)
@@ -144,7 +144,7 @@ class EventFile:
     def set_system_filter(self, text: str) -> None:
         """The filter of the whole system; what does not fit this event leaves it unfiltered."""
         try:
-            self.filter = compile_filter(text, self.form)
+            self.filter = compile_filter(text, self.form, self.instance.tracing.dialect)
             self.filter_text = text
         except FilterError:
             self.filter = None

@@ -1,7 +1,6 @@
 """The filter language: a text becomes one Python function, or the kernel's error with its place.
 
-Like kernel/trace/trace_events_filter.c:predicate_parse, parse_pred, calc_stack (v6.1).
-Differs: an expression that ends with `&&` or `||` is refused, as its newest stable kernel does.
+Like kernel/trace/trace_events_filter.c:predicate_parse, parse_pred, calc_stack (v6.1, v6.18).
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ from fakesys.core.events import Task
 from fakesys.core.text import kstrtoll, kstrtoull
 from fakesys.core.tracepoint import CType, EventFormat, Field, Holds
 from fakesys.subsystems.tracing import patterns
+from fakesys.subsystems.tracing.cpulist import parse_cpulist
 
 Test = Callable[[Any, Task], bool]
 
+CPU_LIST = "CPUS"
 LONGEST_NUMBER = 23
 LONGEST_STRING = 255
 COMM_ROOM = 16
@@ -47,6 +48,16 @@ class FilterError(KernelError):
 
 
 @dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a kernel's filters can say. `cpus`: how many CPUs a list of CPUs may name; 0: kernels
+    that have no such lists (before 6.6). `open_ended`: may a text end with `&&` or `||`?
+    """
+
+    cpus: int = 0
+    open_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """A compiled filter and the text that it came from."""
 
@@ -54,9 +65,9 @@ class Filter:
     test: Test
 
 
-def compile_filter(text: str, form: EventFormat) -> Filter:
+def compile_filter(text: str, form: EventFormat, dialect: Dialect) -> Filter:
     """The filter that a text says for an event. Raises FilterError."""
-    return Filter(text, _Parser(text, form).parse())
+    return Filter(text, _Parser(text, form, dialect).parse())
 
 
 def _refuse(message: str, position: int) -> FilterError:
@@ -66,9 +77,10 @@ def _refuse(message: str, position: int) -> FilterError:
 class _Parser:
     """One pass over the text; positions are counted as the kernel counts them."""
 
-    def __init__(self, text: str, form: EventFormat) -> None:
+    def __init__(self, text: str, form: EventFormat, dialect: Dialect) -> None:
         self._text = text
         self._form = form
+        self._dialect = dialect
         self._at = 0
 
     def parse(self) -> Test:
@@ -82,14 +94,19 @@ class _Parser:
         return test
 
     def _any_of(self, depth: int) -> Test:
-        terms = [self._all_of(depth)]
+        terms = [self._all_of(depth, alone=True)]
         while self._take("||"):
-            terms.append(self._all_of(depth))
+            if self._ends_here():
+                break
+            terms.append(self._all_of(depth, alone=False))
         return terms[0] if len(terms) == 1 else _or(terms)
 
-    def _all_of(self, depth: int) -> Test:
+    def _all_of(self, depth: int, *, alone: bool) -> Test:
         terms = [self._factor(depth)]
         while self._take("&&"):
+            # After `a || b &&` the kernel would jump out of its program.
+            if alone and self._ends_here():
+                break
             terms.append(self._factor(depth))
         return terms[0] if len(terms) == 1 else _and(terms)
 
@@ -114,10 +131,15 @@ class _Parser:
         if self._at >= len(self._text):
             raise self._nothing_there()
         start = self._at
-        test, end = _Term(self._text, start, self._form).parse()
+        test, end = _Term(self._text, start, self._form, self._dialect).parse()
         self._at = end
         self._expect_joint()
         return test
+
+    def _ends_here(self) -> bool:
+        """Is this the end of a text that may end with a joint?"""
+        self._skip_blanks()
+        return self._dialect.open_ended and self._at >= len(self._text)
 
     def _nothing_there(self) -> FilterError:
         joined = self._text.rstrip().endswith(("&&", "||"))
@@ -147,9 +169,10 @@ class _Parser:
 class _Term:
     """FIELD OP VALUE, beginning at a place in the text."""
 
-    def __init__(self, text: str, start: int, form: EventFormat) -> None:
+    def __init__(self, text: str, start: int, form: EventFormat, dialect: Dialect) -> None:
         self._text = text
         self._form = form
+        self._cpus = dialect.cpus
         self._at = start
         # The kernel counts from one behind the first character of the term.
         self._shift = 1
@@ -164,6 +187,8 @@ class _Term:
             return self._string(field, operation, first), self._at
         if first.isdigit() or first == "-":
             return self._number(field, operation), self._at
+        if self._cpus and self._text.startswith(CPU_LIST, self._at):
+            return self._cpu_list(field, operation), self._at
         raise self._wrong("Invalid value (did you forget quotes)?")
 
     def _wrong(self, message: str, at: int | None = None) -> FilterError:
@@ -220,6 +245,22 @@ class _Term:
         except KernelError:
             raise self._wrong("Illegal integer value", start) from None
         return _compare_number(field, operation, value)
+
+    def _cpu_list(self, field: _Operand, operation: str) -> Test:
+        if field.is_text or operation not in ("==", "!=", "&"):
+            raise self._wrong("Illegal operation for field type")
+        start = self._at + len(CPU_LIST)
+        if self._text[start : start + 1] != "{":
+            raise self._wrong("Missing '{'", start + 1)
+        end = self._text.find("}", start)
+        if end < 0:
+            raise self._wrong("Missing '}'", len(self._text))
+        inside = self._text[start + 1 : end]
+        cpus = parse_cpulist(inside, self._cpus) if inside else None
+        if cpus is None:
+            raise self._wrong("Invalid cpulist", end)
+        self._at = end + 1
+        return _compare_cpus(field, operation, cpus, self._cpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +335,20 @@ def _compare_number(field: _Operand, operation: str, value: int) -> Test:
     return lambda event, task: bool(compare(get(event, task), value))
 
 
+def _compare_cpus(field: _Operand, operation: str, cpus: frozenset[int], limit: int) -> Test:
+    """A number against a list of CPUs. Like trace_events_filter.c:do_filter_scalar_cpumask."""
+    get = field.get
+    if operation == "&":
+        return lambda event, task: get(event, task) in cpus
+    if len(cpus) == 1:
+        # Compared as numbers, so that what is no CPU differs too.
+        return _compare_number(field, operation, next(iter(cpus)))
+    # No single CPU is a set of none or many.
+    if operation == "==":
+        return lambda event, task: False
+    return lambda event, task: 0 <= get(event, task) < limit
+
+
 def _and(tests: list[Test]) -> Test:
     return lambda event, task: all(test(event, task) for test in tests)
 
@@ -309,7 +364,7 @@ def _not(test: Test) -> Test:
 def _check_pairs(text: str) -> bool:
     """Is there anything but parentheses? Raises for unpaired parentheses and quotes."""
     quote, quoted_at = "", 0
-    open_at: list[int] = []
+    opened = 0
     anything = False
     for index, character in enumerate(text):
         if quote:
@@ -317,18 +372,36 @@ def _check_pairs(text: str) -> bool:
         elif character in ("'", '"'):
             quote, quoted_at, anything = character, index, True
         elif character == "(":
-            open_at.append(index)
+            opened += 1
         elif character == ")":
-            if not open_at:
+            if not opened:
                 raise FilterError(EPERM, "Too few '('", index)
-            open_at.pop()
+            opened -= 1
         elif not character.isspace():
             anything = anything or character not in "&|" or text[index + 1 : index + 2] != character
     if quote:
         raise FilterError(ESRCH, "Missing matching quote", quoted_at)
-    if open_at:
-        raise FilterError(ENOENT, "Too many '('", open_at[0])
+    if opened:
+        raise FilterError(ENOENT, "Too many '('", _unpaired(text))
     return anything
+
+
+def _unpaired(text: str) -> int:
+    """Where the last parenthesis is opened that nothing closes, found from the end."""
+    quote, closed = "", 0
+    for index in range(len(text) - 1, 0, -1):
+        character = text[index]
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in ("'", '"'):
+            quote = character
+        elif character == ")":
+            closed += 1
+        elif character == "(":
+            if not closed:
+                return index
+            closed -= 1
+    return 0
 
 
 def _is_word(character: str) -> bool:

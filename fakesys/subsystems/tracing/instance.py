@@ -169,12 +169,19 @@ class Instance:
         self._update_recording()
 
     def set_option(self, name: str, on: bool) -> None:
-        """One of the switches. Raises EINVAL for an unknown name."""
+        """One of the switches. Raises EINVAL for an unknown name, and as `Tracing.option_changed`.
+
+        Like kernel/trace/trace.c:set_tracer_flag (v6.18).
+        """
+        if self.options[name] is on:
+            self.options.switch(name, on)
+            return
+        self.tracing.check_option(self, name, on)
         self.options.switch(name, on)
         if name == "overwrite":
             for buffer in self.all_buffers():
                 buffer.overwrite = on
-        self.tracing.option_changed(self)
+        self.tracing.option_changed(self, name, on)
 
     def set_clock(self, name: str) -> None:
         """Another clock, or the same; the buffer is cleared. Raises EINVAL."""

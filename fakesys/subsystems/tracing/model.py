@@ -16,12 +16,16 @@ from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
 from fakesys.subsystems.tracing.clocks import Clocks
 from fakesys.subsystems.tracing.cmdlines import Cmdlines
 from fakesys.subsystems.tracing.events import EventFile
+from fakesys.subsystems.tracing.filters import Dialect
 from fakesys.subsystems.tracing.instance import Instance
 from fakesys.subsystems.tracing.policy import Build
 from fakesys.subsystems.tracing.tasks import Processes, TaskWatch
 from fakesys.subsystems.tracing.trace import KernelStack, Print, RawData
 from fakesys.subsystems.tracing.trace_host import EVENTS as HOST_EVENTS
 
+# The system of what is recorded otherwise than by being enabled.
+FTRACE = "ftrace"
+PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
 STACK_ID, PRINT_ID = 4, 5
 MAX_CPUS = 4096
 
@@ -66,6 +70,8 @@ class Tracing:
         self.top_or_none: Instance | None = None
         self.top = self.top_or_none = Instance(self)
         self.instances: dict[str, Instance] = {}
+        # Where markers of the top directory go, newest first: by default only there.
+        self.marker_copies: list[Instance] = [self.top]
         self._heard: dict[type[Tracepoint], tuple[EventFile, ...]] = {}
         self._unsubscribe: dict[type[Tracepoint], Callable[[], None]] = {}
 
@@ -83,6 +89,9 @@ class Tracing:
             raise KernelError(ENOENT, f"there is no instance {name}")
         if instance.opened:
             raise KernelError(EBUSY, f"{instance.opened} files of instance {name} are open")
+        for option in (PRINTK_DEST, COPY_MARKER):
+            if instance.options[option]:
+                instance.set_option(option, False)
         del self.instances[name]
         instance.close()
         self.kernel.bus.emit(Changed((self,)))
@@ -96,10 +105,16 @@ class Tracing:
         """The top directory and all others."""
         return [self.top, *self.instances.values()]
 
+    @property
+    def dialect(self) -> Dialect:
+        """What filters can say here."""
+        build = self.build
+        return Dialect(cpus=self.cpus if build.cpu_filters else 0, open_ended=build.open_filters)
+
     def find(self, system: str, event: str) -> EventFormat:
-        """The event of this name. Raises EINVAL."""
+        """The event of this name, for a trigger to switch. Raises EINVAL."""
         form = self.by_name.get(f"{system}:{event}")
-        if form is None:
+        if form is None or system == FTRACE:
             raise KernelError(EINVAL, f"there is no event {system}:{event}")
         return form
 
@@ -112,11 +127,27 @@ class Tracing:
             instance.grow(cpus)
         self.kernel.bus.emit(Changed(tuple(self.every_instance())))
 
-    def option_changed(self, instance: Instance) -> None:
-        """Some options belong to the whole machine."""
+    def check_option(self, instance: Instance, name: str, on: bool) -> None:
+        """May the switch be changed? Raises EINVAL: trace_printk() must go somewhere."""
+        if name == PRINTK_DEST and not on and instance is self.top:
+            raise KernelError(EINVAL, "another instance must take what trace_printk() writes")
+
+    def option_changed(self, instance: Instance, name: str, on: bool) -> None:
+        """Some options belong to the whole machine, or to one instance at a time."""
+        if name == "record-cmd":
+            self.record_cmd = on
+        elif name == PRINTK_DEST:
+            self._printk_goes_to(instance if on else self.top)
+        elif name == COPY_MARKER:
+            self.marker_copies = [other for other in self.marker_copies if other is not instance]
+            if on:
+                self.marker_copies.insert(0, instance)
         self.update_watch()
-        if instance is self.top:
-            self.record_cmd = instance.options["record-cmd"]
+
+    def _printk_goes_to(self, chosen: Instance) -> None:
+        for instance in self.every_instance():
+            if PRINTK_DEST in instance.options.names():
+                instance.options.switch(PRINTK_DEST, instance is chosen)
 
     def attach(self, file: EventFile) -> None:
         """From now on this event file hears of its event."""
@@ -124,7 +155,7 @@ class Tracing:
         file.instance.expand()
         heard = self._heard.get(cls, ())
         self._heard[cls] = (*heard, file)
-        if not heard and file.form.system != "ftrace":
+        if not heard and file.form.system != FTRACE:
             self._unsubscribe[cls] = self.kernel.bus.subscribe(cls, partial(self._hear, cls))
         self.update_watch()
 

@@ -33,38 +33,37 @@ _ALL: dict[str, bool] = {
     "markers": True,
     "event-fork": False,
     "trace_printk_dest": True,
-    "copy_trace_marker": False,
+    "copy_trace_marker": True,
     "pause-on-trace": False,
     "hash-ptr": True,
     "stacktrace": False,
     "test_nop_accept": False,
     "test_nop_refuse": False,
 }
-# These belong to the whole machine and are listed in the top directory only.
+# These belong to the whole machine: instances have no file for them.
 GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))
 YOUNG = frozenset(("fields", "trace_printk_dest", "copy_trace_marker"))
+# Off in a new instance, whatever the top directory has: trace.c:ZEROED_TRACE_FLAGS.
+NOT_COPIED = frozenset(("event-fork", "trace_printk_dest", "copy_trace_marker"))
 
 
 class Options:
     """The switches of one instance."""
 
     def __init__(self, *, top: bool, young: bool) -> None:
-        self._on = {
-            name: on
-            for name, on in _ALL.items()
-            if (top or name not in GLOBAL) and (young or name not in YOUNG)
-        }
+        self._top = top
+        self._on = {name: on for name, on in _ALL.items() if young or name not in YOUNG}
 
     def __getitem__(self, name: str) -> bool:
-        return self._on[name]
+        return self._on.get(name, False)
 
     def copy(self, other: Options) -> None:
-        """Set each as in the other list."""
-        self._on.update((name, other[name]) for name in self._on)
+        """Set each as a new instance has it."""
+        self._on.update((name, other[name] and name not in NOT_COPIED) for name in self._on)
 
     def names(self) -> Iterable[str]:
-        """All switches, in the kernel's order."""
-        return self._on.keys()
+        """The switches that have a file, in the kernel's order."""
+        return (name for name in self._on if self._top or name not in GLOBAL)
 
     def switch(self, name: str, on: bool) -> None:
         """Set one. Raises EINVAL for an unknown name."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from errno import EINVAL
+from errno import EPERM
 
 from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoull
 
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
 # kernel/trace/pid_list.h: pids of up to 30 bits.
@@ -26,7 +27,7 @@ class PidList:
         return "".join(f"{pid}\n" for pid in sorted(self.pids))
 
     def add(self, text: str) -> None:
-        """Add the pids in a text. Raises EINVAL for anything that is no pid; adds nothing then.
+        """Add the pids in a text. Raises EINVAL, ERANGE, EPERM; adds nothing then.
 
         Like kernel/trace/trace.c:trace_pid_write (v6.1).
         """
@@ -38,6 +39,8 @@ class PidList:
 
 
 def _pid(word: str) -> int:
-    if not re.fullmatch(r"\+?[0-9]+", word) or int(word) >= PID_LIMIT:
-        raise KernelError(EINVAL, f"{word!r} is no pid")
-    return int(word)
+    """As kernel/trace/pid_list.c:trace_pid_list_set takes it: a pid_t of at most 30 bits."""
+    pid = kstrtoull(word) & 0xFFFFFFFF
+    if pid >= PID_LIMIT:
+        raise KernelError(EPERM, f"{word!r} has more than 30 bits")
+    return pid

@@ -20,6 +20,8 @@ class Build:
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
     `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
     `char_signed`: is C's `char` signed, so that formats say so?
+    `cpu_filters`: may filters compare with lists of CPUs?
+    `open_filters`: may a filter end with `&&` or `||`?
     `snapshot`, `hist`: CONFIG_TRACER_SNAPSHOT, CONFIG_HIST_TRIGGERS.
     """
 
@@ -32,6 +34,8 @@ class Build:
     raw_data_id: int
     char_signed: bool
     fields_option: bool
+    cpu_filters: bool
+    open_filters: bool
     snapshot: bool
     hist: bool
 
@@ -47,6 +51,8 @@ V6_18 = Build(
     raw_data_id=19,
     char_signed=False,
     fields_option=True,
+    cpu_filters=True,
+    open_filters=True,
     snapshot=False,
     hist=False,
 )
@@ -61,6 +67,8 @@ V6_1 = Build(
     raw_data_id=16,
     char_signed=True,
     fields_option=False,
+    cpu_filters=False,
+    open_filters=False,
     snapshot=True,
     hist=True,
 )

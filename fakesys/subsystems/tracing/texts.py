@@ -12,6 +12,9 @@ from fakesys.subsystems.tracing.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.instance import DEFAULT_KB, Instance
 from fakesys.subsystems.tracing.model import Tracing
 
+_GROUPS = re.compile(r"[\s,]")
+_HEX = re.compile("[0-9a-fA-F]+")
+
 
 def decimal(text: str) -> int:
     """A number in base 10. Raises EINVAL, ERANGE."""
@@ -80,14 +83,28 @@ def mask_text(mask: int, bits: int) -> str:
 
 def write_cpumask(instance: Instance, text: str) -> None:
     """A hex mask. Raises EINVAL, EOVERFLOW for a CPU that does not exist."""
-    body = text.strip()
-    if not re.fullmatch(r"[0-9a-fA-F]+(,[0-9a-fA-F]{1,8})*", body):
-        raise KernelError(EINVAL, f"{body!r} is no mask")
-    first, *rest = body.split(",")
-    mask = int(first + "".join(group.rjust(8, "0") for group in rest), 16)
-    if mask >> instance.tracing.cpus:
-        raise KernelError(EOVERFLOW, f"there are {instance.tracing.cpus} CPUs")
-    instance.set_cpumask(mask)
+    instance.set_cpumask(parse_mask(text, instance.tracing.cpus))
+
+
+def parse_mask(text: str, bits: int) -> int:
+    """Groups of up to eight hex digits, the last one lowest. Raises EINVAL, EOVERFLOW.
+
+    Like lib/bitmap-str.c:bitmap_parse (v6.18): it begins at the end and stops at what is wrong.
+    """
+    groups = [group for group in _GROUPS.split(text.partition("\n")[0]) if group]
+    value = 0
+    for place, group in enumerate(reversed(groups)):
+        if place >= -(-bits // 32):
+            raise KernelError(EOVERFLOW, f"{text!r} has more than {place} groups")
+        if not _HEX.fullmatch(group[-8:]):
+            raise KernelError(EINVAL, f"{text!r} is no mask")
+        if len(group) > 8:
+            refusal = EOVERFLOW if _HEX.fullmatch(group[-9]) else EINVAL
+            raise KernelError(refusal, f"{group!r} has more than eight digits")
+        value |= int(group, 16) << 32 * place
+    if value >> bits:
+        raise KernelError(EOVERFLOW, f"there are {bits} CPUs")
+    return value
 
 
 def write_percent(instance: Instance, text: str) -> None:

@@ -5,7 +5,6 @@ Like kernel/trace/trace_events_trigger.c (v6.1). A line is `NAME[:ARGUMENT][:COU
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EEXIST, EINVAL
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from fakesys.subsystems.tracing.instance import Instance
 
 UNLIMITED = -1
+_BLANKS = " \t\n\v\f\r"
 
 
 class Trigger(Protocol):
@@ -89,7 +89,7 @@ class SwitchTrigger:
 
     def fire(self, file: EventFile, event: Any, task: Task) -> None:
         """Act, unless the count is used up."""
-        if self.count != 0 and self.action(file, task) and self.count > 0:
+        if self.count != 0 and self.action(file, task) and self.count != UNLIMITED:
             self.count -= 1
 
     def text(self) -> str:
@@ -106,27 +106,39 @@ class SwitchTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A trigger line in its parts; texts are stripped."""
+    """A trigger line: its name, what stands behind it, and whether it begins with `!`."""
 
     name: str
-    argument: str | None
-    condition: str | None
+    rest: str | None
     remove: bool
 
 
-_LINE = re.compile(r"(!?)([^:\s]+)(?::(\S*))?(?:\s+if(?:\s+(.*))?)?", re.DOTALL)
-
-
 def parse_line(text: str) -> Line:
-    """The parts of a trigger line. Raises EINVAL."""
-    found = _LINE.fullmatch(text.strip())
-    if found is None:
-        raise KernelError(EINVAL, f"{text!r} is not NAME[:ARGUMENT][:COUNT] [if FILTER]")
-    # "if" with nothing after it is an error, and so is an "if" that is missing.
-    has_if = re.search(r"\sif(\s|$)", text.strip()) is not None
-    if has_if and not found[4]:
-        raise KernelError(EINVAL, f"{text!r} has no filter after if")
-    return Line(found[2], found[3], found[4], remove=bool(found[1]))
+    """The parts of a trigger line. Like trace_events_trigger.c:trigger_process_regex."""
+    body = text.strip(_BLANKS)
+    name, _, rest = _cut(body, ": \t")
+    return Line(name.removeprefix("!"), rest.lstrip(_BLANKS) or None, body.startswith("!"))
+
+
+def _cut(text: str, separators: str) -> tuple[str, bool, str]:
+    """Before the first of the separators, was there one, and behind it: strsep()."""
+    place = min((at for at in map(text.find, separators) if at >= 0), default=-1)
+    return (text, False, "") if place < 0 else (text[:place], True, text[place + 1 :])
+
+
+def _argument_and_condition(rest: str | None, *, needed: bool) -> tuple[str | None, str | None]:
+    """ARGUMENT and `if FILTER`. An argument that is not needed begins with a digit.
+
+    Like trace_events_trigger.c:event_trigger_separate_filter. Raises EINVAL.
+    """
+    if rest is None:
+        if needed:
+            raise KernelError(EINVAL, "the trigger needs SYSTEM:EVENT")
+        return None, None
+    if not needed and not (rest[0].isascii() and rest[0].isdigit()):
+        return None, rest
+    argument, _, condition = _cut(rest, " \t")
+    return argument, condition.lstrip(_BLANKS) or None
 
 
 def available(snapshot: bool, hist: bool) -> str:
@@ -152,7 +164,7 @@ def write_trigger(file: EventFile, text: str) -> None:
     make = _makers(file.instance).get(line.name)
     if make is None:
         raise KernelError(EINVAL, f"there is no trigger {line.name!r}")
-    make(file, line, text)
+    make(file, line)
 
 
 def trigger_of(file: EventFile, key: str) -> Trigger | None:
@@ -162,9 +174,13 @@ def trigger_of(file: EventFile, key: str) -> Trigger | None:
 
 def add(file: EventFile, trigger: Trigger) -> None:
     """Put a trigger on the event. Raises EEXIST for a second one of its key."""
-    if trigger_of(file, trigger.key) is not None:
-        raise KernelError(EEXIST, f"{file.form.name} has a trigger of this kind already")
+    _refuse_second(file, trigger.key)
     file.add_trigger(trigger)
+
+
+def _refuse_second(file: EventFile, key: str) -> None:
+    if trigger_of(file, key) is not None:
+        raise KernelError(EEXIST, f"{file.form.name} has a trigger {key} already")
 
 
 def remove(file: EventFile, key: str) -> bool:
@@ -177,19 +193,21 @@ def remove(file: EventFile, key: str) -> bool:
     return True
 
 
-def condition_of(file: EventFile, line: Line) -> Filter | None:
-    """The compiled filter of a line. Raises FilterError, which is logged."""
-    if line.condition is None:
+def condition_of(file: EventFile, text: str | None) -> Filter | None:
+    """The compiled filter behind `if`. Raises EINVAL, and FilterError, which is logged."""
+    if text is None:
         return None
+    word, more, body = _cut(text, " \t")
+    if word != "if" or not more:
+        raise KernelError(EINVAL, f"{text!r} is not `if FILTER`")
     try:
-        return compile_filter(line.condition, file.form)
+        return compile_filter(body, file.form, file.instance.tracing.dialect)
     except FilterError as error:
-        file.instance.log_filter_error(line.condition, error)
-        # Unlike a filter file, the trigger file answers EINVAL for all of them.
-        raise KernelError(EINVAL, str(error)) from error
+        file.instance.log_filter_error(body, error)
+        raise
 
 
-Maker = Callable[[EventFile, Line, str], None]
+Maker = Callable[[EventFile, Line], None]
 
 
 def _makers(instance: Instance) -> dict[str, Maker]:
@@ -210,18 +228,40 @@ def _makers(instance: Instance) -> dict[str, Maker]:
     return makers
 
 
-def _make_hist(file: EventFile, line: Line, text: str) -> None:
-    spec = spec_of(file, line.argument)
-    condition = condition_of(file, line)
+def _make_hist(file: EventFile, line: Line) -> None:
+    argument, condition_text = _hist_and_condition(line.rest)
+    spec = spec_of(file, argument)
+    condition = condition_of(file, condition_text)
     if line.remove:
         remove(file, HistTrigger(spec, condition, Table(0)).key)
         return
     add_hist(file, spec, condition)
 
 
+def _hist_and_condition(rest: str | None) -> tuple[str | None, str | None]:
+    """The histogram and `if FILTER`: the word `if` divides them, so blanks may stand before it.
+
+    Like trace_events_hist.c:event_hist_trigger_parse (v6.1). Raises EINVAL.
+    """
+    if rest is None:
+        return None, None
+    if rest.startswith("if"):
+        raise KernelError(EINVAL, "there is no histogram before if")
+    place = rest.find("if", 1)
+    while place >= 0:
+        behind = rest[place + 2 : place + 3]
+        if rest[place - 1] in " \t":
+            if len(rest) - place <= len("if "):
+                raise KernelError(EINVAL, "there is no filter after if")
+            if behind in " \t":
+                return rest[: place - 1].strip(_BLANKS), rest[place:].strip(_BLANKS)
+        place = rest.find("if", place + 1)
+    return rest, None
+
+
 def _hist_switch(*, on: bool) -> Maker:
-    def make(file: EventFile, line: Line, text: str) -> None:
-        target, count_text = _target(file, line)
+    def make(file: EventFile, line: Line) -> None:
+        target, count_text, condition_text = _target(file, line)
         key = f"hist {target.form.name}"
         if line.remove:
             remove(file, key)
@@ -231,7 +271,7 @@ def _hist_switch(*, on: bool) -> Maker:
             return switch_hists(target, on)
 
         name = f"{line.name}:{target.form.name}"
-        count, condition = _count(count_text), condition_of(file, line)
+        count, condition = _count(count_text), condition_of(file, condition_text)
         add(file, SwitchTrigger(key, name, switch, count, condition))
 
     return make
@@ -244,15 +284,13 @@ def _simple(
     late: bool = False,
     prepare: Callable[[Instance], object] | None = None,
 ) -> Maker:
-    def make(file: EventFile, line: Line, text: str) -> None:
+    def make(file: EventFile, line: Line) -> None:
         if line.remove:
             remove(file, key)
             return
-        # The count is read before the old trigger is looked for only in newer kernels.
-        if trigger_of(file, key) is not None:
-            raise KernelError(EEXIST, f"{file.form.name} has a trigger {key} already")
-        count = _count(line.argument)
-        condition = condition_of(file, line)
+        argument, condition_text = _argument_and_condition(line.rest, needed=False)
+        count, condition = _count(argument), condition_of(file, condition_text)
+        _refuse_second(file, key)
         if prepare is not None:
             prepare(file.instance)
         add(file, SwitchTrigger(key, line.name, action, count, condition, late))
@@ -261,16 +299,14 @@ def _simple(
 
 
 def _event_switch(*, on: bool) -> Maker:
-    def make(file: EventFile, line: Line, text: str) -> None:
-        target, count_text = _target(file, line)
+    def make(file: EventFile, line: Line) -> None:
+        target, count_text, condition_text = _target(file, line)
         key = f"event {target.form.name}"
         if line.remove:
             remove(file, key)
             return
-        if trigger_of(file, key) is not None:
-            raise KernelError(EEXIST, f"{target.form.name} is switched by a trigger already")
-        count = _count(count_text)
-        condition = condition_of(file, line)
+        count, condition = _count(count_text), condition_of(file, condition_text)
+        _refuse_second(file, key)
 
         def switch(_file: EventFile, _task: Task) -> bool:
             if target.soft_disabled is not on:
@@ -285,22 +321,22 @@ def _event_switch(*, on: bool) -> Maker:
     return make
 
 
-def _target(file: EventFile, line: Line) -> tuple[EventFile, str | None]:
-    parts = (line.argument or "").split(":", 2)
-    if len(parts) < 2:
-        raise KernelError(EINVAL, f"{line.name} needs SYSTEM:EVENT")
+def _target(file: EventFile, line: Line) -> tuple[EventFile, str | None, str | None]:
+    """Which event a line switches, how often, and `if FILTER`. Raises EINVAL."""
+    argument, condition = _argument_and_condition(line.rest, needed=True)
+    system, _, rest = (argument or "").partition(":")
+    event, counted, count = rest.partition(":")
     instance = file.instance
-    form = instance.tracing.find(parts[0], parts[1])
-    return instance.file(form), parts[2] if len(parts) == 3 else None
+    target = instance.file(instance.tracing.find(system, event))
+    return target, count if counted else None, condition
 
 
 def _count(text: str | None) -> int:
-    if not text:
+    """How often a trigger fires. A signed number of 64 bits: -1, the largest, means for ever."""
+    if text is None:
         return UNLIMITED
-    try:
-        return kstrtoull(text)
-    except KernelError as error:
-        raise KernelError(EINVAL, f"{text!r} is no count") from error
+    value = kstrtoull(text.partition(":")[0])
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _switch_on(file: EventFile, _task: Task) -> bool:
