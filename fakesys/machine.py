@@ -354,7 +354,7 @@ class Machine:
         )
 
     def _features(self) -> frozenset[str]:
-        return self.kvm_side.features | self.ap_side.features
+        return self.kvm_side.features | self.ap_side.features | self.trace_side.features
 
     def _ap_mounts(self) -> tuple[Mount, ...]:
         choice = ApKernelChoice(

@@ -61,6 +61,11 @@ class TraceSide:
         self.tracing.close()
         self.use(name, features)
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What the chosen kernel has."""
+        return self.tracing.build.features
+
     def mounts(self) -> tuple[Mount, ...]:
         """Both places of tracefs."""
         return files.mounts(self.tracing)

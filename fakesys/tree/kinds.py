@@ -40,6 +40,8 @@ class Kind:
     has_end: bool = True
     # getxattr answers ENODATA and the trusted name space takes attributes; else EOPNOTSUPP.
     xattrs: bool = False
+    # st_nlink of a directory is 2 and its subdirectories; else 1.
+    counts_directories: bool = True
     # Looking for a name of more than 255 bytes.
     long_name: int = ENAMETOOLONG
     # Clients may cache the text of announced attributes: it fits st_size.
@@ -118,6 +120,14 @@ DEBUGFS = Kind(
 )
 DEBUGFS_SEQ = Kind(name="debugfs-seq", size=0, mode_binds_root=False, has_end=False)
 TRACEFS = Kind(name="tracefs", size=0, mode_binds_root=False)
+# Directories of events since 6.6: fs/tracefs/event_inode.c.
+EVENTFS = replace(
+    TRACEFS,
+    name="eventfs",
+    directory_fsync=EINVAL,
+    counts_directories=False,
+    long_name=ENOENT,
+)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
 # kernel/trace/trace_events.c:event_filter_read, show_header: "if (*ppos) return 0".
 TRACEFS_ONCE = Kind(name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True)

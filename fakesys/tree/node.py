@@ -204,6 +204,8 @@ class Directory(Node):
     def nlink(self) -> int:
         if self.gone:
             return 2 if self.kind.rest_after_gone else 0
+        if not self.kind.counts_directories:
+            return 1
         return 2 + self.binder.plan(self.layout).count_directories(self.model)
 
     def stands_for(self, recipe: Recipe) -> bool:

@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.mounts import Mount
+from tests.mounts import Mount, mounted
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "kernfs"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the recorded steps are those of root")
 DEVICE = "sys/devices/virtual/selftest/selftest0"
 DEBUG = "sys/kernel/debug/selftest"
+TRACING = "sys/kernel/tracing/instances/recorded"
 
 
 class Recording(NamedTuple):
@@ -47,27 +49,56 @@ RECORDINGS = [
 ]
 
 
+# Each of the two kernels has its own directories of events.
+TRACING_RECORDINGS = [
+    Recording("tracefs-rw", f"{TRACING}/tracing_on", ("1", "0", "abc")),
+    Recording("tracefs-enable", f"{TRACING}/events/kvm/kvm_exit/enable", ("0", "1", "abc")),
+    Recording("tracefs-ro", f"{TRACING}/events/kvm/kvm_exit/id"),
+    Recording("tracefs-dir", f"{TRACING}/events/kvm"),
+    Recording("tracefs-wo", f"{TRACING}/trace_marker", ("1", "2", "abc")),
+]
+
+
 def write_one(mount: Mount, name: str) -> str:
     """A shell command that writes 1 to a selftest control file."""
     return f"echo 1 > {shlex.quote(str(mount.control / 'selftest' / name))}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the recorded steps are those of root")
-@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.name)
-def test_every_step_is_as_recorded(shared_mount: Mount, recording: Recording) -> None:
+def compare(mount: Mount, recording: Recording, *more: str) -> None:
+    """The tester must find none but the known ones."""
     command = [sys.executable, str(ORACLE / "kernfs_diff.py")]
     command += ["--recorded", str(ORACLE / "recorded" / f"{recording.name}.tsv")]
-    command += [str(shared_mount.root / recording.path)]
+    command += [str(mount.root / recording.path)]
     for option, value in zip(("--a", "--b", "--bad"), recording.values, strict=False):
         command += [option, value]
-    if recording.path.startswith(DEVICE):
-        command += ["--fake-remove", write_one(shared_mount, "remove")]
-        command += ["--fake-create", write_one(shared_mount, "create")]
-    if recording.path.endswith("notify"):
-        # The recorded command switched the terminal there and back.
-        command += ["--fake-notify", f"{write_one(shared_mount, 'notify')};" * 2]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [*command, *more], capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = re.search(r"steps (\d+): same (\d+), different 0", done.stdout)
     assert summary
     assert int(summary[2]) >= 1
+
+
+@needs_root
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.name)
+def test_every_step_is_as_recorded(shared_mount: Mount, recording: Recording) -> None:
+    more: list[str] = []
+    if recording.path.startswith(DEVICE):
+        more += ["--fake-remove", write_one(shared_mount, "remove")]
+        more += ["--fake-create", write_one(shared_mount, "create")]
+    if recording.path.endswith("notify"):
+        # The recorded command switched the terminal there and back.
+        more += ["--fake-notify", f"{write_one(shared_mount, 'notify')};" * 2]
+    compare(shared_mount, recording, *more)
+
+
+@needs_root
+@pytest.mark.parametrize("kernel", ["6.1", "6.18"])
+def test_every_step_on_tracefs_is_as_recorded(public_folder: Path, kernel: str) -> None:
+    folder = public_folder / kernel
+    folder.mkdir(mode=0o755)
+    with mounted(folder, "--profile", kernel) as mount:
+        (mount.root / TRACING).mkdir()
+        for recording in TRACING_RECORDINGS:
+            compare(mount, recording._replace(name=f"{recording.name}-{kernel}"))

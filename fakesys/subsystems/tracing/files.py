@@ -338,7 +338,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         open=lambda m, flags: SnapshotFile(m, WHOLE),
         doc="0 frees the snapshot, 1 takes one, another number clears it.",
     ),
-    Dir(name="events", layout=EVENTS),
+    *EVENTS,
     Dir(name="options", layout=OPTIONS),
     Dir(name="per_cpu", layout=CPUS),
 )

@@ -13,11 +13,12 @@ from fakesys.subsystems.tracing.events import EventFile
 from fakesys.subsystems.tracing.hist_show import hist_text
 from fakesys.subsystems.tracing.hist_trigger import clear_hists
 from fakesys.subsystems.tracing.instance import Instance
+from fakesys.subsystems.tracing.policy import EVENTFS_FEATURE
 from fakesys.subsystems.tracing.rawpage import HEADER_EVENT, HEADER_PAGE
 from fakesys.subsystems.tracing.texts import zero_or_one
 from fakesys.subsystems.tracing.triggers import show_triggers, write_trigger
 from fakesys.tree.attr import Attr, Children, Dir, Layout
-from fakesys.tree.kinds import PAGE, TRACEFS_ONCE
+from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, Kind
 
 SYSTEM_FILTER = (
     "### global filter ###\n"
@@ -126,107 +127,109 @@ def _is_recorded(file: EventFile) -> bool:
     return file.form.system != "ftrace"
 
 
-EVENT: Layout[EventFile] = Layout(
-    rows=(
-        Attr(
-            name="enable",
-            mode=0o640,
-            show=lambda file: f"{file.status}\n",
-            store=_write_enable,
-            present=_is_recorded,
-            doc="0 or 1; a star says that a trigger holds a soft switch.",
-        ),
-        Attr(
-            name="filter",
-            mode=0o640,
-            kind=TRACEFS_ONCE,
-            show=lambda file: f"{file.filter_text}\n",
-            store=_write_filter,
-            present=_is_recorded,
-            doc="Only events that fit are recorded; 0 takes the filter away.",
-        ),
-        Attr(
-            name="format",
-            mode=0o440,
-            show=_format_text,
-            doc="Fields of the binary record and the format of its text.",
-        ),
-        Attr(
-            name="id",
-            mode=0o440,
-            kind=TRACEFS_ONCE,
-            show=lambda file: f"{file.form.id}\n",
-            doc="common_type of its records.",
-        ),
-        Attr(
-            name="trigger",
-            mode=0o640,
-            show=show_triggers,
-            store=_write_trigger,
-            truncate=clear_hists,
-            present=_has_triggers,
-            doc="What else happens with the event: NAME[:ARGUMENT][:COUNT] [if FILTER].",
-        ),
-        Attr(
-            name="hist",
-            mode=0o440,
-            show=hist_text,
-            present=_has_hist,
-            doc="The tables of its hist triggers.",
-        ),
+EVENT: tuple[Attr[EventFile], ...] = (
+    Attr(
+        name="enable",
+        mode=0o640,
+        show=lambda file: f"{file.status}\n",
+        store=_write_enable,
+        present=_is_recorded,
+        doc="0 or 1; a star says that a trigger holds a soft switch.",
     ),
-    mode=0o755,
-)
-SYSTEM: Layout[System] = Layout(
-    rows=(
-        Attr(
-            name="enable",
-            mode=0o640,
-            show=lambda system: grammar.summary(system.instance, system.forms) + "\n",
-            store=_write_system_enable,
-            doc="0: none of the system's events is on, 1: all, X: some.",
-        ),
-        Attr(
-            name="filter",
-            mode=0o640,
-            kind=TRACEFS_ONCE,
-            show=lambda system: SYSTEM_FILTER,
-            store=System.write_filter,
-            doc="A filter for all events of the system that have its fields.",
-        ),
-        Children(names=System.events, get=System.event, layout=EVENT),
+    Attr(
+        name="filter",
+        mode=0o640,
+        kind=TRACEFS_ONCE,
+        show=lambda file: f"{file.filter_text}\n",
+        store=_write_filter,
+        present=_is_recorded,
+        doc="Only events that fit are recorded; 0 takes the filter away.",
     ),
-    mode=0o755,
-)
-FTRACE: Layout[Instance] = Layout(
-    rows=(Children(names=_ftrace_events, get=_ftrace_event, layout=EVENT),),
-    mode=0o755,
-)
-EVENTS: Layout[Instance] = Layout(
-    rows=(
-        Attr(
-            name="enable",
-            mode=0o640,
-            show=lambda m: grammar.summary(m, list(m.tracing.events)) + "\n",
-            store=_write_all_enable,
-            doc="0: no event is on, 1: all, X: some.",
-        ),
-        Attr(
-            name="header_page",
-            mode=0o440,
-            kind=TRACEFS_ONCE,
-            show=lambda m: HEADER_PAGE.format(char_signed=int(m.tracing.build.char_signed)),
-            doc="Layout of a page of trace_pipe_raw.",
-        ),
-        Attr(
-            name="header_event",
-            mode=0o440,
-            kind=TRACEFS_ONCE,
-            show=lambda m: HEADER_EVENT,
-            doc="Layout of the word before each record.",
-        ),
-        Dir(name="ftrace", layout=FTRACE),
-        Children(names=_systems, get=_system, layout=SYSTEM),
+    Attr(
+        name="format",
+        mode=0o440,
+        show=_format_text,
+        doc="Fields of the binary record and the format of its text.",
     ),
-    mode=0o755,
+    Attr(
+        name="id",
+        mode=0o440,
+        show=lambda file: f"{file.form.id}\n",
+        doc="common_type of its records.",
+    ),
+    Attr(
+        name="trigger",
+        mode=0o640,
+        show=show_triggers,
+        store=_write_trigger,
+        truncate=clear_hists,
+        present=_has_triggers,
+        doc="What else happens with the event: NAME[:ARGUMENT][:COUNT] [if FILTER].",
+    ),
+    Attr(
+        name="hist",
+        mode=0o440,
+        show=hist_text,
+        present=_has_hist,
+        doc="The tables of its hist triggers.",
+    ),
+)
+
+SYSTEM: tuple[Attr[System], ...] = (
+    Attr(
+        name="enable",
+        mode=0o640,
+        show=lambda system: grammar.summary(system.instance, system.forms) + "\n",
+        store=_write_system_enable,
+        doc="0: none of the system's events is on, 1: all, X: some.",
+    ),
+    Attr(
+        name="filter",
+        mode=0o640,
+        kind=TRACEFS_ONCE,
+        show=lambda system: SYSTEM_FILTER,
+        store=System.write_filter,
+        doc="A filter for all events of the system that have its fields.",
+    ),
+)
+
+ALL: tuple[Attr[Instance], ...] = (
+    Attr(
+        name="enable",
+        mode=0o640,
+        show=lambda m: grammar.summary(m, list(m.tracing.events)) + "\n",
+        store=_write_all_enable,
+        doc="0: no event is on, 1: all, X: some.",
+    ),
+    Attr(
+        name="header_page",
+        mode=0o440,
+        kind=TRACEFS_ONCE,
+        show=lambda m: HEADER_PAGE.format(char_signed=int(m.tracing.build.char_signed)),
+        doc="Layout of a page of trace_pipe_raw.",
+    ),
+    Attr(
+        name="header_event",
+        mode=0o440,
+        kind=TRACEFS_ONCE,
+        show=lambda m: HEADER_EVENT,
+        doc="Layout of the word before each record.",
+    ),
+)
+
+
+def _events(mode: int, kind: Kind | None) -> Layout[Instance]:
+    """`events`: its files, and a directory for each system and event."""
+    event: Layout[EventFile] = Layout(EVENT, mode, kind)
+    listed = Children(names=System.events, get=System.event, layout=event)
+    system: Layout[System] = Layout((*SYSTEM, listed), mode, kind)
+    hidden = Children(names=_ftrace_events, get=_ftrace_event, layout=event)
+    ftrace: Layout[Instance] = Layout((hidden,), mode, kind)
+    systems = Children(names=_systems, get=_system, layout=system)
+    return Layout((*ALL, Dir(name="ftrace", layout=ftrace), systems), mode, kind)
+
+
+EVENTS: tuple[Dir[Instance], ...] = (
+    Dir(name="events", layout=_events(0o750, None), unless=EVENTFS_FEATURE),
+    Dir(name="events", layout=_events(0o755, EVENTFS), needs=EVENTFS_FEATURE),
 )

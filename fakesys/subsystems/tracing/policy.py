@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+EVENTFS_FEATURE = "tracefs.eventfs"
+"""Directories of events are not counted as links and made at need (6.6)."""
+
 SizeShown = Literal["allotted", "asked"]
 
 
@@ -23,6 +26,7 @@ class Build:
     `cpu_filters`: may filters compare with lists of CPUs?
     `open_filters`: may a filter end with `&&` or `||`?
     `snapshot`, `hist`: CONFIG_TRACER_SNAPSHOT, CONFIG_HIST_TRIGGERS.
+    `features`: which rows of the tables it has.
     """
 
     marker_limit: int
@@ -38,6 +42,7 @@ class Build:
     open_filters: bool
     snapshot: bool
     hist: bool
+    features: frozenset[str] = frozenset()
 
 
 # The kernel that the recordings in tests/oracle/tracefs come from.
@@ -55,6 +60,7 @@ V6_18 = Build(
     open_filters=True,
     snapshot=False,
     hist=False,
+    features=frozenset({EVENTFS_FEATURE}),
 )
 # A distribution's kernel, with everything built in.
 V6_1 = Build(
