@@ -124,13 +124,13 @@ def _memory(mmu: MmuExtension, args: Args) -> VmMemory:
 
 @contextmanager
 def _as(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
-    """What happens happens in the vCPU's thread."""
+    """What happens happens in the vCPU's thread; a refused command was no run."""
     before, mmu.bus.task = mmu.bus.task, vcpu.task
-    vcpu.runs()
     try:
         yield
     finally:
         mmu.bus.task = before
+    vcpu.runs()
 
 
 def _add_memory(mmu: MmuExtension, args: Args) -> str:
