@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,9 +36,9 @@ from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.control import KernelChoice
 from fakesys.subsystems.kvm.model import Watch, watch_nobody
-from fakesys.subsystems.kvm.state import state as kvm_state
 from fakesys.subsystems.selftest import files as selftest_files
 from fakesys.subsystems.selftest.model import Selftest
+from fakesys.subsystems.tracing.state import state as tracing_state
 from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
@@ -147,11 +147,6 @@ class Machine:
         """Put the gate up while any fault is armed; without one, requests do not pay for it."""
         self.fs.gate = self._gate if self.control.faults.armed else None
 
-    @property
-    def owner_watch(self) -> Watch:
-        """Who says when the process that owns a VM has ended."""
-        return self._watch
-
     def save(self) -> bytes:
         """The whole machine as a file; `load` takes it."""
         from fakesys import machine_snapshot
@@ -180,10 +175,18 @@ class Machine:
 
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
+        control, selftest = self.control, self.selftest
         return {
             "ap": self.ap_side.system.state(),
-            "kvm": kvm_state(self.kvm_side.kvm),
+            "clock": {"rate": self.clock.rate},
+            "faults": control.faults.state(),
+            "kernels": asdict(self._profile),
+            "kvm": self.kvm_side.state(),
+            "lockdown": control.lockdown,
             "profile": self.profile_name,
+            "seed": control.seed,
+            "selftest": None if selftest is None else selftest.state(),
+            "tracing": tracing_state(self.trace_side.tracing),
         }
 
     def parts(self) -> Parts:
@@ -224,6 +227,7 @@ class Machine:
         self.faults_changed()
         self._install(parts)
         self._with_selftest = parts.selftest is not None
+        self.kvm_side.kvm.watch = self._watch
         self.kvm_side.kvm.drop_unheld()
         self.binder.rebind(self._features(), self._mounts())
         control.last_error = parts.last_error

@@ -16,14 +16,17 @@ from fakesys.subsystems.apicv import verbs_presets as apicv_presets
 from fakesys.subsystems.apicv import views as apicv_views
 from fakesys.subsystems.apicv.lapic import BASE as APIC_BASE
 from fakesys.subsystems.apicv.model import PAGE, Apicv, Memory
+from fakesys.subsystems.apicv.state import state as interrupt_state
 from fakesys.subsystems.kvm import control, files, verbs
 from fakesys.subsystems.kvm.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm, Vm, Watch, watch_nobody
 from fakesys.subsystems.kvm.params import Param, Params
+from fakesys.subsystems.kvm.state import state as kvm_state
 from fakesys.subsystems.kvm_mmu import files as mmu_files
 from fakesys.subsystems.kvm_mmu import params as mmu_params
 from fakesys.subsystems.kvm_mmu import verbs as mmu_verbs
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
+from fakesys.subsystems.kvm_mmu.state import state as memory_state
 from fakesys.tree.attr import Mount, Row
 
 # Knobs of every part, and what parts add to `vm create`.
@@ -66,6 +69,15 @@ class KvmSide:
     def features(self) -> frozenset[str]:
         """What the chosen kernels have."""
         return self.mmu_kernel.features | self.apicv_kernel.features
+
+    def state(self) -> dict[str, Any]:
+        """All of KVM as plain data."""
+        state = kvm_state(self.kvm)
+        for name, found in state["vms"].items():
+            vm = self.kvm.vm(name)
+            found["memory"] = memory_state(self.memory.memories[vm])
+            found["interrupts"] = interrupt_state(self.apicv.of(vm), self.apicv_kernel.name)
+        return state
 
     def mounts(self, choices: Iterable[KernelChoice]) -> tuple[Mount, ...]:
         """Where KVM's files stand."""

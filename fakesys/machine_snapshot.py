@@ -30,6 +30,7 @@ from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.control.faults import Faults
 from fakesys.subsystems.control.model import Refusal
+from fakesys.subsystems.control.snapshots import FIRST, LAST, is_complete
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.selftest.model import Selftest
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from fakesys.machine import Machine
 
 FORMAT = 1
-_END = b'],"sha256":"'
-_PACKAGES = ("fakesys.core", "fakesys.subsystems", "fakesys.profiles", "fakesys.timeline")
+_PACKAGES = (
+    *("fakesys.core", "fakesys.subsystems", "fakesys.profiles"),
+    *("fakesys.machine_kvm", "fakesys.timeline"),
+)
 _OTHERS = tuple(
     f"fakesys.scenario:{name}" for name in ("Scenario", "Ap", "Card", "Kvm", "Vm", "At", "Expect")
 )
@@ -96,7 +99,7 @@ def save(machine: Machine) -> bytes:
     }
     first = json.dumps(head, sort_keys=False)[:-1] + ', "objects":[\n'
     text = (first + ",\n".join(lines) + "\n").encode()
-    return text + _END + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+    return text + LAST + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
 
 
 def load(machine: Machine, data: bytes) -> Parts:
@@ -115,11 +118,6 @@ def load(machine: Machine, data: bytes) -> Parts:
         raise KernelError(EINVAL, f"no usable snapshot: {error}") from None
 
 
-def complete(data: bytes | bytearray) -> bool:
-    """Is the last line there?"""
-    return data.endswith(b'"}\n') and data[data.rfind(b"\n", 0, -1) + 1 :].startswith(_END)
-
-
 def header(data: bytes) -> Header:
     """What a file says of itself. Raises EINVAL for one that is cut off, changed, or another's."""
     return _header(_read(data)[0])
@@ -127,12 +125,12 @@ def header(data: bytes) -> Header:
 
 def _read(data: bytes) -> tuple[dict[str, Any], list[str]]:
     at = data.rfind(b"\n", 0, -1) + 1
-    if not data.startswith(b'{"fakesys": ') or b"\n" not in data:
+    if not data.startswith(FIRST):
         raise KernelError(EINVAL, "no snapshot of fakesys")
-    if not complete(data):
+    if not is_complete(data):
         raise KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
     text = data[:at]
-    if hashlib.sha256(text).hexdigest().encode() != data[at + len(_END) : -3]:
+    if hashlib.sha256(text).hexdigest().encode() != data[at + len(LAST) : -3]:
         raise KernelError(EINVAL, "a snapshot that was changed: its checksum is wrong")
     first, *lines = text.decode("ascii", "replace").splitlines()
     try:
@@ -178,7 +176,6 @@ def _outside(machine: Machine) -> dict[str, Outside]:
         "tree": Outside(machine.binder, frozenset({"_on_changed", "_on_touched", "_on_notified"})),
         "processes": Outside(machine.trace_side.processes),
         "daemon": Outside(os.getpid),
-        "watch": Outside(machine.owner_watch),
     }
 
 

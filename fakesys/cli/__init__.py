@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "show:show",
     "lab": "lab:lab",
     "exec": "execute:execute",
+    "snapshot": "snapshots:snapshot",
 }
 
 

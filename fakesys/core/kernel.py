@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from fakesys.core.clock import Clock
 from fakesys.core.devices import Devices
@@ -24,6 +24,9 @@ MACHINE = Caller(pid=0, uid=0, gid=0)
 
 class Kernel:
     """Bus, clock, driver core, chance, and who is calling."""
+
+    # The system call in which it was saved is none of this process.
+    UNSAVED: ClassVar = {"caller": lambda: MACHINE}
 
     def __init__(self, seed: int = 1) -> None:
         self.bus = Bus()

@@ -27,6 +27,9 @@ import msgspec
 from fakesys.graph.encode import BUILTIN_METHODS, Outside, plan_of
 from fakesys.graph.names import Names
 
+# Stands where an object is not made yet.
+_LATER = object()
+
 
 class BadGraphError(ValueError):
     """Lines that describe no graph of this version."""
@@ -74,7 +77,10 @@ class Decoder:
             (number,) = written
             if not 0 <= number < len(self._things):
                 raise BadGraphError(f"there is no line {number}")
-            return self._things[number]
+            thing = self._things[number]
+            if thing is _LATER:
+                raise BadGraphError(f"line {number} is not there yet")
+            return thing
         if isinstance(written, dict):
             ((kind, text),) = written.items()
             return _SPELT[kind](text)
@@ -90,19 +96,22 @@ class Decoder:
         return found
 
     def _shell(self, line: list[Any]) -> Any:
-        """An empty object for a line; None for what cannot change."""
+        """An empty object for a line; a mark for what cannot change."""
         kind = line[0]
         if isinstance(kind, str):
             make = _EMPTY.get(kind)
             if make is None and kind not in _FIXED and kind != "class":
                 raise BadGraphError(f"{kind!r} is nothing that can be made")
-            return None if make is None else make(line)
-        return object.__new__(self._shapes[kind].cls)
+            return _LATER if make is None else make(line)
+        shape = self._shapes[kind]
+        return _LATER if shape.fixed else object.__new__(shape.cls)
 
     def _fixed_instance(self, line: list[Any], made: Any) -> Any:
         shape = self._shapes[line[0]]
-        if shape.fixed:
-            shape.fill(made, self._values(line[1:]))
+        if made is not _LATER:
+            return made
+        made = object.__new__(shape.cls)
+        shape.fill(made, self._values(line[1:]))
         return made
 
     def _fill(self, made: Any, line: list[Any]) -> None:

@@ -41,7 +41,9 @@ class Names:
         self._own = frozenset(module.__name__ for module in modules)
         for module in modules:
             for name, value in vars(module).items():
-                if not name.startswith("__"):
+                # A private table that can grow may be a cache: other processes have another one.
+                private = name.startswith("_") and isinstance(value, (dict, list, set))
+                if not name.startswith("__") and not private:
                     self._add(f"{module.__name__}:{name}", value)
         for name in others:
             module_name, _, path = name.partition(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY
+from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
@@ -155,12 +156,19 @@ class Files:
 
     def _poll(self, _nodeid: int, message: Message) -> bytes:
         number, kernel_handle, flags, _ = protocol.POLL_IN.unpack_from(message)
-        _, handle = self._open_files[number]
+        node, handle = self._open_files[number]
         waiters = handle.waiters()
         if flags & protocol.POLL_SCHEDULE_NOTIFY and waiters is not None:
             self._polled[number] = kernel_handle
             waiters.add(("poll", number), lambda: self._wake_poller(kernel_handle))
+        if node.gone and not isinstance(handle, OpenFile):
+            return protocol.POLL_OUT.pack(POLLERR | POLLHUP, 0)
         return protocol.POLL_OUT.pack(handle.poll(), 0)
+
+    def wake_pollers(self) -> None:
+        """Let everybody who polls look again."""
+        for kernel_handle in self._polled.values():
+            self._wake_poller(kernel_handle)
 
     def _stop_polling(self, number: int, handle: Handle) -> None:
         waiters = handle.waiters()

@@ -98,6 +98,7 @@ class Session:
         self.served = 0
         self.started = False
         self._binder = machine.fs.binder
+        self._kernel = machine.kernel
         # uid, gid and pid of the last request, and what the machine sees of them.
         self._ids: Message = b""
         self._caller = MACHINE
@@ -203,6 +204,11 @@ class Session:
 
     def _tell(self, answer: bytes | None) -> None:
         """Make clients forget what is wrong now, then send the answer of what caused it."""
+        if self._kernel is not self._machine.kernel:
+            # Whoever waits for something of the machine before would wait for ever.
+            self._kernel = self._machine.kernel
+            self._ready.extend(self._parked)
+            self._files.wake_pollers()
         locking = self.invalidator.tell(self._machine.fs.settle())
         if not locking:
             if answer is not None:

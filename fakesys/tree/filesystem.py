@@ -93,6 +93,8 @@ class FileSystem:
         self, node: File, handle: Handle, offset: int, size: int, *, nonblock: bool = False
     ) -> bytes:
         """Up to `size` bytes."""
+        if node.gone and not node.kind_.rest_after_gone:
+            raise KernelError(node.kind_.gone, f"{node.path} is gone")
         # A read that begins at 0 is the one that makes the text.
         if self.gate is not None and offset == 0:
             self.gate("read", node)
@@ -103,6 +105,8 @@ class FileSystem:
     ) -> int:
         """One write(2); the number of bytes taken. Its result is reported."""
         try:
+            if node.gone:
+                raise KernelError(node.kind_.gone, f"{node.path} is gone")
             if self.gate is not None:
                 self.gate("write", node)
             taken = handle.write(data, offset, nonblock=nonblock)

@@ -88,6 +88,14 @@ class Faults:
         """Is there any fault?"""
         return bool(self.store or self.show or self.delay)
 
+    def state(self) -> dict[str, list[str]]:
+        """The lines of each file, and how many requests each line has seen."""
+        return {
+            "delay": [str(fault) for fault in self.delay],
+            "show": [f"{fault} seen={fault.seen}" for fault in self.show],
+            "store": [f"{fault} seen={fault.seen}" for fault in self.store],
+        }
+
     def strike(self, operation: str, path: str, who: tuple[int, int], clock: Clock) -> None:
         """The gate: raises KernelError or Blocked for a request that a fault hits.
 

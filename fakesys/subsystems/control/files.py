@@ -13,6 +13,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.control.snapshots import ERRORS, SnapshotFile
 from fakesys.subsystems.control.streams import line_stream, uevent_stream
 from fakesys.tree.attr import Attr, Dir, Layout, Mount
 from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
@@ -187,6 +188,13 @@ TOP: Layout[Control] = Layout(
             mode=0o444,
             doc="The whole machine as one JSON object, keys sorted.",
             show=_state,
+        ),
+        Attr(
+            name="snapshot",
+            mode=0o600,
+            doc="The whole machine: read it to save it, write it to load it in one step.",
+            open=SnapshotFile,
+            errors=ERRORS,
         ),
         Attr(
             name="uevents",

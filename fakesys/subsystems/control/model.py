@@ -42,6 +42,12 @@ class WholeMachine(Protocol):
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
 
+    def save(self) -> bytes:
+        """The whole machine as a file."""
+
+    def load(self, data: bytes) -> None:
+        """Become the machine of a file. Raises EINVAL, and stays as it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -262,6 +262,9 @@ class Kvm:
     `extensions`: the models of memory and interrupts. `last`: what the last command said.
     """
 
+    # Watching is the business of the process that has the machine.
+    UNSAVED: ClassVar = {"watch": lambda: watch_nobody}
+
     def __init__(
         self,
         kernel: Kernel,

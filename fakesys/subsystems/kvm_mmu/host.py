@@ -134,6 +134,10 @@ class HostSpace:
         self._starts.insert(at, memory.hva)
         self._by_start.insert(at, memory)
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each region that has a name."""
+        return {name: memory.size for name, memory in self._named.items()}
+
     def named(self, name: str) -> HostMemory:
         """The memory of this name. Raises ENOENT."""
         if name not in self._named:

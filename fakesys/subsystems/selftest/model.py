@@ -68,6 +68,17 @@ class Selftest:
         device.active = 3 - device.active
         self._bus.emit(Notified(device, "notify"))
 
+    def state(self) -> dict[str, int] | None:
+        """The device's numbers, None without one."""
+        device = self.device
+        if device is None:
+            return None
+        return {
+            "active": device.active,
+            "debug_number": device.debug_number,
+            "number": device.number,
+        }
+
     def _present(self) -> SelftestDevice:
         if self.device is None:
             raise KernelError(ENODEV, "the device is unplugged")

@@ -1,0 +1,72 @@
+"""The file from which the whole machine is read, and to which another one is written.
+
+Reading gives the machine as it was at open. What is written to one open file is collected until
+its last line; then all of it is loaded in one step, or refused.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EFBIG, EINVAL
+from select import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+
+from fakesys.core.errors import KernelError
+from fakesys.core.waiters import Waiters
+from fakesys.subsystems.control.model import Control
+
+FIRST = b'{"fakesys": '
+LAST = b'],"sha256":"'
+LONGEST = 1 << 30
+PATH = "sys/kernel/debug/fakesys/snapshot"
+ERRORS = {
+    EINVAL: "no whole snapshot made by this version",
+    EFBIG: "longer than any snapshot",
+}
+_READY = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM
+
+
+def is_complete(data: bytes | bytearray) -> bool:
+    """Is the last line there?"""
+    return data.endswith(b'"}\n') and data[data.rfind(b"\n", 0, -1) + 1 :].startswith(LAST)
+
+
+class SnapshotFile:
+    """One open file."""
+
+    def __init__(self, control: Control, flags: int) -> None:
+        self._control = control
+        reads = flags & os.O_ACCMODE != os.O_WRONLY
+        self._text = control.machine.save() if reads else b""
+        self._collected = bytearray()
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """A piece of the text."""
+        return self._text[offset : offset + size]
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """The next piece; the last one loads. Raises EINVAL, EFBIG: all pieces are gone then."""
+        collected, self._collected = self._collected, bytearray()
+        collected += data
+        if not collected.startswith(FIRST[: len(collected)]):
+            raise KernelError(EINVAL, "no snapshot of fakesys")
+        if len(collected) > LONGEST:
+            raise KernelError(EFBIG, f"a snapshot has at most {LONGEST} bytes")
+        if is_complete(collected):
+            self._control.machine.load(bytes(collected))
+        else:
+            self._collected = collected
+        return len(data)
+
+    def poll(self) -> int:
+        """Always ready."""
+        return _READY
+
+    def waiters(self) -> Waiters | None:
+        """Nobody waits."""
+        return None
+
+    def release(self) -> None:
+        """What was not written to its end is not loaded, which `last_error` says."""
+        if self._collected:
+            error = KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
+            self._control.record(PATH, error)
