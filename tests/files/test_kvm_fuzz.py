@@ -142,10 +142,10 @@ def test_random_commands(mmu: str, apicv: str) -> None:
     machine.write(f"{TRACING}/set_event", "kvm:*")
     taken = refused = 0
     for turn in range(COMMANDS):
-        if turn % 100 == 0:
+        if turn % 25 == 0:
             for name in machine.listdir(f"{KVM}/vms"):
                 machine.write(f"{KVM}/ctl", f"vm destroy {name}")
-            chip = ("kernel", "split", "kernel", "none")[turn // 100 % 4]
+            chip = ("kernel", "split", "kernel", "none")[turn // 25 % 4]
             for command in (
                 f"vm create a irqchip={chip}",
                 "a mem ram size=64M",
