@@ -73,23 +73,7 @@ SYSFS = Kind(
     long_name=ENOENT,
 )
 # A list that a real kernel would have to squeeze into one page.
-SYSFS_LONG = Kind(
-    name="sysfs-long",
-    size=PAGE,
-    mode_binds_root=True,
-    store_limit=PAGE,
-    short_writes=True,
-    no_show=EIO,
-    no_store=EIO,
-    gone=ENODEV,
-    rest_after_gone=True,
-    fsync=0,
-    directory_fsync=EINVAL,
-    notifies=True,
-    keeps_size=False,
-    xattrs=True,
-    long_name=ENOENT,
-)
+SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None, cacheable=False)
 # Files that no real machine has: sysfs rules, texts and commands of any length.
 CONTROL = Kind(
     name="control",
