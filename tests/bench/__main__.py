@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import calls, life
+from tests.bench import ap_scale, calls, life
 from tests.bench.measure import Bench, Figure, bench
 
 # Another area adds its benchmarks by adding its tuple here.
 BENCHMARKS: tuple[Callable[[Bench], Iterable[Figure]], ...] = (
     *calls.BENCHMARKS,
     *life.BENCHMARKS,
+    *ap_scale.BENCHMARKS,
 )
 
 
