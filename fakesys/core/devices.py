@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Bus, Changed, Uevent
+from fakesys.core.events import Bus, Changed, LogLine, Uevent
 
 EINVAL = 22
 ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
@@ -64,6 +64,37 @@ class Devices:
         """A uevent alone, without any change of the tree."""
         env = {**(extra or {}), **device.uevent_env()}
         self._bus.emit(Uevent(action, device.devpath, device.subsystem, env))
+
+    def resend(self, device: Device, text: str) -> None:
+        """What was written to the device's `uevent` file: the event again, as `text` asks.
+
+        Raises EINVAL. Like drivers/base/core.c:uevent_store (v6.1).
+        """
+        env = device.uevent_env()
+        try:
+            self.synthesize(text, device.devpath, device.subsystem, env)
+        except KernelError as refusal:
+            owner = env.get("DRIVER") or device.subsystem
+            name = device.devpath.rpartition("/")[2]
+            trouble = f"uevent: failed to send synthetic uevent: -{refusal.errno}"
+            self._bus.emit(LogLine(f"{owner} {name}: {trouble}"))
+            raise
+
+    def synthesize(
+        self, text: str, devpath: str, subsystem: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Send the event that `text` asks for in the name of any object of the driver core.
+
+        Raises EINVAL. Like lib/kobject_uevent.c:kobject_synth_uevent (v6.1).
+        """
+        try:
+            action, extra = parse_synthetic(text)
+        except KernelError:
+            known = text.removesuffix("\n").split(" ")[0] in ACTIONS
+            why = "incorrect uevent action arguments" if known else "unknown uevent action string"
+            self._bus.emit(LogLine(f"synth uevent: {devpath}: {why}"))
+            raise
+        self._bus.emit(Uevent(action, devpath, subsystem, {**extra, **(env or {})}))
 
     def _tell(self, action: str, device: Device) -> None:
         self._bus.emit(Changed((device, *device.listed_in())))

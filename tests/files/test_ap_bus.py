@@ -18,6 +18,7 @@ from tests.files.ap import (
     new_mdev,
     refusal,
     refused,
+    uevents,
 )
 
 ONES = "0x" + "f" * 64 + "\n"
@@ -361,6 +362,55 @@ def test_uevent_of_the_bus_takes_actions_only() -> None:
     machine.write(f"{BUS}/uevent", "add\n")
     assert refusal(machine, f"{BUS}/uevent", "Add\n") == "EINVAL"
     assert refusal(machine, f"{BUS}/drivers/vfio_ap/uevent", "nothing") == "EINVAL"
+
+
+def test_a_bus_and_its_drivers_send_events_of_their_own() -> None:
+    machine = machine_of()
+    count = len(uevents(machine))
+    buses = BUS.removesuffix("/ap")
+    machine.write(f"{BUS}/uevent", "change\n")
+    machine.write(f"{BUS}/drivers/cex4card/uevent", "add")
+    machine.write(f"{BUS}/drivers/vfio_ap/uevent", f"change {U1} A=1")
+    machine.write(f"{buses}/mdev/uevent", "online")
+    machine.write(f"{buses}/mdev/drivers/vfio_mdev/uevent", "add")
+    machine.write(f"{buses}/matrix/uevent", "add")
+    machine.write(f"{buses}/matrix/drivers/vfio_ap/uevent", "bind")
+    synthetic = "SYNTH_UUID=0"
+    assert uevents(machine)[count:] == [
+        f"change /bus/ap SUBSYSTEM=bus {synthetic}",
+        f"add /bus/ap/drivers/cex4card SUBSYSTEM=drivers {synthetic}",
+        f"change /bus/ap/drivers/vfio_ap SUBSYSTEM=drivers SYNTH_UUID={U1} SYNTH_ARG_A=1",
+        f"online /bus/mdev SUBSYSTEM=bus {synthetic}",
+        f"add /bus/mdev/drivers/vfio_mdev SUBSYSTEM=drivers {synthetic}",
+        f"add /bus/matrix SUBSYSTEM=bus {synthetic}",
+        f"bind /bus/matrix/drivers/vfio_ap SUBSYSTEM=drivers {synthetic}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("explode", "unknown uevent action string"),
+        ("ADD\n", "unknown uevent action string"),
+        ("\n", "unknown uevent action string"),
+        ("add 1234", "incorrect uevent action arguments"),
+        (f"add {U1} A=b.c", "incorrect uevent action arguments"),
+        (f"add {U1} ", "incorrect uevent action arguments"),
+        (f"add  {U1}", "incorrect uevent action arguments"),
+        (f"add {U1} A", "incorrect uevent action arguments"),
+    ],
+)
+def test_a_refused_event_is_logged_as_the_kernel_does(text: str, why: str) -> None:
+    machine = machine_of()
+    count = len(uevents(machine))
+    assert refusal(machine, f"{ROOT}/card05/uevent", text) == "EINVAL"
+    assert refusal(machine, f"{BUS}/uevent", text) == "EINVAL"
+    assert machine.read("sys/kernel/debug/fakesys/log").splitlines() == [
+        f"synth uevent: /devices/ap/card05: {why}",
+        "cex4card card05: uevent: failed to send synthetic uevent: -22",
+        f"synth uevent: /bus/ap: {why}",
+    ]
+    assert len(uevents(machine)) == count
 
 
 def test_links_are_relative() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.execution.helpers import ordinary_user, why_no_world
 from tests.mounts import Mount, mounted
-from tests.tools import s390
+from tests.tools import kernel_source, s390
+from tests.tools.kept import Unavailable, kept
 from tests.tools.machines import S390
 
 PROFILES = ("seed", "6.1", "6.18")
@@ -41,13 +42,22 @@ def prefix(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def s390_root(request: pytest.FixtureRequest) -> Path:
-    """The unpacked s390x programs; kept between runs of the tests."""
-    cache = request.config.cache
-    assert cache is not None
+def s390_root() -> Path:
+    """The unpacked s390x programs."""
     try:
-        return s390.unpacked(cache.mkdir("s390x-programs"))
-    except s390.Unavailable as reason:
+        with kept("s390x-programs") as folder:
+            return s390.unpacked(folder)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def kernel_tools() -> kernel_source.Source:
+    """The programs that come with the kernel's source."""
+    try:
+        with kept("kernel-source") as folder:
+            return kernel_source.unpacked(folder)
+    except Unavailable as reason:
         pytest.skip(str(reason))
 
 

@@ -15,17 +15,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.tools.kept import Unavailable
+
 QEMU = "qemu-s390x-static"
 PROGRAMS = ("lszcrypt", "chzcrypt", "lszdev", "chzdev")
 # The oldest release whose zdev knows `--type ap`.
 SUITE = "trixie"
-PACKAGES = ("s390-tools", "libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libjson-c5")
+# The C library of the cross compilers: unlike libc6 it never changes within a release, so that
+# a mirror whose list is newer than its files has it too.
+PACKAGES = ("s390-tools", "libjson-c5", "libc6-s390x-cross")
+CROSS = "usr/s390x-linux-gnu/lib"
+LIBRARIES = "usr/lib/s390x-linux-gnu"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SECONDS = 120
-
-
-class Unavailable(Exception):
-    """The programs cannot be had here; the text says why."""
 
 
 def command(root: Path, program: str) -> list[str]:
@@ -41,7 +43,7 @@ def unpacked(folder: Path) -> Path:
         draft = folder / "draft"
         shutil.rmtree(draft, ignore_errors=True)
         _fetch(folder / "apt", draft)
-        _link_merged_folders(draft)
+        _arrange_libraries(draft)
         draft.rename(root)
     return root
 
@@ -113,7 +115,12 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> Non
         raise Unavailable(f"{' '.join(arguments[:3])}: {lines[-1]}")
 
 
-def _link_merged_folders(root: Path) -> None:
+def _arrange_libraries(root: Path) -> None:
+    """All libraries where a program of a whole s390x system looks for them."""
+    for library in (root / CROSS).iterdir():
+        if not library.is_dir():
+            library.rename(root / LIBRARIES / library.name)
+    (root / "usr/lib/ld64.so.1").symlink_to("s390x-linux-gnu/ld64.so.1")
     for name in ("lib", "bin", "sbin"):
         if not (root / name).exists() and (root / "usr" / name).is_dir():
             (root / name).symlink_to(f"usr/{name}")

@@ -46,13 +46,8 @@ def kvm_stat(request: pytest.FixtureRequest) -> Path:
     installed = shutil.which("kvm_stat")
     if installed:
         return Path(installed)
-    cache = request.config.cache
-    assert cache is not None
-    try:
-        root = kernel_source.unpacked(cache.mkdir("kernel-source"), "tools/kvm/kvm_stat")
-    except kernel_source.Unavailable as reason:
-        pytest.skip(str(reason))
-    return root / "tools/kvm/kvm_stat/kvm_stat"
+    tools: kernel_source.Source = request.getfixturevalue("kernel_tools")
+    return tools.root / kernel_source.KVM_STAT / "kvm_stat"
 
 
 def totals(text: str) -> dict[str, int]:

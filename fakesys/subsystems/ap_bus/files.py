@@ -27,7 +27,7 @@ from fakesys.subsystems.ap_bus.card_files import card_layout
 from fakesys.subsystems.ap_bus.common_files import EMPTY, anything, driver_links, module_rows
 from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.queue_files import queue_layout
-from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
 _UNSIGNED = re.compile(r"[ \t\n\v\f\r]*([0-9]+)")
@@ -222,7 +222,7 @@ BUS: tuple[Attr[ApBus], ...] = (
         show=lambda bus: f"{bus.autoprobe:d}\n",
         store=_autoprobe,
     ),
-    BUS_UEVENT,
+    bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/ap"),
 )
 
 
@@ -294,17 +294,22 @@ def bind_rows(needs: str | tuple[str, ...] = ()) -> tuple[Row, ...]:
     )
 
 
+DRIVER_UEVENT: Attr[CardDriver | QueueDriver] = driver_uevent(
+    lambda driver: driver.bus.kernel.devices, lambda driver: f"/bus/ap/drivers/{driver.name}"
+)
+
+
 def queue_driver_layout(module: str, rows: tuple[Row, ...]) -> Layout[QueueDriver]:
     """The directory of a queue driver; `rows`: `bind` and `unbind` where it has them."""
     link: Link[QueueDriver] = Link(name="module", to=lambda _driver: f"sys/module/{module}")
-    return Layout((*rows, BUS_UEVENT, link, Links(names=_bound_queues, get=_bound_queue)))
+    return Layout((*rows, DRIVER_UEVENT, link, Links(names=_bound_queues, get=_bound_queue)))
 
 
 ZCRYPT_MODULE = "zcrypt_cex4"
 CARD_DRIVER: Layout[CardDriver] = Layout(
     (
         *bind_rows(),
-        BUS_UEVENT,
+        DRIVER_UEVENT,
         Link(name="module", to=lambda _driver: f"sys/module/{ZCRYPT_MODULE}"),
         Links(names=_bound_cards, get=_bound_card),
     )

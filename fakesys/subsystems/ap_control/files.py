@@ -23,7 +23,9 @@ from fakesys.tree.attr import Attr, Layout, Mount, Row
 from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 
 SUBSYSTEMS = frozenset({"ap", "matrix", "mdev", "vfio-dev"})
-LOG_PREFIXES = ("vfio_ap", "ap:")
+BUSES = ("/bus/ap", "/bus/matrix", "/bus/mdev")
+_SYNTHETIC = ("/devices/ap", "/devices/vfio_ap", *BUSES)
+LOG_PREFIXES = ("vfio_", "ap", "cex4", *(f"synth uevent: {path}" for path in _SYNTHETIC))
 # Types by name; CEX3 has one for accelerators and one for coprocessors.
 TYPES = {f"CEX{generation}": CEX4 + generation - 4 for generation in range(4, 9)}
 CEX3 = {CardMode.ACCEL: 8, CardMode.CCA: 9}
@@ -120,7 +122,7 @@ def _set_loaded(system: ApSystem, text: str) -> None:
 
 
 def _of_ap(event: Uevent) -> bool:
-    return event.subsystem in SUBSYSTEMS
+    return event.subsystem in SUBSYSTEMS or event.devpath.startswith(BUSES)
 
 
 def _line_of_ap(line: str) -> bool:

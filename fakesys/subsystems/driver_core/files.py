@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL, EIO
-from typing import Any
+from typing import Any, TypeVar
 
-from fakesys.core.devices import Device, Devices, parse_synthetic
+from fakesys.core.devices import Device, Devices
 from fakesys.core.errors import KernelError
 from fakesys.tree.attr import Attr, Dir, Layout, Link, Row
 
+M = TypeVar("M")
 UEVENT_ERRORS = {EINVAL: "not ACTION [UUID [KEY=VALUE ...]] with a known action"}
 
 
@@ -76,17 +77,13 @@ def device_rows(devices: Devices, *, power: bool = True) -> tuple[Row, ...]:
     def show_uevent(device: Device) -> str:
         return "".join(f"{key}={value}\n" for key, value in device.uevent_env().items())
 
-    def store_uevent(device: Device, text: str) -> None:
-        action, env = parse_synthetic(text)
-        devices.send(action, device, env)
-
     rows: tuple[Row, ...] = (
         Attr(
             name="uevent",
             mode=0o644,
             doc="The fields of this device's uevents; write an action to send one again.",
             show=show_uevent,
-            store=store_uevent,
+            store=devices.resend,
             errors=UEVENT_ERRORS,
         ),
         Link(name="subsystem", to=_subsystem_path),
@@ -104,16 +101,29 @@ def _driver_path(device: Any) -> str | None:
     return f"sys/bus/{device.subsystem}/drivers/{driver}" if driver else None
 
 
-def no_event(_model: object, text: str) -> None:
-    """The `uevent` file of a bus or driver: the text is checked, nobody hears of it."""
-    parse_synthetic(text)
+def bus_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Attr[M]:
+    """The write-only `uevent` of a bus; `path` is the bus's, below /sys, such as `/bus/ap`.
+
+    Source: drivers/base/bus.c:bus_uevent_store (v6.1).
+    """
+    return _uevent_of("bus", devices, path)
 
 
-# The write-only `uevent` of buses and drivers.
-BUS_UEVENT: Attr[Any] = Attr(
-    name="uevent",
-    mode=0o200,
-    doc="Write an action to send a uevent for this bus or driver; nothing listens here.",
-    store=no_event,
-    errors=UEVENT_ERRORS,
-)
+def driver_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Attr[M]:
+    """The write-only `uevent` of a driver; `path` such as `/bus/ap/drivers/vfio_ap`.
+
+    Source: drivers/base/bus.c:uevent_store (v6.1).
+    """
+    return _uevent_of("drivers", devices, path)
+
+
+def _uevent_of(
+    subsystem: str, devices: Callable[[M], Devices], path: Callable[[M], str]
+) -> Attr[M]:
+    return Attr(
+        name="uevent",
+        mode=0o200,
+        doc="Write an action to send a uevent for this bus or driver itself.",
+        store=lambda model, text: devices(model).synthesize(text, path(model), subsystem),
+        errors=UEVENT_ERRORS,
+    )

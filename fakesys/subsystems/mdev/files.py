@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fakesys.core.devices import Devices, is_uuid
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
 from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
@@ -222,7 +222,10 @@ def _parent(bus: MdevBus, name: str) -> str | None:
 
 PARENTS: Layout[MdevBus] = Layout((Links(names=lambda bus: bus.parents, get=_parent),))
 
-DRIVER: Layout[Any] = Layout((BUS_UEVENT, *BUS_DEVICES.rows))
+DRIVER_UEVENT: Attr[MdevBus] = driver_uevent(
+    lambda bus: bus.kernel.devices, lambda bus: f"/bus/mdev/drivers/{bus.policy.driver}"
+)
+DRIVER: Layout[Any] = Layout((DRIVER_UEVENT, *BUS_DEVICES.rows))
 DRIVERS: Layout[MdevBus] = Layout(
     (
         Children(
@@ -249,10 +252,15 @@ def _vfio_path(bus: MdevBus, name: str) -> str | None:
 VFIO_CLASS: Layout[MdevBus] = Layout((Links(names=_vfio_names, get=_vfio_path),))
 
 
+BUS: Layout[MdevBus] = Layout(
+    (bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/mdev"),)
+)
+
+
 def mounts(bus: Callable[[], MdevBus]) -> tuple[Mount, ...]:
     """Where the bus, the class and the groups stand; they are there when empty, too."""
     return (
-        Mount("sys/bus/mdev", Layout((BUS_UEVENT,)), bus),
+        Mount("sys/bus/mdev", BUS, bus),
         Mount("sys/bus/mdev/devices", BUS_DEVICES, bus),
         Mount("sys/bus/mdev/drivers", DRIVERS, bus),
         Mount("sys/class/mdev_bus", PARENTS, bus),

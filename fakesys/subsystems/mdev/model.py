@@ -105,7 +105,7 @@ class MdevBus:
     """The bus `mdev`, the class `mdev_bus` and the iommu groups of its devices."""
 
     def __init__(self, kernel: Kernel, policy: MdevPolicy) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self.policy = policy
         self.parents: dict[str, MdevParent] = {}
         self.devices: dict[str, Mdev] = {}
@@ -119,7 +119,7 @@ class MdevBus:
         self.parents[parent.name] = parent
         for kind in parent.types.values():
             kind.make = partial(self.create, parent, kind)
-        self._kernel.bus.emit(Changed((self, parent.device)))
+        self.kernel.bus.emit(Changed((self, parent.device)))
 
     def unregister(self, parent: MdevParent) -> None:
         """A parent goes, and all its devices before it."""
@@ -127,7 +127,7 @@ class MdevBus:
             for mdev in list(kind.devices.values()):
                 self.remove(mdev)
         del self.parents[parent.name]
-        self._kernel.bus.emit(Changed((self, parent.device)))
+        self.kernel.bus.emit(Changed((self, parent.device)))
 
     def create(self, parent: MdevParent, kind: MdevType, uuid: str) -> Mdev:
         """Make a device. Raises EEXIST, then what the driver refuses with.
@@ -141,21 +141,21 @@ class MdevBus:
         mdev.group, mdev.vfio = self._group_numbers.take(), self._vfio_numbers.take()
         self.devices[uuid] = kind.devices[uuid] = mdev
         self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
-        self._kernel.devices.add(mdev)
+        self.kernel.devices.add(mdev)
         mdev.driver = self.policy.driver
-        self._kernel.devices.bind(mdev)
+        self.kernel.devices.bind(mdev)
         return mdev
 
     def remove(self, mdev: Mdev) -> None:
         """Remove a device. Raises what the driver refuses with, KernelError or Blocked."""
         mdev.type.remove(mdev)
         mdev.driver = None
-        self._kernel.devices.unbind(mdev)
+        self.kernel.devices.unbind(mdev)
         del self.devices[mdev.uuid], mdev.type.devices[mdev.uuid]
         del self.groups[mdev.group], self.vfio_devices[mdev.vfio]
         self._group_numbers.give_back(mdev.group)
         self._vfio_numbers.give_back(mdev.vfio)
-        self._kernel.devices.remove(mdev)
+        self.kernel.devices.remove(mdev)
 
     def state(self) -> list[dict[str, Any]]:
         """The devices in the order in which they were made."""

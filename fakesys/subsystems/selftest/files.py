@@ -8,7 +8,7 @@ from errno import EEXIST, EINVAL, ENODEV, ERANGE
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoll, kstrtoull
-from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.driver_core.files import bus_uevent, device_rows
 from fakesys.subsystems.selftest.model import Selftest, SelftestDevice
 from fakesys.tree.attr import Attr, Dir, Layout, Links, Mount
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ
@@ -125,7 +125,9 @@ COMMANDS: Layout[Selftest] = Layout(
     kind=CONTROL,
 )
 
-BUS: Layout[Selftest] = Layout((BUS_UEVENT,))
+BUS: Layout[Selftest] = Layout(
+    (bus_uevent(lambda selftest: selftest.devices, lambda _selftest: "/bus/selftest"),)
+)
 
 
 def _device_names(selftest: Selftest) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Selftest:
 
     def __init__(self, bus: Bus, devices: Devices) -> None:
         self._bus = bus
-        self._devices = devices
+        self.devices = devices
         self.device: SelftestDevice | None = None
         self.create()
 
@@ -53,14 +53,14 @@ class Selftest:
             raise KernelError(EEXIST, "the device is there")
         self.device = SelftestDevice(self)
         self._bus.emit(Changed((None,)))
-        self._devices.add(self.device)
+        self.devices.add(self.device)
 
     def remove(self) -> None:
         """Unplug the device and its debugfs files. Raises ENODEV."""
         device = self._present()
         self.device = None
         self._bus.emit(Changed((None,)))
-        self._devices.remove(device)
+        self.devices.remove(device)
 
     def notify(self) -> None:
         """Switch the active terminal and tell pollers. Raises ENODEV."""

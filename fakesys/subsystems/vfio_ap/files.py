@@ -15,7 +15,7 @@ from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
 from fakesys.subsystems.ap_bus.common_files import EMPTY, driver_links, module_rows
 from fakesys.subsystems.ap_bus.files import bind_rows, queue_driver_layout
 from fakesys.subsystems.ap_bus.queue import ApQueue
-from fakesys.subsystems.driver_core.files import BUS_UEVENT, device_rows
+from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
 from fakesys.subsystems.mdev.files import TYPE, device_files
 from fakesys.subsystems.mdev.model import Mdev
 from fakesys.subsystems.vfio_ap.driver import MatrixDevice, VfioAp
@@ -250,7 +250,7 @@ MODULE: Layout[VfioAp] = Layout(
 MATRIX_PATH = "sys/devices/vfio_ap/matrix"
 MATRIX_BUS: Layout[VfioAp] = Layout(
     (
-        BUS_UEVENT,
+        bus_uevent(lambda module: module.kernel.devices, lambda _module: "/bus/matrix"),
         Dir(
             name="devices",
             layout=Layout((Link(name="matrix", to=lambda _module: MATRIX_PATH),)),
@@ -263,7 +263,10 @@ MATRIX_BUS: Layout[VfioAp] = Layout(
                         name="vfio_ap",
                         layout=Layout(
                             (
-                                BUS_UEVENT,
+                                driver_uevent(
+                                    lambda module: module.kernel.devices,
+                                    lambda _module: "/bus/matrix/drivers/vfio_ap",
+                                ),
                                 Link(name="module", to=lambda _module: "sys/module/vfio_ap"),
                                 Link(name="matrix", to=lambda _module: MATRIX_PATH),
                             )
