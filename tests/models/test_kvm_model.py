@@ -303,6 +303,12 @@ class Recorder:
     def close_vcpu(self, vcpu: Vcpu) -> None:
         self.heard.append(f"close {vcpu.id}")
 
+    def hold_vcpu(self, vcpu: Vcpu) -> None:
+        self.heard.append(f"hold {vcpu.id}")
+
+    def is_in_guest(self, vcpu: Vcpu) -> bool:
+        return vcpu.id == 1
+
     def remove_vm(self, vm: Vm) -> None:
         self.heard.append("gone")
 
@@ -313,12 +319,15 @@ def test_extensions_hear_of_everything(kvm: Kvm) -> None:
     vm = kvm.create_vm("a", irqchip=Irqchip.NONE, args=arguments({PIT: True}))
     kvm.create_irqchip(vm)
     kvm.create_vcpus(vm, count=2)
+    vm.vcpu(1).hold()
+    assert [vcpu.is_in_guest() for vcpu in vm.vcpus.values()] == [False, True]
     vm.kill()
     assert recorder.heard == [
         f"vm a {DAEMON}-10 pit=1",
         "irqchip",
         "vcpu 0",
         "vcpu 1",
+        "hold 1",
         "close 0",
         "close 1",
         "gone",

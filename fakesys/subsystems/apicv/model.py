@@ -156,11 +156,18 @@ class Apicv:
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Its descriptor is closed: its thread is out of KVM_RUN for ever."""
+        self.hold_vcpu(vcpu)
+        self._vms[vcpu.vm].vcpus[vcpu.id].run = Run.STOPPED
+
+    def hold_vcpu(self, vcpu: Vcpu) -> None:
+        """User space keeps it out of KVM_RUN."""
         vm = self._vms[vcpu.vm]
-        closed = vm.vcpus[vcpu.id]
-        if closed.run in (Run.GUEST, Run.HALTED, Run.UNINIT):
-            runstate.stop(vm, closed)
-        closed.run = Run.STOPPED
+        runstate.hold(vm, vm.vcpus[vcpu.id])
+
+    def is_in_guest(self, vcpu: Vcpu) -> bool:
+        """Does it run the guest now?"""
+        found = self._vms[vcpu.vm].vcpus.get(vcpu.id)
+        return found is not None and found.run is Run.GUEST
 
     def remove_vm(self, vm: Vm) -> None:
         """The VM is gone."""

@@ -67,6 +67,17 @@ def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
         vcpu.stats.irq_exits += 1
     vcpu.stats.signal_exits += 1
     vm.lines.interrupted(vcpu)
+    _rest(vm, vcpu, was)
+
+
+def hold(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """It is in user space as if its thread had never been in KVM_RUN: no exit, no signal."""
+    if vcpu.run in (Run.GUEST, Run.HALTED, Run.UNINIT):
+        with command(vm, vcpu):
+            _rest(vm, vcpu, vcpu.run)
+
+
+def _rest(vm: ApicVm, vcpu: ApicVcpu, was: Run) -> None:
     vcpu.stats.blocking = 0
     vcpu.stopped_from = was
     vcpu.run = Run.STOPPED

@@ -77,6 +77,12 @@ class Extension(Protocol):
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Its descriptor is closed; it stays in the VM."""
 
+    def hold_vcpu(self, vcpu: Vcpu) -> None:
+        """From now on it stands in user space, unless something makes it run again."""
+
+    def is_in_guest(self, vcpu: Vcpu) -> bool:
+        """Does it run the guest now?"""
+
     def remove_vm(self, vm: Vm) -> None:
         """The last reference is gone; counters are still there."""
 
@@ -121,6 +127,15 @@ class Vcpu:
         """Raises ENOENT when the descriptor is closed: nobody can use the vCPU any more."""
         if self.closed:
             raise KernelError(ENOENT, f"vCPU {self.id} of {self.vm.name} is closed")
+
+    def hold(self) -> None:
+        """Its thread comes back to user space and stays there."""
+        for extension in self.vm.kvm.extensions:
+            extension.hold_vcpu(self)
+
+    def is_in_guest(self) -> bool:
+        """Would it have to be kicked to notice something?"""
+        return any(extension.is_in_guest(self) for extension in self.vm.kvm.extensions)
 
     def close(self) -> None:
         """Close the descriptor. Raises ENOENT when it is closed."""

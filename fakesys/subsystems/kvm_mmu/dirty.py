@@ -62,7 +62,7 @@ class DirtyLog:
         if self.starts_full:
             return
         changed = False
-        for row, mask in list(self._kit.sptes.tables(slot.base_gfn, slot.npages)):
+        for row, mask in self._tables(slot):
             changed |= self._kit.sptes.protect(row, mask, seal=False)
         if changed or self._kit.policy.log_dirty_always_flushes:
             self._kit.flush_remote_tlbs()
@@ -78,7 +78,7 @@ class DirtyLog:
         if self.manual or not dirty:
             return dirty
         for first, words in _dirty_words(slot.dirty):
-            self._kit.sptes.protect_pages(slot.base_gfn + first, words)
+            self._protect(slot, first, words)
         slot.dirty[:] = bytes(len(slot.dirty))
         self._kit.flush_remote_tlbs()
         return dirty
@@ -101,7 +101,7 @@ class DirtyLog:
         low, high = first // 8, -(-(first + npages) // 8)
         cleared = False
         for offset, mask in _dirty_words(slot.dirty[low:high]):
-            self._kit.sptes.protect_pages(slot.base_gfn + first + offset, mask)
+            self._protect(slot, first + offset, mask)
             cleared = True
         slot.dirty[low:high] = bytes(high - low)
         if cleared:
@@ -122,6 +122,17 @@ class DirtyLog:
         if last >= 0:
             yield start, last
 
+    def _tables(self, slot: Memslot) -> list[tuple[int, int]]:
+        """Tables and masks of the sptes that map the slot."""
+        if not slot.mappable:
+            return []
+        return list(self._kit.sptes.tables(slot.base_gfn, slot.npages))
+
+    def _protect(self, slot: Memslot, first: int, mask: int) -> None:
+        """Take W from the pages `first` + N of a slot for each bit N."""
+        if slot.mappable:
+            self._kit.sptes.protect_pages(slot.base_gfn + first, mask)
+
     def _logged(self, number: int) -> Memslot:
         slot = self._spaces.slot(number)
         if slot is None or slot.dirty is None:
@@ -136,7 +147,7 @@ class DirtyLog:
         if slot.memory is None or not slot.memory.thp:
             return False
         dropped = 0
-        for row, mask in list(self._kit.sptes.tables(slot.base_gfn, slot.npages)):
+        for row, mask in self._tables(slot):
             gfn = self._kit.pages.gfn[row]
             if not self._kit.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
                 continue

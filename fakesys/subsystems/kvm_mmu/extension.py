@@ -67,12 +67,19 @@ class MmuExtension:
     def add_vcpu(self, vcpu: Vcpu) -> None:
         """The vCPU has nothing loaded."""
         memory = self.memories[vcpu.vm]
-        mmu = memory.add_vcpu(vcpu.id, vcpu.stats)
+        mmu = memory.add_vcpu(vcpu.id, vcpu.stats, vcpu.is_in_guest)
         self.mmus[vcpu] = mmu
         self.guests[vcpu] = Guest(memory, mmu)
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Its roots stay until the VM goes."""
+
+    def hold_vcpu(self, vcpu: Vcpu) -> None:
+        """Where it stands does not matter to memory."""
+
+    def is_in_guest(self, vcpu: Vcpu) -> bool:
+        """Memory does not know."""
+        return False
 
     def remove_vm(self, vm: Vm) -> None:
         """All is zapped and freed."""

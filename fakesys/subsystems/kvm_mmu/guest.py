@@ -31,6 +31,8 @@ AFTER_DOORBELL = DOORBELL_STUB + 7
 CR3 = 0x10000
 # What the programs store: mov eax, 0x5a5a.
 STORED = 0x5A5A
+# Of one command, where each is looked at: no daemon is kept busy for ever.
+MOST_STEPS = 1 << 20
 # A fault that is retried this often will never be solved.
 MOST_RETRIES = 16
 
@@ -126,10 +128,13 @@ class Guest:
     def run(self, items: Iterable[Item]) -> list[Left]:
         """The program: fetches from gfn 1, the items, the doorbell store. All exits but the last.
 
-        Raises EINVAL unless the vCPU is in 64-bit mode.
+        Raises EINVAL unless the vCPU is in 64-bit mode, and for more than `MOST_STEPS` accesses.
         """
+        items = list(items)
         if not self.registers.ready or self.registers.real:
             raise KernelError(EINVAL, "the vCPU is not set up for programs")
+        if sum(item.times for item in items) > MOST_STEPS:
+            raise KernelError(EINVAL, f"a program makes at most {MOST_STEPS} accesses")
         program = list(assemble(items))
         exits: list[Left] = []
         self.enter()

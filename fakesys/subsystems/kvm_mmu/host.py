@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 
 from fakesys.core.errors import KernelError
 
 PAGE = 4096
 LARGE = 2 << 20
+# TASK_SIZE_MAX of x86-64 with four levels.
+USER_SPACE_END = (1 << 47) - PAGE
 _FIRST_HVA = 0x5000_0000_0000
 _FIRST_PFN = 0x100000
 # Below all mappings of commands: what KVM maps for itself in the owner.
@@ -107,13 +109,15 @@ class HostSpace:
         self._private: HostMemory | None = None
 
     def add(self, name: str, size: int, *, thp: bool = False) -> HostMemory:
-        """Map memory, 2 MiB aligned, all present. Raises EEXIST, EINVAL."""
+        """Map memory, 2 MiB aligned, all present. Raises EEXIST, EINVAL, ENOMEM."""
         if name in self._named:
             raise KernelError(EEXIST, f"there is memory {name!r}")
         if not size or size % PAGE:
             raise KernelError(EINVAL, f"{size} is not a number of pages")
-        memory = HostMemory(name, size, thp=thp, hva=self._next_hva, pfn=self._next_pfn)
         rounded = -(-size // LARGE) * LARGE
+        if self._next_hva + rounded > USER_SPACE_END:
+            raise KernelError(ENOMEM, f"no room for {size} bytes below {USER_SPACE_END:#x}")
+        memory = HostMemory(name, size, thp=thp, hva=self._next_hva, pfn=self._next_pfn)
         self._next_hva += rounded + LARGE
         self._next_pfn += rounded // PAGE
         self._named[name] = memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Requested(Protocol):
     """A vCPU as far as others may ask something of it."""
 
     requests: int
-    in_guest: bool
+    in_guest: Callable[[], bool]
 
     def held_roots(self) -> Iterable[int]:
         """The pages that it counts in root_count."""
@@ -96,7 +96,7 @@ class Kit:
         kicked = False
         for vcpu in self.vcpus:
             vcpu.requests |= request
-            kicked |= vcpu.in_guest
+            kicked |= vcpu.in_guest()
         return kicked
 
     def flush_remote_tlbs(self) -> None:

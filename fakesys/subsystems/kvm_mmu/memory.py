@@ -26,7 +26,7 @@ from fakesys.subsystems.kvm_mmu.policy import MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.prefetch import Prefetch
 from fakesys.subsystems.kvm_mmu.pte_write import PteWriter
 from fakesys.subsystems.kvm_mmu.role import DIRECT
-from fakesys.subsystems.kvm_mmu.roots import Paging, Roots, VcpuMmu
+from fakesys.subsystems.kvm_mmu.roots import Paging, Roots, VcpuMmu, never
 from fakesys.subsystems.kvm_mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.sync import Syncer
 from fakesys.subsystems.kvm_mmu.tree import Tree
@@ -88,9 +88,12 @@ class VmMemory:
         self.vcpus: dict[int, VcpuMmu] = {}
         self.disabled_quirks = 0
 
-    def add_vcpu(self, vcpu_id: int, stats: VcpuStats) -> VcpuMmu:
-        """A vCPU, which has nothing loaded."""
-        vcpu = VcpuMmu(vcpu_id, stats, Paging.TDP if self.kit.knobs.tdp else Paging.NONE)
+    def add_vcpu(
+        self, vcpu_id: int, stats: VcpuStats, in_guest: Callable[[], bool] = never
+    ) -> VcpuMmu:
+        """A vCPU, which has nothing loaded. `in_guest`: does it run the guest now?"""
+        paging = Paging.TDP if self.kit.knobs.tdp else Paging.NONE
+        vcpu = VcpuMmu(vcpu_id, stats, paging, in_guest=in_guest)
         self.vcpus[vcpu_id] = vcpu
         self.kit.vcpus.append(vcpu)
         return vcpu
@@ -257,6 +260,8 @@ class VmMemory:
 
         Differs: the walk never yields, so there is one flush at most.
         """
+        if not slot.mappable:
+            return
         dropped = self.kit.sptes.drop_range(slot.base_gfn, slot.npages)
         zapped: list[int] = []
         if self.tree.tracked.indirect:

@@ -9,7 +9,13 @@ from errno import EEXIST, EINVAL
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu.host import BLOCK_PAGES, PAGE, HostMemory, HostSpace
+from fakesys.subsystems.kvm_mmu.host import (
+    BLOCK_PAGES,
+    PAGE,
+    USER_SPACE_END,
+    HostMemory,
+    HostSpace,
+)
 
 LOG_DIRTY_PAGES = 1
 READONLY = 2
@@ -18,8 +24,6 @@ KNOWN_FLAGS = LOG_DIRTY_PAGES | READONLY
 UPDATE_IN_PROGRESS = 1 << 63
 # KVM_MEM_MAX_NR_PAGES
 MAX_PAGES = (1 << 31) - 1
-# TASK_SIZE_MAX of x86-64 with four levels.
-USER_SPACE_END = (1 << 47) - PAGE
 _U64 = 1 << 64
 
 
@@ -63,6 +67,11 @@ class Memslot:
         return self.base_gfn + self.npages
 
     @property
+    def mappable(self) -> bool:
+        """Can an spte map it? No vCPU is ever in SMM, so nothing maps the slots of that."""
+        return not self.as_id
+
+    @property
     def logs_dirty(self) -> bool:
         """Is it dirty-logged?"""
         return self.dirty is not None
@@ -93,6 +102,18 @@ class Memslot:
         if self.dirty is not None:
             offset = gfn - self.base_gfn
             self.dirty[offset >> 3] |= 1 << (offset & 7)
+
+    def mark_all_dirty(self, gfn: int, mask: int) -> None:
+        """Mark the pages `gfn` + N for each bit N of a mask; a page before the slot has no bit."""
+        if self.dirty is None or not mask:
+            return
+        offset = gfn - self.base_gfn
+        mask, offset = (mask >> -offset, 0) if offset < 0 else (mask, offset)
+        first = offset >> 3
+        mask <<= offset & 7
+        last = first + (mask.bit_length() + 7 >> 3)
+        old = int.from_bytes(self.dirty[first:last], "little")
+        self.dirty[first:last] = (old | mask).to_bytes(last - first, "little")
 
 
 @dataclass(eq=False)
@@ -173,6 +194,11 @@ class AddressSpaces:
     def npages(self) -> int:
         """Pages of all slots."""
         return sum(slot.npages for space in self.spaces for slot in space.by_id.values())
+
+    @property
+    def mappable(self) -> list[Memslot]:
+        """The slots that sptes can map, by gfn."""
+        return self.spaces[0].in_order
 
     def slot(self, number: int) -> Memslot | None:
         """The slot of an ioctl's number. Raises EINVAL for a number that cannot be one."""

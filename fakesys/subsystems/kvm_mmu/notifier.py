@@ -29,13 +29,12 @@ class Notifier:
             self._kit.bus.emit(KvmUnmapHvaRange(start=start, end=end))
         self._kit.notifier_seq += 1
         dropped = 0
-        for space in self._spaces.spaces:
-            for slot in space.in_order:
-                low = max(start, slot.userspace_addr)
-                high = min(end, slot.userspace_addr + slot.npages * PAGE)
-                if low < high:
-                    gfn = slot.base_gfn + (low - slot.userspace_addr) // PAGE
-                    dropped += self._kit.sptes.drop_range(gfn, (high - low) // PAGE)
+        for slot in self._spaces.mappable:
+            low = max(start, slot.userspace_addr)
+            high = min(end, slot.userspace_addr + slot.npages * PAGE)
+            if low < high:
+                gfn = slot.base_gfn + (low - slot.userspace_addr) // PAGE
+                dropped += self._kit.sptes.drop_range(gfn, (high - low) // PAGE)
         if dropped:
             self._kit.flush_remote_tlbs()
 

@@ -118,13 +118,11 @@ class MmuPolicy:
     # Where 19 bits of MMIO generation stand; 18 bits stand at the same place everywhere.
     mmio_19: MmioBits
 
-    @property
-    def has_generation(self) -> bool:
-        """Is there a generation to compare?"""
-        return self.generation is not Generation.NONE
-
     def next_generation(self, valid_gen: int) -> int:
-        """The generation after a fast zap."""
+        """The generation after a fast zap.
+
+        A kernel without one zaps fast only when told to (the knob `zap_flow`): it counts as well.
+        """
         return valid_gen ^ 1 if self.generation is Generation.TOGGLE else valid_gen + 1
 
 

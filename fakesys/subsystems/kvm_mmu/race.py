@@ -82,7 +82,7 @@ class Racer:
 
     def __init__(self, memory: VmMemory, number: int, first_gfn: int, npages: int) -> None:
         self._memory = memory
-        self.mmu = VcpuMmu(number, VcpuStats(), Paging.TDP)
+        self.mmu = VcpuMmu(number, VcpuStats(), Paging.TDP, in_guest=self._is_in_guest)
         self._blocks = Blocks(memory, self.mmu)
         self._first = first_gfn
         self._npages = npages
@@ -90,6 +90,11 @@ class Racer:
         self.ready_ns = 0
         # May something of the working set not be mapped? False: it does not fault.
         self.misses = False
+        # Does it run between its faults, or is it there for its pages only?
+        self.runs = False
+
+    def _is_in_guest(self) -> bool:
+        return self.runs
 
     def fill(self) -> None:
         """Map the whole working set."""
@@ -189,7 +194,8 @@ class Race:
         for racer in self._racers:
             racer.fill()
             racer.start_at(random.randrange(self._pages_each), random.randrange(ACCESS_NS))
-        self._running = list(self._racers) if self._setup.vcpus else []
+            racer.runs = self._setup.vcpus > 0
+        self._running = [racer for racer in self._racers if racer.runs]
 
     def _contend(self) -> bool:
         """Step by step until done; False for a livelock."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,10 +39,25 @@ class MmioCache:
     generation: int
 
 
-class VcpuMmu:
-    """State of one vCPU. `roots`: rows it counts in root_count, empty when none is loaded."""
+def never() -> bool:
+    """A vCPU that stands in user space whenever others ask something of it."""
+    return False
 
-    def __init__(self, vcpu_id: int, stats: VcpuStats, paging: Paging) -> None:
+
+class VcpuMmu:
+    """State of one vCPU. `roots`: rows it counts in root_count, empty when none is loaded.
+
+    `in_guest`: must it be kicked out of the guest now, to do what is requested?
+    """
+
+    def __init__(
+        self,
+        vcpu_id: int,
+        stats: VcpuStats,
+        paging: Paging,
+        *,
+        in_guest: Callable[[], bool] = never,
+    ) -> None:
         self.id = vcpu_id
         self.stats = stats
         self.paging = paging
@@ -51,7 +66,7 @@ class VcpuMmu:
         # (cr3, root) of the address spaces that the guest used before.
         self.previous: list[tuple[int, int]] = []
         self.requests: int = Request.NONE
-        self.in_guest = False
+        self.in_guest = in_guest
         self.mmio: MmioCache | None = None
 
     def held_roots(self) -> Iterable[int]:

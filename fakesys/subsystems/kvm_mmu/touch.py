@@ -5,17 +5,19 @@ The result is what access after access would give: the same sptes, counters and 
 
 from __future__ import annotations
 
+from errno import EINVAL
 from typing import NamedTuple
 
+from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.trace_guest import KvmPageFault
 from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.guest import Exit, Guest, Left, plain_access
+from fakesys.subsystems.kvm_mmu.guest import MOST_STEPS, Exit, Guest, Left, plain_access
 from fakesys.subsystems.kvm_mmu.memory import VmMemory
 from fakesys.subsystems.kvm_mmu.memslots import Memslot
 from fakesys.subsystems.kvm_mmu.pages import NONE
 from fakesys.subsystems.kvm_mmu.prefetch import GROUP, may_prefetch
 from fakesys.subsystems.kvm_mmu.roots import MIN_FREE_PAGES, VcpuMmu
-from fakesys.subsystems.kvm_mmu.sptes import ALL, EMPTY, ENTRIES, FULL_RW, bits
+from fakesys.subsystems.kvm_mmu.sptes import ALL, EMPTY, ENTRIES, FULL_RW
 
 # Each access that faults tells one of these.
 _EVENTS = (
@@ -49,13 +51,19 @@ def touch(
     stride: int = 4096,
     value: int | None = None,
 ) -> Touched:
-    """`times` accesses (`r`, `w`, `x`), `stride` bytes apart, until an exit that is not MMIO."""
+    """`times` accesses (`r`, `w`, `x`), `stride` bytes apart, until an exit that is not MMIO.
+
+    Raises EINVAL for more than `MOST_STEPS` of them that must go one by one.
+    """
     before = vcpu.stats.pf_taken
     exits: list[Left] = []
     rip = guest.registers.rip
     by_block = Blocks(memory, vcpu) if kind != "x" and stride == 4096 else None
     if by_block is not None and not by_block.allowed():
         by_block = None
+    single = times if by_block is None else by_block.exits(address >> 12, times, write=kind == "w")
+    if single > MOST_STEPS:
+        raise KernelError(EINVAL, f"{single} accesses one by one; at most {MOST_STEPS} a command")
     guest.enter()
     done = 0
     while done < times:
@@ -90,6 +98,15 @@ class Blocks:
         """Would nobody see the difference?"""
         wanted = self._memory.kit.bus.wanted
         return self._memory.kit.knobs.tdp and not any(event in wanted for event in _EVENTS)
+
+    def exits(self, gfn: int, npages: int, *, write: bool) -> int:
+        """How many of these pages end as an exit to user space each."""
+        inside = 0
+        for slot in self._memory.spaces.mappable:
+            if not (write and slot.read_only):
+                common = min(gfn + npages, slot.end_gfn) - max(gfn, slot.base_gfn)
+                inside += max(0, common)
+        return npages - inside
 
     def touch(self, gfn: int, npages: int, *, write: bool) -> int:
         """Access up to `npages` pages from `gfn`; how many, 0 if they must go one by one."""
@@ -138,10 +155,7 @@ class Blocks:
         leaf.writable |= mapped | denied
         leaf.dirty |= mapped | denied
         leaf.accessed |= mask
-        if slot.logs_dirty:
-            base = gfn & -ENTRIES
-            for place in bits(mapped | denied):
-                slot.mark_dirty(base + place)
+        slot.mark_all_dirty(gfn & -ENTRIES, mapped | denied)
         self._book(row, mapped.bit_count(), faults.bit_count(), denied.bit_count())
         self._sptes.settle(row)
         return npages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as errno_numbers
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOTTY, ERANGE
+from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 from fakesys.core.commands import (
     Args,
@@ -108,8 +108,10 @@ FLOW = Option[str | None](
     "flow", words_of(*(flow.value for flow in ZapFlow)), None, "the flow; else the kernel's"
 )
 SEED = Option("seed", number, 1, "of the order in which the vCPUs begin")
-MOST_ROUNDS = Option("max_rounds", number, 100_000, "drops of the lock that mean livelock")
-MOST_TIME = Option("max_time", number, 60, "virtual seconds that mean livelock")
+MOST_ROUNDS = Option(
+    "max_rounds", number_within(1, 1_000_000), 100_000, "drops of the lock that mean livelock"
+)
+MOST_TIME = Option("max_time", number_within(1, 3600), 60, "virtual seconds that mean livelock")
 
 NO_VM = {ENOENT: "there is no such VM"}
 NO_VCPU = {ENOENT: "there is no such VM or vCPU, or it is closed"}
@@ -159,7 +161,9 @@ def _guest_tables(mmu: MmuExtension, args: Args) -> str:
 
 
 def _set_up(mmu: MmuExtension, args: Args) -> str:
-    mmu.guests[vcpu_of(mmu.kvm, args)].set_up(real=args[REAL])
+    vcpu = vcpu_of(mmu.kvm, args)
+    vcpu.hold()
+    mmu.guests[vcpu].set_up(real=args[REAL])
     return ""
 
 
@@ -293,7 +297,12 @@ def _memory_verbs() -> tuple[Verb[MmuExtension], ...]:
             words=(VM, "mem", MEM),
             options=(BYTES, THP),
             run=_add_memory,
-            errors=NO_VM | {EEXIST: "there is such memory", EINVAL: "no number of pages"},
+            errors=NO_VM
+            | {
+                EEXIST: "there is such memory",
+                EINVAL: "no number of pages",
+                ENOMEM: "the owner's address space is too small",
+            },
             doc="Host memory of the VM's owner, 2 MiB aligned, all present.",
         ),
         Verb(
@@ -344,7 +353,8 @@ def _guest_verbs() -> tuple[Verb[MmuExtension], ...]:
         Verb(
             words=(VM, "vcpu", VCPU, "run", Tail("ITEM...")),
             run=_run,
-            errors=NO_VCPU | {EINVAL: "not set up for 64-bit programs, or no such item"},
+            errors=NO_VCPU
+            | {EINVAL: "not set up for 64-bit programs, no such item, or too many accesses"},
             doc="A program: fetches, r=A w=A x=A w64=A,V rloop=A,N[,S] wloop=A,N[,S], doorbell.",
         ),
         Verb(
@@ -358,7 +368,8 @@ def _guest_verbs() -> tuple[Verb[MmuExtension], ...]:
             words=(VM, "vcpu", VCPU, "access", KIND, WHERE),
             options=(TIMES, STRIDE, VALUE),
             run=_access,
-            errors=NO_VCPU | {EINVAL: "not set up, with shadow paging"},
+            errors=NO_VCPU
+            | {EINVAL: "not set up, with shadow paging; or too many accesses one by one"},
             doc="The guest makes these accesses and nothing else.",
         ),
     )
@@ -431,8 +442,7 @@ def _host_verbs() -> tuple[Verb[MmuExtension], ...]:
             run=_race,
             errors={
                 ENOENT: "no such VM or slot",
-                EINVAL: "the slot's number cannot be one",
-                EBUSY: "a vCPU is in the guest",
+                EINVAL: "the slot's number cannot be one, or more than 1 TiB of working sets",
             },
             doc="Delete a slot while vCPUs fault over their working sets.",
         ),

@@ -304,8 +304,7 @@ class ZapFast(Flow):
         if trace.KvmMmuZapAllFast in kit.bus.wanted:
             event = trace.KvmMmuZapAllFast(mmu_valid_gen=pages.valid_gen, mmu_used_pages=pages.used)
             kit.bus.emit(event)
-        if kit.policy.has_generation:
-            pages.new_generation(kit.policy.next_generation(pages.valid_gen))
+        pages.new_generation(kit.policy.next_generation(pages.valid_gen))
         if kit.policy.explicit_reload:
             kit.request_all(Request.RELOAD)
 
