@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from fakesys.core.commands import NO_ARGS, Args
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed, Task
 from fakesys.core.kernel import Kernel
+from fakesys.subsystems.kvm.extension import Extension
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.stats import Scope, Stat, VcpuStats, VmStats
 
@@ -51,40 +52,6 @@ class VcpuLimits:
 
     count: int
     ids: int
-
-
-class Extension(Protocol):
-    """What a later model adds to every VM. All checks of all models come before any change."""
-
-    def check_vm(self, args: Args) -> None:
-        """May a VM with these options be made? Raises."""
-
-    def add_vm(self, vm: Vm, args: Args) -> None:
-        """The VM exists, its directory too; nobody heard of it yet."""
-
-    def check_irqchip(self, vm: Vm) -> None:
-        """May this VM get an irqchip in the kernel? Raises."""
-
-    def add_irqchip(self, vm: Vm) -> None:
-        """KVM_CREATE_IRQCHIP was done."""
-
-    def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
-        """May the VM get this vCPU? Raises."""
-
-    def add_vcpu(self, vcpu: Vcpu) -> None:
-        """The vCPU exists."""
-
-    def close_vcpu(self, vcpu: Vcpu) -> None:
-        """Its descriptor is closed; it stays in the VM."""
-
-    def hold_vcpu(self, vcpu: Vcpu) -> None:
-        """From now on it stands in user space, unless something makes it run again."""
-
-    def is_in_guest(self, vcpu: Vcpu) -> bool:
-        """Does it run the guest now?"""
-
-    def remove_vm(self, vm: Vm) -> None:
-        """The last reference is gone; counters are still there."""
 
 
 # What a VM's owner is called, cut at 15 letters as the kernel does.
