@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,7 +45,9 @@ class Requested(Protocol):
     """A vCPU as far as others may ask something of it."""
 
     requests: int
-    in_guest: Callable[[], bool]
+
+    def in_guest(self) -> bool:
+        """Must it be kicked to notice a request?"""
 
     def held_roots(self) -> Iterable[int]:
         """The pages that it counts in root_count."""

@@ -90,7 +90,7 @@ class Racer:
         self.ready_ns = 0
         # May something of the working set not be mapped? False: it does not fault.
         self.misses = False
-        # Does it run between its faults, or is it there for its pages only?
+        # Is it in the guest, not in a fault, and not just there for its pages?
         self.runs = False
 
     def _is_in_guest(self) -> bool:
@@ -181,6 +181,8 @@ class Race:
         result = RaceResult(
             done, flow.rounds, flow.zapped, kit.stats.mmu_cache_miss - made, self._now
         )
+        for racer in self._racers:
+            racer.runs = False
         self._running.clear()
         self._waiting.clear()
         while not flow.finished:
@@ -239,6 +241,8 @@ class Race:
         if not ready:
             return
         ready.sort(key=lambda racer: (racer.ready_ns, racer.mmu.id))
+        for racer in ready:
+            racer.runs = False
         self._waiting.extend(ready)
         self._running = [racer for racer in self._running if racer not in ready]
 
@@ -250,6 +254,7 @@ class Race:
             if made >= 0:
                 self._now += FAULT_NS + NEW_PAGE_NS * made
             racer.ready_ns = self._now + ACCESS_NS
+            racer.runs = True
             self._running.append(racer)
         self._slice_end = self._now + SLICE_NS
         self._line_up()

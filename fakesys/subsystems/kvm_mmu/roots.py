@@ -47,7 +47,7 @@ def never() -> bool:
 class VcpuMmu:
     """State of one vCPU. `roots`: rows it counts in root_count, empty when none is loaded.
 
-    `in_guest`: must it be kicked out of the guest now, to do what is requested?
+    `in_guest`: does it run the guest, as far as nobody acts for it?
     """
 
     def __init__(
@@ -66,8 +66,14 @@ class VcpuMmu:
         # (cr3, root) of the address spaces that the guest used before.
         self.previous: list[tuple[int, int]] = []
         self.requests: int = Request.NONE
-        self.in_guest = in_guest
+        self._in_guest = in_guest
+        # Its own thread is at work in the kernel: it needs no kick.
+        self.acts = False
         self.mmio: MmioCache | None = None
+
+    def in_guest(self) -> bool:
+        """Must it be kicked to notice a request?"""
+        return not self.acts and self._in_guest()
 
     def held_roots(self) -> Iterable[int]:
         """The pages that it counts in root_count."""

@@ -128,9 +128,11 @@ def _memory(mmu: MmuExtension, args: Args) -> VmMemory:
 def _as(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
     """What happens happens in the vCPU's thread; a refused command was no run."""
     before, mmu.bus.task = mmu.bus.task, vcpu.task
+    mmu.mmus[vcpu].acts = True
     try:
         yield
     finally:
+        mmu.mmus[vcpu].acts = False
         mmu.bus.task = before
     vcpu.runs()
 
