@@ -261,7 +261,7 @@ class Machine:
     def _read(self, path: str) -> bytes:
         node = self._file(path)
         handle = self.fs.open(node, os.O_RDONLY)
-        data = b""
+        data = bytearray()
         try:
             while piece := self.fs.read(node, handle, len(data), READ_SIZE, nonblock=True):
                 data += piece
@@ -271,7 +271,7 @@ class Machine:
                 raise
         finally:
             handle.release()
-        return data
+        return bytes(data)
 
     def _write(self, path: str, data: bytes) -> int:
         node = self._file(path)

@@ -291,8 +291,8 @@ class EventFormat:
         self._struct = struct.Struct("<HBBi" + "".join(self._codes()))
         self._plain = all(f.ctype.holds in (Holds.NUMBER, Holds.BOOL) for f in self.fields)
         self._get = _getter([f.name for f in self._fixed])
-        self._missing = _missing(cls, self.fields)
-        self._names = tuple(f.name for f in self._fixed)
+        self._body = struct.Struct(f"<{COMMON_SIZE}x" + "".join(self._codes()))
+        self._empty, self._order = _arguments(cls, self._fixed)
 
     @property
     def name(self) -> str:
@@ -324,12 +324,11 @@ class EventFormat:
 
     def decode(self, record: bytes) -> Any:
         """The tracepoint that a record holds; fields that this kernel does not record are zero."""
-        event = self.cls.__new__(self.cls)
-        values = self._struct.unpack_from(record)
-        for name, value in zip(self._names, values[4:], strict=True):
-            setattr(event, name, value)
-        for name, value in self._missing:
-            setattr(event, name, value)
+        values = self._body.unpack_from(record)
+        if self._order is not None:
+            known = values + self._empty
+            values = tuple([known[place] for place in self._order])
+        event = self.cls(*values)
         if not self._plain:
             self._fill(event, record)
         return event
@@ -406,14 +405,25 @@ def _chosen(cls: type[Tracepoint], variant: Variant) -> list[tuple[str, CType]]:
     ]
 
 
-def _missing(cls: type[Tracepoint], fields: tuple[Field, ...]) -> tuple[tuple[str, Any], ...]:
-    there = {field.name for field in fields}
-    empty = {Holds.CHARS: "", Holds.DYNAMIC: "", Holds.BYTES: b"", Holds.TAIL: b""}
-    return tuple(
-        (name, empty.get(ctype.holds, 0))
-        for name, ctype in declared_fields(cls).items()
-        if name not in there
-    )
+_EMPTY = {Holds.CHARS: "", Holds.DYNAMIC: "", Holds.BYTES: b"", Holds.TAIL: b""}
+
+
+def _arguments(
+    cls: type[Tracepoint], recorded: tuple[Field, ...]
+) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
+    """How the values of a record become the arguments of the class.
+
+    What is not recorded, and where each argument is among the recorded and those; None: all are
+    recorded and in their order.
+    """
+    places = {field.name: number for number, field in enumerate(recorded)}
+    empty: list[Any] = []
+    for name, ctype in declared_fields(cls).items():
+        if name not in places:
+            places[name] = len(recorded) + len(empty)
+            empty.append(_EMPTY.get(ctype.holds, 0))
+    order = tuple(places[name] for name in declared_fields(cls))
+    return tuple(empty), None if order == tuple(range(len(recorded))) else order
 
 
 def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -55,8 +55,9 @@ class Clocks:
         return self._read[name]
 
     def _now(self) -> int:
-        self._last_ns = max(self._clock.now_ns, self._last_ns + 1)
-        return self._last_ns
+        now, last = self._clock.now_ns, self._last_ns
+        self._last_ns = now = now if now > last else last + 1
+        return now
 
     def _count(self) -> int:
         self._events += 1

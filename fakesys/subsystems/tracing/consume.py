@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 from fakesys.subsystems.tracing.render import Renderer
 from fakesys.subsystems.tracing.ring import CpuBuffer, Page, Record
@@ -37,9 +38,10 @@ class Snapshot:
     def _merged(self) -> Iterator[tuple[int, Record]]:
         if len(self._pages) == 1:
             cpu, pages = self._pages[0]
-            for record in _records(pages):
-                yield cpu, record
-            return
+            return zip(repeat(cpu), _records(pages), strict=False)
+        return self._by_time()
+
+    def _by_time(self) -> Iterator[tuple[int, Record]]:
         sources = {cpu: _records(pages) for cpu, pages in self._pages}
         heads = {cpu: next(source) for cpu, source in sources.items()}
         while heads:
@@ -54,8 +56,7 @@ class Snapshot:
 
 
 def _records(pages: list[tuple[Page, int, int, int]]) -> Iterator[Record]:
-    for page, start, stamp, end in pages:
-        yield from page.records(start, stamp, end)
+    return chain.from_iterable(page.records(*place) for page, *place in pages)
 
 
 class Consumer:
@@ -68,25 +69,25 @@ class Consumer:
         for cpu in self._buffers:
             self._open(cpu)
 
-    def peek(self) -> tuple[int, Record, int] | None:
-        """CPU, event, and how many of this CPU were lost before it; None when all is read."""
-        heads = self._heads
-        if not heads:
-            return None
-        if len(heads) == 1:
-            cpu = next(iter(heads))
-        else:
-            cpu = min(heads, key=lambda number: (heads[number].stamp, number))
-        return cpu, heads[cpu], self._buffers[cpu].lost
+    def __iter__(self) -> Iterator[tuple[int, Record, int]]:
+        """CPU, event, and how many of this CPU were lost before it.
 
-    def take(self, cpu: int) -> None:
-        """The event that `peek` gave is consumed."""
-        self._buffers[cpu].took(self._heads[cpu])
-        following = next(self._sources[cpu], None)
-        if following is None:
-            self._open(cpu)
-        else:
-            self._heads[cpu] = following
+        An event is consumed when the next one is asked for: who stops there leaves it.
+        """
+        heads = self._heads
+        while heads:
+            if len(heads) == 1:
+                cpu = next(iter(heads))
+            else:
+                cpu = min(heads, key=lambda number: (heads[number].stamp, number))
+            buffer, record = self._buffers[cpu], heads[cpu]
+            yield cpu, record, buffer.lost
+            buffer.took(record)
+            following = next(self._sources[cpu], None)
+            if following is None:
+                self._open(cpu)
+            else:
+                heads[cpu] = following
 
     def _open(self, cpu: int) -> None:
         source = self._buffers[cpu].unread_of_page()

@@ -12,6 +12,7 @@ from fakesys.subsystems.tracing.consume import Consumer, Snapshot
 from fakesys.subsystems.tracing.headers import header
 from fakesys.subsystems.tracing.instance import WHOLE, Instance
 from fakesys.subsystems.tracing.rawpage import RawPage
+from fakesys.subsystems.tracing.render import LineMaker, Renderer
 from fakesys.subsystems.tracing.ring import CpuBuffer
 
 READABLE = select.POLLIN | select.POLLRDNORM
@@ -135,6 +136,8 @@ class PipeFile(InstanceFile):
         self._rest = b""
         # Has this reader got anything yet? Then it sees the end when tracing is off.
         self._served = False
+        self._renderer: Renderer | None = None
+        self._rendered_as: tuple[int, str, int] | None = None
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
         """Lines until `size` is reached; EAGAIN or waiting when there is no event."""
@@ -165,12 +168,13 @@ class PipeFile(InstanceFile):
     def _lines(self, size: int) -> bytes:
         instance = self.instance
         consumer = Consumer(instance.chosen(self._cpu))
-        make = instance.renderer().line
+        make = self._line_maker()
         room = instance.tracing.build.pipe_buffer
         lines: list[str] = []
         length = 0
-        while length < size and (found := consumer.peek()) is not None:
-            cpu, record, lost = found
+        for cpu, record, lost in consumer:
+            if length >= size:
+                break
             line = make(record.stamp, cpu, record.payload)
             if lost:
                 line = f"CPU:{cpu} [LOST {lost} EVENTS]\n{line}"
@@ -178,8 +182,15 @@ class PipeFile(InstanceFile):
                 break
             lines.append(line)
             length += len(line)
-            consumer.take(cpu)
         return "".join(lines).encode("latin-1")
+
+    def _line_maker(self) -> LineMaker:
+        """What makes lines; kept as long as nothing that they depend on has changed."""
+        instance = self.instance
+        now = instance.options.version, instance.clock, instance.started_at
+        if self._renderer is None or self._rendered_as != now:
+            self._renderer, self._rendered_as = instance.renderer(), now
+        return self._renderer.line
 
 
 class RawPipeFile(InstanceFile):

@@ -53,6 +53,8 @@ class Options:
     def __init__(self, *, top: bool, young: bool) -> None:
         self._top = top
         self._on = {name: on for name, on in _ALL.items() if young or name not in YOUNG}
+        # Moves with every change, so that what was made for these options can be kept.
+        self.version = 0
 
     def __getitem__(self, name: str) -> bool:
         return self._on.get(name, False)
@@ -70,6 +72,7 @@ class Options:
         if name not in self._on:
             raise KernelError(EINVAL, f"{name!r} is no trace option")
         self._on[name] = on
+        self.version += 1
 
     def text(self) -> str:
         """One a line, with `no` before those that are off."""

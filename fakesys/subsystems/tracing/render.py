@@ -21,7 +21,10 @@ _NMI, _HARD, _SOFT = 0x40, 0x08, 0x10
 _PRINT_HEAD = 16
 _DEPTHS = "0123456789abcdef"
 
+MICROSECONDS = 1_000_000
+
 LineMaker = Callable[[int, int, bytes], str]
+BodyMaker = Callable[[bytes], str]
 
 
 def flag_letters(flags: int, preempt_count: int) -> str:
@@ -67,20 +70,18 @@ class Renderer:
         self._start = start_ns
         self._prefixes: dict[tuple[int, bytes], str] = {}
         self._version = cmdlines.version
+        self._bodies: dict[bytes, BodyMaker] = {}
+        # The second that was printed last, as text, and where it begins in microseconds.
+        self._second, self._second_at = "", -MICROSECONDS
         self.line: LineMaker = self._choose(options)
 
     def body(self, payload: bytes) -> str:
         """What stands behind the time: name and text of the event."""
-        number = payload[0] | payload[1] << 8
-        form = self._formats.get(number)
-        if form is None:
-            return f"Unknown type {number}\n"
-        if form.cls is Print:
-            return _print_body(payload)
-        event = form.decode(payload)
-        if form.cls is RawData or form.cls is KernelStack:
-            return form.text(event)
-        return f"{form.event}: {form.text(event)}\n"
+        make = self._bodies.get(payload[:2])
+        if make is None:
+            number = payload[0] | payload[1] << 8
+            make = self._bodies[payload[:2]] = _body_maker(number, self._formats.get(number))
+        return make(payload)
 
     def _choose(self, options: Options) -> LineMaker:
         if options["bin"]:
@@ -91,10 +92,23 @@ class Renderer:
             return self._raw
         if not self._context_info:
             return lambda stamp, cpu, payload: self._visible(payload)
-        return self._latency if options["latency-format"] else self._normal
+        if options["latency-format"]:
+            return self._latency
+        return self._plain if self._in_ns and not self._fields else self._normal
 
     def _visible(self, payload: bytes) -> str:
         return self._field_list(payload) if self._fields else self.body(payload)
+
+    def _plain(self, stamp: int, cpu: int, payload: bytes) -> str:
+        """As `_normal` does, for the usual options: large buffers are read through this."""
+        prefix = self._prefixes.get((cpu, payload[2:8]))
+        if prefix is None or self._version != self._cmdlines.version:
+            prefix = self._make_prefix(cpu, payload)
+        passed = (stamp + 500) // 1000 - self._second_at
+        if not 0 <= passed < MICROSECONDS:
+            passed = self._begin_second(passed + self._second_at)
+        make = self._bodies.get(payload[:2], self.body)
+        return f"{prefix}{self._second}{passed:06}: {make(payload)}"
 
     def _normal(self, stamp: int, cpu: int, payload: bytes) -> str:
         # The first eight bytes say all that the prefix shows, so they are its key.
@@ -102,11 +116,15 @@ class Renderer:
         if prefix is None or self._version != self._cmdlines.version:
             prefix = self._make_prefix(cpu, payload)
         if self._in_ns:
-            micro = (stamp + 500) // 1000
-            time = f"{prefix}{micro // 1_000_000:5}.{micro % 1_000_000:06}: "
-        else:
-            time = f"{prefix}{stamp:12}: "
-        return time + (self._field_list(payload) if self._fields else self.body(payload))
+            micro = self._begin_second((stamp + 500) // 1000)
+            return f"{prefix}{self._second}{micro:06}: {self._visible(payload)}"
+        return f"{prefix}{stamp:12}: {self._visible(payload)}"
+
+    def _begin_second(self, micro: int) -> int:
+        """Keep the text of the second of this time; the microseconds into it."""
+        seconds, passed = divmod(micro, MICROSECONDS)
+        self._second, self._second_at = f"{seconds:5}.", micro - passed
+        return passed
 
     def _make_prefix(self, cpu: int, payload: bytes) -> str:
         if self._version != self._cmdlines.version:
@@ -177,6 +195,17 @@ class Renderer:
             for name, kind, value in values
         )
         return f"{form.event}:{''.join(texts)}\n"
+
+
+def _body_maker(number: int, form: EventFormat | None) -> BodyMaker:
+    if form is None:
+        return lambda payload: f"Unknown type {number}\n"
+    if form.cls is Print:
+        return _print_body
+    decode, text, name = form.decode, form.text, form.event
+    if form.cls is RawData or form.cls is KernelStack:
+        return lambda payload: text(decode(payload))
+    return lambda payload: f"{name}: {text(decode(payload))}\n"
 
 
 def _print_body(payload: bytes) -> str:

@@ -6,7 +6,8 @@ The record format is the kernel's own, so a raw page is the memory itself. Knows
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from struct import Struct
 from typing import NamedTuple
 
@@ -36,6 +37,10 @@ class Record(NamedTuple):
     end: int
 
 
+# Without the Python code of NamedTuple's constructor: it runs for every event that is read.
+_RECORD: Callable[[tuple[int, bytes, int]], Record] = partial(tuple.__new__, Record)
+
+
 class Page:
     """One page of records. `commit` bytes of `data` are in use."""
 
@@ -54,10 +59,10 @@ class Page:
         position = start
         time = self.stamp if stamp is None else stamp
         end = self.commit if limit is None else limit
-        data = self.data
-        unpack = _WORD.unpack_from
+        data = bytes(self.data[:end])
+        unpack, make = _WORD.unpack_from, _RECORD
         while position < end:
-            head = unpack(data, position)[0]
+            (head,) = unpack(data, position)
             kind = head & 31
             time += head >> 5
             position += 4
@@ -77,8 +82,8 @@ class Page:
                 # Both add the low bits above; an absolute stamp forgets what was before.
                 time = time + high if kind == TIME_EXTEND else high + (head >> 5)
                 continue
-            yield Record(time, bytes(data[position : position + size]), position + size)
-            position += size
+            begin, position = position, position + size
+            yield make((time, data[begin:position], position))
 
 
 def encode_record(delta: int, payload: bytes) -> bytes:
@@ -142,7 +147,10 @@ class CpuBuffer:
         page = self.ring[-1] if self.ring else self.reader
         delta = stamp - self.write_stamp
         if page is not None:
-            record = encode_record(delta if delta > 0 else 0, payload)
+            if 0 <= delta <= DELTA_MAX and len(payload) <= SMALL_MAX:
+                record = _WORD.pack(delta << 5 | len(payload) >> 2) + payload
+            else:
+                record = encode_record(delta if delta > 0 else 0, payload)
             start = page.commit
             end = start + len(record)
             if start and end <= DATA_SIZE:
