@@ -1,7 +1,8 @@
 """Texts written to a real tracefs and what it made of them, written again here.
 
-`answers-6.18.json` was recorded from random texts: 1100 filters, 300 trigger lines, and one long
-sequence of writes to control files. A kernel of two CPUs answered.
+`answers-6.18.json` was recorded from random texts: 1100 filters, 300 trigger lines, one long
+sequence of writes to control files; and `trace` under many sets of options, empty and with four
+markers. A kernel of two CPUs answered.
 """
 
 from __future__ import annotations
@@ -116,3 +117,42 @@ def shown(machine: Machine, name: str) -> Any:
     if name == "set_event" and text.count("\n") > 8:
         return text.count("\n")
     return text
+
+
+def set_options(machine: Machine, on: list[str]) -> None:
+    for name in ANSWERS["options"]:
+        put(machine, "trace_options", name if name in on else f"no{name}")
+
+
+def same_words(text: str) -> str:
+    """What differs between machines and moments replaced, as in the recording."""
+    for pattern, word in (
+        ("ffffffff8[0-9a-f]{7}", "ADDR"),
+        (r"(?m)^ *\S+-\d+ +(\(-------\) )?", r"TASK \1"),
+        (r" +\d+\.\d{6}: ", " TS: "),
+        (r" +\d+us[ +!#*@$]: ", " NNus : "),
+        (r"\[[0-9a-f]{8}\] \d+\.\d{3}ms \(\+\d+\.\d{3}ms\)", "[X] Nms (+Nms)"),
+        (r"(?m)^ *\S+ +\d+ (  0 \d 0)", r"VTASK \1"),
+        (r"(?m)^-?\d+ 0 \d+ ", "PID 0 TS "),
+        ("(?m)^[0-9a-f]{8} 00000000 [0-9a-f]{16} ", "PIDX 0 TSX "),
+        (r"(?s)[^\n]{2}\0\0\0\0\0\0.{8}(type|#|t)", r"BIN\1"),
+        (r" on 6.18.\S+", " on R"),
+    ):
+        text = re.sub(pattern, word, text)
+    return text
+
+
+@pytest.mark.parametrize("part", ["empty", "texts"])
+def test_text_of_trace(machine: Machine, part: str) -> None:
+    if part == "texts":
+        for data in ("one\n", "two", "\n"):
+            put(machine, "trace_marker", data)
+            if data == "two":
+                put(machine, "trace_marker_raw", "abcdefghi")
+    wrong = []
+    for on, want in ANSWERS[part]:
+        set_options(machine, on)
+        got = same_words(machine.read(f"{INSTANCE}/trace"))
+        if got != want:
+            wrong.append(f"{on}\n  want {want!r}\n  got  {got!r}")
+    assert not wrong, "\n".join(wrong)

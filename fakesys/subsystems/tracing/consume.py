@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 
-from fakesys.subsystems.tracing.render import Renderer
+from fakesys.subsystems.tracing.render import AheadMaker, Renderer
 from fakesys.subsystems.tracing.ring import CpuBuffer, Page, Record
 
 CHUNK_LINES = 512
@@ -23,17 +23,30 @@ class Snapshot:
         """The lines, many at once. `annotate`: say where the events of a CPU begin."""
         lines: list[str] = []
         started: set[int] = set()
-        make = render.line
-        for cpu, record in self._merged():
+        for cpu, line in self._lines(render):
             if annotate and cpu not in started:
                 if started:
                     lines.append(f"##### CPU {cpu} buffer started ####\n")
                 started.add(cpu)
-            lines.append(make(record.stamp, cpu, record.payload))
+            lines.append(line)
             if len(lines) >= CHUNK_LINES:
                 yield "".join(lines).encode("latin-1")
                 lines.clear()
         yield "".join(lines).encode("latin-1")
+
+    def _lines(self, render: Renderer) -> Iterator[tuple[int, str]]:
+        make, ahead = render.line, render.ahead
+        if ahead is None:
+            return ((cpu, make(stamp, cpu, data)) for cpu, (stamp, data, _) in self._merged())
+        return self._lines_ahead(ahead)
+
+    def _lines_ahead(self, make: AheadMaker) -> Iterator[tuple[int, str]]:
+        events = chain(self._merged(), (None,))
+        for index, (one, following) in enumerate(pairwise(events)):
+            assert one is not None
+            cpu, record = one
+            then = None if following is None else following[1].stamp
+            yield cpu, make(record.stamp, cpu, record.payload, then, index)
 
     def _merged(self) -> Iterator[tuple[int, Record]]:
         if len(self._pages) == 1:

@@ -120,7 +120,8 @@ class TraceFile(InstanceFile):
     def head(self, entries: int, written: int) -> bytes:
         """The comment lines."""
         instance = self.instance
-        return header(instance.options, entries, written, instance.tracing.cpus).encode()
+        tracing = instance.tracing
+        return header(instance.options, entries, written, tracing.cpus, tracing.build).encode()
 
 
 class PipeFile(InstanceFile):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fakesys.subsystems.tracing.options import Options
+from fakesys.subsystems.tracing.policy import Build
 
 _TRACER = "# tracer: nop\n#\n"
 _FLAGS = (
@@ -44,29 +45,37 @@ _LATENCY_COLUMNS = (
 )
 
 
-def header(options: Options, entries: int, written: int, cpus: int) -> str:
-    """The whole header for these options and counts."""
+def header(options: Options, entries: int, written: int, cpus: int, build: Build) -> str:
+    """The whole header for these options and counts. Like trace.c:trace_default_header."""
     if not options["context-info"]:
         return _TRACER
+    verbose = options["verbose"]
     if options["latency-format"]:
-        return _latency_header(entries, written, cpus)
-    counts = f"# entries-in-buffer/entries-written: {entries}/{written}   #P:{cpus}\n#\n"
+        if not entries:
+            return _TRACER
+        columns = "" if verbose else _LATENCY_COLUMNS
+        return _latency_header(entries, written, cpus, build) + columns
+    return _TRACER if verbose else _TRACER + _columns(options, entries, written, cpus)
+
+
+def _columns(options: Options, entries: int, written: int, cpus: int) -> str:
     tgid, irq_info = options["record-tgid"], options["irq-info"]
     flags = ""
     if irq_info:
         indent = " " * 10 if tgid else ""
         flags = "".join(f"# {indent}{line}\n" for line in _FLAGS)
-    return _TRACER + counts + flags + _COLUMNS[irq_info, tgid]
+    counts = f"# entries-in-buffer/entries-written: {entries}/{written}   #P:{cpus}\n#\n"
+    return counts + flags + _COLUMNS[irq_info, tgid]
 
 
-def _latency_header(entries: int, written: int, cpus: int) -> str:
+def _latency_header(entries: int, written: int, cpus: int, build: Build) -> str:
     return (
-        f"{_TRACER}# nop latency trace v1.1.5\n"
+        f"{_TRACER}# nop latency trace v1.1.5 on {build.release}\n"
         "# --------------------------------------------------------------------\n"
         f"# latency: 0 us, #{entries}/{written}, CPU#0 | "
-        f"(M:preempt VP:0, KP:0, SP:0 HP:0 #P:{cpus})\n"
+        f"(M:{build.preemption} VP:0, KP:0, SP:0 HP:0 #P:{cpus})\n"
         "#    -----------------\n"
         "#    | task: -0 (uid:0 nice:0 policy:0 rt_prio:0)\n"
         "#    -----------------\n"
-        "#\n" + _LATENCY_COLUMNS
+        "#\n"
     )

@@ -11,10 +11,15 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.filters import operand
-from fakesys.subsystems.tracing.trace import ADDRESSES, STACK, SYMBOLS
+from fakesys.subsystems.tracing.trace import (
+    ADDRESSES,
+    STACK,
+    SYMBOL_REACH,
+    place_of,
+    symbol,
+)
 
 ALL_BITS = (1 << 64) - 1
-SYMBOL_REACH = 0x1000
 
 # Numbers of x86's system calls that a client of this file system makes.
 _SYSCALLS = {0: "sys_read", 1: "sys_write", 2: "sys_open", 3: "sys_close", 257: "sys_openat"}
@@ -109,17 +114,11 @@ def _text(value: Value) -> str:
 
 
 def _symbol(value: Value) -> str:
-    return f"[{value:x}] {_place(int(value))[0]:<45}"
+    return f"[{value:x}] {place_of(int(value))[0]:<45}"
 
 
 def _symbol_offset(value: Value) -> str:
-    name, offset = _place(int(value))
-    return f"[{value:x}] {f'{name}+{offset:#x}/{SYMBOL_REACH:#x}':<55}"
-
-
-def _place(address: int) -> tuple[str, int]:
-    base = address - address % SYMBOL_REACH
-    return SYMBOLS.get(base, f"0x{base:x}"), address - base
+    return f"[{value:x}] {symbol(int(value), with_offset=True):<55}"
 
 
 def _syscall(value: Value) -> str:

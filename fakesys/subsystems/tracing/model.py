@@ -20,13 +20,12 @@ from fakesys.subsystems.tracing.filters import Dialect
 from fakesys.subsystems.tracing.instance import Instance
 from fakesys.subsystems.tracing.policy import Build
 from fakesys.subsystems.tracing.tasks import Processes, TaskWatch
-from fakesys.subsystems.tracing.trace import KernelStack, Print, RawData
+from fakesys.subsystems.tracing.trace import PRINT_ID, STACK_ID, KernelStack, Print, RawData
 from fakesys.subsystems.tracing.trace_host import EVENTS as HOST_EVENTS
 
 # The system of what is recorded otherwise than by being enabled.
 FTRACE = "ftrace"
 PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
-STACK_ID, PRINT_ID = 4, 5
 MAX_CPUS = 4096
 
 

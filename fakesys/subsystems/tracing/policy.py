@@ -18,6 +18,7 @@ SizeShown = Literal["allotted", "asked"]
 class Build:
     """How one kernel was built.
 
+    `release`, `preemption`: what it calls itself, and how it can be preempted.
     `marker_limit`: bytes of one marker. `pipe_buffer`: bytes of whole lines per read of a pipe.
     `size_shown`: does `buffer_size_kb` show what was asked for or what was allotted?
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
@@ -29,6 +30,8 @@ class Build:
     `features`: which rows of the tables it has.
     """
 
+    release: str
+    preemption: str
     marker_limit: int
     pipe_buffer: int
     size_shown: SizeShown
@@ -47,6 +50,8 @@ class Build:
 
 # The kernel that the recordings in tests/oracle/tracefs come from.
 V6_18 = Build(
+    release="6.18.44",
+    preemption="PREEMPT(none)",
     marker_limit=4054,
     pipe_buffer=8192,
     size_shown="allotted",
@@ -64,6 +69,8 @@ V6_18 = Build(
 )
 # A distribution's kernel, with everything built in.
 V6_1 = Build(
+    release="6.1.0",
+    preemption="desktop",
     marker_limit=1024,
     pipe_buffer=4096,
     size_shown="asked",

@@ -5,10 +5,12 @@ They have no `enable` file and are not listed in `available_events`.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from fakesys.core.tracepoint import Callers, Int, TailBytes, Tracepoint, UnsignedInt, UnsignedLong
 
+STACK_ID, PRINT_ID = 4, 5
 # Any constant works as the address of the caller; `trace` shows the name.
 MARKER_IP = 0xFFFFFFFF8149895A
 MARKER_NAME = "tracing_mark_write"
@@ -62,16 +64,12 @@ class KernelStack(Tracepoint):
     caller: Callers
 
     def text(self) -> str:
-        return "<stack trace>\n" + "".join(f" => {name}\n" for name in self.names())
+        return "<stack trace>\n" + "".join(f" => {symbol(at)}\n" for at in self.addresses())
 
-    def names(self) -> list[str]:
-        """The symbols of the addresses recorded."""
+    def addresses(self) -> list[int]:
+        """What was recorded, innermost first."""
         count = min(self.size, len(self.caller) // 8)
-        addresses = (
-            int.from_bytes(self.caller[8 * index : 8 * index + 8], "little")
-            for index in range(count)
-        )
-        return [SYMBOLS.get(address, f"0x{address:x}") for address in addresses]
+        return list(struct.unpack_from(f"<{count}Q", self.caller))
 
 
 # What a stack shows: the way from the system call to the tracepoint, innermost first.
@@ -95,6 +93,24 @@ ADDRESSES = {
     for number, name in enumerate(dict.fromkeys((*STACK, *MARKER_STACK)))
 }
 SYMBOLS = {address: name for name, address in ADDRESSES.items()}
+# How far apart the functions above are, and where in its function a marker is written.
+SYMBOL_REACH = 0x1000
+_MARKER_PLACE = (MARKER_NAME, 0x8A, 0x170)
+
+
+def place_of(address: int) -> tuple[str, int, int]:
+    """The function that an address is in, how far behind its start, and how long that is."""
+    if address == MARKER_IP:
+        return _MARKER_PLACE
+    base = address - address % SYMBOL_REACH
+    return SYMBOLS.get(base, f"0x{base:x}"), address - base, SYMBOL_REACH
+
+
+def symbol(address: int, *, with_offset: bool = False, with_address: bool = False) -> str:
+    """An address as `trace` shows it. Like kernel/trace/trace_output.c:seq_print_ip_sym."""
+    name, offset, size = place_of(address)
+    text = f"{name}+{offset:#x}/{size:#x}" if with_offset else name
+    return f"{text} <{address:x}>" if with_address else text
 
 
 def stack_of(names: tuple[str, ...]) -> KernelStack:
