@@ -7,6 +7,7 @@ rightmost operator of the lowest rank is the root, and three operators are the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fakesys.core.errors import KernelError
@@ -19,12 +20,15 @@ MOST_OPERATORS = 3
 Number = Callable[[Any, Task], int]
 FieldOf = Callable[[str], Number]
 
-_OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a // b if b else ALL_BITS,
-}
+# Read only, so that a snapshot of the machine may name what is in it.
+_OPERATIONS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
+    {
+        "+": lambda a, b: a + b,
+        "-": lambda a, b: a - b,
+        "*": lambda a, b: a * b,
+        "/": lambda a, b: a // b if b else ALL_BITS,
+    }
+)
 
 
 class Expression:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EINVAL
+from types import MappingProxyType
 from typing import Any
 
 from fakesys.core.errors import KernelError
@@ -140,14 +141,17 @@ def _bucket(get: Getter, size: int) -> Getter:
     return lambda event, task: int(get(event, task)) // size * size
 
 
-_SIMPLE: Mapping[str, Printer] = {
-    "": _decimal,
-    "hex": lambda value: f"{value:x}",
-    "sym": _symbol,
-    "sym-offset": _symbol_offset,
-    "syscall": _syscall,
-    "log2": lambda value: f"~ 2^{value:<2}",
-}
+# Read only, so that a snapshot of the machine may name what is in it.
+_SIMPLE: Mapping[str, Printer] = MappingProxyType(
+    {
+        "": _decimal,
+        "hex": lambda value: f"{value:x}",
+        "sym": _symbol,
+        "sym-offset": _symbol_offset,
+        "syscall": _syscall,
+        "log2": lambda value: f"~ 2^{value:<2}",
+    }
+)
 
 
 def _printer(name: str, modifier: str, is_text: bool, context: Context) -> Printer | None:
