@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.execution.helpers import ordinary_user, why_no_world
-from tests.mounts import Mount, mounted
+from tests.mounts import Mount
 from tests.tools import kernel_source, s390
 from tests.tools.kept import Unavailable, kept
-from tests.tools.machines import S390
+from tests.tools.machines import S390, Mounts
 
 PROFILES = ("seed", "6.1", "6.18")
 
@@ -59,26 +59,6 @@ def kernel_tools() -> kernel_source.Source:
             return kernel_source.unpacked(folder)
     except Unavailable as reason:
         pytest.skip(str(reason))
-
-
-class Mounts:
-    """One mount for each set of options, as new for each test: reset is quicker than a mount."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-        self._mounts: dict[tuple[str, ...], Mount] = {}
-
-    def fresh(self, *options: str) -> Mount:
-        """A default machine with these options of `fakesys mount`, as at mount time."""
-        mount = self._mounts.get(options)
-        if mount is None:
-            folder = self._folder / str(len(self._mounts))
-            folder.mkdir()
-            mount = self._stack.enter_context(mounted(folder, *options, scenario="default"))
-            self._mounts[options] = mount
-        mount.command("reset")
-        return mount
 
 
 @pytest.fixture(scope="session")

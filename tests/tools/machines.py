@@ -1,18 +1,39 @@
-"""The AP side of a mount, and the s390x programs that look at it."""
+"""Mounts that many tests share, the AP side of one, and the s390x programs that look at it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mounts import Mount
+from tests.mounts import Mount, mounted
 from tests.tools import s390
 from tests.tools.helpers import SECONDS, bits
 
 MDEV = "10d9f0ff-1111-2222-3333-444444444444"
 TYPE = "sys/class/mdev_bus/matrix/mdev_supported_types/vfio_ap-passthrough"
+
+
+class Mounts:
+    """One mount for each set of options, as new for each test: reset is quicker than a mount."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._mounts: dict[tuple[str, ...], Mount] = {}
+
+    def fresh(self, *options: str) -> Mount:
+        """A default machine with these options of `fakesys mount`, as at mount time."""
+        mount = self._mounts.get(options)
+        if mount is None:
+            folder = self._folder / str(len(self._mounts))
+            folder.mkdir()
+            mount = self._stack.enter_context(mounted(folder, *options, scenario="default"))
+            self._mounts[options] = mount
+        mount.command("reset")
+        return mount
 
 
 @dataclass(frozen=True)

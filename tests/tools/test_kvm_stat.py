@@ -77,6 +77,37 @@ def test_totals_are_those_of_the_files(kvm_stat: Path, profile: str) -> None:
     assert shown["exits"] >= shown["mmio_exits"] > 0
 
 
+def test_totals_are_the_sums_of_the_guests(kvm_stat: Path) -> None:
+    script = f"""{SETUP}
+    echo "== shown"; python3 {kvm_stat} -d -1 -i
+    cd /sys/kernel/debug/kvm
+    echo "== files"; grep -H '' $(find . -mindepth 2 -maxdepth 2 -type f -printf '%P ') || true
+    """
+    said = sections(script_output(script))
+    sums: dict[str, int] = {}
+    for path, _, value in (line.partition(":") for line in said["files"].splitlines()):
+        name = path.partition("/")[2]
+        sums[name] = sums.get(name, 0) + int(value)
+    shown = totals(said["shown"])
+    assert {name: sums[name] for name in shown} == shown
+
+
+def test_a_log(kvm_stat: Path) -> None:
+    script = f"""{SETUP}
+    echo "== shown"; timeout -s INT 10 python3 {kvm_stat} -d -l -i -s 0.2 -f '^exits$' > /run/log &
+    for _ in $(seq 200); do [ "$(wc -l < /run/log)" -ge 3 ] && break; sleep 0.05; done
+    kill -INT $!; cat /run/log
+    """
+    said = sections(script_output(script))["shown"].splitlines()
+    assert said[0].split() == ["exits"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0", line) for line in said[1:3])
+
+
+def test_a_flag_of_the_processor_is_there_where_the_machine_has_none(kvm_stat: Path) -> None:
+    """Without `vmx` or `svm` it does not even start on x86."""
+    assert totals(script_output(f"{SETUP} python3 {kvm_stat} -d -1"))
+
+
 def test_one_process_alone(kvm_stat: Path) -> None:
     script = f"""{SETUP}
     echo "== shown"; python3 {kvm_stat} -d -1 -i -p $owner

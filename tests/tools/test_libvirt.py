@@ -44,10 +44,10 @@ v() {{ timeout 20 virsh -q -c 'nodedev:///system?socket=/run/lv/libvirt-sock' "$
 """
 
 
-def virsh(script: str, *, kernel: str = "seed") -> dict[str, str]:
+def virsh(script: str, *, kernel: str = "seed", prefix: tuple[str, ...] = ()) -> dict[str, str]:
     """What a script printed that may call `v` for virsh."""
     options = ("--net", "--profile", kernel)
-    return sections(script_output(LIBVIRT + script, options=options))
+    return sections(script_output(LIBVIRT + script, options=options, prefix=prefix))
 
 
 @pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])
@@ -96,6 +96,18 @@ def test_descriptions() -> None:
         "deviceAPI": "vfio-ap",
         "availableInstances": "65536",
     }
+
+
+def test_as_an_ordinary_user(prefix: tuple[str, ...]) -> None:
+    said = virsh(
+        f"""
+        echo -5 > /sys/bus/ap/apmask; echo '{DEFINITION}' > device.xml
+        v nodedev-create device.xml > /dev/null
+        echo "== created"; v nodedev-list --cap mdev; cat {DEVICES}/{UUID}/matrix
+        """,
+        prefix=prefix,
+    )
+    assert said["created"].split() == [MDEV, "05.0004"]
 
 
 @pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tests.tools.machines import S390
 
+# Bits of ap_functions from the lowest on, as the tool prints them.
+FUNCTIONS = "SMCDAXNHFR"
 MODES = {0x1000_0000: "CCA-Coproc", 0x0800_0000: "Accelerator", 0x0400_0000: "EP11-Coproc"}
 
 
@@ -64,11 +66,23 @@ def test_detailed_table_with_all_drivers(each_kernel: S390) -> None:
     for row in found:
         device, card = device_of(row), f"devices/card{row['CARD.DOM'][:2]}"
         vfio = driver_of(machine, device) == "vfio_ap"
+        functions = int(machine.read(f"{card}/ap_functions"), 16)
+        assert row["TYPE"] == machine.read(f"{card}/type")
+        assert row["MODE"] == mode_of(machine, card.removeprefix("devices/"))
+        assert row["FUNCTIONS"] == "".join(
+            letter if functions >> (31 - bit) & 1 else "-" for bit, letter in enumerate(FUNCTIONS)
+        )
         assert row["DRIVER"] == driver_of(machine, device)
         assert row["HWTYPE"] == machine.read(f"{card}/hwtype")
         # Up to 2.40 the tool adds the one that the hardware leaves out.
         assert int(row["QDEPTH"]) == int(machine.read(f"{card}/depth")) + 1
-        if vfio:
+        assert row["REQUESTS"] == machine.read(f"{device}/request_count")
+        if not vfio:
+            waiting = ("pendingq_count", "requestq_count")
+            pending = sum(int(machine.read(f"{device}/{name}")) for name in waiting)
+            assert row["PENDING"] == str(pending)
+            assert row["STATUS"] == "online"
+        else:
             assert row["STATUS"] == machine.read(f"{device}/status").replace(" ", "_")
             assert row["PENDING"] == "-"
     vfio_rows = [row for row in found if row["DRIVER"] == "vfio_ap"]
@@ -76,6 +90,21 @@ def test_detailed_table_with_all_drivers(each_kernel: S390) -> None:
         f"05.{d}" for d in ["0004", "0047", "00ab", "00ff"]
     }
     assert {row["STATUS"] for row in vfio_rows} == {"assigned", "unassigned"}
+
+
+def test_types_go_with_their_hardware_and_mode(machine: S390) -> None:
+    """The letter and the number as on a real host: CEX6C is hardware 12 with the bit of CCA."""
+    for number, generation in enumerate((4, 5, 6, 7, 8)):
+        for index, mode in enumerate(("accel", "cca", "ep11")):
+            card = 0x10 + number * 3 + index
+            machine.control("new_card", f"{card} CEX{generation} {mode}")
+    found = {row["CARD.DOM"]: row for row in rows(machine.ok("lszcrypt", "-V"))}
+    letters = {"Accelerator": "A", "CCA-Coproc": "C", "EP11-Coproc": "P"}
+    cards = [row for name, row in found.items() if int(name[:2], 16) >= 0x10]
+    assert len({(row["TYPE"], row["MODE"]) for row in cards}) == 15
+    for row in cards:
+        assert int(row["HWTYPE"]) == int(row["TYPE"][3]) + 6
+        assert row["TYPE"][4] == letters[row["MODE"]]
 
 
 def test_queues_of_vfio_do_not_show_without_v(machine: S390) -> None:

@@ -57,6 +57,16 @@ def test_the_life_of_a_device(kernel: str) -> None:
     assert said["undefined"] == ""
 
 
+def test_a_device_that_starts_by_itself_is_listed_so() -> None:
+    said = script_output(f"""
+    echo -5 > /sys/bus/ap/apmask
+    mdevctl define --auto --uuid {UUID} --parent matrix --type vfio_ap-passthrough
+    mdevctl list --defined; mdevctl start --uuid {UUID}; mdevctl list
+    """)
+    line = f"{UUID} matrix vfio_ap-passthrough auto"
+    assert [one for one in said.splitlines() if one] == [line, f"{line} (defined)"]
+
+
 def test_as_an_ordinary_user(prefix: tuple[str, ...]) -> None:
     script = f"""
     echo -5 > /sys/bus/ap/apmask

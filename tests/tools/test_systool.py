@@ -38,6 +38,19 @@ def test_a_bus_with_values() -> None:
     assert re.search(r"config +=  31 0a", said["systool"])
 
 
+@pytest.mark.parametrize("kernel", ["seed", "6.1"])
+def test_a_module_with_its_parameters(kernel: str) -> None:
+    script = """
+    echo "== systool"; systool -m kvm_amd -v
+    cd /sys/module/kvm_amd/parameters; echo "== files"; grep -H '' *
+    """
+    said = sections(script_output(script, options=("--profile", kernel)))
+    shown = dict(re.findall(r'^    (\w+) += "([^"\n]*)"$', said["systool"], re.MULTILINE))
+    files = dict(line.split(":", 1) for line in said["files"].splitlines())
+    assert shown == files
+    assert {"avic", "npt"} <= shown.keys()
+
+
 def test_write_only_files_do_not_show() -> None:
     said = script_output("systool -b mdev -v; systool -c mdev_bus -v; systool -m vfio_ap -v")
     assert "assign_adapter" not in said

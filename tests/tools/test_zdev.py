@@ -104,6 +104,15 @@ def test_queues_of_a_freed_card_change_drivers_and_go_back(each_kernel: S390, et
     assert (queue / "online").exists()
 
 
+def test_a_refused_write_shows_in_the_mask_only(machine: S390, etc: Path) -> None:
+    """The tool does not look at the result of its write: what counts is the file."""
+    machine.mount.command("faults/store", "sys/bus/ap/apmask EBUSY times=1\n")
+    assert "configured" in zdev(machine, etc, "chzdev", "-t", "ap", "apmask=-3", "-a")
+    assert machine.mask("apmask") == ALL
+    zdev(machine, etc, "chzdev", "-t", "ap", "apmask=-3", "-a")
+    assert machine.mask("apmask") == ALL - {3}
+
+
 def test_a_list_that_is_none(machine: S390, etc: Path) -> None:
     said = zdev(machine, etc, "chzdev", "-t", "ap", "apmask=garbage", "-a", status=6)
     assert "Invalid attribute value" in said
