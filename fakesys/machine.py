@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from fakesys.machine_snapshot import Parts
 
 READ_SIZE = 1 << 20
+CTL = "sys/kernel/debug/fakesys/kvm/ctl"
 
 T = TypeVar("T")
 
@@ -136,7 +138,21 @@ class Machine:
 
     def watch_owners(self, watch: Watch) -> None:
         """Who says when the process that owns a VM has ended; by default nobody does."""
-        self._watch = self.kvm_side.kvm.watch = watch
+
+        def recorded(pid: int, ended: Callable[[], None]) -> Callable[[], None]:
+            return watch(pid, partial(self._owner_ended, ended))
+
+        self._watch = self.kvm_side.kvm.watch = recorded
+
+    def _owner_ended(self, ended: Callable[[], None]) -> None:
+        """Do what the end of a process does, and record it as the command that does the same."""
+        kvm, recordings = self.kvm_side.kvm, self.control.recordings
+        recordings.begin()
+        before = tuple(kvm.names)
+        ended()
+        for name in before:
+            if kvm.find(name) is None:
+                recordings.write(CTL, f"vm destroy {name}\n".encode())
 
     def set_lockdown(self, locked: bool) -> None:
         """debugfs as on a locked-down kernel, or not."""
@@ -161,6 +177,28 @@ class Machine:
         from fakesys import machine_snapshot
 
         self.take(machine_snapshot.load(self, data))
+
+    def recordings_changed(self) -> None:
+        """Tell the recordings of every request while there is one; else requests do not pay."""
+        self.fs.recorder = self.control.recordings if self.control.recordings.all else None
+
+    @property
+    def origin(self) -> str:
+        """The options of `mount` that make such a machine."""
+        words = f"--scenario {self.scenario.name} --profile {self._first_profile.name}"
+        return f"{words} --seed {self._seed}"
+
+    def pinned(self, path: str, text: bytes) -> bytes:
+        """The text that means the same whoever writes it: a new VM with its owner."""
+        words = text.split()
+        if path != CTL or words[:2] != [b"vm", b"create"]:
+            return text
+        vm = self.kvm_side.kvm.find(words[2].decode("latin-1"))
+        given = {word.partition(b"=")[0] for word in words}
+        if vm is None or b"pid" in given:
+            return text
+        more = f" pid={vm.pid}" + ("" if b"fd" in given else f" fd={vm.fd}")
+        return text.rstrip() + more.encode() + b"\n"
 
     def reset(self) -> None:
         """Everything as at mount time; open files of the old machine are gone."""
@@ -243,9 +281,23 @@ class Machine:
         """The text of a file, as `cat` prints it. Raises KernelError."""
         return self._guarded(lambda: self._read(path)).decode("latin-1")
 
-    def write(self, path: str, text: str) -> int:
-        """One write(2) of `text` to a file; the bytes taken. Raises KernelError."""
-        return self._guarded(lambda: self._write(path, text.encode("latin-1")))
+    def write(self, path: str, text: str, *, truncate: bool = True) -> int:
+        """One write(2) of `text` to a file; the bytes taken. Raises KernelError.
+
+        `truncate`: it is opened as `>` does, else as `>>` does.
+        """
+        flags = os.O_WRONLY | (os.O_TRUNC if truncate else os.O_APPEND)
+        return self._guarded(lambda: self._write(path, text.encode("latin-1"), flags))
+
+    def mkdir(self, path: str) -> None:
+        """Make a directory, such as an instance of tracefs. Raises KernelError."""
+        folder, _, name = path.rpartition("/")
+        self._guarded(lambda: self.fs.mkdir(self.fs.resolve(folder), name))
+
+    def rmdir(self, path: str) -> None:
+        """The pair of `mkdir`. Raises KernelError."""
+        folder, _, name = path.rpartition("/")
+        self._guarded(lambda: self.fs.rmdir(self.fs.resolve(folder), name))
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in no promised order. Raises KernelError."""
@@ -273,9 +325,9 @@ class Machine:
             handle.release()
         return bytes(data)
 
-    def _write(self, path: str, data: bytes) -> int:
+    def _write(self, path: str, data: bytes, flags: int) -> int:
         node = self._file(path)
-        handle = self.fs.open(node, os.O_WRONLY | os.O_TRUNC)
+        handle = self.fs.open(node, flags)
         try:
             return self.fs.write(node, handle, data, nonblock=True)
         finally:
@@ -303,12 +355,12 @@ class Machine:
 
     def _populate(self) -> None:
         """Make the scenario's guests, by the commands that a user would write."""
-        ctl = "sys/kernel/debug/fakesys/kvm/ctl"
-        for vm in self.scenario.kvm.vm:
-            options = "".join(f" {key}={value}" for key, value in vm.options.items())
-            self.write(ctl, f"vm create {vm.name}{options}\n")
-            if vm.vcpus:
-                self.write(ctl, f"{vm.name} vcpu add count={vm.vcpus}\n")
+        with self.control.recordings.unrecorded():
+            for vm in self.scenario.kvm.vm:
+                options = "".join(f" {key}={value}" for key, value in vm.options.items())
+                self.write(CTL, f"vm create {vm.name}{options}\n")
+                if vm.vcpus:
+                    self.write(CTL, f"{vm.name} vcpu add count={vm.vcpus}\n")
 
     def _report(self, node: File, _data: bytes, error: KernelError | None) -> None:
         self.control.record(node.path, error)

@@ -58,7 +58,8 @@ class Timeline:
     def _write(self, step: At) -> None:
         text = step.text if step.text.endswith("\n") else f"{step.text}\n"
         try:
-            self.machine.write(step.write, text)
+            with self.machine.control.recordings.unrecorded():
+                self.machine.write(step.write, text)
             result = None
         except KernelError as error:
             result = error

@@ -19,6 +19,8 @@ COMMANDS = {
     "lab": "lab:lab",
     "exec": "execute:execute",
     "snapshot": "snapshots:snapshot",
+    "record": "recordings:record",
+    "replay": "recordings:replay",
 }
 
 

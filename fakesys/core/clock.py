@@ -96,7 +96,7 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Move the time by hand and run everything due, in order."""
         self.catch_up()
-        self._run_until(self._now_ns + int(seconds * NS))
+        self._run_until(self._now_ns + round(seconds * NS))
 
     def catch_up(self) -> None:
         """Move the time as far as the source says and run everything due, in order."""

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
 from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
+from typing import Protocol
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.tree.attr import Handle
@@ -24,6 +25,22 @@ Gate = Callable[[str, File], None]
 Report = Callable[[File, bytes, KernelError | None], None]
 
 
+class Recorder(Protocol):
+    """Who is told of everything that may change the machine."""
+
+    def begin(self) -> None:
+        """A request that may change something begins now."""
+
+    def wrote(self, file: File, text: bytes, error: KernelError | None) -> None:
+        """A write was taken, `text` being what was, or refused."""
+
+    def cleared(self, path: str) -> None:
+        """A file that minds it was opened with O_TRUNC."""
+
+    def made(self, word: str, path: str, error: KernelError | None) -> None:
+        """`mkdir` or `rmdir` was done, or refused."""
+
+
 class FileSystem:
     """Look-up, open, read, write and the refusals of everything else."""
 
@@ -31,6 +48,7 @@ class FileSystem:
         self.binder = binder
         self.gate: Gate | None = None
         self.report: Report | None = None
+        self.recorder: Recorder | None = None
         self.lockdown: Callable[[File, int], None] | None = None
         # A transport settles after each of its steps and tells clients what it finds.
         self.served = False
@@ -86,6 +104,8 @@ class FileSystem:
         row = node.row
         handle: Handle = OpenFile(node) if row.open is None else row.open(node.model, flags)
         if flags & O_TRUNC and row.truncate is not None and flags & O_ACCMODE != O_RDONLY:
+            if self.recorder is not None:
+                self.recorder.cleared(node.path)
             row.truncate(node.model)
         return handle
 
@@ -104,6 +124,9 @@ class FileSystem:
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
     ) -> int:
         """One write(2); the number of bytes taken. Its result is reported."""
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.begin()
         try:
             if node.gone:
                 raise KernelError(node.kind_.gone, f"{node.path} is gone")
@@ -115,9 +138,13 @@ class FileSystem:
         except KernelError as refusal:
             if self.report is not None:
                 self.report(node, data, refusal)
+            if recorder is not None:
+                recorder.wrote(node, data, refusal)
             raise
         if self.report is not None:
             self.report(node, data, None)
+        if recorder is not None:
+            recorder.wrote(node, data[:taken], None)
         return taken
 
     def settle(self) -> Stale:
@@ -134,6 +161,29 @@ class FileSystem:
 
     def mkdir(self, directory: Node, name: str) -> None:
         """Make a directory where the file system lets users do so, else EPERM."""
+        self._recorded("mkdir", directory, name, self._mkdir)
+
+    def rmdir(self, directory: Node, name: str) -> None:
+        """Remove a directory where the file system lets users do so, else EPERM."""
+        self._recorded("rmdir", directory, name, self._rmdir)
+
+    def _recorded(
+        self, word: str, directory: Node, name: str, act: Callable[[Node, str], None]
+    ) -> None:
+        recorder = self.recorder
+        if recorder is None:
+            act(directory, name)
+            return
+        recorder.begin()
+        path = f"{directory.path}/{name}"
+        try:
+            act(directory, name)
+        except KernelError as refusal:
+            recorder.made(word, path, refusal)
+            raise
+        recorder.made(word, path, None)
+
+    def _mkdir(self, directory: Node, name: str) -> None:
         if isinstance(directory, Directory) and directory.layout.mkdir is not None:
             if directory.lookup(name) is not None:
                 raise KernelError(EEXIST, f"{directory.path}/{name} exists")
@@ -141,8 +191,7 @@ class FileSystem:
             return
         raise self._refuse_new(directory, name, EPERM)
 
-    def rmdir(self, directory: Node, name: str) -> None:
-        """Remove a directory where the file system lets users do so, else EPERM."""
+    def _rmdir(self, directory: Node, name: str) -> None:
         node = self.lookup(directory, name)
         if not isinstance(node, Directory):
             raise KernelError(ENOTDIR, f"{node.path} is not a directory")

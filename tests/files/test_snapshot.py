@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fakesys import __version__
@@ -62,7 +62,7 @@ def test_the_copy_goes_on_as_the_original_does(profile: str) -> None:
     assert machine.clock.next_due_ns == copy.clock.next_due_ns
 
 
-@settings(max_examples=HISTORIES, deadline=None)
+@settings(max_examples=HISTORIES, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(
     profile=st.sampled_from(KERNELS),
     seed=st.integers(0, 1 << 30),

@@ -211,6 +211,13 @@ TOP: Layout[Control] = Layout(
             kind=CONTROL_STREAM,
         ),
         Attr(
+            name="writes",
+            mode=0o400,
+            doc="Every write to the mount from its opening on, as a shell script; waits for more.",
+            open=lambda control, _flags: control.recordings.open(),
+            kind=CONTROL_STREAM,
+        ),
+        Attr(
             name="reset",
             mode=0o200,
             doc="Write 1: everything as at mount time.",

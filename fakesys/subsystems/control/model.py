@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fakesys.core.clock import Clock
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.control.faults import Faults
+from fakesys.subsystems.control.recording import Recordings
 
 
 class WholeMachine(Protocol):
@@ -42,6 +44,20 @@ class WholeMachine(Protocol):
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
 
+    @property
+    def clock(self) -> Clock:
+        """The time of the present kernel."""
+
+    @property
+    def origin(self) -> str:
+        """The options of `mount` that make such a machine."""
+
+    def pinned(self, path: str, text: bytes) -> bytes:
+        """The text that means the same whoever writes it."""
+
+    def recordings_changed(self) -> None:
+        """Somebody began to read what is written, or nobody does any more."""
+
     def save(self) -> bytes:
         """The whole machine as a file."""
 
@@ -72,6 +88,10 @@ class Control:
     faults: Faults = field(default_factory=Faults)
     lockdown: bool = False
     seed: int = 1
+    recordings: Recordings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recordings = Recordings(self.machine, self.machine.recordings_changed)
 
     def clear(self) -> None:
         """Forget refusals and faults; what went wrong inside stays on record."""

@@ -1,0 +1,139 @@
+"""`fakesys record` and `fakesys replay`: what is written to a mount, as a shell script."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from fakesys.cli.snapshots import MOUNT, control_file
+
+if TYPE_CHECKING:
+    from fakesys.recorder import Target
+
+PIECE = 1 << 20
+NOT_FOUND = 127
+
+FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": True},
+    epilog="Example: fakesys record session.sh --mount ./mountpoint -- ./run-tests.sh",
+)
+@FILE
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@MOUNT
+@click.pass_context
+def record(context: click.Context, file: Path, command: tuple[str, ...], mount_point: Path) -> None:
+    """Write every write to the mount, with its result, to FILE as a shell script.
+
+    Goes on until Ctrl-C, or while COMMAND runs; the exit status is then that of COMMAND.
+    `fakesys replay FILE` runs the script and compares the results.
+    """
+    stream = _opened(mount_point)
+    try:
+        with file.open("wb") as output:
+            file.chmod(0o755)
+            status = _copy(stream, output, command)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or file}: {error.strerror}") from None
+    finally:
+        os.close(stream)
+    context.exit(status)
+
+
+def _opened(mount_point: Path) -> int:
+    path = control_file(mount_point, "writes")
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+
+
+def _copy(stream: int, output: BinaryIO, command: tuple[str, ...]) -> int:
+    """Until the command has ended, or Ctrl-C; its exit status."""
+    if not command:
+        click.echo("recording; Ctrl-C ends it", err=True)
+        with suppress(KeyboardInterrupt):
+            _copy_until(stream, output, None)
+        _drain(stream, output)
+        return 0
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        click.echo(f"fakesys: {command[0]}: {error.strerror}", err=True)
+        return NOT_FOUND
+    ended = os.pidfd_open(child.pid)
+    while child.returncode is None:
+        # Ctrl-C goes to the command, whose end is waited for.
+        with suppress(KeyboardInterrupt):
+            _copy_until(stream, output, ended)
+            child.wait()
+    os.close(ended)
+    _drain(stream, output)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _copy_until(stream: int, output: BinaryIO, ended: int | None) -> None:
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    if ended is not None:
+        poll.register(ended, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        _drain(stream, output)
+        if ended in ready:
+            return
+
+
+def _drain(stream: int, output: BinaryIO) -> None:
+    """What is there now. Raises OSError when the mount is gone."""
+    with suppress(BlockingIOError):
+        while piece := os.read(stream, PIECE):
+            output.write(piece)
+    output.flush()
+
+
+@click.command(epilog="Example: fakesys replay session.sh")
+@FILE
+@click.option(
+    "--mount",
+    "mount_point",
+    type=click.Path(path_type=Path),
+    help="A mount to write to; without it a fresh machine in memory.",
+)
+def replay(file: Path, mount_point: Path | None) -> None:
+    """Do the writes of the script FILE and compare the results with the recorded ones.
+
+    Exit status 1 when one differs; the line of the script is named.
+    """
+    from fakesys import recorder
+    from fakesys.scenario import ScenarioError
+    from fakesys.subsystems.control.script import ScriptError, steps
+
+    try:
+        script = file.read_text(encoding="utf-8", errors="surrogateescape")
+        todo = list(steps(script))
+        target: Target
+        if mount_point is None:
+            target = recorder.InMemory(recorder.machine_of(script))
+        else:
+            control_file(mount_point, "writes")
+            target = recorder.OnMount(mount_point)
+        wrong = list(recorder.replay(todo, target))
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or file}: {error.strerror}") from None
+    except (ScriptError, ScenarioError) as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    for step, result in wrong:
+        where = f"{file}:{step.number}: {step.word} {step.path}"
+        click.echo(f"{where}: {result or 'ok'}, recorded {step.result or 'ok'}", err=True)
+    if wrong:
+        raise click.ClickException(f"{len(wrong)} of {len(todo)} steps differ")
+    click.echo(f"{len(todo)} steps, every result as recorded", err=True)
