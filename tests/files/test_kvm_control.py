@@ -10,6 +10,7 @@ import pytest
 from fakesys.core.errors import KernelError
 from fakesys.machine import Machine
 from fakesys.profiles import APICV_KERNELS, MMU_KERNELS
+from fakesys.subsystems.kvm.state import state as kvm_state
 
 KVM = "sys/kernel/debug/kvm"
 CONTROL = "sys/kernel/debug/fakesys/kvm"
@@ -187,7 +188,7 @@ def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
     vm.vcpu(0).stats.halt_wait_hist[1] = 1
     vm.stats.mmu_flooded = 2
     machine.kvm_side.kvm.warn("odd")
-    state = json.loads(machine.read("sys/kernel/debug/fakesys/state"))["kvm"]
+    state = json.loads(json.dumps(kvm_state(machine.kvm_side.kvm)))
     assert state["vms"]["a"].pop("vcpus") == {
         "0": {
             "closed": False,
@@ -207,6 +208,51 @@ def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
         }
     }
     assert (state["created"], state["warnings"]) == (1, {"odd": 1})
+
+
+def test_the_state_of_the_machine_has_memory_interrupts_and_tracing(machine: Machine) -> None:
+    for command in (
+        "vm create a pid=77",
+        "a vcpu add count=2",
+        "a mem ram size=4M",
+        "a slot 3 gpa=0x200000 size=2M mem=ram off=2M flags=log_dirty",
+        "a vcpu 1 start",
+        "a vcpu 0 access w 0x200000 n=3",
+    ):
+        machine.write(CTL, command)
+    tracing = "sys/kernel/tracing"
+    machine.mkdir(f"{tracing}/instances/foo")
+    for name, text in (
+        ("instances/foo/events/kvm/kvm_msr/filter", "ecx == 5"),
+        ("events/kvm/kvm_exit/enable", "1"),
+        ("events/kvm/kvm_exit/trigger", "stacktrace:3"),
+        ("set_event_pid", "5 6"),
+        ("trace_marker", "hello"),
+        ("options/overwrite", "0"),
+    ):
+        machine.write(f"{tracing}/{name}", text)
+    state = json.loads(machine.read("sys/kernel/debug/fakesys/state"))
+    vm = state["kvm"]["vms"]["a"]
+    assert vm["memory"]["host"] == {"ram": 4 << 20}
+    assert "3 0x200000 0x200000 log_dirty ram+0x200000" in vm["memory"]["memslots"]
+    assert vm["memory"]["mmu"]["n_used"] > 0
+    assert vm["interrupts"]["vm"]["irqchip"] == "kernel"
+    assert vm["interrupts"]["vcpus"]["1"]["run"] == "guest"
+    assert vm["interrupts"]["ioapic"][0] == "irr 0x0"
+    top = state["tracing"]["top"]
+    assert top["events"] == ["kvm:kvm_exit"]
+    assert top["events_changed"] == {
+        "kvm:kvm_exit": {"triggers": ["stacktrace:count=3"]},
+    }
+    assert (top["pids"], top["buffers"][0]["entries"], top["clock"]) == ([5, 6], 1, "local")
+    assert "overwrite" not in top["options"]
+    assert state["tracing"]["instances"]["foo"]["events_changed"] == {
+        "kvm:kvm_msr": {"filter": "ecx == 5"}
+    }
+    assert state["clock"] == {"rate": 1.0}
+    assert state["faults"] == {"delay": [], "show": [], "store": []}
+    assert (state["lockdown"], state["seed"], state["selftest"]) == (False, 1, None)
+    assert set(state["kernels"]) == {"ap", "apicv", "mmu", "name", "trace"}
 
 
 def test_help_lists_every_command(machine: Machine) -> None:
