@@ -12,18 +12,18 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from fakesys import registry
 from fakesys.machine import Machine
-from fakesys.transport import mounting
+from fakesys.transport import mounting, native
 from fakesys.transport.mounting import Busy, MountError
-from fakesys.transport.native import Server
 from fakesys.transport.owners import Owners
 
 _log = logging.getLogger(__name__)
@@ -31,18 +31,33 @@ START_SECONDS = 30.0
 READY = b"ready\n"
 
 
+class Server(Protocol):
+    """A transport at work."""
+
+    @property
+    def served(self) -> int:
+        """Requests so far."""
+
+    def settle(self) -> None:
+        """Something happened without a request: tell the clients."""
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve until the mount is gone. Raises MountError when there never was one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """How to serve one machine on one mount point."""
 
     point: Path
+    transport: str = "native"
     allow_other: bool = False
     # Names are invalidated by epoch where the kernel can, else one by one.
     by_epoch: bool = True
     log_level: str = "WARNING"
     log_file: Path | None = None
     ready_fd: int | None = None
-    # A pidfd: the daemon ends with the process behind it.
+    # The daemon ends when this descriptor becomes readable: a pidfd does with its process.
     lives_with: int | None = None
 
 
@@ -65,10 +80,14 @@ def start(machine: Machine, service: Service) -> int:
 
 
 def run(machine: Machine, service: Service) -> None:
-    """Serve in this process until unmounted, SIGINT or SIGTERM. Raises MountError."""
+    """Serve in this process until unmounted, SIGINT, SIGTERM or SIGHUP. Raises MountError."""
     instance = secrets.token_hex(4)
     _log_to(service.log_file, service.log_level)
     _serve(machine, service, instance, lambda: None)
+    if service.transport == "fusepy":
+        # While somebody holds an unmounted file, threads of libfuse wait that nothing else ends.
+        logging.shutdown()
+        os._exit(0)
 
 
 def _log_to(path: Path | None, level: str) -> None:
@@ -140,20 +159,46 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             os.close(service.ready_fd)
         ready()
 
+    transport = _by_fusepy if service.transport == "fusepy" else _natively
+    try:
+        with transport(machine, service, instance) as server:
+            machine.fs.served = True
+            machine.control.requests_served = lambda: server.served
+            _schedule(machine)
+            # What exists now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            trio.run(_serve_until_unmounted, machine, server, service, started)
+    except* MountError as errors:
+        # A nursery was around it.
+        raise _first(errors) from None
+    finally:
+        registry.remove(instance)
+
+
+@contextmanager
+def _natively(machine: Machine, service: Service, instance: str) -> Iterator[Server]:
     device = mounting.mount(service.point, instance, allow_other=service.allow_other)
     try:
         owner = os.geteuid(), os.getegid()
-        server = Server(machine, device, by_epoch=service.by_epoch, owner=owner)
-        machine.fs.served = True
-        machine.control.requests_served = lambda: server.session.served
-        _schedule(machine)
-        # What exists now stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        trio.run(_serve_until_unmounted, machine, server, service, started)
+        yield native.Server(machine, device, by_epoch=service.by_epoch, owner=owner)
     finally:
         os.close(device)
-        registry.remove(instance)
+
+
+@contextmanager
+def _by_fusepy(machine: Machine, service: Service, instance: str) -> Iterator[Server]:
+    from fakesys.transport import libfuse
+
+    owner = os.geteuid(), os.getegid()
+    yield libfuse.Server(
+        machine, service.point, instance, allow_other=service.allow_other, owner=owner
+    )
+
+
+def _first(errors: BaseExceptionGroup[MountError]) -> MountError:
+    error = errors.exceptions[0]
+    return error if isinstance(error, MountError) else _first(error)
 
 
 def _schedule(machine: Machine) -> None:
@@ -172,7 +217,7 @@ def _record(machine: Machine, service: Service, instance: str) -> registry.Recor
         instance=instance,
         profile=machine.profile_name,
         scenario=machine.scenario.name,
-        transport="native",
+        transport=service.transport,
         log_file=str(service.log_file or registry.log_path(instance)),
     )
 
@@ -181,10 +226,10 @@ async def _serve_until_unmounted(
     machine: Machine, server: Server, service: Service, started: Callable[[], None]
 ) -> None:
     async with trio.open_nursery() as nursery:
-        machine.watch_owners(Owners(nursery, server.session.settle, machine.bug).watch)
+        machine.watch_owners(Owners(nursery, server.settle, machine.bug).watch)
         await nursery.start(_leave_on_signal, service.point, nursery.cancel_scope)
         if service.lives_with is not None:
-            nursery.start_soon(_leave_with, service.lives_with, nursery.cancel_scope)
+            nursery.start_soon(_leave_with, service, nursery.cancel_scope)
         await server.run(started)
         nursery.cancel_scope.cancel()
 
@@ -194,7 +239,7 @@ async def _leave_on_signal(
     scope: trio.CancelScope,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
             # In a thread: the kernel asks this very process while it unmounts.
@@ -202,9 +247,10 @@ async def _leave_on_signal(
                 scope.cancel()
 
 
-async def _leave_with(process: int, scope: trio.CancelScope) -> None:
-    """The mount ends with the closing of its device: nobody is left to see it stale."""
-    await trio.lowlevel.wait_readable(process)
+async def _leave_with(service: Service, scope: trio.CancelScope) -> None:
+    assert service.lives_with is not None
+    await trio.lowlevel.wait_readable(service.lives_with)
+    await trio.to_thread.run_sync(_unmount, service.point)
     scope.cancel()
 
 

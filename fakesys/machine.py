@@ -62,6 +62,8 @@ class Machine:
     `profile`: `seed`, `6.1` or `6.18`; None: the scenario's, else `seed`.
     `scenario`: name of a shipped one, path of a file, or what `scenario.load` gave.
     `seed`: of the one random generator; None: the scenario's.
+    `clock_rate`: simulated seconds per real second, once something paces the clock.
+    `lockdown`: debugfs as on a locked-down kernel.
     Raises KernelError for an unknown profile, ScenarioError for an unusable scenario.
     """
 
@@ -78,18 +80,23 @@ class Machine:
         *,
         seed: int | None = None,
         selftest: bool = False,
+        clock_rate: float = 1.0,
+        lockdown: bool = False,
     ) -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else load(scenario)
         self._first_profile = profile_of(profile or self.scenario.profile or "seed")
         self._profile: Profile = self._first_profile
         self._with_selftest = selftest or self.scenario.selftest
         self._seed = self.scenario.seed if seed is None else seed
+        self._clock_rate = clock_rate
+        self._lockdown = lockdown
         self._watch: Watch = watch_nobody
         self.control = Control(self)
         self._build()
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
         self.fs = FileSystem(self.binder)
         self.fs.report = self._report
+        self.set_lockdown(lockdown)
         self._populate()
 
     @property
@@ -205,7 +212,7 @@ class Machine:
         self.kvm_side.kvm.forget_owners()
         self._profile = self._first_profile
         self.control.clear()
-        self.set_lockdown(False)
+        self.set_lockdown(self._lockdown)
         self.faults_changed()
         self._build()
         self.binder.replace(self.kernel.bus, self._features(), self._mounts())
@@ -372,6 +379,7 @@ class Machine:
     def _build(self) -> None:
         self.control.seed = self._seed
         self.kernel = Kernel(self._seed)
+        self.clock.rate = self._clock_rate
         self.control.uevents.listen(self.kernel.bus)
         self.control.log.listen(self.kernel.bus)
         self.selftest = None

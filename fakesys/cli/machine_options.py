@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -46,31 +48,86 @@ class MachineOptions:
             wanted = load(self.scenario)
             if self.preset is not None:
                 wanted = with_preset(wanted, self.preset)
-            machine = Machine(self.profile, wanted, seed=self.seed)
+            return Machine(
+                self.profile,
+                wanted,
+                seed=self.seed,
+                clock_rate=1.0 if self.clock_rate is None else self.clock_rate,
+                lockdown=self.lockdown,
+            )
         except ScenarioError as error:
             raise click.UsageError(str(error)) from None
         except KernelError as error:
             raise click.UsageError(error.why) from None
-        if self.clock_rate is not None:
-            machine.clock.rate = self.clock_rate
-        machine.set_lockdown(self.lockdown)
-        return machine
 
     def service(
         self, point: Path, *, ready_fd: int | None = None, lives_with: int | None = None
     ) -> Service:
-        """How the daemon is to serve it on `point`."""
+        """How the daemon is to serve it on `point`. Raises ClickException without libfuse."""
         from fakesys.daemon import Service
 
+        if self.transport == "fusepy":
+            _require_libfuse()
         return Service(
             point=point,
+            transport=self.transport,
             allow_other=self.allow_other or os.geteuid() == 0,
             by_epoch=self.names == "epoch",
             log_level=self.log_level,
-            log_file=None if self.log_file is None else self.log_file.absolute(),
+            log_file=self.log_file,
             ready_fd=ready_fd,
             lives_with=lives_with,
         )
+
+
+def _require_libfuse() -> None:
+    from fakesys.transport import libfuse
+    from fakesys.transport.mounting import MountError
+
+    try:
+        libfuse.load()
+    except MountError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _finite(
+    _context: click.Context, _option: click.Parameter, number: float | None
+) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"{number} is not finite")
+    return number
+
+
+def _writable_file(
+    _context: click.Context, _option: click.Parameter, path: Path | None
+) -> Path | None:
+    if path is None:
+        return None
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from None
+    return path.absolute()
+
+
+def open_descriptor(
+    access: int,
+) -> Callable[[click.Context, click.Parameter, int | None], int | None]:
+    """What checks that an option names a descriptor which is open for O_RDONLY or O_WRONLY."""
+
+    def check(_context: click.Context, _option: click.Parameter, number: int | None) -> int | None:
+        if number is None:
+            return None
+        try:
+            mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+        except (OSError, OverflowError, ValueError):
+            raise click.BadParameter(f"{number} is no open descriptor") from None
+        if mode not in (access, os.O_RDWR):
+            verb = "written" if access == os.O_WRONLY else "read"
+            raise click.BadParameter(f"descriptor {number} cannot be {verb}")
+        return number
+
+    return check
 
 
 _OPTIONS = (
@@ -79,15 +136,26 @@ _OPTIONS = (
     click.option("--preset", help="AP hardware instead of the scenario's: default, empty, full."),
     click.option("--seed", type=int, help="Of the one random generator."),
     click.option(
-        "--clock-rate", type=click.FloatRange(0), help="Simulated seconds per real second."
+        "--clock-rate",
+        type=click.FloatRange(0),
+        callback=_finite,
+        help="Simulated seconds per real second.",
     ),
     click.option(
         "--transport", type=click.Choice(["native", "fusepy"]), default="native", show_default=True
     ),
     click.option(
-        "--log-level", type=click.Choice(LOG_LEVELS), default="WARNING", show_default=True
+        "--log-level",
+        type=click.Choice(LOG_LEVELS, case_sensitive=False),
+        default="WARNING",
+        show_default=True,
     ),
-    click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path)),
+    click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_writable_file,
+        help="Else standard error in the foreground, a file of its own in the background.",
+    ),
     click.option("--allow-other", is_flag=True, help="Let others in; root's mounts always do."),
     click.option("--lockdown", is_flag=True, help="debugfs as on a locked-down kernel."),
     click.option(
@@ -114,3 +182,18 @@ def machine_options(
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+def machine_of_words(words: list[str]) -> Machine:
+    """The machine that these options make. Raises ValueError naming what cannot be used."""
+
+    @click.command()
+    @machine_options
+    def command(options: MachineOptions) -> Machine:
+        return options.machine()
+
+    try:
+        machine: Machine = command.main(words, prog_name="fakesys", standalone_mode=False)
+    except click.UsageError as error:
+        raise ValueError(error.format_message()) from None
+    return machine

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import click
 
-from fakesys.cli.machine_options import MachineOptions, machine_options
+from fakesys.cli.machine_options import MachineOptions, machine_options, open_descriptor
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
@@ -26,15 +26,30 @@ COUNTERS = "sys/kernel/debug/fakesys"
 @click.argument("mountpoint", type=click.Path(path_type=Path), default=DEFAULT_POINT)
 @machine_options
 @click.option("--foreground", is_flag=True, help="Stay; SIGINT and SIGTERM unmount.")
-@click.option("--ready-fd", type=int, help="Write `ready` to this descriptor when mounted.")
+@click.option(
+    "--ready-fd",
+    type=int,
+    callback=open_descriptor(os.O_WRONLY),
+    help="Write `ready` to this descriptor when mounted.",
+)
+@click.option(
+    "--lives-with",
+    type=int,
+    callback=open_descriptor(os.O_RDONLY),
+    hidden=True,
+    help="Unmount when this descriptor becomes readable.",
+)
 def mount(
-    options: MachineOptions, mountpoint: Path, foreground: bool, ready_fd: int | None
+    options: MachineOptions,
+    mountpoint: Path,
+    foreground: bool,
+    ready_fd: int | None,
+    lives_with: int | None,
 ) -> None:
     """Mount a machine on MOUNTPOINT and return when every file answers."""
-    if options.transport != "native":
-        raise click.ClickException(f"--transport {options.transport} is not built yet; use native")
     machine = options.machine()
-    service = options.service(mounting.real_point(mountpoint), ready_fd=ready_fd)
+    point = mounting.real_point(mountpoint)
+    service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
     from fakesys import daemon
 
     try:
@@ -120,6 +135,7 @@ class State(NamedTuple):
     age: int
     profile: str
     scenario: str
+    transport: str
     requests: int | None
     bugs: int | None
     stale: bool
@@ -152,6 +168,7 @@ def _state_of(mount: Mounted) -> State:
         age=int(time.time() - record.started) if record else 0,
         profile=record.profile if record else "",
         scenario=record.scenario if record else "",
+        transport=record.transport if record else "",
         requests=None if stale else _counter(mount.point / COUNTERS / "requests"),
         bugs=None if stale else _counter(mount.point / COUNTERS / "bugs"),
         stale=stale,

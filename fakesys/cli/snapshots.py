@@ -11,7 +11,8 @@ from typing import TypeVar
 import click
 
 CONTROL = "sys/kernel/debug/fakesys"
-PIECE = 1 << 20
+# One request on every transport: a refusal in the middle of a write would look like a short one.
+PIECE = 1 << 16
 T = TypeVar("T")
 
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))

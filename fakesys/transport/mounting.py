@@ -9,20 +9,25 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EBUSY, EINVAL, ENOTCONN, EPERM
 from pathlib import Path
+from typing import TypeVar
 
 FSTYPE = "fuse.fakesys"
 SOURCE_PREFIX = "fakesys-"
 DEVICE = "/dev/fuse"
+CONNECTIONS = Path("/sys/fs/fuse/connections")
 MS_NOSUID = 2
 MS_NODEV = 4
 MNT_FORCE = 1
 MNT_DETACH = 2
 ANSWER_SECONDS = 2.0
 HELPER_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 class MountError(Exception):
@@ -39,6 +44,8 @@ class Mounted:
 
     point: Path
     source: str
+    # By which fusectl knows it: the minor number of its device.
+    connection: int
 
     @property
     def instance(self) -> str:
@@ -51,9 +58,11 @@ def mounted() -> Iterator[Mounted]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             before, _, after = line.partition(" - ")
+            _, _, device, _, point = before.split(" ")[:5]
             fstype, source = after.split(" ")[:2]
             if fstype == FSTYPE:
-                yield Mounted(Path(_unescape(before.split(" ")[4])), _unescape(source))
+                connection = int(device.partition(":")[2])
+                yield Mounted(Path(_unescape(point)), _unescape(source), connection)
 
 
 def find(point: Path) -> Mounted | None:
@@ -77,20 +86,30 @@ def answers(point: Path) -> bool:
 
     statvfs(2) is what the kernel never answers from a cache.
     """
-    result: list[bool] = []
 
-    def ask() -> None:
+    def ask() -> bool:
         try:
             os.statvfs(point)
         except OSError as error:
-            result.append(error.errno != ENOTCONN)
-        else:
-            result.append(True)
+            return error.errno != ENOTCONN
+        return True
 
-    asker = threading.Thread(target=ask, daemon=True)
+    return within(ANSWER_SECONDS, ask) or False
+
+
+def within(seconds: float, call: Callable[[], T]) -> T | None:
+    """The result of a call that a daemon may leave without an answer; None when time is up."""
+    result: list[T] = []
+    asker = threading.Thread(target=lambda: result.append(call()), daemon=True)
     asker.start()
-    asker.join(ANSWER_SECONDS)
-    return bool(result and result[0])
+    asker.join(seconds)
+    return result[0] if result else None
+
+
+def abort(mount: Mounted) -> None:
+    """Let the kernel end the connection, every waiting client with it: the last resort."""
+    with suppress(OSError):
+        (CONNECTIONS / str(mount.connection) / "abort").write_text("1")
 
 
 def clear_stale(point: Path) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable, Mapping
-from errno import EINVAL, ENODATA, ENOENT, EOPNOTSUPP, ERANGE
+from errno import EINVAL, ENOENT, EOPNOTSUPP, ERANGE
 
 from fakesys.core.errors import KernelError
 from fakesys.transport import protocol, replies
 from fakesys.transport.nodes import NodeTable
 from fakesys.transport.protocol import Message, Op, Valid
 from fakesys.transport.replies import Replies
+from fakesys.transport.xattrs import ExtendedAttributes
 from fakesys.tree.filesystem import NAME_MAX, FileSystem
 from fakesys.tree.node import File, Node, Symlink
 
@@ -28,8 +29,7 @@ class Names:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
-        # Extended attributes in the `trusted` name space, by inode number.
-        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+        self._xattrs = ExtendedAttributes()
 
     def handlers(self) -> Mapping[int, Handler]:
         """The requests that are answered here."""
@@ -157,39 +157,24 @@ class Names:
 
     def _getxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
-        node = self._nodes[nodeid]
         name = protocol.names_in(message, protocol.XATTR_IN.size)[0]
-        if not node.kind.xattrs or name.startswith(b"system."):
-            raise KernelError(EOPNOTSUPP, "no such extended attributes here")
-        value = self._xattrs.get(node.ino, {}).get(name)
-        if value is None:
-            raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
-        return _sized(value, size)
+        return _sized(self._xattrs.get(self._nodes[nodeid], replies.decode(name)), size)
 
     def _setxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.SETXATTR_IN.unpack_from(message)
         name, _, rest = bytes(message[protocol.SETXATTR_IN.size :]).partition(b"\0")
-        node = self._trusted(nodeid, name)
-        self._xattrs.setdefault(node.ino, {})[name] = rest[:size]
+        self._xattrs.set(self._nodes[nodeid], replies.decode(name), rest[:size])
         return b""
 
     def _listxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
-        names = self._xattrs.get(self._nodes[nodeid].ino, {})
-        return _sized(b"".join(name + b"\0" for name in names), size)
+        names = self._xattrs.names(self._nodes[nodeid])
+        return _sized(b"".join(replies.encode(name) + b"\0" for name in names), size)
 
     def _removexattr(self, nodeid: int, message: Message) -> bytes:
         name = protocol.names_in(message, HEADER_SIZE)[0]
-        node = self._trusted(nodeid, name)
-        if self._xattrs.get(node.ino, {}).pop(name, None) is None:
-            raise KernelError(ENODATA, f"{node.path} has no {replies.decode(name)}")
+        self._xattrs.remove(self._nodes[nodeid], replies.decode(name))
         return b""
-
-    def _trusted(self, nodeid: int, name: bytes) -> Node:
-        node = self._nodes[nodeid]
-        if not (node.kind.xattrs and name.startswith(b"trusted.")):
-            raise KernelError(EOPNOTSUPP, "only the trusted name space takes attributes")
-        return node
 
 
 def _first_name(message: Message, offset: int) -> str:

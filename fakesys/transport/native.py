@@ -1,70 +1,22 @@
-"""The loop of the native transport: /dev/fuse and the simulated time, on trio."""
+"""The loop of the native transport: /dev/fuse on trio."""
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import select
-import time
 from collections.abc import Callable
 from errno import ECONNABORTED, EINTR, ENOENT
 
 import trio
 
-from fakesys.core.clock import Clock
+from fakesys.transport.pacing import Pacer
 from fakesys.transport.session import ServedMachine, Session
 
-_log = logging.getLogger(__name__)
 # A wait in trio costs as much as two requests. While requests come one after the other the
 # device is polled directly for at most this long, which is also how late a timer can get.
 LINGER_MS = 1
 # Other tasks get their turn after so many requests.
 BURST = 512
-
-
-class Pacer:
-    """Moves the simulated clock along with the real one and runs what falls due."""
-
-    def __init__(self, machine: ServedMachine, session: Session) -> None:
-        self._machine = machine
-        self._session = session
-        self._clock: Clock | None = None
-        self._armed: tuple[int | None, float] = (None, 1.0)
-        self._changed = trio.Event()
-
-    def look(self) -> None:
-        """After requests: is the next timer another one now?"""
-        clock = self._machine.clock
-        if clock is not self._clock or (clock.next_due_ns, clock.rate) != self._armed:
-            self._changed.set()
-
-    async def run(self) -> None:
-        """Until cancelled: sleep to the next timer, catch up, tell the clients."""
-        while True:
-            self._catch_up()
-            clock = self._machine.clock
-            self._armed = (clock.next_due_ns, clock.rate)
-            seconds = clock.seconds_to_next()
-            self._changed = trio.Event()
-            with trio.move_on_after(math.inf if seconds is None else seconds):
-                await self._changed.wait()
-
-    def _catch_up(self) -> None:
-        clock = self._machine.clock
-        if clock is not self._clock:
-            self._follow(clock)
-        try:
-            clock.catch_up()
-        except Exception as error:
-            _log.exception("internal error in a timer")
-            self._machine.bug(error)
-        self._session.settle()
-
-    def _follow(self, clock: Clock) -> None:
-        # A reset of the machine made a new clock; its rate is the machine's business.
-        clock.follow(time.monotonic_ns)
-        self._clock = clock
 
 
 class Server:
@@ -83,10 +35,19 @@ class Server:
         self.session = Session(
             machine, device, run_soon=self._run_soon, by_epoch=by_epoch, owner=owner
         )
-        self._pacer = Pacer(machine, self.session)
+        self._pacer = Pacer(machine, self.session.settle)
         self._buffers = [self.session.buffer]
         self._poll = select.poll()
         self._poll.register(device, select.POLLIN)
+
+    @property
+    def served(self) -> int:
+        """Requests so far."""
+        return self.session.served
+
+    def settle(self) -> None:
+        """Something happened without a request: tell the clients."""
+        self.session.settle()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Serve; `started` is called once the kernel has said hello. Ends with the mount."""

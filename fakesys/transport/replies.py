@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+from errno import EIO
 
+from fakesys.core.errors import KernelError
 from fakesys.transport import protocol
 from fakesys.tree.node import Node
 
@@ -12,6 +14,7 @@ NS = 1_000_000_000
 CACHE_SECONDS = 3600
 BLOCK_SIZE = 4096
 NO_NODE = 0
+LARGEST_ERRNO = 511
 
 _ATTR_FIELDS = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -79,3 +82,11 @@ def encode(name: str) -> bytes:
 def decode(name: bytes) -> str:
     """A name as the tree has it."""
     return name.decode("utf-8", "surrogateescape")
+
+
+def client_errno(refusal: KernelError) -> int:
+    """The errno that can be sent: with a larger one the kernel drops the answer, and the client
+    would wait for ever.
+    """
+    number = refusal.errno or EIO
+    return number if 0 < number <= LARGEST_ERRNO else EIO

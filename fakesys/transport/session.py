@@ -22,12 +22,10 @@ from fakesys.transport.invalidation import Invalidator
 from fakesys.transport.names import Handler, Names
 from fakesys.transport.nodes import NodeTable
 from fakesys.transport.protocol import Message, Op
-from fakesys.transport.replies import Replies
+from fakesys.transport.replies import Replies, client_errno
 from fakesys.tree.filesystem import FileSystem
 
 _log = logging.getLogger(__name__)
-# The kernel refuses an answer with a larger errno, and the client would wait for ever.
-LARGEST_ERRNO = 511
 BUFFER_SIZE = protocol.MAX_WRITE + 4096
 ANSWER_SIZE = protocol.OUT_HEADER.size
 XATTR_NAME = protocol.XATTR_IN.size
@@ -182,7 +180,7 @@ class Session:
             self._park(Call(unique, handler, nodeid, whole), blocked.waiters)
             answer = None
         except KernelError as refusal:
-            answer = _refusal(unique, refusal.errno or EIO)
+            answer = _refusal(unique, client_errno(refusal))
         except BaseException as error:
             _log.exception("internal error in %s", handler)
             self._machine.bug(error)
@@ -297,5 +295,4 @@ def _unknown(_nodeid: int, _message: Message) -> bytes:
 
 
 def _refusal(unique: int, errno: int) -> bytes:
-    number = errno if 0 < errno <= LARGEST_ERRNO else EIO
-    return _pack_header(ANSWER_SIZE, -number, unique)
+    return _pack_header(ANSWER_SIZE, -errno, unique)

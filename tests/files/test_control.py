@@ -97,6 +97,17 @@ def test_lockdown_shuts_debugfs_but_not_this_directory(machine: Machine) -> None
     assert refusal(lambda: machine.write(f"{F}/lockdown", "2\n")) == "EINVAL"
 
 
+def test_a_reset_brings_back_what_the_machine_was_made_with() -> None:
+    machine = Machine(scenario="selftest", seed=9, clock_rate=0.5, lockdown=True)
+    for name, text in (("lockdown", "0"), ("clock/rate", "7"), ("seed", "3")):
+        machine.write(f"{F}/{name}", text)
+    machine.write(f"{F}/reset", "1")
+    assert machine.read(f"{F}/lockdown") == "1\n"
+    assert machine.read(f"{F}/clock/rate") == "0.5\n"
+    assert machine.read(f"{F}/seed") == "9\n"
+    assert refusal(lambda: machine.read("sys/kernel/debug/selftest/rw")) == "EPERM"
+
+
 def test_state_is_sorted_json(machine: Machine) -> None:
     text = machine.read(f"{F}/state")
     state = json.loads(text)

@@ -31,8 +31,8 @@ def writable(root: Path) -> list[str]:
     return found
 
 
-def test_garbage(tmp_path: Path) -> None:
-    with mounted(tmp_path, scenario="default") as mount:
+def test_garbage(tmp_path: Path, transport: str) -> None:
+    with mounted(tmp_path, scenario="default", transport=transport) as mount:
         paths = writable(mount.root / "sys")
         garbage = texts(11)
         deadline = time.monotonic() + SECONDS

@@ -292,6 +292,7 @@ def test_time_goes_on_after_a_load(mount: Mount, tmp_path: Path) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.differs_on_fusepy("fusepy has no poll: its files are always ready")
 def test_pollers_look_again(mount: Mount, tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     save(mount, file)

@@ -35,8 +35,9 @@ def answer(output: str) -> str:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_command_answers_as_listed(kernel: str, tmp_path: Path) -> None:
-    with mounted(tmp_path, "--profile", PROFILES[kernel], scenario="default") as mount:
+def test_every_command_answers_as_listed(kernel: str, transport: str, tmp_path: Path) -> None:
+    profile = ("--profile", PROFILES[kernel])
+    with mounted(tmp_path, *profile, scenario="default", transport=transport) as mount:
         done = subprocess.run(
             ["bash"],
             input=script(mount.root),

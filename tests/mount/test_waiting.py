@@ -18,8 +18,10 @@ import pytest
 from tests.mounts import Mount, wait_until
 
 ROUNDS = 5
-PROMPT_SECONDS = 0.020
+# libfuse tells nobody of a signal: a waiting call looks for one now and then.
+PROMPT_SECONDS = {"native": 0.020, "fusepy": 0.100}
 POLL_SECONDS = 0.010
+NO_POLL = pytest.mark.differs_on_fusepy("fusepy has no poll: its files are always ready")
 
 
 def waits_for_the_daemon(pid: int) -> bool:
@@ -49,7 +51,7 @@ def blocked_reader(mount: Mount, *prefix: str) -> Iterator[subprocess.Popen[byte
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_a_blocked_reader_at_once(
-    shared_mount: Mount, number: signal.Signals
+    shared_mount: Mount, transport: str, number: signal.Signals
 ) -> None:
     delays = []
     for _ in range(ROUNDS):
@@ -58,7 +60,7 @@ def test_a_signal_ends_a_blocked_reader_at_once(
             process.send_signal(number)
             assert process.wait(5) == -number
             delays.append(time.monotonic() - start)
-    assert statistics.median(delays) <= PROMPT_SECONDS
+    assert statistics.median(delays) <= PROMPT_SECONDS[transport]
 
 
 def test_timeout_ends_a_blocked_reader_in_time(shared_mount: Mount) -> None:
@@ -119,16 +121,17 @@ def watched(path: Path, events: int) -> Iterator[tuple[int, select.poll]]:
         os.close(descriptor)
 
 
+@NO_POLL
 def test_notify_wakes_a_poller_promptly_until_it_reads_again(shared_mount: Mount) -> None:
     delays = []
     with watched(shared_mount.device / "notify", select.POLLPRI) as (descriptor, poll):
         assert poll.poll(0) == []
         for _ in range(ROUNDS):
-            woken: list[float] = []
+            woken: list[tuple[float, list[tuple[int, int]]]] = []
 
-            def wait(woken: list[float] = woken) -> None:
-                assert poll.poll(5000) == [(descriptor, select.POLLPRI | select.POLLERR)]
-                woken.append(time.monotonic())
+            def wait(woken: list[tuple[float, list[tuple[int, int]]]] = woken) -> None:
+                events = poll.poll(2000)
+                woken.append((time.monotonic(), events))
 
             thread = threading.Thread(target=wait)
             thread.start()
@@ -136,17 +139,20 @@ def test_notify_wakes_a_poller_promptly_until_it_reads_again(shared_mount: Mount
             start = time.monotonic()
             shared_mount.command("selftest/notify")
             thread.join(6)
-            delays.append(woken[0] - start)
+            when, events = woken[0]
+            assert events == [(descriptor, select.POLLPRI | select.POLLERR)]
+            delays.append(when - start)
             assert poll.poll(0) == [(descriptor, select.POLLPRI | select.POLLERR)]
             os.pread(descriptor, 4096, 0)
             assert poll.poll(0) == []
     assert statistics.median(delays) <= POLL_SECONDS
 
 
+@NO_POLL
 def test_unplugging_wakes_a_poller(mount: Mount) -> None:
     with watched(mount.device / "notify", select.POLLPRI) as (descriptor, poll):
         mount.command("selftest/remove")
-        assert poll.poll(5000) == [(descriptor, select.POLLPRI | select.POLLERR)]
+        assert poll.poll(2000) == [(descriptor, select.POLLPRI | select.POLLERR)]
         with pytest.raises(OSError, match="No such device"):
             os.pread(descriptor, 10, 0)
 
