@@ -123,6 +123,70 @@ def livelock(
     save_plots(draw, plots)
 
 
+@lab.command(epilog="Example: fakesys lab apicv --preset linux-boot --vcpus 17 --svg apicv.svg")
+@click.option("--preset", default="linux-boot", show_default=True, help="Which guest boots.")
+@click.option("--vcpus", type=click.IntRange(1, 1024), default=17, show_default=True)
+@click.option("--kernel", default="v3", show_default=True, help="The kernel of the boot.")
+@click.option("--hv-synic", is_flag=True, help="Each vCPU has Hyper-V's interrupt controller.")
+@click.option("--reinject/--no-reinject", default=True, help="Of lost ticks of the timer.")
+@click.option(
+    "--storms",
+    type=counts_within(1, 255),
+    default="1,2,4,8,16,32,64,128,255",
+    show_default=True,
+    help="Numbers of vCPUs during storms.",
+)
+@click.option("--windows", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@SVG
+@PNG
+def apicv(
+    preset: str,
+    vcpus: int,
+    kernel: str,
+    hv_synic: bool,
+    reinject: bool,
+    storms: tuple[int, ...],
+    windows: int,
+    svg: Path | None,
+    png: Path | None,
+) -> None:
+    """Boot a guest over simulated time, and let interrupt windows storm.
+
+    The boot: exits, injections, and when AVIC was switched off and on. The storms: what one
+    interrupt window costs, by number of vCPUs, in every kernel.
+    """
+    from fakesys.core.errors import KernelError
+    from fakesys.lab import apicv as experiment
+    from fakesys.profiles import APICV_KERNELS
+    from fakesys.subsystems.apicv.presets import GUESTS
+
+    _require_one_of("kernel", kernel, APICV_KERNELS)
+    _require_one_of("preset", preset, GUESTS)
+    setup = experiment.Setup(preset, vcpus, kernel, hv_synic, reinject, storms, windows)
+    plots = plot_files(svg, png)
+    try:
+        timeline = experiment.boot(setup)
+    except KernelError as error:
+        raise click.UsageError(error.why) from None
+    measured = [
+        experiment.storm(name, number, halted=halted, windows=windows)
+        for name, number, halted in with_progress(experiment.storm_cases(setup), "storms")
+    ]
+    print_tables(experiment.boot_table(setup, timeline), experiment.storm_table(setup, measured))
+
+    def draw() -> Figure:
+        from fakesys.lab.apicv_plot import draw
+
+        return draw(setup, timeline, measured)
+
+    save_plots(draw, plots)
+
+
+def _require_one_of(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise click.UsageError(f"{name!r} is no {what} ({', '.join(known)})")
+
+
 def plot_files(*paths: Path | None) -> list[Path]:
     """Those that were asked for, after a look whether they can be written at all."""
     from fakesys.lab import plots

@@ -195,7 +195,7 @@ def test_split_asks_for_a_window(kernel: str) -> None:
     guests("g vcpu 0 lvt0 extint", "g vcpu 0 cli")
     guests.clear()
     guests("g extint 0x31")
-    assert guests.counts(0, "exits", "req_event") == ((1, 1 if kernel in OLD else 2))
+    assert guests.counts(0, "exits", "req_event") == (1, 1 if kernel in OLD else 2)
     assert not guests.active(0)
     assert guests.vcpu(0)["v_irq"] == "1"
     lines = guests("g vcpu 0 sti")

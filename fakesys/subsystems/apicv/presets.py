@@ -63,6 +63,7 @@ class Guest:
 LINUX = Guest()
 WINDOWS = Guest(rtc_ticks=1024)
 FREEBSD = Guest(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_to=128)
+GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREEBSD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,41 @@ def check(apicv: Apicv, order: Order) -> None:
     apicv.check_ids(order.vcpus - 1)
 
 
-def boot(apicv: Apicv, guest_system: Guest, order: Order) -> str:
-    """Make the VM and boot it; `untested-scale` above what the series was tested with.
-
-    Raises EEXIST, EINVAL before any change.
-    """
+def make(apicv: Apicv, order: Order) -> ApicVm:
+    """The VM before its boot. Raises EEXIST, EINVAL before any change."""
     check(apicv, order)
     options = {REINJECT: order.reinject}
     vm = apicv.kvm.create_vm(order.name, irqchip=order.irqchip, args=arguments(options))
     apic_vm = apicv.of(vm)
     apic_vm.auto = True
     apicv.kvm.create_vcpus(vm, count=order.vcpus)
-    Boot(apic_vm, guest_system).run(synic=order.synic)
+    return apic_vm
+
+
+def boot(apicv: Apicv, guest_system: Guest, order: Order) -> str:
+    """Make the VM and boot it; `untested-scale` above what the series was tested with.
+
+    Raises EEXIST, EINVAL before any change.
+    """
+    Boot(make(apicv, order), guest_system).run(synic=order.synic)
     return "untested-scale" if order.vcpus > guest_system.tested_to else ""
 
 
-class Boot:
-    """One guest's boot, step by step."""
+# How long a guest takes, for whoever wants to see it over time: between ticks of the timer and of
+# the clock, between interrupts of a device, with interrupts off, from one IPI to the next.
+TIMER_PERIOD, CLOCK_PERIOD, DEVICE_PERIOD = 0.01, 1 / 64, 0.001
+CLOSED, BETWEEN_IPIS = 0.002, 0.0001
 
-    def __init__(self, vm: ApicVm, system: Guest) -> None:
+
+def at_once(_seconds: float) -> None:
+    """No time goes by."""
+
+
+class Boot:
+    """One guest's boot, step by step. `pause`: lets so many seconds go by."""
+
+    def __init__(self, vm: ApicVm, system: Guest, pause: Callable[[float], None] = at_once) -> None:
+        self._pause = pause
         self._vm = vm
         self._system = system
         self._first = vm.vcpus[0]
@@ -113,14 +130,22 @@ class Boot:
 
     def run(self, *, synic: bool) -> None:
         """All steps, in order."""
-        self._prepare(synic=synic)
-        self._timer_through_pic()
-        self._timer_through_ioapic()
-        self._start_others()
-        self._call_others()
-        self._wake_others()
-        self._clock()
-        self._device()
+        for _, step in self.steps(synic=synic):
+            step()
+
+    def steps(self, *, synic: bool) -> tuple[tuple[str, Callable[[], None]], ...]:
+        """Each step with its name."""
+        return (
+            ("set up", lambda: self._prepare(synic=synic)),
+            ("timer at the PIC", self._timer_through_pic),
+            ("windows", self._windows),
+            ("timer at the IOAPIC", self._timer_through_ioapic),
+            ("start APs", self._start_others),
+            ("call all", self._call_others),
+            ("wake APs", self._wake_others),
+            ("clock", self._clock),
+            ("device", self._device),
+        )
 
     def _prepare(self, *, synic: bool) -> None:
         vm = self._vm
@@ -159,33 +184,41 @@ class Boot:
             hostside.queue_extint(self._vm, TIMER_VECTOR)
 
     def _timer_through_pic(self) -> None:
-        vm = self._vm
         for _ in range(self._system.ticks):
             self._tick()
+            self._pause(TIMER_PERIOD)
+
+    def _windows(self) -> None:
+        vm = self._vm
         for _ in range(self._system.windows):
             self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=False))
             self._tick()
+            self._pause(CLOSED)
             self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=True))
+            self._pause(TIMER_PERIOD - CLOSED)
 
     def _timer_through_ioapic(self) -> None:
         vm = self._vm
         self._by(self._first, lambda v: access.write(vm, v, lapic.LVT0, lapic.MASKED))
         if vm.pic is None:
-            self._message(TIMER_VECTOR, IOAPIC_TICKS)
+            self._message(TIMER_VECTOR, IOAPIC_TICKS, TIMER_PERIOD)
             return
         hostside.configure_pic(vm, TIMER_VECTOR, 0xFF, auto_eoi=False)
         pin = Redirection(vector=TIMER_VECTOR, masked=False)
         hostside.configure_pin(vm, PIT_IOAPIC_PIN, pin)
-        hostside.tick_pit(vm, IOAPIC_TICKS)
+        for _ in range(IOAPIC_TICKS):
+            hostside.tick_pit(vm)
+            self._pause(TIMER_PERIOD)
         hostside.configure_pin(vm, PIT_IOAPIC_PIN, Redirection(vector=TIMER_VECTOR))
 
-    def _message(self, vector: int, count: int) -> None:
+    def _message(self, vector: int, count: int, period: float) -> None:
         """User space's IOAPIC sends an MSI to vCPU 0."""
         vm, route = self._vm, Route(vector, 0)
         for _ in range(count):
             with command(vm):
                 vm.lines.msi(route.address, route.data)
                 delivery.deliver(vm, self._first.bit, Message(vector, Mode.FIXED))
+            self._pause(period)
 
     def _start_others(self) -> None:
         for vcpu in self._others:
@@ -194,6 +227,7 @@ class Boot:
 
     def _ipi(self, dest: int, icrl: int) -> None:
         self._by(self._first, lambda v: ipi.send(self._vm, v, dest, icrl))
+        self._pause(BETWEEN_IPIS)
 
     def _call_others(self) -> None:
         for _ in range(self._system.broadcasts):
@@ -215,12 +249,16 @@ class Boot:
     def _clock(self) -> None:
         vm = self._vm
         if vm.ioapic is None:
-            self._message(RTC_VECTOR, self._system.rtc_ticks)
+            self._message(RTC_VECTOR, self._system.rtc_ticks, CLOCK_PERIOD)
             return
         hostside.configure_pin(vm, RTC_PIN, Redirection(vector=RTC_VECTOR, masked=False))
-        hostside.tick_rtc(vm, self._system.rtc_ticks)
+        for _ in range(self._system.rtc_ticks):
+            hostside.tick_rtc(vm)
+            self._pause(CLOCK_PERIOD)
 
     def _device(self) -> None:
         vm = self._vm
         posted.add(vm, "nic", 40, 24, Route(DEVICE_VECTOR, max(vm.vcpus)))
-        posted.fire(vm, "nic", DEVICE_INTERRUPTS)
+        for _ in range(DEVICE_INTERRUPTS):
+            posted.fire(vm, "nic")
+            self._pause(DEVICE_PERIOD)
