@@ -19,7 +19,7 @@ from tests.mounts import Mount, fakesys, mounted
 
 TRACING = "sys/kernel/tracing"
 # Reading there waits, takes away, or tells of this very mount.
-LEFT_OUT = {"trace_pipe", "trace_pipe_raw", "uevents", "log", "snapshot"}
+LEFT_OUT = {"trace_pipe", "trace_pipe_raw", "uevents", "log", "snapshot", "writes"}
 OWN = {"now", "requests"}
 WRITERS = 8
 SECONDS = 20.0
