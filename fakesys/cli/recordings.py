@@ -70,12 +70,16 @@ def _copy(stream: int, output: BinaryIO, command: tuple[str, ...]) -> int:
         click.echo(f"fakesys: {command[0]}: {error.strerror}", err=True)
         return NOT_FOUND
     ended = os.pidfd_open(child.pid)
-    while child.returncode is None:
-        # Ctrl-C goes to the command, whose end is waited for.
-        with suppress(KeyboardInterrupt):
-            _copy_until(stream, output, ended)
-            child.wait()
-    os.close(ended)
+    try:
+        # Its end is waited for even when the mount goes before.
+        with child:
+            while child.poll() is None:
+                # Ctrl-C goes to the command, whose end is waited for.
+                with suppress(KeyboardInterrupt):
+                    _copy_until(stream, output, ended)
+                    child.wait()
+    finally:
+        os.close(ended)
     _drain(stream, output)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -245,3 +246,27 @@ def test_a_removed_name_is_told_by_one_epoch_message(wire: Wire) -> None:
         codes.append(struct.unpack_from("<i", message, 4)[0])
     assert codes.count(8) == 1
     assert 3 not in codes
+
+
+def test_who_waits_for_a_machine_that_was_replaced_gets_an_answer(wire: Wire) -> None:
+    data = wire.machine.save()
+    pipe = wire.open("sys/kernel/tracing/trace_pipe")
+    journal = wire.open(STREAM)
+    wire.ask(Op.READ, body=read_body(journal))
+    waiting = [wire.send(Op.READ, body=read_body(handle)) for handle in (pipe, journal)]
+    poll = struct.pack("<QQII", pipe, 77, 1, 1)
+    assert wire.ask(Op.POLL, body=poll)[0] == 0
+    wire.machine.load(data)
+    wire.session.settle()
+    answers = []
+    while (answer := wire.answer()) is not None:
+        answers.append(answer)
+    # The pipe is gone; the journal goes on and still waits.
+    assert (waiting[0], EIO, b"") in answers
+    assert waiting[1] not in [unique for unique, _, _ in answers]
+    # Unique 0: messages that are no answers; one of them wakes the poller.
+    assert any(unique == 0 and body == struct.pack("<Q", 77) for unique, _, body in answers)
+    events = struct.unpack_from("<I", wire.ask(Op.POLL, body=poll)[1])[0]
+    assert events & select.POLLERR
+    wire.send(Op.INTERRUPT, 0, struct.pack("<Q", waiting[1]))
+    assert wire.answer() == (waiting[1], EINTR, b"")
