@@ -13,11 +13,20 @@ E = TypeVar("E")
 
 
 class Task(NamedTuple):
-    """The simulated task and CPU in whose context something happens."""
+    """The simulated task and CPU in whose context something happens.
+
+    `group`: the pid of the process that a thread belongs to, 0 for a task that is its own.
+    """
 
     pid: int
     comm: str
     cpu: int
+    group: int = 0
+
+    @property
+    def tgid(self) -> int:
+        """The thread group."""
+        return self.group or self.pid
 
 
 IDLE = Task(pid=0, comm="<idle>", cpu=0)

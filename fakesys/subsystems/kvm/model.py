@@ -72,7 +72,7 @@ class Vcpu:
         self.id = vcpu_id
         self.index = len(vm.vcpus)
         self.stats = VcpuStats()
-        self.task = Task(pid=pid, comm=f"CPU {vcpu_id}/KVM", cpu=vcpu_id % cpus)
+        self.task = Task(pid, f"CPU {vcpu_id}/KVM", vcpu_id % cpus, group=vm.pid)
         self.closed = False
         self.last_pid = 0
         self.tsc_offset = 0

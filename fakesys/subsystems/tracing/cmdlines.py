@@ -32,8 +32,8 @@ class Cmdlines:
             del self._comms[next(iter(self._comms))]
 
     def save_tgid(self, pid: int, tgid: int) -> None:
-        """Remember the thread group of a task."""
-        if self._tgids.get(pid) != tgid:
+        """Remember the thread group of a task; pid 0 is in none."""
+        if pid and self._tgids.get(pid) != tgid:
             self._tgids[pid] = tgid
             self.version += 1
 

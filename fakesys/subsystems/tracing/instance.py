@@ -86,8 +86,7 @@ class Instance:
         if not self.recording and reserved is None:
             return False
         tracing = self.tracing
-        if tracing.record_cmd:
-            tracing.cmdlines.save(task.pid, task.comm)
+        tracing.learn(task)
         return self.store(task.cpu, form.encode(event, task.pid), reserved)
 
     def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:

@@ -73,9 +73,9 @@ def _store(instance: Instance, payload: bytes, task: Task) -> None:
     tracing = instance.tracing
     if not instance.recording:
         raise KernelError(EBADF, "tracing is off")
-    if tracing.hears_anything and tracing.record_cmd:
+    if tracing.hears_anything:
         # While any event is on, the kernel learns the names of all tasks that run.
-        tracing.cmdlines.save(task.pid, task.comm)
+        tracing.learn(task)
     depth = tracing.build.marker_preempt
     if payload[_PREEMPT_AT] != depth:
         payload = payload[:_PREEMPT_AT] + bytes((depth,)) + payload[_PREEMPT_AT + 1 :]

@@ -54,6 +54,7 @@ class Tracing:
         self.clocks = Clocks(kernel.clock)
         self.cmdlines = Cmdlines(build.cmdlines)
         self.record_cmd = True
+        self.record_tgid = False
         self.events = _bind_all(classes, build.first_id, features)
         self.print = _bind_one(Print, PRINT_ID)
         self.raw_data = _bind_one(RawData, build.raw_data_id)
@@ -135,6 +136,8 @@ class Tracing:
         """Some options belong to the whole machine, or to one instance at a time."""
         if name == "record-cmd":
             self.record_cmd = on
+        elif name == "record-tgid":
+            self.record_tgid = on
         elif name == PRINTK_DEST:
             self._printk_goes_to(instance if on else self.top)
         elif name == COPY_MARKER:
@@ -171,6 +174,13 @@ class Tracing:
     def hears_anything(self) -> bool:
         """Is any event recorded or needed anywhere?"""
         return bool(self._unsubscribe)
+
+    def learn(self, task: Task) -> None:
+        """Remember name and thread group of a task, as the options ask."""
+        if self.record_cmd:
+            self.cmdlines.save(task.pid, task.comm)
+        if self.record_tgid:
+            self.cmdlines.save_tgid(task.pid, task.tgid)
 
     def client_task(self) -> Task:
         """The process behind the present system call, as a task on CPU 0."""
