@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,23 @@ SUBSYSTEMS = (
 )
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        yield name.removesuffix(".__init__"), path
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its name without `fakesys.`."""
+    paths = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+    return {name.removesuffix(".__init__"): path for name, path in paths.items()}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -74,13 +84,12 @@ def internal(imported: str) -> str | None:
     if not imported.startswith("fakesys."):
         return None
     name = imported.removeprefix("fakesys.")
-    known = {module for module, _ in modules()}
-    while name and name not in known:
+    while name and name not in modules():
         name = name.rpartition(".")[0]
     return name or None
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(("module", "path"), modules().items(), ids=lambda value: str(value)[-40:])
 def test_imports_go_down(module: str, path: Path) -> None:
     layer = layer_of(module)
     for imported in imports(path):
@@ -93,7 +102,7 @@ def test_imports_go_down(module: str, path: Path) -> None:
             assert below <= layer, f"{module} imports {imported}, which is above it"
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(("module", "path"), modules().items(), ids=lambda value: str(value)[-40:])
 def test_subsystems_know_only_earlier_ones(module: str, path: Path) -> None:
     parts = module.split(".")
     if parts[0] != "subsystems" or len(parts) < 2:
@@ -109,11 +118,11 @@ def test_subsystems_know_only_earlier_ones(module: str, path: Path) -> None:
 SAYS_PROFILE = re.compile(r"subsystems\.(control|ap_control|kvm)\..*|subsystems\.ap_bus\.control.*")
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(("module", "path"), modules().items(), ids=lambda value: str(value)[-40:])
 def test_models_do_not_know_kernel_versions(module: str, path: Path) -> None:
     if not module.startswith("subsystems.") or SAYS_PROFILE.fullmatch(module):
         return
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not {name for name in names if "profile" in name.lower()}
@@ -122,7 +131,7 @@ def test_models_do_not_know_kernel_versions(module: str, path: Path) -> None:
 def test_every_module_is_of_a_readable_length() -> None:
     long = {
         module: lines
-        for module, path in modules()
+        for module, path in modules().items()
         if (lines := len(path.read_text().splitlines())) > 500
     }
     assert not long
