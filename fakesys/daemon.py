@@ -169,9 +169,9 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             gc.collect()
             gc.freeze()
             trio.run(_serve_until_unmounted, machine, server, service, started)
-    except* MountError as errors:
-        # A nursery was around it.
-        raise _first(errors) from None
+    except BaseExceptionGroup as group:
+        # Nurseries were around it.
+        raise _mount_error_in(group) or group from None
     finally:
         registry.remove(instance)
 
@@ -196,9 +196,15 @@ def _by_fusepy(machine: Machine, service: Service, instance: str) -> Iterator[Se
     )
 
 
-def _first(errors: BaseExceptionGroup[MountError]) -> MountError:
-    error = errors.exceptions[0]
-    return error if isinstance(error, MountError) else _first(error)
+def _mount_error_in(group: BaseExceptionGroup) -> MountError | None:
+    """The reason why nothing was mounted, when that is all that happened."""
+    mount_errors, others = group.split(MountError)
+    if mount_errors is None or others is not None:
+        return None
+    error: BaseException = mount_errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, MountError) else None
 
 
 def _schedule(machine: Machine) -> None:

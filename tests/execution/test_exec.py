@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.transport import libfuse
+from fakesys.transport.mounting import MountError
 from tests.execution.helpers import exec_command, fakesys_exec, ordinary_user, shell
 from tests.mounts import COMMAND, fakesys, mounted, wait_until
 
@@ -222,6 +224,15 @@ def test_a_processor_without_virtualisation_gets_its_flag(
 )
 def test_every_option_of_a_machine(options: tuple[str, ...], script: str, said: str) -> None:
     assert said in shell(script, options=options, scenario="default").split()
+
+
+def test_through_fusepy() -> None:
+    try:
+        libfuse.load()
+    except MountError as error:
+        pytest.skip(str(error))
+    script = f"cat {DEVICE}/rw; echo 1400 > {DEVICE}/rw; cat {DEVICE}/rw {CONTROL}/bugs"
+    assert shell(script, options=("--transport", "fusepy")) == "1500\n1400\n0\n"
 
 
 def test_the_log_of_the_daemon_goes_where_it_is_told(tmp_path: Path) -> None:

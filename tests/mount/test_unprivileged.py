@@ -56,7 +56,7 @@ def nobodys_python() -> str:
 
 WALK = """
 trap '$F umount "$POINT" || umount -l "$POINT"' EXIT
-$F mount --scenario selftest "$POINT" >/dev/null
+$F mount --scenario selftest --transport "$TRANSPORT" "$POINT" >/dev/null
 D="$POINT/sys/devices/virtual/selftest/selftest0"
 cat "$D/rw"
 echo 1400 > "$D/rw"
@@ -71,14 +71,14 @@ WALKED = "1500\n1400\n65536\n1\n"
 @needs_root
 @needs_helper
 def test_an_ordinary_user_mounts_by_fusermount3_and_owns_every_file(
-    public_folder: Path, nobodys_python: str
+    public_folder: Path, nobodys_python: str, transport: str
 ) -> None:
-    home = public_folder / "nobody"
+    home = public_folder / f"nobody-{transport}"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
     (point := home / "mnt").mkdir()
     os.chown(point, NOBODY, NOBODY)
-    environment = {"POINT": str(point), "XDG_RUNTIME_DIR": str(home)}
+    environment = {"POINT": str(point), "XDG_RUNTIME_DIR": str(home), "TRANSPORT": transport}
     status, output, messages = shell(SETPRIV, WALK, python=nobodys_python, **environment)
     assert (status, output, messages) == (0, WALKED, "")
     assert not os.path.ismount(point)
@@ -87,15 +87,15 @@ def test_an_ordinary_user_mounts_by_fusermount3_and_owns_every_file(
 @needs_root
 @needs_helper
 def test_an_ordinary_user_may_not_let_others_in_unless_allowed(
-    public_folder: Path, nobodys_python: str
+    public_folder: Path, nobodys_python: str, transport: str
 ) -> None:
     if "\nuser_allow_other" in Path("/etc/fuse.conf").read_text():
         pytest.skip("/etc/fuse.conf allows it here")
-    home = public_folder / "lonely"
+    home = public_folder / f"lonely-{transport}"
     (home / "mnt").mkdir(parents=True)
     for path in (home, home / "mnt"):
         os.chown(path, NOBODY, NOBODY)
-    script = '$F mount --allow-other --scenario selftest "$POINT"'
+    script = f'$F mount --allow-other --transport {transport} --scenario selftest "$POINT"'
     environment = {"POINT": str(home / "mnt"), "XDG_RUNTIME_DIR": str(home)}
     status, output, messages = shell(SETPRIV, script, python=nobodys_python, **environment)
     assert (status, output) == (1, "")
@@ -104,12 +104,16 @@ def test_an_ordinary_user_may_not_let_others_in_unless_allowed(
 
 
 @needs_unshare
-def test_root_of_a_user_namespace_mounts_directly(tmp_path: Path) -> None:
+def test_root_of_a_user_namespace_mounts_directly(tmp_path: Path, transport: str) -> None:
     prefix = ("unshare", "--user", "--map-root-user", "--mount")
     if shell(prefix, "true")[0] != 0:
         pytest.skip("user namespaces are not allowed here")
     (tmp_path / "mnt").mkdir()
-    environment = {"POINT": str(tmp_path / "mnt"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {
+        "POINT": str(tmp_path / "mnt"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "TRANSPORT": transport,
+    }
     # Without fusermount3 in the path only mount(2) is left.
     status, output, messages = shell(prefix, WALK, **environment)
     assert (status, output, messages) == (0, WALKED, "")
