@@ -169,11 +169,20 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             gc.collect()
             gc.freeze()
             trio.run(_serve_until_unmounted, machine, server, service, started)
+        _clear(service.point, instance)
     except BaseExceptionGroup as group:
         # Nurseries were around it.
         raise _mount_error_in(group) or group from None
     finally:
         registry.remove(instance)
+
+
+def _clear(point: Path, instance: str) -> None:
+    """A connection that was aborted leaves its mount behind, dead."""
+    mount = mounting.find(point)
+    if mount is not None and mount.instance == instance:
+        with suppress(MountError):
+            mounting.unmount(point, lazy=True)
 
 
 @contextmanager

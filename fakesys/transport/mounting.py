@@ -107,9 +107,15 @@ def within(seconds: float, call: Callable[[], T]) -> T | None:
 
 
 def abort(mount: Mounted) -> None:
-    """Let the kernel end the connection, every waiting client with it: the last resort."""
-    with suppress(OSError):
+    """Let the kernel end the connection, every waiting client with it: the last resort.
+
+    By fusectl, or where that is not mounted by a forced unmount, of which this is the beginning.
+    """
+    try:
         (CONNECTIONS / str(mount.connection) / "abort").write_text("1")
+    except OSError:
+        with suppress(MountError):
+            unmount(mount.point, force=True)
 
 
 def clear_stale(point: Path) -> bool:

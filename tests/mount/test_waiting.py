@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.serving import Daemon
+from fakesys.transport import mounting
 from tests.mounts import Mount, wait_until
 
 ROUNDS = 5
@@ -68,6 +70,22 @@ def test_timeout_ends_a_blocked_reader_in_time(shared_mount: Mount) -> None:
     with blocked_reader(shared_mount, "timeout", "0.5") as process:
         assert process.wait(5) == 124
     assert 0.5 <= time.monotonic() - start <= 0.5 + 0.25
+
+
+def test_an_aborted_connection_frees_its_readers_and_leaves_no_mount(
+    tmp_path: Path, transport: str
+) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    words = ["--scenario", "selftest", "--transport", transport]
+    with Daemon(point, words, log=tmp_path / "log") as daemon:
+        found = mounting.find(point)
+        assert found is not None
+        with blocked_reader(Mount(point, daemon.pid, tmp_path / "log")) as process:
+            mounting.abort(found)
+            assert process.wait(5) == 1
+        wait_until(lambda: daemon.poll() == 0)
+        assert mounting.find(point) is None
 
 
 def test_an_interrupted_reader_leaves_the_stream_intact_for_the_next(shared_mount: Mount) -> None:
