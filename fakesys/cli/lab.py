@@ -74,7 +74,7 @@ def lab() -> None:
 @click.option(
     "--max-rounds",
     type=click.IntRange(1, 1_000_000),
-    default=2000,
+    default=5000,
     show_default=True,
     help="Drops of the lock that mean livelock.",
 )

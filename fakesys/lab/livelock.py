@@ -36,7 +36,7 @@ class Setup:
     working_set: int = 64 << 20
     kernel: str = "5.4-stable"
     seed: int = 1
-    max_rounds: int = 2000
+    max_rounds: int = 5000
     preempt: bool = True
 
     @property

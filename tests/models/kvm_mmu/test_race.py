@@ -27,10 +27,11 @@ def run(
     *,
     preempt: bool = True,
     seed: int = 1,
+    rounds: int = ROUNDS,
 ) -> RaceResult:
     rig = Rig(policy, quiet=True, preempt=preempt)
     rig.slot(1)
-    setup = RaceSetup(1, vcpus, 64 * MIB, flow, seed, max_rounds=ROUNDS)
+    setup = RaceSetup(1, vcpus, 64 * MIB, flow, seed, max_rounds=rounds)
     result = race(rig.memory, setup)
     assert rig.memory.slots.by_id == {}
     assert list(rig.memory.kit.vcpus) == []
@@ -75,9 +76,23 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert run(K5_4_STABLE, 6, seed=7) == run(K5_4_STABLE, 6, seed=7)
 
 
-def test_before_patch_6_even_the_fast_flow_may_not_get_on() -> None:
-    assert run(SERIES[4], 8).result == "livelock"
-    assert run(SERIES[5], 8).result == "done"
+def test_before_patch_6_the_fast_flow_ends_but_drops_the_lock_far_more_often_than_it_zaps() -> None:
+    before, after = (run(policy, 8, rounds=10_000) for policy in SERIES[4:6])
+    assert (before.result, after.result) == ("done", "done")
+    assert before.zapped == after.zapped == 259
+    assert before.rounds > 10 * before.zapped
+    assert after.rounds == 0
+    assert before.vtime_ns > 50 * after.vtime_ns
+
+
+def test_a_race_has_at_most_a_terabyte() -> None:
+    rig = Rig(K5_4, quiet=True)
+    rig.slot(1)
+    for vcpus in (0, 1, 16):
+        with pytest.raises(KernelError) as refusal:
+            race(rig.memory, RaceSetup(1, vcpus, 2 << 40))
+        assert refusal.value.name == "EINVAL"
+    assert list(rig.memory.slots.by_id) == [1]
 
 
 def test_a_short_virtual_time_is_a_livelock_too() -> None:
