@@ -162,6 +162,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
     transport = _by_fusepy if service.transport == "fusepy" else _natively
     try:
         with transport(machine, service, instance) as server:
+            machine.kvm_side.kvm.forked()
             machine.fs.served = True
             machine.control.requests_served = lambda: server.served
             _schedule(machine)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 1 << 20
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
+PRESET = "sys/kernel/debug/fakesys/kvm/preset"
 
 T = TypeVar("T")
 
@@ -368,6 +369,8 @@ class Machine:
                 self.write(CTL, f"vm create {vm.name}{options}\n")
                 if vm.vcpus:
                     self.write(CTL, f"{vm.name} vcpu add count={vm.vcpus}\n")
+            for text in self.scenario.kvm.preset:
+                self.write(PRESET, f"{text}\n")
 
     def _report(self, node: File, _data: bytes, error: KernelError | None) -> None:
         self.control.record(node.path, error)

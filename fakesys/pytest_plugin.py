@@ -28,7 +28,7 @@ MARKER = "fakesys"
 KEYWORDS = {
     "scenario": "name of a shipped scenario or path of a .toml file",
     "profile": "the kernel to imitate",
-    "preset": "AP hardware instead of the scenario's",
+    "preset": "AP hardware instead of the scenario's, or a guest that boots",
     "seed": "of the one random generator",
     "clock_rate": "simulated seconds per real second",
     "lockdown": "debugfs as on a locked-down kernel",

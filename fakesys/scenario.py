@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from fakesys.subsystems.apicv.presets import GUESTS
+
 
 class ScenarioError(ValueError):
     """A scenario that cannot be used; the text names file, place and what was expected."""
@@ -52,9 +54,10 @@ class Vm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kvm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The KVM guests to begin with."""
+    """The KVM guests to begin with. `preset`: those that boot, as `fakesys/kvm/preset` takes it."""
 
     vm: tuple[Vm, ...] = ()
+    preset: tuple[str, ...] = ()
 
 
 class At(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,7 +127,13 @@ def _shipped_scenario(name: str) -> Scenario:
 
 
 def with_preset(scenario: Scenario, preset: str) -> Scenario:
-    """The same scenario with the AP hardware of a preset instead of its own."""
+    """The same scenario with the AP hardware of a preset instead of its own.
+
+    A preset of a guest, such as `linux-boot vcpus=17`, is one more guest that boots.
+    """
+    if preset.split()[:1] and preset.split()[0] in GUESTS:
+        kvm = msgspec.structs.replace(scenario.kvm, preset=(*scenario.kvm.preset, preset))
+        return msgspec.structs.replace(scenario, kvm=kvm)
     return msgspec.structs.replace(scenario, ap=Ap(preset=preset))
 
 

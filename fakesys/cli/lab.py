@@ -172,7 +172,10 @@ def apicv(
         experiment.storm(name, number, halted=halted, windows=windows)
         for name, number, halted in with_progress(experiment.storm_cases(setup), "storms")
     ]
-    print_tables(experiment.boot_table(setup, timeline), experiment.storm_table(setup, measured))
+    print_tables(
+        experiment.boot_table(setup, timeline),
+        *(experiment.storm_table(setup, measured, halted=halted) for halted in (False, True)),
+    )
 
     def draw() -> Figure:
         from fakesys.lab.apicv_plot import draw

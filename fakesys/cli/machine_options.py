@@ -28,7 +28,7 @@ class MachineOptions:
 
     scenario: str
     profile: str | None
-    preset: str | None
+    preset: tuple[str, ...]
     seed: int | None
     clock_rate: float | None
     transport: str
@@ -46,8 +46,8 @@ class MachineOptions:
 
         try:
             wanted = load(self.scenario)
-            if self.preset is not None:
-                wanted = with_preset(wanted, self.preset)
+            for preset in self.preset:
+                wanted = with_preset(wanted, preset)
             return Machine(
                 self.profile,
                 wanted,
@@ -133,7 +133,12 @@ def open_descriptor(
 _OPTIONS = (
     click.option("--scenario", default="default", help="A shipped scenario or a .toml file."),
     click.option("--profile", help="The kernel to imitate: seed, 6.1 or 6.18."),
-    click.option("--preset", help="AP hardware instead of the scenario's: default, empty, full."),
+    click.option(
+        "--preset",
+        multiple=True,
+        help="AP hardware instead of the scenario's: default, empty, full; or a guest that boots,"
+        ' such as "linux-boot vcpus=17". More than one if need be.',
+    ),
     click.option("--seed", type=int, help="Of the one random generator."),
     click.option(
         "--clock-rate",

@@ -199,26 +199,27 @@ def _between(first: Sample, last: Sample) -> tuple[str, ...]:
     return (f"{last.seconds * 1e3:.1f}", *map(str, counts), state)
 
 
-def storm_table(setup: Setup, storms: list[Storm]) -> Table:
-    """A line per number of vCPUs; for each kernel exits and events, others running or halted."""
-    by_case = {(one.kernel, one.vcpus, one.halted): one for one in storms}
+def storm_table(setup: Setup, storms: list[Storm], *, halted: bool) -> Table:
+    """A line per number of vCPUs: exits and events of each kernel."""
+    by_case = {(one.kernel, one.vcpus): one for one in storms if one.halted is halted}
     head = ["vCPUs"]
     for kernel in APICV_KERNELS:
-        head += [f"{kernel}\nexits", "\nevents", "halted\nexits", "\nslots"]
+        head += [f"{kernel}\nexits", "\nevents"]
     rows = []
     for vcpus in setup.storms:
-        cells = [str(vcpus)]
-        for kernel in APICV_KERNELS:
-            running, halted = by_case[kernel, vcpus, False], by_case[kernel, vcpus, True]
-            numbers = (running.exits, running.events, halted.exits, running.memslot_updates)
-            cells += [f"{number:g}" for number in numbers]
-        rows.append(tuple(cells))
+        mine = [by_case[kernel, vcpus] for kernel in APICV_KERNELS]
+        numbers = [number for one in mine for number in (one.exits, one.events)]
+        rows.append((str(vcpus), *(f"{number:g}" for number in numbers)))
+    others = "halted" if halted else "in guest"
     return Table(
-        f"What one interrupt window costs, of {setup.windows} in a row",
+        f"What one interrupt window costs, of {setup.windows} in a row: others {others}",
         tuple(head),
         tuple(rows),
-        (
-            "exits, events: of all vCPUs, the others in guest; halted: the others asleep.",
-            "slots: memslot updates, for the APIC access page.",
-        ),
+        (_updates(storms),),
     )
+
+
+def _updates(storms: list[Storm]) -> str:
+    found = {one.kernel: one.memslot_updates for one in storms}
+    words = ", ".join(f"{kernel} {number:g}" for kernel, number in found.items())
+    return f"memslot updates for the APIC access page: {words}."

@@ -51,6 +51,15 @@ def test_the_module_is_the_command() -> None:
     assert result.stderr.startswith("fakesys: 'nonesuch' is no scenario")
 
 
+@pytest.mark.parametrize("name", ["linux-boot-240", "mixed"])
+def test_run_plays_guests_that_boot(name: str) -> None:
+    result = fakesys("run", name)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "sys/kernel/debug/fakesys/kvm/preset" in result.stdout
+    assert "NOT AS EXPECTED" not in result.stdout
+    assert fakesys("run", name).stdout == result.stdout
+
+
 def test_run_plays_a_shipped_scenario() -> None:
     result = fakesys("run", "vfio-ap-three-guests")
     assert (result.returncode, result.stderr) == (0, "")

@@ -267,6 +267,7 @@ class Kvm:
         self.created = 0
         self.reserved_names: frozenset[str] = frozenset()
         self._daemon = daemon
+        self._home = daemon()
         self.watch = watch
         self._cpus = cpus
         self._named: dict[str, Vm] = {}
@@ -422,6 +423,18 @@ class Kvm:
         self.warnings[text] += 1
         if self.warnings[text] == 1:
             self.kernel.log(text)
+
+    def forked(self) -> None:
+        """This process is another one now: VMs of the former belong to it."""
+        before, self._home = self._home, self._daemon()
+        for vm in [vm for vm in self.vms if vm.pid == before != self._home]:
+            vm.pid = self._home
+            for vcpu in vm.vcpus.values():
+                vcpu.task = vcpu.task._replace(pid=self._new_thread(vm.pid))
+            if vm.directory is not None:
+                del self.directories[vm.directory]
+                self._make_directory(vm)
+        self.kernel.bus.emit(Changed((self,)))
 
     def _ids(self, vm: Vm, count: int, first_id: int | None) -> list[int]:
         if first_id is not None:
