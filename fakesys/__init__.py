@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fakesys.core.errors import KernelError as KernelError
-    from fakesys.machine import Machine as Machine
-    from fakesys.serving import mount as mount
-    from fakesys.transport.mounting import MountError as MountError
+    from fakesys.core.errors import KernelError
+    from fakesys.machine import Machine
+    from fakesys.serving import mount
+    from fakesys.transport.mounting import MountError
 
+__all__ = ["KernelError", "Machine", "MountError", "__version__", "mount"]
 __version__ = "0.1.0"
 
 # Public name: the module that has it.
@@ -25,10 +26,12 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return vars(importlib.import_module(_PLACES[name]))[name]
+if not TYPE_CHECKING:
+    # A type checker shall know the public names only.
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return vars(importlib.import_module(_PLACES[name]))[name]
 
 
 def __dir__() -> list[str]:
