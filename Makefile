@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 MOUNTPOINT ?= mountpoint
 PYTEST_ARGS ?=
+# Processes of `make test`; 0: all in one, which is easier to read and to debug.
+JOBS ?= 2
 
 .PHONY: help mount umount test test-fast test-mount test-tools check bench demo abi clean
 
@@ -42,7 +44,7 @@ umount: .venv/.runtime
 	@$(BIN)/fakesys umount $(MOUNTPOINT)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest tests/core tests/tree tests/models tests/files $(PYTEST_ARGS)

@@ -1,8 +1,9 @@
-"""Remembers which refusals the tests of this folder provoke, row by row."""
+"""Remembers which refusals the tests of this folder provoke, row by row, in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from fakesys.tree.node import File, Node
 
 # (name of the row, its description, errno)
 PROVOKED: set[tuple[str, str, int]] = set()
+# The modules of which this process has run tests.
+RUN: set[Path] = set()
 
 
 def remember(node: Node, refusal: KernelError) -> None:
@@ -54,3 +57,8 @@ def _watch_refusals() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fakesys.machine.FileSystem", Watched)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _note_module(request: pytest.FixtureRequest) -> None:
+    RUN.add(request.path)

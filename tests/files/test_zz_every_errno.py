@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno as errno_numbers
-import os
 from pathlib import Path
 
 import pytest
 
 from fakesys.abi import folders
 from fakesys.tree.attr import Attr, Files
-from tests.files.conftest import PROVOKED
+from tests.files.conftest import PROVOKED, RUN
 
 
 def declared() -> set[tuple[str, str, int]]:
@@ -23,13 +22,9 @@ def declared() -> set[tuple[str, str, int]]:
     return found
 
 
-def test_every_listed_errno_is_provoked(request: pytest.FixtureRequest) -> None:
-    here = Path(__file__).parent
-    modules = {item.path for item in request.session.items if item.path.parent == here}
-    if modules != set(here.glob("test_*.py")):
-        pytest.skip("only some of the tests in this folder were selected")
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("the tests of this folder are spread over processes")
+def test_every_listed_errno_is_provoked() -> None:
+    if set(Path(__file__).parent.glob("test_*.py")) != RUN:
+        pytest.skip("this process has run only some of the tests in this folder")
     missing = sorted(
         f"{name} ({doc[:40]}): {errno_numbers.errorcode[number]}"
         for name, doc, number in declared() - PROVOKED
