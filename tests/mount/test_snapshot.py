@@ -22,7 +22,7 @@ TRACING = "sys/kernel/tracing"
 LEFT_OUT = {"trace_pipe", "trace_pipe_raw", "uevents", "log", "snapshot", "writes"}
 OWN = {"now", "requests"}
 WRITERS = 8
-SECONDS = 20.0
+SECONDS = 60.0
 
 # One of the writers: it writes for as long as its standard input is open.
 WRITER = """
@@ -154,7 +154,7 @@ def test_a_snapshot_taken_under_load(pair: tuple[Mount, Mount], tmp_path: Path) 
     one.command("clock/advance", "5")
     with writers(one.root, WRITERS):
         deadline = time.monotonic() + SECONDS
-        while (one.root / TRACING / "trace").read_text().count("writer") < 50:
+        while (one.root / TRACING / "trace").read_text().count("writer") < 10:
             assert time.monotonic() < deadline
         saved = save(one, file)
     # The writers went on meanwhile; the file is one moment, whole.
