@@ -232,15 +232,6 @@ def _getter(line: list[Any]) -> Any:
     return operator.attrgetter(*line[1:])
 
 
-def _numpy(line: list[Any]) -> Any:
-    import numpy
-
-    kind = numpy.dtype(line[1])
-    if kind.hasobject:
-        raise BadGraphError("an array of objects")
-    return numpy.frombuffer(unpacked(line[3]), kind).reshape(line[2]).copy()
-
-
 _WRONG = (
     *(ValueError, TypeError, LookupError, AttributeError),
     *(OverflowError, zlib.error, struct.error, re.error, MemoryError, RecursionError),
@@ -279,7 +270,6 @@ _FIXED: Mapping[str, Callable[[Decoder, list[Any], Any], Any]] = {
     "struct": lambda _decoder, line, _made: struct.Struct(line[1]),
     "pattern": lambda _decoder, line, _made: re.compile(line[1], line[2]),
     "getter": lambda _decoder, line, _made: _getter(line),
-    "numpy": lambda _decoder, line, _made: _numpy(line),
 }
 
 

@@ -126,8 +126,6 @@ class Encoder:
             return ["record", self._class(kind), *map(self.value, thing)]
         if isinstance(thing, Enum):
             return ["enum", self._class(kind), self.value(thing.value)]
-        if kind.__module__ == "numpy":
-            return ["numpy", thing.dtype.str, list(thing.shape), packed(thing.tobytes())]
         if isinstance(thing, msgspec.Struct):
             values = (getattr(thing, name) for name in thing.__struct_fields__)
             return ["fields", self._class(kind), *map(self.value, values)]

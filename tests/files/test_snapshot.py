@@ -152,6 +152,7 @@ def test_what_is_no_snapshot_is_refused_and_changes_nothing() -> None:
         (resealed(data, b'"profile": ', b'"p": '), "'profile' is missing"),
         (resealed(data, b'"roots": {', b'"roots": {{'), "no snapshot of fakesys"),
         (resealed(data, b'"kernel": ', b'"k": '), "no usable snapshot"),
+        (resealed(data, b'"roots": {', b'"roots": {"more": 1, '), "no usable snapshot"),
         (resealed(data, b"fakesys.core.clock:Clock", b"fakesys.core.clock:Klock"), "no usable"),
         (resealed(data, b'["name","fakesys.', b'["name","posix:system'), "posix:system"),
         (resealed(data, b'["dict"', b'["dict",1'), "no usable snapshot"),
@@ -332,3 +333,43 @@ def test_a_pause_of_recording_by_a_reader_ends_with_the_reader() -> None:
     assert attempt(machine, f"{TRACING}/trace_marker", "x\n") == "EBADF"
     assert attempt(copy, f"{TRACING}/trace_marker", "x\n") == "ok"
     handle.release()
+
+
+def test_a_pipe_that_was_read_in_part_goes_on_where_it_was() -> None:
+    machine = Machine("6.1", "default")
+    for number in range(2000):
+        machine.write(f"{TRACING}/trace_marker", f"line {number}\n")
+    for name, size in (("trace_pipe", 5000), ("per_cpu/cpu0/trace_pipe_raw", 4096)):
+        node = machine.fs.resolve(f"{TRACING}/{name}")
+        assert isinstance(node, File)
+        handle = machine.fs.open(node, os.O_RDONLY)
+        assert machine.fs.read(node, handle, 0, size)
+        handle.release()
+    copy = copied(machine)
+    for name in ("trace", "per_cpu/cpu0/stats", "trace_pipe"):
+        text = copy.read(f"{TRACING}/{name}")
+        assert text == machine.read(f"{TRACING}/{name}")
+    assert "line 1999" in text
+    assert "line 5\n" not in text
+
+
+def test_time_that_a_real_clock_paces_stops_at_the_moment_of_the_file() -> None:
+    machine = Machine("6.1", "default")
+    now = 1_000
+    machine.clock.follow(lambda: now)
+    machine.write(f"{CONTROL}/clock/rate", "2\n")
+    happened: list[float] = []
+    now += 3_000_000_000
+    machine.clock.catch_up()
+    machine.selftest = None
+    now += 1_000_000_000
+    copy = Machine("seed", "empty")
+    copy.load(machine.save())
+    assert copy.clock.now_ns == 8_000_000_000
+    assert copy.clock.rate == 2
+    copy.clock.after(1, lambda: happened.append(copy.clock.now))
+    copy.clock.follow(lambda: now)
+    now += 600_000_000
+    copy.clock.catch_up()
+    assert happened == [9.0]
+    assert copy.clock.now_ns == 9_200_000_000

@@ -194,19 +194,6 @@ def test_tools_of_the_standard_library() -> None:
         view["b"] = 2
 
 
-def test_arrays_of_numpy() -> None:
-    numpy = pytest.importorskip("numpy")
-    grid = numpy.arange(6, dtype="u2").reshape(2, 3)
-    copy = copy_of(grid)
-    assert copy.dtype == grid.dtype
-    assert (copy == grid).all()
-    copy[0, 0] = 5
-    root, lines = lines_of(grid)
-    lines[0][1] = "|O"
-    with pytest.raises(BadGraphError):
-        built(lines, root)
-
-
 def test_what_is_outside_is_referred_to() -> None:
     copy = copy_of([TREE, TREE.heard])
     assert copy[0] is TREE
