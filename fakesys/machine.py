@@ -33,6 +33,7 @@ from fakesys.profiles import (
 )
 from fakesys.scenario import Scenario, load
 from fakesys.subsystems.ap_control.files import ApKernelChoice
+from fakesys.subsystems.apicv import verbs_presets as apicv_presets
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.control import KernelChoice
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 1 << 20
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
+PRESET = "sys/kernel/debug/fakesys/kvm/preset"
 PRESET = "sys/kernel/debug/fakesys/kvm/preset"
 
 T = TypeVar("T")
@@ -198,14 +200,17 @@ class Machine:
 
     def pinned(self, path: str, text: bytes) -> bytes:
         """The text that means the same whoever writes it: a new VM with its owner."""
-        words = text.split()
-        if path != CTL or words[:2] != [b"vm", b"create"]:
+        words = text.decode("latin-1").split()
+        given = dict(word.partition("=")[::2] for word in words)
+        if path == CTL and words[:2] == ["vm", "create"]:
+            vm = self.kvm_side.kvm.find(words[2])
+        elif path == PRESET:
+            vm = self.kvm_side.kvm.find(given.get("name", apicv_presets.NAME.default))
+        else:
             return text
-        vm = self.kvm_side.kvm.find(words[2].decode("latin-1"))
-        given = {word.partition(b"=")[0] for word in words}
-        if vm is None or b"pid" in given:
+        if vm is None or "pid" in given:
             return text
-        more = f" pid={vm.pid}" + ("" if b"fd" in given else f" fd={vm.fd}")
+        more = f" pid={vm.pid}" + ("" if "fd" in given else f" fd={vm.fd}")
         return text.rstrip() + more.encode() + b"\n"
 
     def reset(self) -> None:

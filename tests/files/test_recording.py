@@ -203,6 +203,25 @@ def test_a_vm_is_recorded_with_its_owner() -> None:
     assert "4242-10" in copy.listdir("sys/kernel/debug/kvm")
 
 
+def test_a_vm_of_a_preset_is_recorded_with_its_owner() -> None:
+    machine = Machine("6.1", "default")
+    machine.kernel.caller = machine.kernel.caller._replace(pid=4242)
+    preset = f"{CONTROL}/kvm/preset"
+    with recorded(machine) as reader:
+        machine.write(preset, "linux-boot vcpus=2\n")
+        machine.write(preset, "linux-boot vcpus=2 name=x pid=77\n")
+        attempt(machine, preset, "linux-boot vcpus=2 name=y pid=77 fd=10\n")
+    steps = [line for line in reader.body() if line.startswith("put")]
+    assert steps == [
+        f"put ok {preset} 'linux-boot vcpus=2 pid=4242 fd=10\\n'",
+        f"put ok {preset} 'linux-boot vcpus=2 name=x pid=77\\n'",
+        f"put EEXIST {preset} 'linux-boot vcpus=2 name=y pid=77 fd=10\\n'",
+    ]
+    copy, wrong = replayed(reader.script)
+    assert wrong == []
+    assert {"4242-10", "77-10"} <= set(copy.listdir("sys/kernel/debug/kvm"))
+
+
 def test_what_is_due_comes_after_a_write_that_came_before_it_ran() -> None:
     machine = Machine("6.1", "default")
     now = 0

@@ -68,13 +68,18 @@ GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREE
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start."""
+    """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start.
+
+    `pid`, `fd`: as of `Kvm.create_vm`.
+    """
 
     name: str
     vcpus: int
     irqchip: Irqchip = Irqchip.KERNEL
     reinject: bool = True
     synic: bool = False
+    pid: int = 0
+    fd: int = 0
 
 
 def check(apicv: Apicv, order: Order) -> None:
@@ -91,7 +96,13 @@ def make(apicv: Apicv, order: Order) -> ApicVm:
     """The VM before its boot. Raises EEXIST, EINVAL before any change."""
     check(apicv, order)
     options = {REINJECT: order.reinject}
-    vm = apicv.kvm.create_vm(order.name, irqchip=order.irqchip, args=arguments(options))
+    vm = apicv.kvm.create_vm(
+        order.name,
+        pid=order.pid,
+        fd=order.fd,
+        irqchip=order.irqchip,
+        args=arguments(options),
+    )
     apic_vm = apicv.of(vm)
     apic_vm.auto = True
     apicv.kvm.create_vcpus(vm, count=order.vcpus)

@@ -11,7 +11,7 @@ from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.params import REINJECT
 from fakesys.subsystems.apicv.presets import Guest, Order
 from fakesys.subsystems.kvm.model import Irqchip
-from fakesys.subsystems.kvm.verbs import IRQCHIP
+from fakesys.subsystems.kvm.verbs import FD, IRQCHIP, PID
 
 VCPUS = Option("vcpus", number_within(1, 4096), 1, "how many vCPUs", required=True)
 NAME = Option("name", word, "g", "name of the VM")
@@ -27,14 +27,19 @@ def _preset(name: str, system: Guest, doc: str, *more: Option[Any]) -> Verb[Apic
             irqchip=Irqchip(args[CHIP]),
             reinject=args[REINJECT],
             synic=args.get(SYNIC),
+            pid=args[PID],
+            fd=args[FD],
         )
         return presets.boot(apicv, system, order)
 
     return Verb(
         words=(name,),
-        options=(VCPUS, CHIP, NAME, REINJECT, *more),
+        options=(VCPUS, CHIP, NAME, REINJECT, PID, FD, *more),
         run=run,
-        errors={EEXIST: "the name is in use", EINVAL: "too many vCPUs, or no local APICs"},
+        errors={
+            EEXIST: "the name, or the owner's descriptor, is in use",
+            EINVAL: "too many vCPUs, or no local APICs",
+        },
         doc=doc,
     )
 
