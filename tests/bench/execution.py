@@ -31,7 +31,9 @@ def exec_together(bench: Bench) -> Iterator[Figure]:
     begin = time.perf_counter()
     running = [subprocess.Popen(command, cwd="/") for _ in range(TOGETHER)]
     failed = sum(process.wait(120) != 0 for process in running)
-    yield Figure(f"{TOGETHER} exec at once, each", (time.perf_counter() - begin) * 1000 / TOGETHER, "ms")
+    yield Figure(
+        f"{TOGETHER} exec at once, each", (time.perf_counter() - begin) * 1000 / TOGETHER, "ms"
+    )
     yield Figure(f"{TOGETHER} exec at once, failed", failed, "", 0)
 
 

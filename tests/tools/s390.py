@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tests.tools.kept import Unavailable
 
-QEMU = "qemu-s390x-static"
+# The older name is of the statically linked one, which newer releases have alone.
+QEMU = ("qemu-s390x-static", "qemu-s390x")
 PROGRAMS = ("lszcrypt", "chzcrypt", "lszdev", "chzdev")
 # The oldest release whose zdev knows `--type ap`.
 SUITE = "trixie"
@@ -32,12 +33,15 @@ SECONDS = 120
 
 def command(root: Path, program: str) -> list[str]:
     """How to run one of the programs below `root`."""
-    return [QEMU, "-L", str(root), str(root / "usr/sbin" / program)]
+    qemu = next(filter(shutil.which, QEMU), QEMU[0])
+    return [qemu, "-L", str(root), str(root / "usr/sbin" / program)]
 
 
 def unpacked(folder: Path) -> Path:
     """The folder with the unpacked programs, fetched at the first time. Raises Unavailable."""
     root = folder / "root"
+    if not any(map(shutil.which, QEMU)):
+        raise Unavailable(f"{' or '.join(QEMU)} is not installed")
     if not root.is_dir():
         _require_tools()
         draft = folder / "draft"
@@ -49,7 +53,7 @@ def unpacked(folder: Path) -> Path:
 
 
 def _require_tools() -> None:
-    for program in (QEMU, "apt-get", "dpkg-deb"):
+    for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not installed")
     if not KEYRING.exists():
