@@ -23,6 +23,10 @@ MDEVCTL = Path("/etc/mdevctl.d")
 UDEV_RULES = Path("/etc/udev/rules.d")
 RESOLV_CONF = Path("/etc/resolv.conf")
 CPUINFO = Path("/proc/cpuinfo")
+# trace-cmd and the kernel's own tests of ftrace write these on their way to the fake's tracefs.
+KERNEL_SETTINGS = tuple(
+    Path("/proc/sys/kernel", name) for name in ("ftrace_enabled", "sched_rt_runtime_us")
+)
 # kvm_stat takes its architecture from one of these.
 VIRTUALISATION_FLAG = re.compile(r"^flags\b.*\b(vmx|svm)\b", re.MULTILINE)
 
@@ -123,6 +127,15 @@ def _mounts() -> Iterator[tuple[Path, str]]:
             point = before.split(" ")[4]
             text = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
             yield Path(text), after.split(" ")[0]
+
+
+def private_kernel_settings() -> None:
+    """Copies of the settings of tracing, so that those of the host stay. Raises StepError."""
+    for setting in KERNEL_SETTINGS:
+        if setting.exists():
+            copy = PRIVATE / setting.name
+            copy.write_text(setting.read_text())
+            bind(copy, setting)
 
 
 def cpu_with_virtualisation() -> None:

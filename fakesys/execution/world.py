@@ -38,6 +38,7 @@ def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> None:
     move(DRAFT, SYS)
     DRAFT.rmdir()
     places.private_settings()
+    places.private_kernel_settings()
     places.cpu_with_virtualisation()
 
 

@@ -6,7 +6,6 @@ Like lib/kobject_uevent.c:uevent_net_rcv_skb (v6.1) and libudev's monitor wire f
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -95,11 +94,3 @@ class Sender:
     def close(self) -> None:
         """No more events."""
         self._socket.close()
-
-
-def is_host_network() -> bool:
-    """Is this process in the network of the first process? True also when that cannot be told."""
-    try:
-        return os.stat("/proc/1/ns/net") == os.stat("/proc/self/ns/net")
-    except PermissionError:
-        return True

@@ -158,6 +158,15 @@ def test_environment_and_places() -> None:
     assert out[5] == out[-1]
 
 
+def test_settings_of_the_kernel_are_copies(prefix: tuple[str, ...]) -> None:
+    path = Path("/proc/sys/kernel/ftrace_enabled")
+    if not path.exists():
+        pytest.skip("this kernel has no function tracing")
+    before = path.read_text()
+    assert shell(f"cat {path}; echo 7 > {path}; cat {path}", prefix=prefix) == f"{before}7\n"
+    assert path.read_text() == before
+
+
 def test_mdevctl_finds_its_folders_empty() -> None:
     if not os.path.isdir("/etc/mdevctl.d"):
         pytest.skip("mdevctl is not installed: no /etc/mdevctl.d")

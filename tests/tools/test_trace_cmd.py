@@ -11,11 +11,7 @@ from tests.tools.world import script_output, sections
 
 pytestmark = [pytest.mark.usefixtures("private_world"), needs("trace-cmd")]
 
-# trace-cmd switches function tracing on in the host's settings, where that may be refused.
 SETUP = """
-echo 1 > /tmp/enabled
-setting=/proc/sys/kernel/ftrace_enabled
-if [ -e $setting ]; then mount --bind /tmp/enabled $setting; fi
 cd $(mktemp -d)
 tracing=/sys/kernel/tracing
 ctl=/sys/kernel/debug/fakesys/kvm/ctl

@@ -93,6 +93,33 @@ def test_events_arrive_in_a_private_network(family: str, prefix: tuple[str, ...]
     assert numbers == sorted(numbers)
 
 
+@pytest.mark.parametrize(
+    ("match", "device", "others"),
+    [
+        ("ap/ap_card", "bus/ap/devices/card05", "bus/ap/devices/05.0004"),
+        ("ap/ap_queue", "bus/ap/devices/05.0004", "bus/ap/devices/card05"),
+        ("ap", "bus/ap/devices/card05", "bus/matrix/devices/matrix"),
+        ("matrix", "bus/matrix/devices/matrix", "bus/ap/devices/card05"),
+        ("bus", "bus/mdev", "bus/ap/devices/card05"),
+        ("drivers", "bus/ap/drivers/vfio_ap", "bus/ap"),
+    ],
+)
+def test_listeners_of_udev_filter_by_hash(match: str, device: str, others: str) -> None:
+    """The filter runs in the kernel, on hashes of subsystem and type that the message carries."""
+    script = f"""
+    udevadm monitor --udev --property --subsystem-match={match} > /run/events & monitor=$!
+    for _ in $(seq 100); do grep -q processing /run/events && break; sleep 0.02; done
+    echo change > /sys/{others}/uevent; echo online > /sys/{device}/uevent
+    for _ in $(seq 100); do grep -q ACTION= /run/events && break; sleep 0.02; done
+    kill $monitor; cat /run/events
+    """
+    said = script_output(script, options=("--net",))
+    events = [properties(block) for block in said.split("\n\n")[1:] if "ACTION" in block]
+    assert [event["ACTION"] for event in events] == ["online"]
+    assert events[0]["SUBSYSTEM"] == match.partition("/")[0]
+    assert events[0]["SYNTH_UUID"] == "0"
+
+
 def test_a_device_is_whole_before_its_event() -> None:
     """A listener that looks at once finds the device with its links, every time."""
     script = f"""
