@@ -25,7 +25,8 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 CPUINFO = Path("/proc/cpuinfo")
 # trace-cmd and the kernel's own tests of ftrace write these on their way to the fake's tracefs.
 KERNEL_SETTINGS = tuple(
-    Path("/proc/sys/kernel", name) for name in ("ftrace_enabled", "sched_rt_runtime_us")
+    Path("/proc/sys/kernel", name)
+    for name in ("ftrace_enabled", "kptr_restrict", "sched_rt_runtime_us")
 )
 # kvm_stat takes its architecture from one of these.
 VIRTUALISATION_FLAG = re.compile(r"^flags\b.*\b(vmx|svm)\b", re.MULTILINE)

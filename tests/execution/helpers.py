@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -29,15 +31,23 @@ def fakesys_exec(
     seconds: float = 30.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run `command` to its end; `prefix` is put before `fakesys`."""
-    return subprocess.run(
-        [*prefix, *exec_command(*command, options=options, scenario=scenario)],
-        capture_output=True,
+    arguments = [*prefix, *exec_command(*command, options=options, scenario=scenario)]
+    with subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
-        check=False,
         # A folder that every user may be in.
         cwd="/",
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        finally:
+            # What a failed script left running must neither stay nor keep the pipes open.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def shell(

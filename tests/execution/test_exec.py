@@ -158,10 +158,11 @@ def test_environment_and_places() -> None:
     assert out[5] == out[-1]
 
 
-def test_settings_of_the_kernel_are_copies(prefix: tuple[str, ...]) -> None:
-    path = Path("/proc/sys/kernel/ftrace_enabled")
+@pytest.mark.parametrize("name", ["ftrace_enabled", "kptr_restrict", "sched_rt_runtime_us"])
+def test_settings_of_the_kernel_are_copies(prefix: tuple[str, ...], name: str) -> None:
+    path = Path("/proc/sys/kernel", name)
     if not path.exists():
-        pytest.skip("this kernel has no function tracing")
+        pytest.skip(f"this kernel has no {name}")
     before = path.read_text()
     assert shell(f"cat {path}; echo 7 > {path}; cat {path}", prefix=prefix) == f"{before}7\n"
     assert path.read_text() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fakesys.core.events import Uevent, UeventBatch
 from fakesys.machine import Machine
 from tests.files.ap import (
     BUS,
@@ -11,6 +12,7 @@ from tests.files.ap import (
     TYPE,
     U1,
     every_kernel,
+    exists,
     machine_of,
     new_mdev,
     refused,
@@ -182,3 +184,29 @@ def test_uevent_files_of_the_matrix() -> None:
         "DRIVER=vfio_ap"
     ]
     assert machine.listdir(f"{TYPE}/devices") == []
+
+
+@every_kernel
+def test_a_device_is_whole_when_its_event_is_sent(kernel: str) -> None:
+    machine = small_machine(kernel)
+    machine.write(f"{CONTROL}/lpar/domains", "+9")
+    added: list[str] = []
+
+    def look(event: Uevent) -> None:
+        if event.action in ("add", "bind"):
+            folder = f"sys{event.devpath}"
+            assert exists(machine, f"{folder}/uevent"), event
+            assert exists(machine, f"{folder}/subsystem") == bool(event.subsystem), event
+            assert event.action == "add" or exists(machine, f"{folder}/driver"), event
+            added.append(f"{event.action} {event.devpath.rpartition('/')[2]}")
+
+    def look_at_all(batch: UeventBatch) -> None:
+        for event in batch.make():
+            look(event)
+
+    machine.kernel.bus.subscribe(Uevent, look)
+    machine.kernel.bus.subscribe(UeventBatch, look_at_all)
+    machine.write(f"{CONTROL}/new_card", "3 CEX6 cca")
+    machine.write(f"{BUS}/apmask", "-3")
+    new_mdev(machine, U1, "3", "4 9")
+    assert {"add card03", "add 03.0004", "bind 03.0009", f"add {U1}", f"bind {U1}"} <= set(added)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +40,19 @@ def private_world() -> None:
 def prefix(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """What makes a command run as this user, and as one without any rights."""
     return () if request.param == "as_is" else ordinary_user()
+
+
+@pytest.fixture(scope="session")
+def user_of_a_host_with_debugfs() -> tuple[str, ...]:
+    """What makes a command run as one without rights, where debugfs and tracefs are mounted."""
+    places = {"debugfs": "/sys/kernel/debug", "tracefs": "/sys/kernel/tracing"}
+    steps = [f"mount -t {fstype} none {place}" for fstype, place in places.items()]
+    script = " && ".join([*steps, 'exec "$@"'])
+    prefix = ("unshare", "-m", "sh", "-c", script, "sh", *ordinary_user())
+    done = subprocess.run([*prefix, "true"], capture_output=True, text=True, cwd="/", check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no debugfs and tracefs here: {done.stderr.strip()}")
+    return prefix
 
 
 @pytest.fixture(scope="session")

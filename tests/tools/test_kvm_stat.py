@@ -5,9 +5,11 @@ Its tracepoint provider asks the running kernel by perf events and never sees th
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -106,6 +108,16 @@ def test_a_log(kvm_stat: Path) -> None:
 def test_a_flag_of_the_processor_is_there_where_the_machine_has_none(kvm_stat: Path) -> None:
     """Without `vmx` or `svm` it does not even start on x86."""
     assert totals(script_output(f"{SETUP} python3 {kvm_stat} -d -1"))
+
+
+def test_as_an_ordinary_user(kvm_stat: Path, user_of_a_host_with_debugfs: tuple[str, ...]) -> None:
+    with TemporaryDirectory() as folder:
+        # A place that every user can read, unlike root's.
+        os.chmod(folder, 0o755)
+        program = shutil.copy(kvm_stat, folder)
+        script = f"{SETUP} echo '== shown'; python3 {program} -d -1 -i; echo '== files'; {FILES}"
+        said = sections(script_output(script, prefix=user_of_a_host_with_debugfs))
+    assert totals(said["shown"]) == from_files(said["files"])
 
 
 def test_one_process_alone(kvm_stat: Path) -> None:

@@ -35,8 +35,8 @@ def events(text: str) -> list[tuple[str, ...]]:
     return [found.groups() for found in NAME.finditer(text)]
 
 
-def script(body: str) -> dict[str, str]:
-    return sections(script_output(SETUP + body, options=("--profile", "6.18")))
+def script(body: str, prefix: tuple[str, ...] = ()) -> dict[str, str]:
+    return sections(script_output(SETUP + body, options=("--profile", "6.18"), prefix=prefix))
 
 
 def test_list_knows_events_tracers_options_and_clocks() -> None:
@@ -89,6 +89,23 @@ def test_extract_reports_what_trace_shows() -> None:
     assert len(seen) > 10
     assert events(said["report"]) == seen
     assert "kvm_mmu_get_page" in {event[4] for event in seen}
+
+
+def test_as_an_ordinary_user(user_of_a_host_with_debugfs: tuple[str, ...]) -> None:
+    said = script(
+        """
+        echo "== list"; trace-cmd list -e 'kvm_exit'
+        trace-cmd start -e kvm -e kvmmmu
+        guest
+        trace-cmd stop
+        echo "== trace"; cat $tracing/trace
+        echo "== show"; trace-cmd show
+        """,
+        user_of_a_host_with_debugfs,
+    )
+    assert said["list"] == "kvm:kvm_exit"
+    assert said["show"] == said["trace"]
+    assert len(events(said["trace"])) > 10
 
 
 def test_record_around_a_command() -> None:

@@ -77,6 +77,7 @@ def test_the_data_base_shows_both_sides() -> None:
 def test_events_arrive_in_a_private_network(family: str, prefix: tuple[str, ...]) -> None:
     script = f"""
     udevadm monitor --{family} --property --subsystem-match=mdev > /run/events & monitor=$!
+    trap 'kill $monitor 2>/dev/null || true' EXIT
     for _ in $(seq 100); do grep -q processing /run/events && break; sleep 0.02; done
     [ {family} = udev ] || sleep 0.1
     echo {UUID} > {TYPE}/create; [ -d {DEVICES}/{UUID} ]; echo 1 > {DEVICES}/{UUID}/remove
@@ -108,6 +109,7 @@ def test_listeners_of_udev_filter_by_hash(match: str, device: str, others: str) 
     """The filter runs in the kernel, on hashes of subsystem and type that the message carries."""
     script = f"""
     udevadm monitor --udev --property --subsystem-match={match} > /run/events & monitor=$!
+    trap 'kill $monitor 2>/dev/null || true' EXIT
     for _ in $(seq 100); do grep -q processing /run/events && break; sleep 0.02; done
     echo change > /sys/{others}/uevent; echo online > /sys/{device}/uevent
     for _ in $(seq 100); do grep -q ACTION= /run/events && break; sleep 0.02; done
@@ -124,6 +126,7 @@ def test_a_device_is_whole_before_its_event() -> None:
     """A listener that looks at once finds the device with its links, every time."""
     script = f"""
     udevadm monitor --kernel --subsystem-match=mdev > /run/events & monitor=$!
+    trap 'kill $monitor 2>/dev/null || true' EXIT
     sleep 0.2
     look() {{ cat {DEVICES}/{UUID}/uevent {DEVICES}/{UUID}/mdev_type/device_api; }}
     (while read -r line; do case $line in *" add "*) look && echo seen >> /run/seen;; esac; done \\
@@ -141,9 +144,31 @@ def test_a_device_is_whole_before_its_event() -> None:
     assert script_output(script, options=("--net",)) == "5\n"
 
 
+def test_virtual_machines_tell_of_themselves() -> None:
+    script = """
+    udevadm monitor --kernel --property --subsystem-match=misc > /run/events & monitor=$!
+    trap 'kill $monitor 2>/dev/null || true' EXIT
+    for _ in $(seq 100); do grep -q KERNEL /run/events && break; sleep 0.02; done; sleep 0.1
+    echo vm create g > /sys/kernel/debug/fakesys/kvm/ctl
+    ls -d /sys/kernel/debug/kvm/*/
+    echo vm destroy g > /sys/kernel/debug/fakesys/kvm/ctl
+    for _ in $(seq 100); do grep -q EVENT=destroy /run/events && break; sleep 0.02; done
+    kill $monitor; cat /run/events
+    """
+    folder, _, said = script_output(script, options=("--net",)).partition("\n")
+    events = [properties(block) for block in said.split("\n\n") if "ACTION" in block]
+    assert [event["EVENT"] for event in events] == ["create", "destroy"]
+    for event in events:
+        assert event["DEVPATH"] == "/devices/virtual/misc/kvm"
+        assert event["STATS_PATH"] == folder.removeprefix("/sys/kernel/debug").rstrip("/")
+        assert event["STATS_PATH"].startswith(f"/kvm/{event['PID']}-")
+        assert event["DEVNAME"] == "/dev/kvm"
+
+
 def test_no_event_without_a_private_network() -> None:
     script = f"""
     udevadm monitor --kernel --subsystem-match=mdev > /run/events & monitor=$!
+    trap 'kill $monitor 2>/dev/null || true' EXIT
     sleep 0.3; echo {UUID} > {TYPE}/create; sleep 0.3; kill $monitor
     grep -c mdev /run/events || true
     """
