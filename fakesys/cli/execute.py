@@ -79,9 +79,9 @@ def _enter(find_fake: Callable[[], ShowFake], *, net: bool) -> None:
     from fakesys.execution.syscalls import StepError
 
     try:
-        world.build(network=net, find_fake=find_fake)
-        if net:
-            relay.start(places.FAKE, lives_with=os.pidfd_open(os.getpid()))
+        keeper = world.build(network=net, find_fake=find_fake)
+        process = os.pidfd_open(os.getpid())
+        relay.start(places.FAKE, lives_with=process, refresh=keeper.refresh, network=net)
     except (StepError, OSError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -7,7 +7,7 @@ into them; the links of sysfs are relative and go on leading to where they shoul
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fakesys.execution.syscalls import bind
@@ -16,19 +16,33 @@ from fakesys.execution.syscalls import bind
 JOINED = frozenset(
     ("", "bus", "class", "class/misc", "devices", "devices/virtual", "kernel", "module")
 )
-# The fake has these at times only. A link leads there: what is bound once cannot follow.
-LATE = (
-    "bus/matrix",
-    "bus/mdev",
-    "class/mdev_bus",
-    "devices/vfio_ap",
-    "kernel/iommu_groups",
-    "module/kvm",
-    "module/kvm_amd",
-    "module/kvm_intel",
-    "module/mdev",
-    "module/vfio_ap",
+# Of the simulated kernel alone: where it lacks one, the machine's own must not show either.
+SIMULATED = frozenset(
+    (
+        "bus/ap",
+        "bus/matrix",
+        "bus/mdev",
+        "class/mdev_bus",
+        "devices/ap",
+        "devices/vfio_ap",
+        "kernel/iommu_groups",
+        "module/kvm",
+        "module/kvm_amd",
+        "module/kvm_intel",
+        "module/mdev",
+        "module/vfio_ap",
+    )
 )
+
+
+def bound_directories(fake: Path) -> Iterator[str]:
+    """The directories of the fake that are bound as a whole, by their paths in `/sys`."""
+    for path in JOINED:
+        for name in _names(fake / path):
+            below = f"{path}/{name}".lstrip("/")
+            whole = fake / below
+            if below not in JOINED and whole.is_dir() and not whole.is_symlink():
+                yield below
 
 
 class Join:
@@ -56,9 +70,6 @@ class Join:
     def run(self) -> None:
         """Do it. Raises StepError."""
         self._join("")
-        for path in LATE:
-            if not os.path.lexists(self._fake / path) and (self._target / path).parent.is_dir():
-                self._link_to_fake(path)
 
     def _join(self, path: str) -> None:
         ours = _names(self._fake / path)
@@ -67,7 +78,7 @@ class Join:
             if below in JOINED:
                 (self._target / below).mkdir()
                 self._join(below)
-            else:
+            elif name in ours or below not in SIMULATED:
                 self._show(below, fake=name in ours)
 
     def _show(self, path: str, *, fake: bool) -> None:
@@ -83,12 +94,6 @@ class Join:
         if fake:
             self._prepare(path, target)
         bind(source, target)
-
-    def _link_to_fake(self, path: str) -> None:
-        # The machine's own entry must not show either: the fake's kernel does not have it.
-        target = self._target / path
-        if not os.path.lexists(target):
-            target.symlink_to(self._fake / path)
 
 
 def _names(directory: Path) -> set[str]:

@@ -112,13 +112,19 @@ def devices_of_this_network() -> dict[str, Path]:
     return {path: fresh / path for path in ("class/net", "devices/virtual/net")}
 
 
-def cover_other_debug_places(fake_sys: Path) -> None:
-    """Show the fake wherever the host has debugfs or tracefs outside `/sys`. Raises StepError."""
+def cover_other_debug_places(fake_sys: Path) -> dict[Path, Path]:
+    """Show the fake wherever the host has debugfs or tracefs outside `/sys`. Raises StepError.
+
+    Answers these places, and what each shows.
+    """
+    covered = {}
     places = {"debugfs": fake_sys / "kernel/debug", "tracefs": fake_sys / "kernel/tracing"}
     for point, fstype in tuple(_mounts()):
         outside = not point.is_relative_to("/sys") and not point.is_relative_to(OWN)
         if outside and fstype in places and point.is_dir():
             bind(places[fstype], point)
+            covered[point] = places[fstype]
+    return covered
 
 
 def _mounts() -> Iterator[tuple[Path, str]]:

@@ -17,6 +17,7 @@ MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,6 +63,13 @@ def bind(source: Path, target: Path) -> None:
 def move(source: Path, target: Path) -> None:
     """Move a mount."""
     mount(str(source), target, "", MS_MOVE)
+
+
+def detach(target: Path) -> None:
+    """Take away the topmost mount here, also while it is in use. Raises OSError."""
+    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def make_private() -> None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from fakesys.execution import namespace, places
 from fakesys.execution.join import Join
+from fakesys.execution.keep import Keeper
 from fakesys.execution.syscalls import StepError, bind, move, tmpfs
 
 SYS = Path("/sys")
@@ -20,8 +21,8 @@ DRAFT = places.OWN / "sys"
 ShowFake = Callable[[Path], None]
 
 
-def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> None:
-    """Move this process into its private world. Raises StepError.
+def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> Keeper:
+    """Move this process into its private world; what keeps its `/sys` true. Raises StepError.
 
     `find_fake` is called inside it, while all of the host is still to be seen.
     """
@@ -34,12 +35,13 @@ def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> None:
     tmpfs(DRAFT)
     instead = places.devices_of_this_network() if network else {}
     Join(fake, SYS, DRAFT, prepare=places.prepare_debug_place, instead=instead).run()
-    places.cover_other_debug_places(fake)
+    others = places.cover_other_debug_places(fake)
     move(DRAFT, SYS)
     DRAFT.rmdir()
     places.private_settings()
     places.private_kernel_settings()
     places.cpu_with_virtualisation()
+    return Keeper(fake, SYS, others)
 
 
 def existing_mount(mount: Path) -> ShowFake:

@@ -305,6 +305,65 @@ def test_an_existing_mount_is_shown(tmp_path: Path) -> None:
         assert (mount.device / "rw").read_text() == "77\n"
 
 
+LATE = "/sys/module/vfio_ap /sys/bus/matrix /sys/devices/vfio_ap"
+# Waits until a command succeeds.
+UNTIL = """
+wait_for() { for _ in $(seq 200); do "$@" 2>/dev/null && return; sleep 0.02; done; false; }
+"""
+
+
+def test_a_module_that_goes_and_comes_again_is_seen(prefix: tuple[str, ...]) -> None:
+    loaded = f"{CONTROL}/ap/vfio_ap_loaded"
+    out = shell(
+        f"""{UNTIL}
+        gone() {{ for path in {LATE}; do [ ! -e $path ] || return 1; done; }}
+        echo 0 > {loaded}; wait_for gone; ls /sys/module /sys/bus /sys/devices > /run/names
+        if grep -E '^(vfio_ap|matrix)$' /run/names; then exit 1; fi
+        echo 1 > {loaded}; wait_for test -e /sys/module/vfio_ap/initstate
+        wait_for test -e /sys/devices/vfio_ap/matrix/uevent
+        cat /sys/module/vfio_ap/initstate; readlink -f /sys/bus/matrix/devices/matrix
+        """,
+        scenario="default",
+        prefix=prefix,
+    )
+    assert out.split() == ["live", "/sys/devices/vfio_ap/matrix"]
+
+
+def test_a_module_that_is_loaded_later_is_seen(tmp_path: Path) -> None:
+    with mounted(tmp_path, scenario="default") as mount:
+        mount.command("ap/vfio_ap_loaded", "0")
+        out = shell(
+            f"""{UNTIL}
+            ls -d {LATE} || echo none
+            echo 1 > {CONTROL}/ap/vfio_ap_loaded
+            wait_for test -e /sys/module/vfio_ap/initstate; cat /sys/module/vfio_ap/initstate
+            """,
+            options=("--mount", str(mount.root)),
+        )
+    assert out.split() == ["none", "live"]
+
+
+@pytest.mark.parametrize("options", [(), ("--net",)])
+def test_a_reset_gives_a_new_machine_in_the_same_world(options: tuple[str, ...]) -> None:
+    out = shell(
+        f"""{UNTIL}
+        echo -5 > /sys/bus/ap/apmask; echo 5 > /sys/kernel/tracing/buffer_size_kb
+        echo 1 > {CONTROL}/reset
+        wait_for test -e /sys/bus/ap/apmask
+        wait_for test -e /sys/kernel/tracing/trace_clock
+        wait_for test -e /sys/devices/ap/card05/online
+        wait_for test -d /sys/module/kvm_amd/parameters
+        cat /sys/bus/ap/apmask; ls -d {LATE}
+        echo -5 > /sys/bus/ap/apmask; ls /sys/bus/ap/drivers/vfio_ap | grep -c '^05'
+        """,
+        scenario="default",
+        options=options,
+    ).split()
+    assert out[0] == "0x" + "f" * 64
+    assert out[1:4] == sorted(LATE.split())
+    assert out[4] == "4"
+
+
 def test_a_relative_mount_below_run(tmp_path: Path) -> None:
     if not os.access("/run", os.W_OK):
         pytest.skip("/run is not writable")
