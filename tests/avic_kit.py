@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import pytest
 
@@ -23,6 +24,14 @@ RIP = "rip 0xffffffff81000000"
 EXIT = f"kvm_exit: reason {{}} {RIP} info {{}} {{}}"
 
 
+@lru_cache
+def formats(features: frozenset[str]) -> tuple[tuple[type[Tracepoint], EventFormat], ...]:
+    """Every event of KVM that a kernel with these features has."""
+    kinds = enumerate((*kvm_trace.EVENTS, *apicv_trace.EVENTS), 1)
+    found = ((kind, bind(kind, number, features)) for number, kind in kinds)
+    return tuple((kind, event) for kind, event in found if event is not None)
+
+
 class Guests:
     """A machine whose APICv kernel is `kernel`; `lines` collects what is traced.
 
@@ -31,15 +40,12 @@ class Guests:
 
     def __init__(self, kernel: str = "v3", *, listens: bool = True) -> None:
         self.machine = Machine("6.18" if kernel in NEW else "seed")
-        self.machine.write(f"{FOLDER}/apicv_profile", kernel)
+        if self.machine.kvm_side.apicv_kernel.name != kernel:
+            self.machine.write(f"{FOLDER}/apicv_profile", kernel)
         self.lines: list[str] = []
-        kinds = (*kvm_trace.EVENTS, *apicv_trace.EVENTS) if listens else ()
-        for number, kind in enumerate(kinds, 1):
-            self._listen(kind, bind(kind, number, self.machine.kvm_side.features))
-
-    def _listen(self, kind: type[Tracepoint], event: EventFormat | None) -> None:
-        if event is not None:
-            self.machine.kernel.bus.subscribe(kind, self._collect(event))
+        if listens:
+            for kind, event in formats(self.machine.kvm_side.features):
+                self.machine.kernel.bus.subscribe(kind, self._collect(event))
 
     def _collect(self, event: EventFormat) -> Callable[[Tracepoint], None]:
         # As a reader of `trace` gets it: what does not fit into the record is lost.

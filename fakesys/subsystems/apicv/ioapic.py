@@ -49,11 +49,14 @@ class Raised(Enum):
 
 
 class Ioapic:
-    """Pins, `irr` with a bit for each, and how often a level pin was re-sent at once."""
+    """Pins, `irr` with a bit for each, and how often a level pin was re-sent at once.
+
+    `put_off`: pins that are sent again after a pause only.
+    """
 
     def __init__(self) -> None:
         self.pins = [Redirection() for _ in range(PINS)]
-        self.irr = 0
+        self.irr = self.put_off = 0
         self._sources = [0] * PINS
         self._resent = [0] * PINS
 
@@ -102,4 +105,5 @@ class Ioapic:
         if self._resent[pin] != SUCCESSIVE_MAX:
             return False
         self._resent[pin] = 0
+        self.put_off |= 1 << pin
         return True

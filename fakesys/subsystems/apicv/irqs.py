@@ -135,10 +135,14 @@ def _end_lazily(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
 
 
 def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
-    """A vector of this pin was EOIed. ioapic.c:kvm_ioapic_update_eoi_one."""
+    """A vector of this pin was EOIed. ioapic.c:kvm_ioapic_update_eoi_one.
+
+    Differs: a pin that is put off is sent by nobody meanwhile, or two vCPUs that end a flood in
+    turns would never come to rest.
+    """
     acked(vm, Chip.IOAPIC, pin)
     entry = ioapic.pins[pin]
-    if not level or not entry.level or not ioapic.ended(pin):
+    if not level or not entry.level or not ioapic.ended(pin) or ioapic.put_off >> pin & 1:
         return
     if not ioapic.floods(pin):
         send(vm, ioapic, pin)
@@ -148,6 +152,7 @@ def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
 
 
 def _send_flooding(vm: ApicVm, ioapic: Ioapic) -> None:
+    ioapic.put_off = 0
     for pin, entry in enumerate(ioapic.pins):
         waits = entry.level and ioapic.irr >> pin & 1
         if waits and ioapic.service(pin) is Raised.DELIVER:
