@@ -56,6 +56,17 @@ def test_mount_returns_when_files_answer_and_umount_ends_the_daemon(
     assert list((point.parent / "run/fakesys").iterdir()) == []
 
 
+def test_a_guest_has_booted_when_the_mount_answers(point: Path) -> None:
+    words = ("--preset", "linux-boot vcpus=17", "--preset", "empty")
+    assert fakesys("mount", str(point), *words).returncode == 0
+    kvm = point / "sys/kernel/debug/kvm"
+    guests = [path for path in kvm.iterdir() if "-" in path.name]
+    assert [path.name for path in guests] == [f"{daemon_pid(point)}-10"]
+    assert (guests[0] / "exits").read_text() == f"{146 + 7 * 16}\n"
+    assert list((point / "sys/bus/ap/devices").iterdir()) == []
+    assert fakesys("umount", str(point)).returncode == 0
+
+
 def test_the_default_mount_point_is_the_folder_mountpoint(
     point: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +164,8 @@ def test_status_counts_requests_and_bugs(
         (["--ready-fd", "0"], 2, "descriptor 0 cannot be written"),
         (["--ready-fd", "x"], 2, "'x' is not a valid integer"),
         (["--preset", "huge"], 2, "'huge' is"),
+        (["--preset", "linux-boot vcpus=999"], 2, "more than 288 vCPUs"),
+        (["--preset", "linux-boot"], 2, "vcpus= is missing"),
         (["--lockdown=1"], 2, "--lockdown"),
         (["extra"], 2, "extra"),
         (["--no-such-option"], 2, "--no-such-option"),
