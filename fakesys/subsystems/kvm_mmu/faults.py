@@ -24,10 +24,11 @@ from fakesys.subsystems.kvm_mmu.role import (
     USER,
     WRITE,
     access_of,
+    role_word,
 )
 from fakesys.subsystems.kvm_mmu.roots import Paging, Roots, VcpuMmu
 from fakesys.subsystems.kvm_mmu.set_spte import SpteSetter
-from fakesys.subsystems.kvm_mmu.sptes import EMPTY, FULL_RW, MIXED
+from fakesys.subsystems.kvm_mmu.sptes import EMPTY, ENTRIES, FULL_RW, MIXED
 from fakesys.subsystems.kvm_mmu.tree import Tree
 from fakesys.subsystems.kvm_mmu.walker import (
     PF_FETCH,
@@ -41,6 +42,9 @@ from fakesys.subsystems.kvm_mmu.walker import (
 
 # KVM_PFN_NOSLOT
 NO_SLOT_PFN = 1 << 63
+
+
+_FAST_MASK = PF_PRESENT | PF_WRITE | PF_RSVD
 
 
 class RetPf(Enum):
@@ -166,6 +170,11 @@ class Faults:
             return NONE
         return self._descend(self._start(vcpu, gfn << 12), gfn, 1, ALL_ACCESS).row
 
+    def has_table(self, gfn: int) -> bool:
+        """Is there a table of level 1 for a gfn with TDP, maybe one that nothing points to?"""
+        role = role_word(self._base, 1, direct=True)
+        return self._pages.find(gfn & -ENTRIES, role) != NONE
+
     def maps_small(self, slot: Memslot, gfn: int) -> bool:
         """Would a fault map just 4 KiB?"""
         return self._goal_level(slot, gfn, 3) == 1
@@ -175,7 +184,7 @@ class Faults:
         slot = self._slots.find(gfn)
         if self._is_write_tracked(gfn, error):
             return RetPf.EMULATE
-        if error & (PF_PRESENT | PF_WRITE | PF_RSVD) == PF_PRESENT | PF_WRITE:
+        if slot is not None and error & _FAST_MASK == PF_PRESENT | PF_WRITE:
             fast = self._fast(vcpu, address, error, slot)
             if fast is not None:
                 return fast
@@ -286,7 +295,7 @@ class Faults:
             self._prefetch.around(row, index)
         return RetPf.EMULATE if protected and error & PF_WRITE else RetPf.FIXED
 
-    def _fast(self, vcpu: VcpuMmu, address: int, error: int, slot: Memslot | None) -> RetPf | None:
+    def _fast(self, vcpu: VcpuMmu, address: int, error: int, slot: Memslot) -> RetPf | None:
         """Give W back without the lock, as far as the spte allows. Like mmu.c:fast_page_fault."""
         row, index, level = self.lookup(vcpu, address)
         sptes = self._kit.sptes
@@ -298,13 +307,10 @@ class Faults:
         result = None
         if leaf.writable & bit:
             result = RetPf.SPURIOUS
-        elif not (leaf.sealed | leaf.host_ro) & bit and not (
-            level > 1 and slot is not None and slot.logs_dirty
-        ):
+        elif not (leaf.sealed | leaf.host_ro) & bit and not (level > 1 and slot.logs_dirty):
             leaf.writable |= bit
             leaf.dirty |= bit
-            if slot is not None:
-                slot.mark_dirty(address >> 12)
+            slot.mark_dirty(address >> 12)
             result = RetPf.FIXED
         self._tell_fast(vcpu, address, error, Entry(row, index, level), old, result)
         sptes.settle(row)
@@ -340,7 +346,7 @@ class Faults:
 
     def _is_write_tracked(self, gfn: int, error: int) -> bool:
         """Like mmu.c:page_fault_handle_page_track."""
-        if error & (PF_PRESENT | PF_WRITE | PF_RSVD) != PF_PRESENT | PF_WRITE:
+        if error & _FAST_MASK != PF_PRESENT | PF_WRITE:
             return False
         return self._tree.tracked.is_tracked(gfn)
 

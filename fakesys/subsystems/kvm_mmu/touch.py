@@ -125,9 +125,10 @@ class Blocks:
             filled = self._fill_tables(slot, row, index, gfn, wanted // ENTRIES)
             if filled:
                 return filled
-        if not self._memory.faults.maps_small(slot, gfn):
+        faults = self._memory.faults
+        if not faults.maps_small(slot, gfn) or faults.has_table(gfn):
             return 0
-        row = self._memory.faults.make_table(self._vcpu, gfn)
+        row = faults.make_table(self._vcpu, gfn)
         return 0 if row == NONE else self._touch_table(row, gfn, npages, write)
 
     def _touch_table(self, row: int, gfn: int, npages: int, write: bool) -> int:
@@ -168,8 +169,6 @@ class Blocks:
         if count < MANY or memory is None or memory.thp or memory.gone or memory.read_only:
             return 0
         if not may_prefetch(slot) or not slot.backed(gfn + (count << 9) - 1):
-            return 0
-        if self._sptes.present(row) >> index & (1 << count) - 1:
             return 0
         rows = self._memory.tree.make_tables(row, index, gfn, count)
         if rows is None:
