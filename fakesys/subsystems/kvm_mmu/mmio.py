@@ -34,6 +34,8 @@ class Mmio:
         leaf = self._kit.sptes.leaf(row)
         if leaf.mmio is None:
             leaf.mmio = {}
+        if leaf.gfns is not None:
+            leaf.gfns[index] = gfn
         leaf.mmio[index] = self.generation << _ACCESS_BITS | access
         if trace.MarkMmioSpte in self._kit.bus.wanted:
             event = trace.MarkMmioSpte(

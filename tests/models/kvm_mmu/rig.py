@@ -76,8 +76,9 @@ class Rig:
         `unsync`: then it wrote to the guest's table of each. The knob `tdp` must be off; slot 0
         is made, with guest tables in it.
         """
-        self.slot(0, 0, 64 * MIB)
-        guest_tables(self.memory, regions=31)
+        # The doorbell of programs lies just behind the slot.
+        self.slot(0, 0, 62 * MIB)
+        guest_tables(self.memory)
         vcpu = self.vcpu()
         guest = self.guests[vcpu.id]
         guest.set_up(real=False)
