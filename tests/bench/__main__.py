@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ap_scale, calls, execution, life, mmu, snapshot, tracing
+from tests.bench import ap_scale, avic, calls, execution, life, mmu, snapshot, tracing
 from tests.bench.measure import Bench, Figure, bench
 
 # Another area adds its benchmarks by adding its tuple here.
@@ -22,6 +22,7 @@ BENCHMARKS: tuple[Callable[[Bench], Iterable[Figure]], ...] = (
     *ap_scale.BENCHMARKS,
     *tracing.BENCHMARKS,
     *mmu.BENCHMARKS,
+    *avic.BENCHMARKS,
     *snapshot.BENCHMARKS,
     *execution.BENCHMARKS,
 )
