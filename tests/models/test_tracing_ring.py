@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,78 @@ def test_memory_of_a_full_buffer_is_its_size() -> None:
     used = sum(sys.getsizeof(page) + sys.getsizeof(page.data) for page in buffer.ring)
     assert used < 400 * 1024 * 1.2
     assert len(buffer.ring) == buffer.limit
+
+
+# What a page may hold: an event, a discarded one, a time extend, an absolute time.
+Part = tuple[str, int, bytes]
+SMALL = st.integers(1, 28).flatmap(lambda n: st.binary(min_size=4 * n, max_size=4 * n))
+LARGE = st.integers(29, 90).flatmap(lambda n: st.binary(min_size=4 * n, max_size=4 * n))
+PARTS: st.SearchStrategy[list[Part]] = st.lists(
+    st.one_of(
+        st.tuples(st.just("event"), st.integers(0, DELTA_MAX), SMALL | LARGE),
+        st.tuples(st.just("discarded"), st.integers(1, DELTA_MAX), SMALL),
+        st.tuples(st.just("extend"), st.integers(0, 1 << 50), st.just(b"")),
+        st.tuples(st.just("absolute"), st.integers(0, 1 << 58), st.just(b"")),
+    ),
+    max_size=10,
+)
+
+
+def packed(part: Part) -> bytes:
+    """As include/linux/ring_buffer.h says, apart from the code under test."""
+    kind, number, payload = part
+    if kind == "event":
+        if len(payload) <= 112:
+            return struct.pack("<I", number << 5 | len(payload) // 4) + payload
+        return struct.pack("<II", number << 5, len(payload) + 4) + payload
+    if kind == "discarded":
+        return struct.pack("<II", number << 5 | 29, len(payload)) + payload
+    low, high = number & DELTA_MAX, number >> 27
+    return struct.pack("<II", low << 5 | (30 if kind == "extend" else 31), high)
+
+
+@given(PARTS, st.integers(0, 1 << 50), st.none() | st.integers(1, 1 << 40), st.booleans())
+@settings(max_examples=100)
+def test_a_page_of_anything_is_decoded(
+    parts: list[Part], stamp: int, lost: int | None, padded: bool
+) -> None:
+    records = b"".join(map(packed, parts))
+    if padded:
+        # The rest of a page that the next event did not fit into.
+        records += struct.pack("<I", 29) + b"\xff" * 8
+    time, expected = stamp, []
+    for kind, number, payload in parts:
+        time = number if kind == "absolute" else time + number
+        if kind == "event":
+            expected.append((time, payload))
+    page = RawPage.decode(RawPage(stamp, records, lost).encode())
+    assert [(record.stamp, record.payload) for record in page.events()] == expected
+    assert page.lost == lost
+
+
+def test_a_full_page_has_no_room_for_the_number_of_lost_events() -> None:
+    records = packed(("event", 0, b"x" * (DATA_SIZE - 12)))
+    page = RawPage.decode(RawPage(0, records, 5).encode())
+    assert (page.lost, len(page.events())) == (0, 1)
+
+
+@given(EVENTS, st.integers(1, 5), st.booleans())
+@settings(max_examples=60)
+def test_counts_always_add_up(events: list[tuple[int, bytes]], pages: int, overwrite: bool) -> None:
+    buffer = CpuBuffer(pages)
+    buffer.overwrite = overwrite
+    time, kept = 0, 0
+    for number, (passed, payload) in enumerate(events):
+        time += passed
+        kept += buffer.write(time, payload)
+        if number % 7 == 3 and (record := buffer.peek()) is not None:
+            buffer.took(record)
+    left = [record for page, *place in buffer.pages() for record in page.records(*place)]
+    assert buffer.entries == len(left)
+    assert kept == buffer.entries + buffer.overrun + buffer.read_events
+    assert buffer.dropped == len(events) - kept
+    assert buffer.dropped == 0 or not overwrite
+    assert buffer.bytes >= sum(len(record.payload) + 4 for record in left)
+    stamps = [record.stamp for record in left]
+    assert stamps == sorted(stamps)
+    assert buffer.oldest_stamp() == (stamps[0] if stamps else None)

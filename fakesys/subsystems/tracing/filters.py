@@ -88,10 +88,8 @@ class _Parser:
         if not _check_pairs(self._text):
             raise FilterError(EINVAL, None)
         self._skip_blanks()
-        test = self._any_of(depth=0)
-        if self._peek() == ")":
-            raise FilterError(EPERM, "Too few '('", self._at)
-        return test
+        # Parentheses are paired, so the expression ends where the text does.
+        return self._any_of(depth=0)
 
     def _any_of(self, depth: int) -> Test:
         terms = [self._all_of(depth, alone=True)]
@@ -219,9 +217,8 @@ class _Term:
             raise self._wrong("Illegal operation for field type")
         if not field.is_text:
             raise self._wrong("Expecting numeric field")
-        end = self._text.find(quote, self._at + 1)
-        if end < 0:
-            raise self._wrong("Missing matching quote", len(self._text))
+        # Quotes are paired too.
+        end = self._text.index(quote, self._at + 1)
         value, self._at = self._text[self._at + 1 : end], end
         if len(value) > LONGEST_STRING:
             raise self._wrong("Operand too long")

@@ -128,11 +128,6 @@ class CpuBuffer:
         self._last_overrun = 0
 
     @property
-    def tail(self) -> Page | None:
-        """The page on which the next event goes, if it has room."""
-        return self.ring[-1] if self.ring else self.reader
-
-    @property
     def entries(self) -> int:
         """Events in the buffer that nobody consumed."""
         return self.entries_written - self.overrun - self.read_events
