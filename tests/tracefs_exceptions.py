@@ -1,4 +1,8 @@
-"""Recorded tracefs operations that fakesys answers otherwise, each with its reason."""
+"""Recorded tracefs operations that fakesys answers otherwise, each with its reason.
+
+There is one of 765, by choice, and four more on a mount whose host has not two CPUs, as
+the recorded machine had. What no FUSE server sees, writes of nothing and seeks to the end, was not recorded.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any
 
 # (case, index of the operation) -> why.
 ALWAYS: dict[tuple[str, int], str] = {
-    ("tracers", 0): "the recorded kernel has a function tracer; here is `nop` alone",
+    ("tracers", 0): "the recorded kernel traces functions and block devices; here is `nop` alone",
 }
 # What the recording's number of CPUs shows in.
 TWO_CPUS: dict[tuple[str, int], str] = {
