@@ -1,7 +1,7 @@
 """Recorded tracefs operations that fakesys answers otherwise, each with its reason.
 
-There is one of 765, by choice, and four more on a mount whose host has not two CPUs, as
-the recorded machine had. What no FUSE server sees, writes of nothing and seeks to the end, was not recorded.
+There is one of 765, by choice, and four more on a mount whose host has not two CPUs, as that of
+the recording had. What no FUSE server sees, writes of nothing and seeks to the end, is not in it.
 """
 
 from __future__ import annotations
