@@ -177,6 +177,7 @@ def test_texts_and_symbols() -> None:
         ("a[!d-b]", ["ab", "ax"], ["a"]),
         ("a[b", ["a[b"], ["ab"]),
         ("1*", ["1*"], ["12"]),
+        ("*ab\\", ["ab", "xab"], ["abx"]),
         ("!ab*", ["b"], ["abc"]),
         ("*", ["", "x"], []),
         ("a*b*c", ["abc", "axbxc"], ["ab"]),

@@ -70,8 +70,9 @@ def translate(pattern: str) -> str:
             parts.append(".*")
         elif character == "?":
             parts.append(".")
-        elif character == "\\" and position < len(pattern):
-            parts.append(re.escape(pattern[position]))
+        elif character == "\\":
+            # At the end it stands for the NUL behind the pattern, so for the end of the text.
+            parts.append(re.escape(pattern[position : position + 1]))
             position += 1
         elif character == "[" and (end := pattern.find("]", position + 1)) > 0:
             parts.append(_set(pattern[position:end]))
