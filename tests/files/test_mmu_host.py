@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from errno import ENOENT
+import select
+from errno import EBADF, ENOENT, ESPIPE
 
 import pytest
 
@@ -323,3 +324,76 @@ def test_fast_zaps_leave_pages_to_the_shrinker() -> None:
     assert vm.mmu("zapped_obsolete") == 0
     flow.step()
     assert vm.mmu("n_used") == 1
+
+
+def test_a_slot_that_is_being_deleted_is_invalid_in_its_view() -> None:
+    vm = MmuVm()
+    memory = vm.machine.kvm_side.memory.memories[vm.machine.kvm_side.kvm.vm("a")]
+    slot = memory.slots.by_id[0]
+    flow = memory.begin_removal(slot)
+    assert flow is not None
+    assert vm.view("memslots") == "0 0x0 0x4000000 invalid A+0x0\n"
+    # Its pages can be had no more, and the guest tries for a while.
+    assert vm.ctl("a vcpu 0 access r 0") == {"faults": "16", "exits": "EFAULT"}
+    flow.step()
+    memory.end_removal(slot, None)
+    assert vm.view("memslots") == ""
+
+
+def test_the_list_of_pages_is_read_forwards() -> None:
+    vm = MmuVm("6.1", size=128 << 30, events=())
+    vm.ctl(f"a vcpu 0 access w 0 n={128 << 18}")
+    node = vm.machine.fs.resolve(f"{CONTROL}/vms/a/shadow_pages")
+    assert isinstance(node, File)
+    handle = vm.machine.fs.open(node, os.O_RDONLY)
+    assert handle.poll() & select.POLLIN
+    assert handle.waiters() is None
+    offset = 0
+    while piece := handle.read(offset, 1 << 17, nonblock=True):
+        offset += len(piece)
+    assert offset > 1 << 20
+    # What lies more than a megabyte back is forgotten.
+    for refused, errno in (
+        (lambda: handle.read(1, 10, nonblock=True), ESPIPE),
+        (lambda: handle.write(b"1", 0, nonblock=True), EBADF),
+    ):
+        with pytest.raises(KernelError) as refusal:
+            refused()
+        assert refusal.value.errno == errno
+    assert handle.read(0, 4, nonblock=True) == b"1fff"
+    handle.release()
+
+
+@pytest.mark.parametrize("kernel", ["5.4", "5.4-stable", "6.1", "6.18"])
+def test_fast_faults_and_refused_walks_are_told_as_each_kernel_does(kernel: str) -> None:
+    vm = MmuVm(kernel, paging="shadow")
+    vm.ctl("a guest_tables")
+    vm.ctl("a vcpu 0 setup")
+    vm.ctl("a vcpu 0 access r 0x8000000")
+    assert vm.told("kvm_mmu_walker_error") == ["pferr 4 U"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "ends"),
+    [("5.3", "spurious 0 fixed 1"), ("5.4", "spurious 0 fixed 1"), ("6.18", "spurious 0 fixed 1")],
+)
+def test_fast_faults_are_told(kernel: str, ends: str) -> None:
+    vm = MmuVm(kernel)
+    vm.ctl("a vcpu 0 access w 0")
+    vm.ctl("a slot 0 gpa=0 size=64M mem=A flags=log_dirty")
+    vm.events()
+    vm.ctl("a vcpu 0 access w 0")
+    (text,) = vm.told("fast_page_fault")
+    address = "gva 0"
+    assert text.startswith(f"vcpu 0 {address} error_code P|W|U")
+    assert text.endswith(ends)
+
+
+def test_a_long_zap_is_interrupted_by_the_time_slice_alone() -> None:
+    vm = MmuVm("5.4-stable", events=(), preempt=0)
+    result = vm.ctl("a race slot=0 vcpus=4 ws=1G flow=zap_all max_rounds=20")
+    assert int(result["rounds"]) > 0
+    vm = MmuVm("5.4-stable", events=(), preempt=0)
+    result = vm.ctl("a race slot=0 vcpus=4 ws=1G flow=fast")
+    assert result["result"] == "done"
+    assert 0 < int(result["rounds"]) < int(result["zapped"]) // 10
