@@ -74,7 +74,10 @@ def find(point: Path) -> Mounted | None:
 
 def real_point(point: Path) -> Path:
     """The absolute path without links, also when the mount on it is dead."""
-    return Path(os.path.realpath(point.parent), point.name) if point.name else Path("/")
+    whole = point.absolute()
+    if whole.name == "..":
+        return Path(os.path.realpath(whole))
+    return Path(os.path.realpath(whole.parent), whole.name) if whole.name else Path("/")
 
 
 def _unescape(text: str) -> str:
@@ -176,6 +179,8 @@ def _mount_by_helper(point: Path, source: str, *, allow_other: bool) -> int:
             environment={"_FUSE_COMMFD": str(theirs.fileno())},
             keep=theirs.fileno(),
         )
+        # Ours is the last end then: a helper that sent nothing is not waited for.
+        theirs.close()
         ours.settimeout(HELPER_SECONDS)
         _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
     for level, kind, data in ancillary:

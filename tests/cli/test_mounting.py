@@ -92,6 +92,17 @@ def test_links_to_the_point_are_followed_except_the_last(
     assert started.service.point == tmp_path / "real/mnt"
 
 
+def test_dots_are_the_folders_that_they_name(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert mount(Path()) == (0, ".\n", "")
+    assert started.service.point == tmp_path / "below"
+    assert mount(Path("..")) == (0, "..\n", "")
+    assert started.service.point == tmp_path
+
+
 def test_every_option_arrives(started: Started, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     log = tmp_path / "log"
