@@ -193,6 +193,8 @@ class Server:
 
     def _step(self, caller: Caller, call: Callable[[], T]) -> T | _Wait:
         """One request, on the trio thread."""
+        if self._ended:
+            raise KernelError(ENODEV, "the mount is going")
         self.served += 1
         kernel = self._machine.kernel
         kernel.caller = caller
