@@ -178,9 +178,13 @@ class Daemon:
 
 
 def _end(process: subprocess.Popen[bytes], *, wait_first: bool = False) -> None:
-    """Wait for a process to end; SIGTERM, then SIGKILL make sure that it does."""
+    """Wait for a process to end; SIGTERM, then SIGKILL make sure that it does.
+
+    The first SIGTERM unmounts; a second one ends a daemon that a copy of its mount in another
+    mount namespace keeps alive.
+    """
     asking = (process.poll,) if wait_first else ()
-    for ask in (*asking, process.terminate, process.kill):
+    for ask in (*asking, process.terminate, process.terminate, process.kill):
         ask()
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)

@@ -188,3 +188,25 @@ def test_a_daemon_that_was_never_started() -> None:
     daemon = Daemon(Path("/nowhere"))
     assert (daemon.pid, daemon.poll(), daemon.said()) == (0, None, "")
     daemon.stop()
+
+
+@needs_fuse
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes mount namespaces")
+def test_a_copy_of_the_mount_in_another_namespace_does_not_keep_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fakesys.serving.END_SECONDS", 2.0)
+    with Daemon(tmp_path, ["--scenario", "selftest"], log=tmp_path.parent / "log") as daemon:
+        script = "echo copied; read wait"
+        with subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "copied\n"
+            daemon.stop()
+            other.communicate("\n", timeout=10)
+    assert daemon.poll() == 0
+    assert mounting.find(tmp_path) is None
