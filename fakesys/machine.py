@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
@@ -31,7 +33,7 @@ from fakesys.profiles import (
     kernel_of,
     profile_of,
 )
-from fakesys.scenario import Scenario, load
+from fakesys.scenario import Origin, Scenario, load
 from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.apicv import verbs_presets as apicv_presets
 from fakesys.subsystems.control import files as control_files
@@ -197,6 +199,12 @@ class Machine:
         """The options of `mount` that make such a machine."""
         words = f"--scenario {self.scenario.name} --profile {self._first_profile.name}"
         return f"{words} --seed {self._seed}"
+
+    @property
+    def description(self) -> str:
+        """What the machine was at its beginning, as one line of JSON."""
+        origin = Origin(self.scenario, self._first_profile.name, self._seed)
+        return msgspec.json.encode(origin).decode()
 
     def pinned(self, path: str, text: bytes) -> bytes:
         """The text that means the same whoever writes it: a new VM with its owner."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import errorcode
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.machine import Machine
+from fakesys.scenario import Origin, ScenarioError
 from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
-from fakesys.subsystems.control.script import ScriptError, Step, origin_of
+from fakesys.subsystems.control.script import ScriptError, Step, machine_in
 from fakesys.timeline import Timeline, log
 
 NOW = f"{FOLDER}clock/now"
@@ -116,20 +118,15 @@ class OnMount:
 
 
 def machine_of(script: str) -> Machine:
-    """A fresh machine as the one that was recorded. Raises ScriptError, ScenarioError."""
-    origin = origin_of(script)
-    if origin is None:
+    """A fresh machine as the one that was recorded. Raises ScriptError."""
+    described = machine_in(script)
+    if described is None:
         raise ScriptError("the script does not say of which machine it is; use --mount")
-    words = shlex.split(origin)
-    options = dict(zip(words[::2], words[1::2], strict=False))
     try:
-        return Machine(
-            options.get("--profile"),
-            options.get("--scenario", "default"),
-            seed=int(options.get("--seed", "1")),
-        )
-    except (ValueError, KernelError) as error:
-        raise ScriptError(f"no such machine: {origin} ({error})") from None
+        origin = msgspec.json.decode(described, type=Origin)
+        return Machine(origin.profile, origin.scenario, seed=origin.seed)
+    except (msgspec.DecodeError, ScenarioError, KernelError) as error:
+        raise ScriptError(f"the line `#: ` describes no machine: {error}") from None
 
 
 def replay(steps: Iterable[Step], target: Target) -> Iterator[Difference]:

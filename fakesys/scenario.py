@@ -95,6 +95,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
 
 
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From what a machine was made."""
+
+    scenario: Scenario
+    profile: str
+    seed: int
+
+
 def shipped() -> list[str]:
     """The names of the scenarios that come with the package."""
     folder = resources.files("fakesys") / "scenarios"

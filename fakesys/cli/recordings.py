@@ -118,7 +118,6 @@ def replay(file: Path, mount_point: Path | None) -> None:
     Exit status 1 when one differs; the line of the script is named.
     """
     from fakesys import recorder
-    from fakesys.scenario import ScenarioError
     from fakesys.subsystems.control.script import ScriptError, steps
 
     try:
@@ -133,7 +132,7 @@ def replay(file: Path, mount_point: Path | None) -> None:
         wrong = list(recorder.replay(todo, target))
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from None
-    except (ScriptError, ScenarioError) as error:
+    except ScriptError as error:
         raise click.ClickException(f"{file}: {error}") from None
     for step, result in wrong:
         where = f"{file}:{step.number}: {step.word} {step.path}"

@@ -16,7 +16,7 @@ from fakesys.machine import Machine
 from fakesys.subsystems.control.script import preamble
 
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
-HEAD = preamble("0", "--scenario default --profile 6.1 --seed 1")
+HEAD = preamble("0", "--profile 6.1", Machine("6.1", "default").description)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_replay_refuses(tmp_path: Path) -> None:
     for text, reason in (
         ("hello", "this is no recording"),
         (f"{HEAD}rm -rf /\n", "is no step"),
-        (HEAD.replace("default", "nowhere") + "hold\n", "'nowhere' is no scenario"),
+        (HEAD.replace("#: ", "#: x") + "hold\n", "describes no machine"),
     ):
         file.write_text(text)
         done = run("replay", str(file))

@@ -16,6 +16,7 @@ from fakesys.core.errors import KernelError
 from fakesys.machine import Machine
 from fakesys.profiles import PROFILES
 from fakesys.recorder import Difference, InMemory, machine_of
+from fakesys.scenario import parse
 from fakesys.subsystems.control import script as scripts
 from fakesys.subsystems.control.recording import Recording
 from fakesys.subsystems.control.script import ScriptError, Step, line_of, meant, steps, written
@@ -126,7 +127,7 @@ def test_the_script_of_a_small_session() -> None:
         machine.write(f"{TRACING}/trace_marker", "-50% it's\n")
         machine.write(f"{CONTROL}/clock/rate", "2\n")
         machine.write(f"{CONTROL}/reset", "1\n")
-    assert "#: machine --scenario default --profile 6.1 --seed 4\n" in reader.script
+    assert "fakesys mount --scenario default --profile 6.1 --seed 4 ./mountpoint" in reader.script
     assert reader.body() == [
         "start 1.500000000",
         f"put ok {CTL} 'vm create a pid=700 fd=11\\n'",
@@ -262,6 +263,16 @@ def test_a_loaded_snapshot_is_a_remark() -> None:
     ]
 
 
+def test_a_machine_of_no_shipped_scenario_is_made_again() -> None:
+    scenario = parse(b'[ap]\npreset = "empty"\n[[kvm.vm]]\nname = "own"\nvcpus = 2\n', "own")
+    machine = Machine("6.1", scenario, seed=9)
+    with recorded(machine) as reader:
+        machine.write(CTL, "own vcpu add\n")
+    copy, wrong = replayed(reader.script)
+    assert wrong == []
+    assert unlike(machine, copy) == []
+
+
 def test_two_readers_each_have_their_own_beginning() -> None:
     machine = Machine("6.1", "default")
     with recorded(machine) as first:
@@ -352,9 +363,10 @@ def test_scripts_that_are_no_recordings() -> None:
             list(steps(text))
     for text, why in (
         ("#!/bin/sh\n\nhold\n", "does not say"),
-        ("#: machine --scenario nowhere\n", "nowhere"),
-        ("#: machine --profile 9\n", "no such machine"),
-        ("#: machine --seed x\n", "no such machine"),
+        ("#: x\n", "describes no machine"),
+        ('#: {"scenario":{},"profile":"9","seed":1}\n', "'9' is no profile"),
+        ('#: {"scenario":{"ap":{"preset":"x"}},"profile":"6.1","seed":1}\n', "'x' is none of"),
+        ('#: {"scenario":{"at":5},"profile":"6.1","seed":1}\n', "describes no machine"),
     ):
         with pytest.raises(ValueError, match=why):
             machine_of(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.machine import Machine
 from tests.mounts import COMMAND, Mount, fakesys, mounted
 
 SECONDS = 20.0
@@ -180,13 +181,13 @@ def test_refusals(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
     for text, reason in (
         ("hello\n", "this is no recording"),
         ("#!/bin/sh\n\nrm -rf /\n", "line 3: 'rm -rf /' is no step"),
-        ("#!/bin/sh\n#: machine --scenario nowhere\n\nhold\n", "'nowhere' is no scenario"),
+        ("#!/bin/sh\n#: nowhere\n\nhold\n", "describes no machine"),
         ("#!/bin/sh\n\nhold\n", "does not say of which machine"),
     ):
         file.write_text(text)
         done = replay(file)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert reason in done.stderr
-    file.write_text("#!/bin/sh\n#: machine --scenario default\n\nhold\n")
+    file.write_text(f"#!/bin/sh\n#: {Machine().description}\n\nhold\n")
     assert "has no fakesys mount" in replay(file, "--mount", str(tmp_path)).stderr
     assert replay(file).returncode == 0

@@ -52,6 +52,10 @@ class WholeMachine(Protocol):
     def origin(self) -> str:
         """The options of `mount` that make such a machine."""
 
+    @property
+    def description(self) -> str:
+        """What the machine was at its beginning, as one line."""
+
     def pinned(self, path: str, text: bytes) -> bytes:
         """The text that means the same whoever writes it."""
 

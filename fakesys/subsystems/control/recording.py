@@ -39,6 +39,10 @@ class Recorded(Protocol):
     def origin(self) -> str:
         """The options of `mount` that make such a machine."""
 
+    @property
+    def description(self) -> str:
+        """What the machine was at its beginning, as one line."""
+
     def pinned(self, path: str, text: bytes) -> bytes:
         """The text that means the same whoever writes it."""
 
@@ -127,7 +131,7 @@ class Recording:
         self._now_ns = self._machine.clock.now_ns
         # A file that was cleared: if the next step writes to it, one line says both.
         self._cleared: str | None = None
-        self._say(preamble(__version__, self._machine.origin))
+        self._say(preamble(__version__, self._machine.origin, self._machine.description))
         self._step(Step(0, "start", seconds=_seconds(self._now_ns)))
 
     def wrote(

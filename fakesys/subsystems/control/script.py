@@ -20,10 +20,10 @@ _LETTERS = {"n": "\n", "t": "\t", "\\": "\\"}
 
 PREAMBLE = r"""#!/bin/sh
 # Writes to a fakesys mount, recorded by fakesys {version}.
-#: machine {origin}
 # Run it on a fresh mount of that machine:
 #   fakesys mount {origin} ./mountpoint && sh THIS-FILE ./mountpoint
-# or in memory: fakesys replay THIS-FILE
+# or in memory: fakesys replay THIS-FILE, which makes the machine of the next line.
+#: {machine}
 # Exit status 1: some result was another one than when it was recorded.
 M=${{1:?usage: sh $0 MOUNTPOINT}}
 F=$M/sys/kernel/debug/fakesys
@@ -88,14 +88,18 @@ class ScriptError(ValueError):
     """A line that is no step; the text says which and why."""
 
 
-def preamble(version: str, origin: str) -> str:
-    """The first lines. `origin`: the options of `mount` that make the machine."""
-    return PREAMBLE.format(version=version, origin=origin)
+def preamble(version: str, origin: str, machine: str) -> str:
+    """The first lines.
+
+    `origin`: the options of `mount` that make the machine, for people; `machine`: all of it, as
+    one line for `replay`.
+    """
+    return PREAMBLE.format(version=version, origin=origin, machine=machine)
 
 
-def origin_of(script: str) -> str | None:
-    """What `preamble` was given; None when the script does not say."""
-    found = re.search(r"^#: machine (.*)$", script, re.MULTILINE)
+def machine_in(script: str) -> str | None:
+    """The line of the machine that `preamble` was given; None when the script does not say."""
+    found = re.search(r"^#: (.*)$", script, re.MULTILINE)
     return found[1] if found else None
 
 
