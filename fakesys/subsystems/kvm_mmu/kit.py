@@ -93,17 +93,16 @@ class Kit:
             return True
         return self.pages.gen[row] != self.pages.valid_gen
 
-    def request_all(self, request: int) -> bool:
-        """Ask every vCPU; was one in the guest and had to be kicked out?"""
-        kicked = False
+    def request_all(self, request: int) -> None:
+        """Ask every vCPU."""
         for vcpu in self.vcpus:
             vcpu.requests |= request
-            kicked |= vcpu.in_guest()
-        return kicked
 
     def flush_remote_tlbs(self) -> None:
         """Like kvm_main.c:kvm_flush_remote_tlbs."""
         if self.policy.counts_flush_requests:
             self.stats.remote_tlb_flush_requests += 1
-        if self.request_all(Request.TLB_FLUSH):
+        self.request_all(Request.TLB_FLUSH)
+        # Was one in the guest and had to be kicked out?
+        if any(vcpu.in_guest() for vcpu in self.vcpus):
             self.stats.remote_tlb_flush += 1
