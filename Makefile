@@ -9,6 +9,9 @@ PYTEST_ARGS ?=
 # Processes of `make test`; 0: all in one, which is easier to read and to debug.
 JOBS ?= 2
 
+# Every mount is a Python of its own: without kept byte code each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help mount umount test test-fast test-mount test-tools check bench demo abi clean
 
 help:
