@@ -40,6 +40,10 @@ export HOME=/run/lv XDG_RUNTIME_DIR=/run/lv XDG_CONFIG_HOME=/run/lv XDG_CACHE_HO
 LIBVIRT_DRIVER_DIR=/run/lv/drivers libvirtd -f conf -p pid 2> log & daemon=$!
 trap 'status=$?; [ $status = 0 ] || cat log >&2; kill $daemon; wait $daemon || true' EXIT
 for _ in $(seq 200); do [ -S libvirt-sock ] && break; sleep 0.05; done
+# It learns of devices by events and by watching mdevctl's folder, a moment later.
+until_it_lists() {{
+    for _ in $(seq 100); do [ "$(v nodedev-list --cap mdev $2)" = "$1" ] && return; sleep 0.1; done
+}}
 v() {{ timeout 20 virsh -q -c 'nodedev:///system?socket=/run/lv/libvirt-sock' "$@"; }}
 """
 
@@ -118,7 +122,9 @@ def test_create_and_destroy(kernel: str) -> None:
         v nodedev-create device.xml
         echo "== created"; v nodedev-list --cap mdev; cat {DEVICES}/{UUID}/matrix
         echo "== xml"; v nodedev-dumpxml {MDEV}
-        echo "== destroyed"; v nodedev-destroy {MDEV} > /dev/null
+        v nodedev-destroy {MDEV} > /dev/null
+        until_it_lists "" ""
+        echo "== destroyed"
         v nodedev-list --cap mdev; ls {DEVICES}
         """,
         kernel=kernel,
@@ -140,12 +146,13 @@ def test_define_start_and_undefine() -> None:
         f"""
         echo -5 > /sys/bus/ap/apmask; echo '{DEFINITION}' > device.xml
         v nodedev-define device.xml
+        until_it_lists {MDEV} --inactive
         echo "== defined"; v nodedev-list --cap mdev --inactive; ls {DEVICES}
         v nodedev-start {MDEV} > /dev/null
+        until_it_lists {MDEV} ""
         echo "== started"; v nodedev-list --cap mdev; cat {DEVICES}/{UUID}/matrix
         v nodedev-destroy {MDEV} > /dev/null; v nodedev-undefine {MDEV} > /dev/null
-        # It learns of it by watching mdevctl's folder, a moment later.
-        for _ in $(seq 50); do [ -z "$(v nodedev-list --cap mdev --all)" ] && break; sleep 0.1; done
+        until_it_lists "" --all
         echo "== undefined"; v nodedev-list --cap mdev --all; ls {DEVICES}
         """
     )
