@@ -341,6 +341,10 @@ def test_markers_can_be_forbidden(machine: Machine) -> None:
     append(machine, "trace_options", "nomarkers")
     refuses(machine, EINVAL, "trace_marker", "x")
     refuses(machine, EINVAL, "trace_marker_raw", "xxxx")
+    append(machine, "trace_options", "markers")
+    append(machine, "tracing_on", "0")
+    refuses(machine, EINVAL, "trace_marker_raw", "xxx")
+    refuses(machine, EBADF, "trace_marker_raw", "xxxx")
 
 
 def test_free_buffer_shrinks_and_may_stop(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from errno import EBADF, EBUSY, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
 
 from fakesys.subsystems.tracing import grammar, markers, texts
 from fakesys.subsystems.tracing.errorlog import ErrorLog
@@ -23,6 +24,14 @@ from fakesys.subsystems.tracing.snapshot import SnapshotFile
 from fakesys.tree.attr import Attr, Children, Dir, Files, Handle, Layout, Mount
 from fakesys.tree.kinds import TRACEFS, TRACEFS_STREAM
 
+NUMBER = {EINVAL: "not a number, or not one that is allowed"}
+PIDS = {EINVAL: "not a pid", EPERM: "a pid has at most 30 bits"}
+ONE_READER = {EBUSY: "somebody reads this pipe, or one that takes from the same buffers"}
+MARKER = {
+    EINVAL: "the option markers is off, or a raw marker of a wrong length",
+    EBADF: "nothing is recorded, or the buffer is full and must not be overwritten",
+    ENODEV: "no instance takes the markers of the top directory",
+}
 PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
 
 
@@ -141,6 +150,7 @@ PER_CPU: Layout[CpuView] = Layout(
             kind=TRACEFS_STREAM,
             open=lambda view, flags: PipeFile(view.instance, view.cpu),
             doc="The same as a stream that takes the events away.",
+            errors=ONE_READER,
         ),
         Attr(
             name="trace_pipe_raw",
@@ -161,6 +171,7 @@ PER_CPU: Layout[CpuView] = Layout(
             show=lambda view: texts.cpu_size_text(view.instance, view.cpu),
             store=lambda view, text: view.instance.resize(texts.decimal(text), view.cpu),
             doc="Size of the buffer of this CPU.",
+            errors=NUMBER,
         ),
         Attr(
             name="snapshot",
@@ -168,6 +179,7 @@ PER_CPU: Layout[CpuView] = Layout(
             present=lambda view: view.instance.tracing.build.snapshot,
             open=lambda view, flags: SnapshotFile(view.instance, view.cpu),
             doc="The snapshot of this CPU.",
+            errors={EINVAL: "not a number; or 0 for one CPU"},
         ),
     ),
     mode=0o750,
@@ -186,6 +198,7 @@ OPTIONS: Layout[Instance] = Layout(
                 show=lambda switch: f"{int(switch.instance.options[switch.name])}\n",
                 store=_write_switch,
                 doc="The same switch as in trace_options.",
+                errors={EINVAL: "neither 0 nor 1, or it cannot be changed"},
             ),
         ),
     ),
@@ -205,6 +218,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         kind=TRACEFS_STREAM,
         open=lambda instance, flags: PipeFile(instance, WHOLE),
         doc="The same as a stream: reading takes the events away and waits for more.",
+        errors=ONE_READER,
     ),
     Attr(
         name="trace_marker",
@@ -212,6 +226,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         kind=TRACEFS_STREAM,
         open=_write_only(markers.mark),
         doc="Each write puts a text into the buffer.",
+        errors=MARKER,
     ),
     Attr(
         name="trace_marker_raw",
@@ -219,6 +234,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         kind=TRACEFS_STREAM,
         open=_write_only(markers.mark_raw),
         doc="Each write puts a 4-byte id and bytes into the buffer.",
+        errors=MARKER,
     ),
     Attr(
         name="free_buffer",
@@ -234,6 +250,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         truncate=grammar.clear_events,
         hold=texts.held,
         doc="The enabled events; one word per write: SYSTEM:EVENT, SYSTEM:*, EVENT, !...",
+        errors={EINVAL: "no event is called so"},
     ),
     Attr(
         name="set_event_pid",
@@ -243,6 +260,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         truncate=_clear_pids(_pids),
         hold=texts.held,
         doc="Only events of these tasks are recorded.",
+        errors=PIDS,
     ),
     Attr(
         name="set_event_notrace_pid",
@@ -252,6 +270,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         truncate=_clear_pids(_notrace_pids),
         hold=texts.held,
         doc="No events of these tasks are recorded.",
+        errors=PIDS,
     ),
     Attr(
         name="current_tracer",
@@ -260,6 +279,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_tracer,
         hold=texts.held,
         doc="nop.",
+        errors={EINVAL: "there is no such tracer"},
     ),
     Attr(name="available_tracers", mode=0o440, show=lambda m: "nop\n", doc="nop."),
     Attr(
@@ -269,6 +289,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_tracing_on,
         hold=texts.held,
         doc="0: nothing is recorded, the buffers stay as they are.",
+        errors=NUMBER | {ERANGE: "it does not fit into 64 bits"},
     ),
     Attr(
         name="trace_clock",
@@ -277,6 +298,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_clock,
         hold=texts.held,
         doc="Which clock stamps the events; writing one clears the buffers.",
+        errors={EINVAL: "there is no such clock"},
     ),
     Attr(
         name="timestamp_mode",
@@ -291,6 +313,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_option,
         hold=texts.held,
         doc="Switches; one NAME or noNAME per write.",
+        errors={EINVAL: "there is no such option, or it cannot be changed"},
     ),
     Attr(
         name="tracing_cpumask",
@@ -299,6 +322,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_cpumask,
         hold=texts.held,
         doc="Which CPUs record, as a hex mask.",
+        errors={EINVAL: "not a hex mask", EOVERFLOW: "there are fewer CPUs"},
     ),
     Attr(
         name="buffer_size_kb",
@@ -307,6 +331,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=lambda m, text: m.resize(texts.decimal(text)),
         hold=texts.held,
         doc="Size of each CPU's buffer; X when they differ.",
+        errors=NUMBER,
     ),
     Attr(
         name="buffer_total_size_kb",
@@ -321,6 +346,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=texts.write_percent,
         hold=texts.held,
         doc="How full a buffer must be to wake who polls.",
+        errors={EINVAL: "not a number up to 100"},
     ),
     Attr(
         name="error_log",
@@ -337,6 +363,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         present=_has_snapshot,
         open=lambda m, flags: SnapshotFile(m, WHOLE),
         doc="0 frees the snapshot, 1 takes one, another number clears it.",
+        errors={EINVAL: "not a number; or 0 for one CPU"},
     ),
     *EVENTS,
     Dir(name="options", layout=OPTIONS),
@@ -382,6 +409,7 @@ TOP: Layout[Instance] = Layout(
             show=lambda m: f"{m.tracing.cmdlines.size}\n",
             store=lambda m, text: texts.write_cmdlines_size(m.tracing, text),
             doc="How many names are kept.",
+            errors={EINVAL: "not a number from 1 to 32768"},
         ),
         Attr(
             name="saved_tgids",

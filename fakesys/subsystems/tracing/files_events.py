@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat
@@ -20,6 +20,17 @@ from fakesys.subsystems.tracing.triggers import show_triggers, write_trigger
 from fakesys.tree.attr import Attr, Children, Dir, Layout
 from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, Kind
 
+FILTER = {
+    EINVAL: "the filter is wrong: the file says where and why, so does error_log",
+    EPERM: "the same, for a closing parenthesis or a term too many",
+    ENOENT: "the same, for an opening parenthesis too many",
+    ESRCH: "the same, for an open quote",
+}
+TRIGGER = FILTER | {
+    EINVAL: "no such trigger, event or count, or a wrong filter",
+    EEXIST: "there is a trigger of this kind",
+    ERANGE: "the count does not fit into 64 bits",
+}
 SYSTEM_FILTER = (
     "### global filter ###\n"
     "# Use this to set filters for multiple events.\n"
@@ -135,6 +146,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
         store=_write_enable,
         present=_is_recorded,
         doc="0 or 1; a star says that a trigger holds a soft switch.",
+        errors={EINVAL: "neither 0 nor 1"},
     ),
     Attr(
         name="filter",
@@ -144,6 +156,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
         store=_write_filter,
         present=_is_recorded,
         doc="Only events that fit are recorded; 0 takes the filter away.",
+        errors=FILTER,
     ),
     Attr(
         name="format",
@@ -165,6 +178,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
         truncate=clear_hists,
         present=_has_triggers,
         doc="What else happens with the event: NAME[:ARGUMENT][:COUNT] [if FILTER].",
+        errors=TRIGGER,
     ),
     Attr(
         name="hist",
@@ -182,6 +196,7 @@ SYSTEM: tuple[Attr[System], ...] = (
         show=lambda system: grammar.summary(system.instance, system.forms) + "\n",
         store=_write_system_enable,
         doc="0: none of the system's events is on, 1: all, X: some.",
+        errors={EINVAL: "neither 0 nor 1"},
     ),
     Attr(
         name="filter",
@@ -190,6 +205,7 @@ SYSTEM: tuple[Attr[System], ...] = (
         show=lambda system: SYSTEM_FILTER,
         store=System.write_filter,
         doc="A filter for all events of the system that have its fields.",
+        errors={EINVAL: "a page or more"},
     ),
 )
 
@@ -200,6 +216,7 @@ ALL: tuple[Attr[Instance], ...] = (
         show=lambda m: grammar.summary(m, list(m.tracing.events)) + "\n",
         store=_write_all_enable,
         doc="0: no event is on, 1: all, X: some.",
+        errors={EINVAL: "neither 0 nor 1"},
     ),
     Attr(
         name="header_page",
