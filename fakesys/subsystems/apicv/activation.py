@@ -39,8 +39,6 @@ def update(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def _has_own_reason(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    if not vm.has_lapics or vcpu.too_big:
-        return True
     if vcpu.in_l2 and vm.policy.nested is NestedRule.WHILE_IN_L2:
         return True
     return vm.policy.off_without_apic and not vcpu.lapic.enabled

@@ -73,9 +73,3 @@ THIRTEEN_REASONS: Numbers = {
 def mask_of(numbers: Numbers, *reasons: Reason) -> int:
     """The bits of these reasons."""
     return sum(1 << numbers[reason] for reason in reasons)
-
-
-def names_in(numbers: Numbers, mask: int) -> list[str]:
-    """The names of the bits in a mask, ascending."""
-    by_number = sorted((number, reason.value) for reason, number in numbers.items())
-    return [name for number, name in by_number if mask >> number & 1]

@@ -147,7 +147,6 @@ def _is_plain(vm: ApicVm, vcpu: ApicVcpu) -> bool:
         and not (lapic.irr or lapic.accepts_pic or vcpu.nmi_pending or vcpu.injected)
         and lapic.ldr == vcpu.ldr_reg
         and lapic.dfr == vcpu.dfr_reg
-        and not vcpu.too_big
     )
 
 

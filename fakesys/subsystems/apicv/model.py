@@ -189,7 +189,6 @@ class Apicv:
     def _set_up_avic(self, vm: ApicVm, vcpu: ApicVcpu) -> None:
         """avic.c: avic_init_backing_page, svm.c: svm_create_vcpu."""
         if vcpu.id > vm.module.highest_id:
-            vcpu.too_big = True
             vm.switch.inhibit(Reason.PHYSICAL_ID_TOO_BIG)
             vcpu.requests |= UPDATE
             return

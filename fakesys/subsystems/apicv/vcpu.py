@@ -87,7 +87,6 @@ class ApicVcpu:
         "stats",
         "stopped_from",
         "synic",
-        "too_big",
         "user_extint",
         "user_window",
         "v_irq",
@@ -122,7 +121,6 @@ class ApicVcpu:
         self.synic = False
         self.auto_eoi: dict[int, int] = {}
         self.wants_x2apic = False
-        self.too_big = False
         self.lapic = Lapic(kvm.id)
         self.entry: PhysicalEntry | None = None
         self.ldr_reg = 0
