@@ -252,3 +252,25 @@ def test_a_table_takes_less_than_60_bytes() -> None:
     rig.write(rig.vcpu(), 0, times=1 << 18)
     assert rig.pages.used == 512 + 3
     assert rig.pages.bytes_per_row + rig.memory.tree.bytes_per_table < 70
+
+
+def test_a_log_of_a_read_only_slot_protects_nothing() -> None:
+    rig = Rig(K6_1)
+    rig.slot(0, flags=READONLY)
+    flushes = rig.stats.remote_tlb_flush_requests
+    rig.slot(0, flags=READONLY | LOG_DIRTY_PAGES)
+    assert rig.stats.remote_tlb_flush_requests == flushes
+    assert rig.memory.dirty.get(0) == []
+
+
+def test_a_smaller_budget_of_5_4_zaps_until_it_meets_a_root() -> None:
+    rig = Rig(K5_4)
+    rig.slot(0, 0, 256 * MIB)
+    vcpu = rig.vcpu()
+    rig.write(vcpu, 0, times=80, stride=2 * MIB)
+    assert rig.pages.used == 83
+    rig.memory.set_nr_mmu_pages(64)
+    # The root is the oldest and frees nothing; the budget is what is used then.
+    assert (rig.pages.used, rig.memory.roots.n_max) == (83, 83)
+    rig.memory.set_nr_mmu_pages(64)
+    assert (rig.pages.used, rig.memory.roots.n_max) == (64, 64)
