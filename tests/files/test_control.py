@@ -309,3 +309,12 @@ def test_log_shows_the_lines_of_the_kernel(machine: Machine) -> None:
 @pytest.mark.parametrize("name", ["uevents", "log"])
 def test_journals_refuse_writes(machine: Machine, name: str) -> None:
     assert refusal(lambda: machine.write(f"{F}/{name}", "x")) == "EACCES"
+
+
+def test_a_debugfs_number_is_one_of_64_bits(machine: Machine) -> None:
+    path = "sys/kernel/debug/selftest/rw"
+    assert refusal(lambda: machine.write(path, "abc\n")) == "EINVAL"
+    assert refusal(lambda: machine.write(path, "0x10000000000000000\n")) == "ERANGE"
+    assert machine.read(path) == "65536\n"
+    machine.write(path, "0xffffffffffffffff\n")
+    assert machine.read(path) == f"{2**64 - 1}\n"

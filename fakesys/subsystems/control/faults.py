@@ -6,9 +6,9 @@ One row of `FAULTS` per fault; the gate runs before a model hears of the request
 from __future__ import annotations
 
 import errno as errno_numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from errno import EINVAL
+from errno import EINVAL, ERANGE
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -117,6 +117,7 @@ class Fault:
     doc: str
     lines: Callable[[Faults], list[str]]
     replace: Callable[[Faults, list[list[str]]], None]
+    errors: Mapping[int, str]
 
 
 def _set_store(faults: Faults, lines: list[list[str]]) -> None:
@@ -131,24 +132,30 @@ def _set_delay(faults: Faults, lines: list[list[str]]) -> None:
     faults.delay = [_delay(words) for words in lines]
 
 
+NO_LINE = {EINVAL: "not such a line"}
+COUNTED = NO_LINE | {ERANGE: "a count of more than 64 bits"}
+
 FAULTS: tuple[Fault, ...] = (
     Fault(
         name="store",
         doc="Lines `PATH-GLOB ERRNO [after=N] [times=N]`: matching writes fail.",
         lines=lambda faults: [str(fault) for fault in faults.store],
         replace=_set_store,
+        errors=COUNTED,
     ),
     Fault(
         name="show",
         doc="Lines `PATH-GLOB ERRNO [after=N] [times=N]`: matching reads fail.",
         lines=lambda faults: [str(fault) for fault in faults.show],
         replace=_set_show,
+        errors=COUNTED,
     ),
     Fault(
         name="delay",
         doc="Lines `PATH-GLOB SECONDS`: matching requests are answered later; others are not.",
         lines=lambda faults: [str(fault) for fault in faults.delay],
         replace=_set_delay,
+        errors=NO_LINE,
     ),
 )
 

@@ -127,7 +127,7 @@ def _fault_attr(fault: Fault) -> Attr[Control]:
         doc=f"{fault.doc} Each write replaces all lines; an empty line clears.",
         show=show,
         store=store,
-        errors={EINVAL: "not such a line", ERANGE: "a count of more than 64 bits"},
+        errors=fault.errors,
     )
 
 
