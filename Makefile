@@ -47,7 +47,7 @@ umount: .venv/.runtime
 	@$(BIN)/fakesys umount $(MOUNTPOINT)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest tests/core tests/tree tests/models tests/files $(PYTEST_ARGS)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # These are run by one process: the last of them asks what all others have provoked.
-TOGETHER = Path(__file__).parent / "files"
+TOGETHER = "tests/files/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,9 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--root", help="tests/native: use the files below this folder, not a mount")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a module stays in one process, and so do its mounts."""
-    for item in items:
-        together = TOGETHER in item.path.parents
-        item.add_marker(pytest.mark.xdist_group("files" if together else str(item.path)))
+class ByModule(LoadScopeScheduling):
+    """With `-n 2` a module stays in one process, and so do its mounts."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::")[0]
+        return TOGETHER if path.startswith(TOGETHER) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """Whatever `--dist` says."""
+    return ByModule(config, log)
