@@ -51,10 +51,13 @@ class OpenDirectory:
             yield 1, ".", directory
         if position <= 1:
             yield 2, "..", directory.parent or directory
+        known = directory.cached
         for index in range(max(0, position - 2), len(self._names)):
-            node = directory.lookup(self._names[index])
+            name = self._names[index]
+            # What a step before this one changed has left the cache: no need to ask the models.
+            node = known.get(name) or directory.lookup(name)
             if node is not None:
-                yield index + 3, self._names[index], node
+                yield index + 3, name, node
 
 
 class Files:

@@ -1,5 +1,6 @@
 /* Times one kind of system call sequence on a path; prints nanoseconds per round.
-   usage: client orc|echo|stat PATH ROUNDS [TEXT] */
+   usage: client orc|echo|stat|list PATH ROUNDS [TEXT] */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,21 @@ static void get_status(const char *path)
 		fail(path);
 }
 
+/* What a long listing asks of the kernel: the names, and the status of each. */
+static void list(const char *path)
+{
+	struct stat status;
+	struct dirent *entry;
+	DIR *directory = opendir(path);
+
+	if (!directory)
+		fail(path);
+	while ((entry = readdir(directory)))
+		if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW))
+			fail(entry->d_name);
+	closedir(directory);
+}
+
 int main(int argc, char **argv)
 {
 	struct timespec start, end;
@@ -54,8 +70,12 @@ int main(int argc, char **argv)
 			open_read_close(argv[2]);
 		else if (!strcmp(argv[1], "echo"))
 			echo(argv[2], argv[4]);
-		else
+		else if (!strcmp(argv[1], "list"))
+			list(argv[2]);
+		else if (!strcmp(argv[1], "stat"))
 			get_status(argv[2]);
+		else
+			return 2;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	printf("%f\n", ((end.tv_sec - start.tv_sec) * 1e9 + (end.tv_nsec - start.tv_nsec)) / rounds);
