@@ -173,6 +173,18 @@ _OPTIONS = (
 )
 
 
+def mount_option(doc: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """`--mount`, for commands that look at a mount or change it; the argument `mount_point`."""
+    return click.option(
+        "--mount",
+        "mount_point",
+        default="./mountpoint",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help=doc,
+    )
+
+
 def machine_options(
     command: Callable[..., R],
 ) -> Callable[..., R]:

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fakesys.cli.machine_options import mount_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fakesys.pictures import ApMatrix
 
-MOUNT = click.option(
-    "--mount",
-    "mount_point",
-    default="./mountpoint",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The mount to look at.",
-)
+MOUNT = mount_option("The mount to look at.")
 SVG = click.option("--svg", type=click.Path(path_type=Path), help="Write an SVG file instead.")
 PNG = click.option("--png", type=click.Path(path_type=Path), help="Write a PNG file instead.")
 

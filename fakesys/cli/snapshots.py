@@ -10,20 +10,15 @@ from typing import TypeVar
 
 import click
 
+from fakesys.cli.machine_options import mount_option
+
 CONTROL = "sys/kernel/debug/fakesys"
 # One request on every transport: a refusal in the middle of a write would look like a short one.
 PIECE = 1 << 16
 T = TypeVar("T")
 
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-MOUNT = click.option(
-    "--mount",
-    "mount_point",
-    default="./mountpoint",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The mount to save or load.",
-)
+MOUNT = mount_option("The mount to save or load.")
 
 
 @click.group(epilog="Example: fakesys snapshot save before.json --mount ./mountpoint")

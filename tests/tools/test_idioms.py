@@ -6,24 +6,22 @@ import re
 
 import pytest
 
-from tests.tools.world import DEVICES, OTHER, TYPE, UUID, script_output, sections
+from tests.tools.world import DEVICES, GUEST, OTHER, TYPE, UUID, script_output, sections
 
 pytestmark = pytest.mark.usefixtures("private_world")
 
-GUESTS = """
+GUESTS = (
+    """
 ctl=/sys/kernel/debug/fakesys/kvm/ctl
 while read -r command; do echo "$command" > $ctl; done <<END
-vm create a
-a vcpu add count=2
-a mem m size=64M
-a slot 0 gpa=0 size=32M mem=m off=0
-a guest_tables n=16
-a vcpu 0 setup
-a vcpu 0 run w=0x300000 r=0x3f00000
+"""
+    + GUEST
+    + """a vcpu 0 run w=0x300000 r=0x3f00000
 vm create b
 b vcpu add
 END
 """
+)
 
 
 @pytest.mark.parametrize(("kernel", "avic"), [("seed", "[01]"), ("6.1", "[YN]"), ("6.18", "[YN]")])

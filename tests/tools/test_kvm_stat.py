@@ -14,28 +14,26 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.tools import kernel_source
-from tests.tools.world import script_output, sections
+from tests.tools.world import GUEST, script_output, sections
 
 pytestmark = pytest.mark.usefixtures("private_world")
 
 # Never shown by kvm_stat: Debugfs provider, get_available_fields.
 HIDDEN = {"halt_poll_fail_ns", "halt_poll_success_ns", "halt_wait_ns"}
-SETUP = """
+SETUP = (
+    """
 ctl=/sys/kernel/debug/fakesys/kvm/ctl
 while read -r command; do echo "$command" > $ctl; done <<END
-vm create a
-a vcpu add count=2
-a mem m size=64M
-a slot 0 gpa=0 size=32M mem=m off=0
-a guest_tables n=16
-a vcpu 0 setup
-a vcpu 0 run w=0x300000 r=0x3f00000
+"""
+    + GUEST
+    + """a vcpu 0 run w=0x300000 r=0x3f00000
 END
 sleep 300 & owner=$!
 trap "kill $owner" EXIT
 echo "vm create b pid=$owner" > $ctl
 echo "b vcpu add" > $ctl
 """
+)
 FILES = """
 cd /sys/kernel/debug/kvm
 grep -H '' $(find . -maxdepth 1 -type f -printf '%f ')

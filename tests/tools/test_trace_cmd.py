@@ -7,26 +7,24 @@ import re
 import pytest
 
 from tests.tools.helpers import needs
-from tests.tools.world import script_output, sections
+from tests.tools.world import GUEST, script_output, sections
 
 pytestmark = [pytest.mark.usefixtures("private_world"), needs("trace-cmd")]
 
-SETUP = """
+SETUP = (
+    """
 cd $(mktemp -d)
 tracing=/sys/kernel/tracing
 ctl=/sys/kernel/debug/fakesys/kvm/ctl
 guest() {
     while read -r command; do echo "$command" > $ctl; done <<END
-vm create a
-a vcpu add count=2
-a mem m size=64M
-a slot 0 gpa=0 size=32M mem=m off=0
-a guest_tables n=16
-a vcpu 0 setup
-a vcpu 0 run w=0x300000 r=0x200000
+"""
+    + GUEST
+    + """a vcpu 0 run w=0x300000 r=0x200000
 END
 }
 """
+)
 NAME = re.compile(r"^ *(.+)-(\d+) +\[(\d+)\] +(?:\S{5} +)?(\d+\.\d+): (\w+):", re.MULTILINE)
 
 

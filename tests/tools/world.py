@@ -13,6 +13,16 @@ OTHER = "20d9f0ff-1111-2222-3333-444444444444"
 TYPE = "/sys/class/mdev_bus/matrix/mdev_supported_types/vfio_ap-passthrough"
 DEVICES = "/sys/bus/mdev/devices"
 
+# Commands of a VM with memory, whose vCPU 0 is ready to run programs.
+GUEST = """\
+vm create a
+a vcpu add count=2
+a mem m size=64M
+a slot 0 gpa=0 size=32M mem=m off=0
+a guest_tables n=16
+a vcpu 0 setup
+"""
+
 
 def try_script(
     script: str, *, options: tuple[str, ...] = (), prefix: tuple[str, ...] = ()

@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fakesys.core.clock import Clock
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.control.faults import Faults
-from fakesys.subsystems.control.recording import Recordings
+from fakesys.subsystems.control.recording import Recorded, Recordings
 
 
-class WholeMachine(Protocol):
+class WholeMachine(Recorded, Protocol):
     """What the machine itself must do for its control files."""
 
     @property
@@ -43,21 +42,6 @@ class WholeMachine(Protocol):
 
     def state(self) -> Mapping[str, Any]:
         """The whole machine as a JSON object."""
-
-    @property
-    def clock(self) -> Clock:
-        """The time of the present kernel."""
-
-    @property
-    def origin(self) -> str:
-        """The options of `mount` that make such a machine."""
-
-    @property
-    def description(self) -> str:
-        """What the machine was at its beginning, as one line."""
-
-    def pinned(self, path: str, text: bytes) -> bytes:
-        """The text that means the same whoever writes it."""
 
     def recordings_changed(self) -> None:
         """Somebody began to read what is written, or nobody does any more."""
