@@ -1,6 +1,6 @@
 """A tracepoint declared once: its `format`, id, filter fields, text and binary record follow.
 
-    @dataclass(slots=True)
+    @tracepoint
     class KvmPio(Tracepoint):
         system = "kvm"
         event = "kvm_pio"
@@ -34,11 +34,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 COMMON_SIZE = 8
 """Bytes before the first field of an event: type, flags, preempt count, pid."""
@@ -188,6 +197,32 @@ class Tracepoint:
     def pids(self, pid: int) -> tuple[int, ...]:
         """Whose events these are, for lists of pids; `pid` is the task in whose context it is."""
         return (pid,)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    __hash__ = None  # type: ignore[assignment]  # a record can be changed
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
+        return f"{type(self).__qualname__}({pairs})"
+
+    def _values(self) -> dict[str, Any]:
+        return {row.name: getattr(self, row.name) for row in fields(self)}  # type: ignore[arg-type]
+
+
+E = TypeVar("E", bound=Tracepoint)
+
+
+@dataclass_transform()
+def tracepoint(cls: type[E]) -> type[E]:
+    """A dataclass whose comparison and text are those of `Tracepoint`.
+
+    Made once for all, not once for each of the many events: that halves what they cost at start.
+    """
+    return dataclass(slots=True, eq=False, repr=False)(cls)
 
 
 @dataclass(frozen=True, slots=True)

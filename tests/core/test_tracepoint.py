@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, bind
+from fakesys.core.tracepoint import Tracepoint, Variant, bind, tracepoint
 
 NOTHING: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
+@tracepoint
 class Pio(Tracepoint):
     """An event with numbers of every width, and less of them on other kernels."""
 
@@ -40,7 +38,7 @@ class Pio(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class Exec(Tracepoint):
     """An event with texts in and behind the record."""
 
@@ -59,7 +57,7 @@ class Exec(Tracepoint):
         return f"{self.name} {self.pid} {self.comm} {self.insn.hex()} {self.other}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class Raw(Tracepoint):
     """An event that ends with bytes of any length."""
 
@@ -155,3 +153,13 @@ def test_pointers_are_hidden_and_stable() -> None:
     assert tp.hashed(0) == "0" * 16
     assert tp.hashed(0xFFFF888000001000) == tp.hashed(0xFFFF888000001000)
     assert len(tp.hashed(0xFFFF888000001000)) == 16
+
+
+def test_events_are_compared_and_shown_by_their_fields() -> None:
+    one, same, other = Pio(True, 1, 2, -3), Pio(True, 1, 2, -3), Pio(True, 1, 2, 3)
+    assert one == same
+    assert one != other
+    assert one != (True, 1, 2, -3)
+    assert repr(one) == "Pio(rw=True, port=1, value=2, sign=-3)"
+    with pytest.raises(TypeError):
+        hash(one)

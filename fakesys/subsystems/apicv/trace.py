@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
@@ -43,7 +41,7 @@ def _inhibit(event: KvmApicvInhibitChanged) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicvActivateRequest(Tracepoint):
     """The APIC shall be virtualised again."""
 
@@ -58,7 +56,7 @@ class KvmApicvActivateRequest(Tracepoint):
         return f"vcpu={self.vcpu}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicvDeactivateRequest(Tracepoint):
     """The APIC shall no longer be virtualised: `disable` for good, else for a while."""
 
@@ -74,7 +72,7 @@ class KvmApicvDeactivateRequest(Tracepoint):
         return f"vcpu={self.vcpu}, disable={'disabled' if self.disable else 'suspended'}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicvUpdateRequest(Tracepoint):
     """Virtualising the APIC starts or ends. `bit`: the reason number."""
 
@@ -90,7 +88,7 @@ class KvmApicvUpdateRequest(Tracepoint):
         return f"{'activate' if self.activate else 'deactivate'} bit={self.bit}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicvInhibitChanged(Tracepoint):
     """A reason not to use the hardware's APIC came or went. `inhibits`: all there are."""
 
@@ -123,7 +121,7 @@ class KvmApicvInhibitChanged(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicvAcceptIrq(Tracepoint):
     """An interrupt goes to a vCPU without being injected."""
 
@@ -149,7 +147,7 @@ class KvmApicvAcceptIrq(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAvicIncompleteIpi(Tracepoint):
     """The processor could not deliver an interrupt between vCPUs by itself. `id`: why."""
 
@@ -173,7 +171,7 @@ class KvmAvicIncompleteIpi(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAvicUnacceleratedAccess(Tracepoint):
     """The processor left an access to a register of the APIC to KVM. `ft`: 1 is a trap."""
 
@@ -199,7 +197,7 @@ class KvmAvicUnacceleratedAccess(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAvicGaLog(Tracepoint):
     """The IOMMU reports an interrupt for a vCPU that was not running."""
 
@@ -214,7 +212,7 @@ class KvmAvicGaLog(Tracepoint):
         return f"vmid={self.vmid}, vcpuid={self.vcpuid}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAvicKickVcpuSlowpath(Tracepoint):
     """The target of an interrupt had to be searched."""
 
@@ -231,7 +229,7 @@ class KvmAvicKickVcpuSlowpath(Tracepoint):
         return f"icrh:icrl={self.icrh:#08x}:{self.icrl:08x}, index={self.index}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAvicDoorbell(Tracepoint):
     """A running vCPU is told of an interrupt."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint
+from fakesys.core.tracepoint import Tracepoint, tracepoint
 from fakesys.subsystems.kvm.symbols import HOST_CLOCKS
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmWriteTscOffset(Tracepoint):
     """A vCPU's time stamp counter was moved."""
 
@@ -30,7 +28,7 @@ class KvmWriteTscOffset(Tracepoint):
         return f"vcpu={self.vcpu_id} prev={self.previous_tsc_offset} next={self.next_tsc_offset}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmUpdateMasterClock(Tracepoint):
     """The clock that all vCPUs share was set up anew."""
 
@@ -54,7 +52,7 @@ class KvmUpdateMasterClock(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmTrackTsc(Tracepoint):
     """The time stamp counters of vCPUs were compared."""
 
@@ -82,7 +80,7 @@ class KvmTrackTsc(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPvclockUpdate(Tracepoint):
     """The clock page of a vCPU was written."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint
+from fakesys.core.tracepoint import Tracepoint, tracepoint
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmVmgexitEnter(Tracepoint):
     """An encrypted guest asks for something."""
 
@@ -33,7 +31,7 @@ class KvmVmgexitEnter(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmVmgexitExit(Tracepoint):
     """What an encrypted guest asked for is done."""
 
@@ -57,7 +55,7 @@ class KvmVmgexitExit(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmVmgexitMsrProtocolEnter(Tracepoint):
     """An encrypted guest asks for something by a register."""
 
@@ -73,7 +71,7 @@ class KvmVmgexitMsrProtocolEnter(Tracepoint):
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmVmgexitMsrProtocolExit(Tracepoint):
     """What an encrypted guest asked for by a register is done."""
 
@@ -90,7 +88,7 @@ class KvmVmgexitMsrProtocolExit(Tracepoint):
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}, result {self.result}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmRmpFault(Tracepoint):
     """A page of an encrypted guest has the wrong owner or size."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.symbols import MMIO_KINDS, MODES, signed32
 from fakesys.subsystems.kvm.trace_features import FAULT_VCPU, REQUESTS, STATE
 
@@ -24,7 +22,7 @@ def _xen_call(event: KvmXenHypercall) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHypercall(Tracepoint):
     """The guest made a hypercall."""
 
@@ -47,7 +45,7 @@ class KvmHypercall(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmXenHypercall(Tracepoint):
     """The guest made a hypercall of Xen."""
 
@@ -84,7 +82,7 @@ class KvmXenHypercall(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPio(Tracepoint):
     """The guest accessed an I/O port. `rw`: 1 writes."""
 
@@ -109,7 +107,7 @@ class KvmPio(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmio(Tracepoint):
     """The guest accessed memory of an emulated device. `type`: see MMIO_KINDS."""
 
@@ -132,7 +130,7 @@ class KvmMmio(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmFastMmio(Tracepoint):
     """A write that only rings a doorbell, done without emulation."""
 
@@ -146,7 +144,7 @@ class KvmFastMmio(Tracepoint):
         return f"fast mmio at gpa 0x{self.gpa:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class VcpuMatchMmio(Tracepoint):
     """An access hit the page that the vCPU remembers as emulated."""
 
@@ -169,7 +167,7 @@ class VcpuMatchMmio(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmEmulateInsn(Tracepoint):
     """An instruction is emulated. `flags`: the mode of the processor, see MODES."""
 
@@ -194,7 +192,7 @@ class KvmEmulateInsn(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmCpuid(Tracepoint):
     """The guest executed CPUID; the other fields are the result."""
 
@@ -232,7 +230,7 @@ class KvmCpuid(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMsr(Tracepoint):
     """The guest accessed a model-specific register. `write`: 1 writes."""
 
@@ -255,7 +253,7 @@ class KvmMsr(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmCr(Tracepoint):
     """The guest accessed a control register. `rw`: 1 writes."""
 
@@ -271,7 +269,7 @@ class KvmCr(Tracepoint):
         return f"cr_{'write' if self.rw else 'read'} {self.cr:x} = 0x{self.val:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPageFault(Tracepoint):
     """The guest faulted on a page that KVM must map."""
 

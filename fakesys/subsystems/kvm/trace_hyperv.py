@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
 
@@ -23,7 +21,7 @@ def _banks(event: KvmHvFlushTlbEx) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvHypercall(Tracepoint):
     """The guest made a hypercall of Hyper-V."""
 
@@ -66,7 +64,7 @@ class KvmHvHypercall(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvHypercallDone(Tracepoint):
     """A hypercall of Hyper-V is done."""
 
@@ -81,7 +79,7 @@ class KvmHvHypercallDone(Tracepoint):
         return f"result 0x{self.result:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvFlushTlb(Tracepoint):
     """The guest asks to flush TLBs of some vCPUs."""
 
@@ -113,7 +111,7 @@ class KvmHvFlushTlb(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvFlushTlbEx(Tracepoint):
     """The guest asks to flush TLBs of vCPUs in banks."""
 
@@ -147,7 +145,7 @@ class KvmHvFlushTlbEx(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSendIpi(Tracepoint):
     """The guest sends an interrupt to some vCPUs."""
 
@@ -162,7 +160,7 @@ class KvmHvSendIpi(Tracepoint):
         return f"vector {self.vector:x} processor_mask 0x{self.processor_mask:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSendIpiEx(Tracepoint):
     """The guest sends an interrupt to vCPUs in banks."""
 

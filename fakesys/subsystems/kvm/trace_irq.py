@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.symbols import (
     APIC_REGISTERS,
     DELIVERY_MODES,
@@ -57,7 +55,7 @@ def _updated(event: KvmPiIrteUpdate) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmSetIrq(Tracepoint):
     """The level of an interrupt line was set."""
 
@@ -73,7 +71,7 @@ class KvmSetIrq(Tracepoint):
         return f"gsi {self.gsi} level {self.level} source {self.irq_source_id}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPicSetIrq(Tracepoint):
     """A pin of the PIC was set."""
 
@@ -100,7 +98,7 @@ class KvmPicSetIrq(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmIoapicSetIrq(Tracepoint):
     """A pin of the IOAPIC was set. `e`: its redirection entry."""
 
@@ -128,7 +126,7 @@ class KvmIoapicSetIrq(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmIoapicDelayedEoiInj(Tracepoint):
     """A level interrupt that came back too often is injected after a delay."""
 
@@ -153,7 +151,7 @@ class KvmIoapicDelayedEoiInj(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMsiSetIrq(Tracepoint):
     """A message signalled interrupt."""
 
@@ -180,7 +178,7 @@ class KvmMsiSetIrq(Tracepoint):
         return f"dst {destination:x} vec {vector} ({delivery}|{mode}|{trigger}{hint})"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAckIrq(Tracepoint):
     """A pin of an interrupt controller was acknowledged."""
 
@@ -195,7 +193,7 @@ class KvmAckIrq(Tracepoint):
         return f"irqchip {IRQCHIPS.name(self.irqchip)} pin {self.pin}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApic(Tracepoint):
     """The guest accessed a register of its local APIC. `rw`: 1 writes."""
 
@@ -222,7 +220,7 @@ class KvmApic(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicIpi(Tracepoint):
     """A local APIC sends an interrupt to another."""
 
@@ -251,7 +249,7 @@ class KvmApicIpi(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmApicAcceptIrq(Tracepoint):
     """A local APIC takes an interrupt. `tm`: 1 is level triggered."""
 
@@ -283,7 +281,7 @@ class KvmApicAcceptIrq(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmEoi(Tracepoint):
     """The guest ended an interrupt."""
 
@@ -298,7 +296,7 @@ class KvmEoi(Tracepoint):
         return f"apicid {self.apicid:x} vector {self.vector}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPvEoi(Tracepoint):
     """The guest ended an interrupt by memory it shares with KVM."""
 
@@ -313,7 +311,7 @@ class KvmPvEoi(Tracepoint):
         return f"apicid {self.apicid:x} vector {self.vector}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmInjVirq(Tracepoint):
     """An interrupt is injected. `irq`: its vector as older kernels call it."""
 
@@ -349,7 +347,7 @@ class KvmInjVirq(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmInjException(Tracepoint):
     """An exception is injected."""
 
@@ -383,7 +381,7 @@ class KvmInjException(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPiIrteUpdate(Tracepoint):
     """An assigned device's interrupt goes directly to a vCPU, or no longer."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.symbols import unsigned32
 from fakesys.subsystems.kvm.trace_features import DIRTY_RING, FAULT_VCPU, NO_CHANGE_PTE
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmUnmapHvaRange(Tracepoint):
     """The host takes a range of addresses away."""
 
@@ -25,7 +23,7 @@ class KvmUnmapHvaRange(Tracepoint):
         return f"mmu notifier unmap range: {self.start:#016x} -- {self.end:#016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAgeHva(Tracepoint):
     """The host asks whether a range was used, and forgets it."""
 
@@ -40,7 +38,7 @@ class KvmAgeHva(Tracepoint):
         return f"mmu notifier age hva: {self.start:#016x} -- {self.end:#016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmTestAgeHva(Tracepoint):
     """The host asks whether an address was used."""
 
@@ -54,7 +52,7 @@ class KvmTestAgeHva(Tracepoint):
         return f"mmu notifier test age hva: {self.hva:#016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmSetSpteHva(Tracepoint):
     """The host put another page at an address."""
 
@@ -69,7 +67,7 @@ class KvmSetSpteHva(Tracepoint):
         return f"mmu notifier set pte hva: {self.hva:#016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAgePage(Tracepoint):
     """A page was found used or not, before 6.0."""
 
@@ -91,7 +89,7 @@ class KvmAgePage(Tracepoint):
         return f"hva {self.hva:x} gfn {self.gfn:x} level {self.level} {age}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmTryAsyncGetPage(Tracepoint):
     """A page must be read in; the guest may go on meanwhile."""
 
@@ -106,7 +104,7 @@ class KvmTryAsyncGetPage(Tracepoint):
         return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAsyncPfRepeatedFault(Tracepoint):
     """The guest touched a page again that is being read in."""
 
@@ -128,7 +126,7 @@ class KvmAsyncPfRepeatedFault(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAsyncPfNotPresent(Tracepoint):
     """The guest is told to wait for a page."""
 
@@ -143,7 +141,7 @@ class KvmAsyncPfNotPresent(Tracepoint):
         return f"token {self.token:#x} gva {self.gva:#x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAsyncPfReady(Tracepoint):
     """The guest is told that a page is there."""
 
@@ -158,7 +156,7 @@ class KvmAsyncPfReady(Tracepoint):
         return f"token {self.token:#x} gva {self.gva:#x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmAsyncPfCompleted(Tracepoint):
     """A page was read in."""
 
@@ -173,7 +171,7 @@ class KvmAsyncPfCompleted(Tracepoint):
         return f"gva {self.gva:#x} address {self.address:#x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmDirtyRingPush(Tracepoint):
     """A dirty page went into a vCPU's ring."""
 
@@ -200,7 +198,7 @@ class KvmDirtyRingPush(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmDirtyRingReset(Tracepoint):
     """Pages of a vCPU's ring were collected."""
 
@@ -222,7 +220,7 @@ class KvmDirtyRingReset(Tracepoint):
         return f"ring {self.index}: {indexes} (used {used})"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmDirtyRingExit(Tracepoint):
     """A vCPU's ring is full."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.exits import (
     VMX,
     plain_reason_format,
@@ -30,7 +28,7 @@ def _exit_info(event: KvmNestedVmexitInject | KvmNestedVmexitOld) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmenter(Tracepoint):
     """The guest enters a guest of its own."""
 
@@ -67,7 +65,7 @@ class KvmNestedVmenter(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmrun(Tracepoint):
     """The guest enters a guest of its own, before 6.1."""
 
@@ -95,7 +93,7 @@ class KvmNestedVmrun(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmenterFailed(Tracepoint):
     """The guest could not enter its own guest."""
 
@@ -114,7 +112,7 @@ class KvmNestedVmenterFailed(Tracepoint):
         return f"{self.msg}{VM_ENTRY_ERRORS.name(self.err) if self.err else ''}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedIntercepts(Tracepoint):
     """What the guest wants to intercept in its own guest."""
 
@@ -141,7 +139,7 @@ class KvmNestedIntercepts(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedInterceptsOld(Tracepoint):
     """What the guest wants to intercept in its own guest, before 6.1."""
 
@@ -165,7 +163,7 @@ class KvmNestedInterceptsOld(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmexit(Tracepoint):
     """The nested guest was left, for KVM."""
 
@@ -197,7 +195,7 @@ class KvmNestedVmexit(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmexitOld(Tracepoint):
     """The nested guest was left, for KVM, before 6.1."""
 
@@ -222,7 +220,7 @@ class KvmNestedVmexitOld(Tracepoint):
         return f"rip: 0x{self.rip:016x} reason: {reason} {_exit_info(self)}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedVmexitInject(Tracepoint):
     """The nested guest was left, for the guest."""
 
@@ -256,7 +254,7 @@ class KvmNestedVmexitInject(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmNestedIntrVmexit(Tracepoint):
     """The nested guest was left because an interrupt is pending."""
 
@@ -270,7 +268,7 @@ class KvmNestedIntrVmexit(Tracepoint):
         return f"rip: 0x{self.rip:016x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmInvlpga(Tracepoint):
     """The guest executed INVLPGA."""
 
@@ -296,7 +294,7 @@ class KvmInvlpga(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmSkinit(Tracepoint):
     """The guest executed SKINIT."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from errno import EINTR
 from typing import Protocol
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm.exits import (
     plain_reason_format,
     plain_reason_name,
@@ -75,7 +74,7 @@ def _at_once(event: KvmEntry) -> str:
     return "[immediate exit]" if event.immediate_exit else ""
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmEntry(Tracepoint):
     """A vCPU enters the guest."""
 
@@ -119,7 +118,7 @@ class KvmEntry(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmExit(Tracepoint):
     """A vCPU left the guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
 
@@ -164,7 +163,7 @@ class KvmExit(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmUserspaceExit(Tracepoint):
     """KVM_RUN returned. `errno`: negative, or 0 and `reason` is KVM_EXIT_*."""
 
@@ -186,7 +185,7 @@ class KvmUserspaceExit(Tracepoint):
         return f"reason {USER_EXITS.name(self.reason)} ({signed32(self.reason)})"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmVcpuWakeup(Tracepoint):
     """A vCPU that had nothing to do goes on. `ns`: how long it waited or polled."""
 
@@ -208,7 +207,7 @@ class KvmVcpuWakeup(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHaltPollNs(Tracepoint):
     """How long a halted vCPU polls was changed."""
 
@@ -231,7 +230,7 @@ class KvmHaltPollNs(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPleWindowUpdate(Tracepoint):
     """How long a guest may spin was changed."""
 
@@ -254,7 +253,7 @@ class KvmPleWindowUpdate(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPleWindow(Tracepoint):
     """How long a guest may spin was changed, before 5.4."""
 
@@ -278,7 +277,7 @@ class KvmPleWindow(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmFpu(Tracepoint):
     """The guest's floating point state is loaded or unloaded."""
 
@@ -292,7 +291,7 @@ class KvmFpu(Tracepoint):
         return f"{LOADS.name(self.load)}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmWaitLapicExpire(Tracepoint):
     """The timer of the local APIC fired `delta` TSC cycles late (early if negative)."""
 
@@ -309,7 +308,7 @@ class KvmWaitLapicExpire(Tracepoint):
         return f"vcpu {self.vcpu_id}: delta {self.delta} ({'early' if self.delta < 0 else 'late'})"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvTimerState(Tracepoint):
     """The timer of the processor is used for the guest's timer, or no longer."""
 
@@ -324,7 +323,7 @@ class KvmHvTimerState(Tracepoint):
         return f"vcpu_id {self.vcpu_id:x} hv_timer {self.hv_timer_in_use:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPmlFull(Tracepoint):
     """The log of dirty pages is full."""
 
@@ -338,7 +337,7 @@ class KvmPmlFull(Tracepoint):
         return f"vcpu {signed32(self.vcpu_id)}: PML full"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmPvTlbFlush(Tracepoint):
     """A vCPU that is not running is told to flush its TLB later."""
 
@@ -353,7 +352,7 @@ class KvmPvTlbFlush(Tracepoint):
         return f"vcpu {self.vcpu_id} need_flush_tlb {'true' if self.need_flush_tlb else 'false'}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmSmmTransition(Tracepoint):
     """The vCPU enters or leaves system management mode."""
 

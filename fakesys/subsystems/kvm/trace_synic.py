@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint
+from fakesys.core.tracepoint import Tracepoint, tracepoint
 from fakesys.subsystems.kvm.trace_features import STATE
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvNotifyAckedSint(Tracepoint):
     """An interrupt of the synthetic controller was acknowledged."""
 
@@ -24,7 +22,7 @@ class KvmHvNotifyAckedSint(Tracepoint):
         return f"vcpu_id {self.vcpu_id} sint {self.sint}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSynicSetIrq(Tracepoint):
     """The synthetic controller raises an interrupt."""
 
@@ -43,7 +41,7 @@ class KvmHvSynicSetIrq(Tracepoint):
         return f"vcpu_id {self.vcpu_id} sint {self.sint} vector {self.vector} ret {self.ret}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSynicSendEoi(Tracepoint):
     """An interrupt of the synthetic controller was ended."""
 
@@ -60,7 +58,7 @@ class KvmHvSynicSendEoi(Tracepoint):
         return f"vcpu_id {self.vcpu_id} vector {self.vector}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSynicSetMsr(Tracepoint):
     """A register of the synthetic controller was written."""
 
@@ -79,7 +77,7 @@ class KvmHvSynicSetMsr(Tracepoint):
         return f"vcpu_id {self.vcpu_id} msr 0x{self.msr:x} data 0x{self.data:x} host {self.host:d}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerSetConfig(Tracepoint):
     """A synthetic timer was set up."""
 
@@ -102,7 +100,7 @@ class KvmHvStimerSetConfig(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerSetCount(Tracepoint):
     """A synthetic timer's count was written."""
 
@@ -124,7 +122,7 @@ class KvmHvStimerSetCount(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerStartPeriodic(Tracepoint):
     """A periodic synthetic timer runs."""
 
@@ -147,7 +145,7 @@ class KvmHvStimerStartPeriodic(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerStartOneShot(Tracepoint):
     """A synthetic timer runs once."""
 
@@ -170,7 +168,7 @@ class KvmHvStimerStartOneShot(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerCallback(Tracepoint):
     """The time of a synthetic timer has come."""
 
@@ -185,7 +183,7 @@ class KvmHvStimerCallback(Tracepoint):
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerExpiration(Tracepoint):
     """A synthetic timer has fired."""
 
@@ -208,7 +206,7 @@ class KvmHvStimerExpiration(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvStimerCleanup(Tracepoint):
     """A synthetic timer was stopped."""
 
@@ -223,7 +221,7 @@ class KvmHvStimerCleanup(Tracepoint):
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSyndbgSetMsr(Tracepoint):
     """A register of the synthetic debugger was written."""
 
@@ -247,7 +245,7 @@ class KvmHvSyndbgSetMsr(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmHvSyndbgGetMsr(Tracepoint):
     """A register of the synthetic debugger was read."""
 

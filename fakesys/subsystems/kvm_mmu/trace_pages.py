@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypedDict
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
 from fakesys.subsystems.kvm_mmu.trace_features import SHORT_GPTE, VALID_GEN, WIDE_GEN, ZAP_FAST
 
 _ACCESS = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
@@ -79,7 +78,7 @@ _VARIANTS = (
 )
 
 
-@dataclass(slots=True)
+@tracepoint
 class ShadowPage(Tracepoint):
     """What the events of a shadow page have in common."""
 
@@ -97,7 +96,7 @@ def _created(page: KvmMmuGetPage) -> str:
 _CREATED = 'REC->created ? "new" : "existing"'
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuGetPage(ShadowPage):
     """A shadow page was asked for, and found or made."""
 
@@ -132,7 +131,7 @@ class KvmMmuGetPage(ShadowPage):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSyncPage(ShadowPage):
     """A page that was out of sync with the guest's table is brought up to date."""
 
@@ -145,7 +144,7 @@ class KvmMmuSyncPage(ShadowPage):
         return _with_gen(self)
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuUnsyncPage(ShadowPage):
     """The guest may write its table from now on: the page goes out of sync."""
 
@@ -158,7 +157,7 @@ class KvmMmuUnsyncPage(ShadowPage):
         return _with_gen(self)
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuPrepareZapPage(ShadowPage):
     """A shadow page is taken out of use."""
 
@@ -172,7 +171,7 @@ class KvmMmuPrepareZapPage(ShadowPage):
         return _with_gen(self)
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuZapAllFast(Tracepoint):
     """Every shadow page became obsolete at once. `mmu_valid_gen`: the generation before."""
 

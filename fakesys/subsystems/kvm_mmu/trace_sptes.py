@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, hashed
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed, tracepoint
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
 from fakesys.subsystems.kvm_mmu.trace_features import FAULT_GPA, SPTES, TDP, WIDE_CODE
 
@@ -33,7 +31,7 @@ def _fast_fault_format(flags: Flags, fixed: int, spurious: int) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class FastPageFault(Tracepoint):
     """A fault that was handled without the lock. `ret`: how it ended, RET_PF_*."""
 
@@ -106,7 +104,7 @@ def _retried(event: FastPageFaultRetry, address: int) -> str:
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class FastPageFaultRetry(Tracepoint):
     """A fault that was handled without the lock, before results were told.
 
@@ -141,7 +139,7 @@ class FastPageFaultRetry(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSetSpte(Tracepoint):
     """An spte was set. `u`: user access, -1 where the paging mode has no such bit."""
 
@@ -179,7 +177,7 @@ class KvmMmuSetSpte(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSpteRequested(Tracepoint):
     """A fault wants this page mapped."""
 
@@ -196,7 +194,7 @@ class KvmMmuSpteRequested(Tracepoint):
         return f"gfn {self.gfn:x} pfn {self.pfn:x} level {self.level}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmTdpMmuSpteChanged(Tracepoint):
     """The TDP MMU changed an spte."""
 
@@ -221,7 +219,7 @@ class KvmTdpMmuSpteChanged(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSplitHugePage(Tracepoint):
     """A huge page is split for dirty logging. `errno`: 0 when it was."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, hashed
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed, tracepoint
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
 from fakesys.subsystems.kvm_mmu.trace_features import WIDE_CODE
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuPagetableWalk(Tracepoint):
     """A walk through the guest's tables begins."""
 
@@ -41,7 +39,7 @@ class KvmMmuPagetableWalk(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuPagingElement(Tracepoint):
     """One entry of the guest's tables was read in a walk."""
 
@@ -56,7 +54,7 @@ class KvmMmuPagingElement(Tracepoint):
         return f"pte {self.pte:x} level {self.level}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSetAccessedBit(Tracepoint):
     """A walk set the accessed bit of a guest's entry."""
 
@@ -70,7 +68,7 @@ class KvmMmuSetAccessedBit(Tracepoint):
         return f"gpa {self.gpa:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuSetDirtyBit(Tracepoint):
     """A walk set the dirty bit of a guest's entry."""
 
@@ -84,7 +82,7 @@ class KvmMmuSetDirtyBit(Tracepoint):
         return f"gpa {self.gpa:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KvmMmuWalkerError(Tracepoint):
     """A walk found that the guest may not do this."""
 
@@ -109,7 +107,7 @@ class KvmMmuWalkerError(Tracepoint):
     )
 
 
-@dataclass(slots=True)
+@tracepoint
 class MarkMmioSpte(Tracepoint):
     """An spte now says that its page is emulated."""
 
@@ -128,7 +126,7 @@ class MarkMmioSpte(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class HandleMmioPageFault(Tracepoint):
     """A fault on a page that is emulated, known from its spte."""
 
@@ -144,7 +142,7 @@ class HandleMmioPageFault(Tracepoint):
         return f"addr:{self.addr:x} gfn {self.gfn:x} access {self.access:x}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class CheckMmioSpte(Tracepoint):
     """Is the generation in an spte of an emulated page still the present one?"""
 

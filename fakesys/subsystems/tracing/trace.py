@@ -6,9 +6,16 @@ They have no `enable` file and are not listed in `available_events`.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
-from fakesys.core.tracepoint import Callers, Int, TailBytes, Tracepoint, UnsignedInt, UnsignedLong
+from fakesys.core.tracepoint import (
+    Callers,
+    Int,
+    TailBytes,
+    Tracepoint,
+    UnsignedInt,
+    UnsignedLong,
+    tracepoint,
+)
 
 STACK_ID, PRINT_ID = 4, 5
 # Any constant works as the address of the caller; `trace` shows the name.
@@ -16,7 +23,7 @@ MARKER_IP = 0xFFFFFFFF8149895A
 MARKER_NAME = "tracing_mark_write"
 
 
-@dataclass(slots=True)
+@tracepoint
 class Print(Tracepoint):
     """A text written to `trace_marker`."""
 
@@ -32,7 +39,7 @@ class Print(Tracepoint):
         return f"{MARKER_NAME}: " + self.buf.split(b"\0", 1)[0].decode("latin-1")
 
 
-@dataclass(slots=True)
+@tracepoint
 class RawData(Tracepoint):
     """Bytes written to `trace_marker_raw`; the first four are `id`."""
 
@@ -47,7 +54,7 @@ class RawData(Tracepoint):
         return f"# {self.id:x} buf:" + "".join(f" {byte:02x}" for byte in self.buf) + "\n"
 
 
-@dataclass(slots=True)
+@tracepoint
 class KernelStack(Tracepoint):
     """The call chain after an event whose trigger is `stacktrace`."""
 

@@ -7,8 +7,6 @@ They exist so that programs which look for them, the kernel's own tests among th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fakesys.core.tracepoint import (
     Bool,
     Comm,
@@ -22,6 +20,7 @@ from fakesys.core.tracepoint import (
     UnsignedLong,
     VoidPointer,
     hashed,
+    tracepoint,
 )
 from fakesys.subsystems.tracing.trace import ADDRESSES
 
@@ -35,7 +34,7 @@ _STATES = (
 )
 
 
-@dataclass(slots=True)
+@tracepoint
 class SchedSwitch(Tracepoint):
     """A CPU goes from one task to another."""
 
@@ -71,7 +70,7 @@ class SchedSwitch(Tracepoint):
         return self.prev_pid, self.next_pid
 
 
-@dataclass(slots=True)
+@tracepoint
 class SchedProcessFork(Tracepoint):
     """A process has a child."""
 
@@ -94,7 +93,7 @@ class SchedProcessFork(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class SchedProcessExec(Tracepoint):
     """A process runs another program."""
 
@@ -110,7 +109,7 @@ class SchedProcessExec(Tracepoint):
         return f"filename={self.filename} pid={self.pid} old_pid={self.old_pid}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class SchedProcessExit(Tracepoint):
     """A process has ended."""
 
@@ -131,7 +130,7 @@ class SchedProcessExit(Tracepoint):
         return f"comm={self.comm} pid={self.pid} prio={self.prio} group_dead={dead}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class SchedWakeup(Tracepoint):
     """A task may run again."""
 
@@ -150,7 +149,7 @@ class SchedWakeup(Tracepoint):
         return f"comm={self.comm} pid={self.pid} prio={self.prio} target_cpu={self.target_cpu:03}"
 
 
-@dataclass(slots=True)
+@tracepoint
 class SignalGenerate(Tracepoint):
     """A signal is sent. Never happens here; its fields can be filtered for."""
 
@@ -176,7 +175,7 @@ class SignalGenerate(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class Kmalloc(Tracepoint):
     """The kernel takes memory on behalf of a task."""
 
@@ -203,7 +202,7 @@ class Kmalloc(Tracepoint):
         )
 
 
-@dataclass(slots=True)
+@tracepoint
 class SysExit(Tracepoint):
     """A system call returns."""
 
@@ -218,7 +217,7 @@ class SysExit(Tracepoint):
         return f"NR {self.id} ({self.ret})"
 
 
-@dataclass(slots=True)
+@tracepoint
 class SoftirqEntry(Tracepoint):
     """The timer interrupt's work while the CPU is idle."""
 
