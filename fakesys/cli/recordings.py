@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -98,10 +99,15 @@ def _copy_until(stream: int, output: BinaryIO, ended: int | None) -> None:
 
 def _drain(stream: int, output: BinaryIO) -> None:
     """What is there now. Raises OSError when the mount is gone."""
-    with suppress(BlockingIOError):
-        while piece := os.read(stream, PIECE):
-            output.write(piece)
-    output.flush()
+    # What was read must be written: until then Ctrl-C has to wait.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with suppress(BlockingIOError):
+            while piece := os.read(stream, PIECE):
+                output.write(piece)
+        output.flush()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @click.command(epilog="Example: fakesys replay session.sh")
