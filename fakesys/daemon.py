@@ -9,16 +9,15 @@ import gc
 import logging
 import os
 import secrets
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import trio
+from msgspec import Struct
 
 from fakesys import registry
 from fakesys.machine import Machine
@@ -27,7 +26,6 @@ from fakesys.transport.mounting import Busy, MountError
 from fakesys.transport.owners import Owners
 
 _log = logging.getLogger(__name__)
-START_SECONDS = 30.0
 READY = b"ready\n"
 
 
@@ -45,8 +43,7 @@ class Server(Protocol):
         """Serve until the mount is gone. Raises MountError when there never was one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Service:
+class Service(Struct, frozen=True, kw_only=True):
     """How to serve one machine on one mount point."""
 
     point: Path
@@ -59,24 +56,6 @@ class Service:
     ready_fd: int | None = None
     # The daemon ends when this descriptor becomes readable: a pidfd does with its process.
     lives_with: int | None = None
-
-
-def start(machine: Machine, service: Service) -> int:
-    """Serve in a background process of its own session; its pid, once every file answers.
-
-    Raises MountError with what the process said when it could not start.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _in_background(lambda: _serve_and_report(machine, service, writer))
-    os.close(writer)
-    os.waitpid(child, 0)
-    message = _wait_for(reader)
-    if not message.startswith(READY):
-        raise MountError(message.decode(errors="replace").strip() or "the daemon died at start")
-    return int(message.removeprefix(READY))
 
 
 def run(machine: Machine, service: Service) -> None:
@@ -99,56 +78,19 @@ def _log_to(path: Path | None, level: str) -> None:
         logging.basicConfig(filename=path, level=level, format=form)
 
 
-def _wait_for(reader: int) -> bytes:
-    """All that comes through the pipe until its other end closes or time is up."""
-    message = b""
-    deadline = time.monotonic() + START_SECONDS
-    with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select([pipe], [], [], left)
-            piece = pipe.read(4096) if ready else b""
-            if not piece:
-                break
-            message += piece
-    return message
+def serve_in_background(machine: Machine, service: Service, ready: Callable[[], None]) -> None:
+    """Serve in a process without a terminal until unmounted. Raises MountError.
 
-
-def _in_background(work: Callable[[], None]) -> None:
-    """The rest of a forked child: fork again, cut every tie, work, and leave."""
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    status = 1
-    try:
-        os.chdir("/")
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        work()
-        status = 0
-    except BaseException:
-        _log.exception("the daemon ends")
-    finally:
-        logging.shutdown()
-        os._exit(status)
-
-
-def _serve_and_report(machine: Machine, service: Service, writer: int) -> None:
-    def ready() -> None:
-        os.write(writer, READY + str(os.getpid()).encode())
-        os.close(writer)
-
+    `ready` is called once every file answers.
+    """
     instance = secrets.token_hex(4)
     log = registry.log_path(instance)
+    _log_to(service.log_file or log, service.log_level)
     try:
-        _log_to(service.log_file or log, service.log_level)
         _serve(machine, service, instance, ready)
-    except (MountError, OSError) as error:
-        with suppress(OSError):
-            os.write(writer, str(error).encode())
-        raise
-    if log.exists() and log.stat().st_size == 0:
-        log.unlink()
+    finally:
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
 
 
 def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:
@@ -157,7 +99,10 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
         if service.ready_fd is not None:
             os.write(service.ready_fd, READY)
             os.close(service.ready_fd)
-        ready()
+        try:
+            ready()
+        except OSError:
+            raise MountError("nobody waits for the mount any more") from None
 
     transport = _by_fusepy if service.transport == "fusepy" else _natively
     try:
@@ -167,14 +112,13 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             machine.control.requests_served = lambda: server.served
             _schedule(machine)
             # What exists now stays: the collector need not look at it again.
-            gc.collect()
             gc.freeze()
             trio.run(_serve_until_unmounted, machine, server, service, started)
-        _clear(service.point, instance)
     except BaseExceptionGroup as group:
         # Nurseries were around it.
         raise _mount_error_in(group) or group from None
     finally:
+        _clear(service.point, instance)
         registry.remove(instance)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 READ_SIZE = 1 << 20
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
-PRESET = "sys/kernel/debug/fakesys/kvm/preset"
 PRESET = "sys/kernel/debug/fakesys/kvm/preset"
 
 T = TypeVar("T")

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from errno import EINVAL
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from fakesys import __version__
 from fakesys.core.errors import KernelError
@@ -49,8 +50,7 @@ _OTHERS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What the first line of a snapshot says of it."""
 
     version: str
@@ -60,8 +60,7 @@ class Header:
     state: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(Struct, frozen=True, kw_only=True):
     """The models and settings of a machine: all that is saved of it."""
 
     kernel: Kernel
@@ -180,7 +179,7 @@ def _outside(machine: Machine) -> dict[str, Outside]:
 
 
 def _roots(parts: Parts) -> dict[str, Any]:
-    roots = {name: getattr(parts, name) for name in Parts.__slots__}
+    roots = {name: getattr(parts, name) for name in Parts.__struct_fields__}
     for name in ("profile", "first_profile"):
         roots[name] = asdict(roots[name])
     roots["scenario"] = json.loads(msgspec.json.encode(parts.scenario))

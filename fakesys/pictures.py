@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fakesys.core.text import ids, parse_absolute_mask
 
@@ -48,8 +49,7 @@ RGB = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ApMatrix:
+class ApMatrix(Struct, frozen=True):
     """Adapters and domains that have any queue, and the owner of each pair."""
 
     adapters: tuple[int, ...]

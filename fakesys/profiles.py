@@ -6,9 +6,11 @@ A feature chooses rows (`needs=`, `unless=`), a policy is handed to a model's co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from errno import EADDRINUSE, EBUSY, EINVAL, EPERM, EUSERS
 from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.ap_bus import policy as ap_bus
@@ -23,8 +25,7 @@ from fakesys.subsystems.vfio_ap import policy as vfio_ap
 from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """A machine: one kernel for each part. The names are those of the control files."""
 
     name: str
@@ -53,8 +54,7 @@ def profile_of(name: str) -> Profile:
         raise KernelError(EINVAL, f"{name!r} is no profile ({known})") from None
 
 
-@dataclass(frozen=True, slots=True)
-class ApKernel:
+class ApKernel(Struct, frozen=True):
     """The AP bus, mediated devices and vfio_ap as one kernel has them."""
 
     name: str
@@ -64,8 +64,7 @@ class ApKernel:
     vfio_ap: vfio_ap.VfioApPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class MmuKernel:
+class MmuKernel(Struct, frozen=True):
     """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
 
     name: str
@@ -74,8 +73,7 @@ class MmuKernel:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ApicvKernel:
+class ApicvKernel(Struct, frozen=True):
     """KVM's interrupts and vCPU entry as one kernel has them."""
 
     name: str

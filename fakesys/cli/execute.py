@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fakesys.background import Starting
 from fakesys.cli.machine_options import MachineOptions, machine_options
+from fakesys.cli.starting import daemon_of, refusals
 
 if TYPE_CHECKING:
-    from fakesys.execution.world import ShowFake
+    from fakesys.execution.world import FindFake, ShowFake
 
 # As `timeout`, `chroot` and others say it: the status is ours, not the command's.
 OWN_FAILURE = 125
@@ -74,7 +76,7 @@ def execute(
     context.exit(_become(command))
 
 
-def _enter(find_fake: Callable[[], ShowFake], *, net: bool) -> None:
+def _enter(find_fake: FindFake, *, net: bool) -> None:
     from fakesys.execution import places, relay, world
     from fakesys.execution.syscalls import StepError
 
@@ -97,30 +99,30 @@ def _become(command: tuple[str, ...]) -> int:
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
 
 
-def _existing(mount: Path) -> Callable[[], ShowFake]:
+def _existing(mount: Path) -> FindFake:
     from fakesys.execution import world
     from fakesys.transport import mounting
 
     if mounting.find(mount) is None:
         raise click.ClickException(f"{mount} has no fakesys mount")
-    return lambda: world.existing_mount(mount)
+    return lambda target: world.existing_mount(mount, target)
 
 
-def _own_machine(options: MachineOptions) -> Callable[[], ShowFake]:
-    from fakesys import daemon
+def _own_machine(options: MachineOptions) -> FindFake:
     from fakesys.execution import places
-    from fakesys.transport.mounting import MountError
 
-    machine = options.machine()
     lives_with = os.pidfd_open(os.getpid())
 
-    def show(target: Path) -> None:
-        service = options.service(target, lives_with=lives_with)
-        try:
-            with places.records_of_the_daemon():
-                daemon.start(machine, service)
-        except MountError as error:
-            raise click.ClickException(str(error)) from None
+    def find_fake(target: Path) -> ShowFake:
+        with refusals(), places.records_of_the_daemon():
+            starting = Starting(daemon_of(options, target, lives_with=lives_with))
+            starting.prepared()
         os.close(lives_with)
 
-    return lambda: show
+        def show() -> None:
+            with refusals():
+                starting.serve()
+
+        return show
+
+    return find_fake

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import gc
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -22,8 +22,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MachineOptions:
+class MachineOptions(NamedTuple):
     """What the command line says about the machine and its daemon."""
 
     scenario: str
@@ -40,6 +39,14 @@ class MachineOptions:
 
     def machine(self) -> Machine:
         """The machine. Raises UsageError naming the value that cannot be used."""
+        # Hardly anything that is made on the way is garbage; looking for it takes its time.
+        gc.disable()
+        try:
+            return self._machine()
+        finally:
+            gc.enable()
+
+    def _machine(self) -> Machine:
         from fakesys.core.errors import KernelError
         from fakesys.machine import Machine
         from fakesys.scenario import ScenarioError, load, with_preset
@@ -192,7 +199,7 @@ def machine_options(
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> R:
-        own = {field.name: values.pop(field.name) for field in fields(MachineOptions)}
+        own = {name: values.pop(name) for name in MachineOptions._fields}
         return command(*args, options=MachineOptions(**own), **values)
 
     decorated: Callable[..., R] = collected

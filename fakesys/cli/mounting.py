@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import click
 
+from fakesys import background
 from fakesys.cli.machine_options import MachineOptions, machine_options, open_descriptor
+from fakesys.cli.starting import daemon_of, mount_errors, refusals
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
@@ -47,21 +49,31 @@ def mount(
     lives_with: int | None,
 ) -> None:
     """Mount a machine on MOUNTPOINT and return when every file answers."""
-    machine = options.machine()
     point = mounting.real_point(mountpoint)
+
+    def clear_point() -> None:
+        mounting.clear_stale(point)
+        mounting.check_point(point)
+
+    if not foreground:
+        work = daemon_of(
+            options,
+            point,
+            ready_fd=ready_fd,
+            lives_with=lives_with,
+            before_mounting=clear_point,
+        )
+        with refusals():
+            background.start(work)
+        click.echo(str(mountpoint))
+        return
+    machine = options.machine()
     service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
     from fakesys import daemon
 
-    try:
-        mounting.clear_stale(service.point)
-        mounting.check_point(service.point)
-        if foreground:
-            daemon.run(machine, service)
-            return
-        daemon.start(machine, service)
-    except (MountError, OSError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(str(mountpoint))
+    with mount_errors():
+        clear_point()
+        daemon.run(machine, service)
 
 
 @click.command(epilog="Example: fakesys umount ./mountpoint")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import ClassVar
+
+from msgspec import Struct
 
 NS = 1_000_000_000
 
 
-@dataclass(order=True, slots=True)
-class Timer:
+class Timer(Struct, order=True):
     """One thing to do at a time; `cancel` makes it do nothing."""
 
     due_ns: int
     sequence: int
-    action: Callable[[], None] | None = field(compare=False)
+    # Never compared: no two timers have the same sequence number.
+    action: Callable[[], None] | None
 
     def cancel(self) -> None:
         """Forget the action; cancelling twice is fine."""

@@ -18,10 +18,11 @@ A command is words separated by blanks: literals and operands in the order of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from errno import EINVAL
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoll, kstrtoull
@@ -94,8 +95,7 @@ def number_within(low: int, high: int) -> Parse[int]:
     return parse
 
 
-@dataclass(frozen=True, eq=False)
-class Operand(Generic[T]):
+class Operand(Struct, Generic[T], frozen=True, eq=False):
     """A word that varies, known by its place. `name` is how the reference writes it."""
 
     name: str
@@ -104,15 +104,13 @@ class Operand(Generic[T]):
     one_of: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Tail:
+class Tail(Struct, frozen=True, eq=False):
     """All words that are left, as they stand, options included; only as the last of a row."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False)
-class Option(Generic[T]):
+class Option(Struct, Generic[T], frozen=True, eq=False):
     """A `name=value` word. Without it the value is `default`; a required one must be there."""
 
     name: str
@@ -122,8 +120,7 @@ class Option(Generic[T]):
     required: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class OptionalOperand(Generic[T]):
+class OptionalOperand(Struct, Generic[T], frozen=True, eq=False):
     """A word that may be left out at the end of the words; then it is `default`."""
 
     name: str
@@ -177,8 +174,7 @@ def arguments(values: Mapping[Option[Any], Any] | None = None) -> Args:
 NO_ARGS = arguments()
 
 
-@dataclass(frozen=True, slots=True)
-class Verb(Generic[M]):
+class Verb(Struct, Generic[M], frozen=True):
     """One command. `run` gets the model and the arguments; its answer follows `ok` in `last`."""
 
     words: tuple[Part, ...]
@@ -193,8 +189,7 @@ class Verb(Generic[M]):
         return " ".join([*map(_show_part, self.words), *map(_show_option, self.options)])
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """A verb with the model that it works on."""
 
     verb: Verb[Any]

@@ -6,8 +6,9 @@ A watcher formats, stores or marks; it never calls back into a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
+
+from msgspec import Struct, field
 
 E = TypeVar("E")
 
@@ -32,8 +33,7 @@ class Task(NamedTuple):
 IDLE = Task(pid=0, comm="<idle>", cpu=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Uevent:
+class Uevent(Struct, frozen=True):
     """One kobject event. `env` holds the fields after ACTION, DEVPATH and SUBSYSTEM."""
 
     action: str
@@ -42,8 +42,7 @@ class Uevent:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class UeventBatch:
+class UeventBatch(Struct, frozen=True):
     """Many uevents of one operation, made only when somebody reads them.
 
     `make` must depend on nothing that changes later and yield exactly `count` events.
@@ -53,15 +52,13 @@ class UeventBatch:
     make: Callable[[], Iterable[Uevent]]
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """One line of the kernel log, without time stamp and newline."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """The set of names in the directories of these models may differ from now on.
 
     `deep`: also in every directory below theirs. Used by the tree to drop what is gone.
@@ -71,16 +68,14 @@ class Changed:
     deep: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
+class Touched(Struct, frozen=True):
     """The text of announced attributes (`Attr.announced`) of `owner` may differ from now on."""
 
     owner: object
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Notified:
+class Notified(Struct, frozen=True):
     """sysfs_notify() on one attribute of `owner`: wakes pollers with POLLPRI|POLLERR."""
 
     owner: object

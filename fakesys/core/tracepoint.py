@@ -1,6 +1,5 @@
 """A tracepoint declared once: its `format`, id, filter fields, text and binary record follow.
 
-    @tracepoint
     class KvmPio(Tracepoint):
         system = "kvm"
         event = "kvm_pio"
@@ -33,21 +32,20 @@ The call site asks first: `if KvmPio in bus.wanted: bus.emit(KvmPio(...))`.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from enum import Enum
+from functools import cache
 from operator import attrgetter
 from types import MappingProxyType
 from typing import (
     Annotated,
     Any,
     ClassVar,
-    TypeVar,
-    dataclass_transform,
     get_args,
-    get_origin,
-    get_type_hints,
 )
+
+from msgspec import Struct
 
 COMMON_SIZE = 8
 """Bytes before the first field of an event: type, flags, preempt count, pid."""
@@ -71,8 +69,7 @@ class Holds(Enum):
     TAIL = "tail"
 
 
-@dataclass(frozen=True, slots=True)
-class CType:
+class CType(Struct, frozen=True):
     """A type as the `format` file spells it: `text NAME suffix`, its size, sign and struct code."""
 
     text: str
@@ -153,8 +150,7 @@ Callers = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """What other kernels record for an event; None keeps what the class says.
 
     `fields`: names in record order; a pair gives the field another C type.
@@ -171,8 +167,8 @@ class Variant:
     absent: bool = False
 
 
-class Tracepoint:
-    """Base of all tracepoint dataclasses; one class is one event of the kernel.
+class Tracepoint(Struct):
+    """Base of all tracepoints; one class is one event of the kernel.
 
     `common_flags` and `common_preempt_count` are what the common fields of its records say:
     IRQS_OFF, and the depth of preempt_disable() in the low four bits. A field of an event must
@@ -180,7 +176,6 @@ class Tracepoint:
     `needs`, `unless`: features of the kernels that have the event.
     """
 
-    __slots__ = ()
     system: ClassVar[str]
     event: ClassVar[str]
     print_fmt: ClassVar[str]
@@ -198,35 +193,8 @@ class Tracepoint:
         """Whose events these are, for lists of pids; `pid` is the task in whose context it is."""
         return (pid,)
 
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._values() == other._values()
 
-    __hash__ = None  # type: ignore[assignment]  # a record can be changed
-
-    def __repr__(self) -> str:
-        pairs = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
-        return f"{type(self).__qualname__}({pairs})"
-
-    def _values(self) -> dict[str, Any]:
-        return {row.name: getattr(self, row.name) for row in fields(self)}  # type: ignore[arg-type]
-
-
-E = TypeVar("E", bound=Tracepoint)
-
-
-@dataclass_transform()
-def tracepoint(cls: type[E]) -> type[E]:
-    """A dataclass whose comparison and text are those of `Tracepoint`.
-
-    Made once for all, not once for each of the many events: that halves what they cost at start.
-    """
-    return dataclass(slots=True, eq=False, repr=False)(cls)
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """A field at its place in the record."""
 
     name: str
@@ -281,20 +249,24 @@ COMMON_FIELDS = place(
 
 
 # A class never changes, and each change of the kernel asks for all of them again.
-_DECLARED: dict[type[Tracepoint], Mapping[str, CType]] = {}
-
-
+@cache
 def declared_fields(cls: type[Tracepoint]) -> Mapping[str, CType]:
     """The fields of a tracepoint class with their C types, in the order of the class."""
-    known = _DECLARED.get(cls)
-    if known is not None:
-        return known
-    found = {}
-    for name, annotation in get_type_hints(cls, include_extras=True).items():
-        if get_origin(annotation) is Annotated:
-            found[name] = c_type(annotation)
-    _DECLARED[cls] = MappingProxyType(found)
-    return _DECLARED[cls]
+    annotations = {
+        name: (base.__module__, text)
+        for base in reversed(cls.__mro__)
+        for name, text in vars(base).get("__annotations__", {}).items()
+    }
+    return MappingProxyType(
+        {name: _annotated(*annotations[name]) for name in cls.__struct_fields__}
+    )
+
+
+# Hundreds of fields have the same few types; typing.get_type_hints would compile each anew.
+@cache
+def _annotated(module: str, text: str) -> CType:
+    """The C type of an annotation as a module spells it."""
+    return c_type(eval(text, vars(sys.modules[module])))
 
 
 def has_features(

@@ -17,19 +17,21 @@ SYS = Path("/sys")
 # The joined /sys while it is made.
 DRAFT = places.OWN / "sys"
 
-# Makes the fake appear in the folder that it is given.
-ShowFake = Callable[[Path], None]
+# Makes the fake appear.
+ShowFake = Callable[[], None]
+# Takes the folder where it is to appear.
+FindFake = Callable[[Path], ShowFake]
 
 
-def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> Keeper:
+def build(*, network: bool, find_fake: FindFake) -> Keeper:
     """Move this process into its private world; what keeps its `/sys` true. Raises StepError.
 
     `find_fake` is called inside it, while all of the host is still to be seen.
     """
     namespace.enter(network=network)
-    show_fake = find_fake()
+    show_fake = find_fake(places.FAKE)
     places.private_run(listens_to_udev=network)
-    show_fake(places.FAKE)
+    show_fake()
     fake = places.FAKE / "sys"
     DRAFT.mkdir()
     tmpfs(DRAFT)
@@ -44,7 +46,7 @@ def build(*, network: bool, find_fake: Callable[[], ShowFake]) -> Keeper:
     return Keeper(fake, SYS, others)
 
 
-def existing_mount(mount: Path) -> ShowFake:
+def existing_mount(mount: Path, target: Path) -> ShowFake:
     """What shows a mount that is there already. Raises StepError when it cannot be reached."""
     try:
         # Kept open: the path may lead through folders that are covered later.
@@ -52,7 +54,7 @@ def existing_mount(mount: Path) -> ShowFake:
     except OSError as error:
         raise StepError(f"{mount}: {error.strerror}") from None
 
-    def show(target: Path) -> None:
+    def show() -> None:
         bind(Path(f"/proc/self/fd/{descriptor}"), target)
         os.close(descriptor)
 

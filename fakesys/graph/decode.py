@@ -62,7 +62,7 @@ class Decoder:
         for number, line in enumerate(self._lines):
             self._things[number] = self._shell(line)
         for number, line in enumerate(self._lines):
-            write = _FIXED.get(line[0]) if isinstance(line[0], str) else Decoder._fixed_instance
+            write = _FIXED.get(line[0]) if isinstance(line[0], str) else None
             if write is not None:
                 self._things[number] = write(self, line, self._things[number])
         for number, line in enumerate(self._lines):
@@ -103,23 +103,12 @@ class Decoder:
             if make is None and kind not in _FIXED and kind != "class":
                 raise BadGraphError(f"{kind!r} is nothing that can be made")
             return _LATER if make is None else make(line)
-        shape = self._shapes[kind]
-        return _LATER if shape.fixed else object.__new__(shape.cls)
-
-    def _fixed_instance(self, line: list[Any], made: Any) -> Any:
-        shape = self._shapes[line[0]]
-        if made is not _LATER:
-            return made
-        made = object.__new__(shape.cls)
-        shape.fill(made, self._values(line[1:]))
-        return made
+        return _empty(self._shapes[kind].cls)
 
     def _fill(self, made: Any, line: list[Any]) -> None:
         kind = line[0]
         if not isinstance(kind, str):
-            shape = self._shapes[kind]
-            if not shape.fixed:
-                shape.fill(made, self._values(line[1:]))
+            self._shapes[kind].fill(made, self._values(line[1:]))
         elif kind == "list":
             made.extend(self._values(line[1:]))
         elif kind == "deque":
@@ -203,21 +192,29 @@ class _Shape:
         plan = plan_of(cls)
         self.cls = cls
         self.names = names
-        self.fixed = plan.fixed
         self.loaded: Callable[[Any], None] | None = getattr(cls, "after_load", None)
         self._unsaved = plan.unsaved
 
     def fill(self, made: Any, values: Iterable[Any]) -> None:
-        """Set the attributes, without the class having a say."""
+        """Set the attributes, without the class having a say; a struct has none anyway."""
+        put = setattr if isinstance(made, msgspec.Struct) else object.__setattr__
         for name, value in zip(self.names, values, strict=True):
-            object.__setattr__(made, name, value)
+            put(made, name, value)
         for name, make in self._unsaved.items():
-            object.__setattr__(made, name, make())
+            put(made, name, make())
 
 
 def unpacked(text: str) -> bytes:
     """The pair of `packed`."""
     return zlib.decompress(base64.b64decode(text, validate=True))
+
+
+def _empty(cls: type) -> Any:
+    """An object that nothing was set of."""
+    if issubclass(cls, msgspec.Struct):
+        # Cannot be made otherwise; all its fields are set later.
+        return cls(*[None] * len(cls.__struct_fields__))
+    return object.__new__(cls)
 
 
 def _random(line: list[Any]) -> Random:

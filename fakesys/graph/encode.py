@@ -14,7 +14,6 @@ import zlib
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
 from enum import Enum
 from functools import partial
 from itertools import count
@@ -126,10 +125,10 @@ class Encoder:
             return ["record", self._class(kind), *map(self.value, thing)]
         if isinstance(thing, Enum):
             return ["enum", self._class(kind), self.value(thing.value)]
-        if isinstance(thing, msgspec.Struct):
+        if isinstance(thing, msgspec.Struct) and thing.__struct_config__.frozen:
             values = (getattr(thing, name) for name in thing.__struct_fields__)
             return ["fields", self._class(kind), *map(self.value, values)]
-        return self._instance(thing) if self._plan(kind).fixed else None
+        return None
 
     def _content(self, thing: Any) -> list[Any]:
         """The line of an object that can change."""
@@ -227,7 +226,7 @@ class Encoder:
         for part in thing:
             kind = type(part)
             simple = kind.__module__ == "builtins" or issubclass(kind, (tuple, Enum))
-            if simple or _by_identity(kind) or self._plan(kind).fixed:
+            if simple or _by_identity(kind) or _is_value(kind):
                 continue
             raise CannotSaveError(f"a frozenset of {kind.__qualname__}")
         return ["frozenset", *map(self.value, thing)]
@@ -238,8 +237,6 @@ class _Plan(NamedTuple):
 
     slots: tuple[str, ...]
     unsaved: Mapping[str, Callable[[], object]]
-    # Frozen, with a hash of its contents: whole before anything holds it.
-    fixed: bool
 
 
 def plan_of(kind: type) -> _Plan:
@@ -253,8 +250,12 @@ def plan_of(kind: type) -> _Plan:
             hidden = name.startswith("__") and not name.endswith("__")
             slots.append(f"_{cls.__name__.lstrip('_')}{name}" if hidden else name)
     kept = tuple(name for name in slots if name not in unsaved and not name.startswith("__"))
-    frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    return _Plan(kept, unsaved, frozen and not _by_identity(kind))
+    return _Plan(kept, unsaved)
+
+
+def _is_value(kind: type) -> bool:
+    """Can its objects never change, hash included?"""
+    return issubclass(kind, msgspec.Struct) and kind.__struct_config__.frozen
 
 
 def _by_identity(kind: type) -> bool:

@@ -12,10 +12,11 @@ import importlib
 import operator
 import pkgutil
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
+
+from msgspec import Struct
 
 # Builtins without any effect beyond their result.
 _HARMLESS = {
@@ -124,9 +125,9 @@ class Names:
         elif isinstance(value, (tuple, list)):
             for index, part in enumerate(value):
                 self._add(f"{name}[{index}]", part)
-        elif is_dataclass(value) and type(value).__module__ in self._own:
-            for field in fields(value):
-                self._add(f"{name}.{field.name}", getattr(value, field.name, None))
+        elif isinstance(value, Struct) and type(value).__module__ in self._own:
+            for field in value.__struct_fields__:
+                self._add(f"{name}.{field}", getattr(value, field))
 
 
 def _modules(package: str) -> Iterator[ModuleType]:

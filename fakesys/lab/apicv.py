@@ -7,8 +7,9 @@ AVIC from being used: again and again the PIC's interrupt comes while vCPU 0 has
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from fakesys.core.kernel import Kernel
 from fakesys.lab.tables import Table
@@ -26,8 +27,7 @@ COUNTED = ("exits", "irq_injections", "req_event")
 _STATS = {stat.key: stat for stat in STATS}
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What to measure. `storms`: numbers of vCPUs; `windows`: in each storm."""
 
     preset: str = "linux-boot"

@@ -7,8 +7,9 @@ numbers do not depend on the order of the cases.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from fakesys.core.events import Bus
 from fakesys.lab.tables import Table
@@ -28,8 +29,7 @@ PATCH_LEVELS: tuple[MmuPolicy, ...] = (K5_3, *SERIES)
 LIVELOCK = "inf"
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What all races have in common. `kernel`: on which both flows are compared."""
 
     vcpus: tuple[int, ...] = tuple(range(17))

@@ -11,10 +11,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EBUSY, EINVAL, ENOTCONN, EPERM
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 FSTYPE = "fuse.fakesys"
 SOURCE_PREFIX = "fakesys-"
@@ -38,8 +39,7 @@ class Busy(MountError):
     """The mount is in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(Struct, frozen=True):
     """One line of /proc/self/mountinfo that is ours."""
 
     point: Path

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import trio
 
-from fakesys import host
-
 # How often a process is looked at where the kernel has no descriptors for processes.
 LOOK_SECONDS = 0.2
 
@@ -38,7 +36,7 @@ class Owners:
         A number that is no process now is a mere name: nothing of it can end.
         """
         process = process_of(pid)
-        if not host.is_alive(process):
+        if not _is_alive(process):
             return lambda: None
         scope = trio.CancelScope()
         self._nursery.start_soon(self._wait, process, ended, scope)
@@ -78,5 +76,12 @@ async def _end_of(process: int) -> None:
 
 
 async def _seen_ended(process: int) -> None:
-    while host.is_alive(process):  # noqa: ASYNC110 - nothing tells of the end here
+    while _is_alive(process):  # noqa: ASYNC110 - nothing tells of the end here
         await trio.sleep(LOOK_SECONDS)
+
+
+def _is_alive(process: int) -> bool:
+    # Here, not above: a mount without VMs needs no psutil, which takes long to import.
+    from fakesys import host
+
+    return host.is_alive(process)

@@ -6,8 +6,9 @@ A table of rows is data; `tree/binder.py` filters it by the features of the prof
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from fakesys.core.waiters import Waiters
 from fakesys.tree.kinds import Kind
@@ -38,8 +39,7 @@ class Handle(Protocol):
         """The last descriptor is closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attr(Generic[M]):
+class Attr(Struct, Generic[M], frozen=True):
     """One file. `show` gives its text, `store` takes one write; both run on the model.
 
     `store` returns the bytes taken, None for all. `errors`: errno -> cause, for the reference;
@@ -66,8 +66,7 @@ class Attr(Generic[M]):
     hold: Callable[[M], Callable[[], None]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Link(Generic[M]):
+class Link(Struct, Generic[M], frozen=True):
     """A symbolic link. `to` gives the target as a path from the mount's root, None for none."""
 
     name: str
@@ -76,8 +75,7 @@ class Link(Generic[M]):
     unless: str | tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Dir(Generic[M]):
+class Dir(Struct, Generic[M], frozen=True):
     """A directory of a fixed name. `of` gives its model (None: absent), else the parent's."""
 
     name: str
@@ -87,8 +85,7 @@ class Dir(Generic[M]):
     unless: str | tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Children(Generic[M, C]):
+class Children(Struct, Generic[M, C], frozen=True):
     """A directory per member of a collection, made when somebody looks.
 
     `get` answers None for a name that is not there. What it answers must compare equal
@@ -104,8 +101,7 @@ class Children(Generic[M, C]):
     label: str = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Links(Generic[M]):
+class Links(Struct, Generic[M], frozen=True):
     """A link per member of a collection; `get` gives the target from the mount's root."""
 
     names: Callable[[M], Iterable[str]]
@@ -115,8 +111,7 @@ class Links(Generic[M]):
     label: str = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Files(Generic[M, C]):
+class Files(Struct, Generic[M, C], frozen=True):
     """A file per member of a collection; `attr` works on the member, its own name counts for
     nothing. `get` as in `Children`.
     """
@@ -132,8 +127,7 @@ class Files(Generic[M, C]):
 Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any] | Files[Any, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout(Generic[M]):
+class Layout(Struct, Generic[M], frozen=True, eq=False):
     """What a directory of one kind of model holds. `kind` is inherited when None.
 
     `mkdir`, `rmdir`: for directories in which users may make and remove others (None: EPERM).
@@ -146,8 +140,7 @@ class Layout(Generic[M]):
     rmdir: Callable[[M, str], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """Where a subsystem's layout stands: a path from the mount's root, and the model behind it.
 
     `of` is asked at each look-up; None means that the directory is not there.

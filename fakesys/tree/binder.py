@@ -6,8 +6,9 @@ The only writer of the tree. It knows rows and events, no model.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fakesys.core.events import Bus, Changed, Notified, Touched
 from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Mount, Row
@@ -18,8 +19,7 @@ _Named = Attr[Any] | Link[Any] | Dir[Any]
 _Collection = Children[Any, Any] | Links[Any] | Files[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """A layout as one profile has it."""
 
     named: dict[str, tuple[_Named, ...]]
@@ -38,8 +38,7 @@ class Plan:
         return count
 
 
-@dataclass(slots=True)
-class Stale:
+class Stale(Struct):
     """What clients may remember wrongly: to be told to the kernel before the write is answered."""
 
     gone: list[tuple[Directory, str, Node]] = field(default_factory=list)
@@ -201,8 +200,7 @@ def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
     return Plan(named, tuple(collections))
 
 
-@dataclass(slots=True)
-class _Trunk:
+class _Trunk(Struct):
     """Nested directories in which each mount stands at its path."""
 
     # Layouts of a mount below which others stand: they change when one of those comes or goes.

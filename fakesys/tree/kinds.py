@@ -5,14 +5,15 @@ Facts: sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """What open, read, write, stat and poll do, whatever the model behind the file.
 
     `page_limit`: longest text in bytes that a read gives. `store_limit`: bytes of one write that

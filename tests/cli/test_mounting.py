@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakesys import daemon, host
+from fakesys import background, daemon, host
+from fakesys.background import Ready
 from fakesys.cli import machine_options
 from fakesys.daemon import Service
 from fakesys.machine import Machine
@@ -32,9 +33,12 @@ class Started:
         self.calls: list[tuple[str, Machine, Service]] = []
         self.error: Exception | None = None
 
-    def start(self, machine: Machine, service: Service) -> int:
-        self._note("start", machine, service)
+    def start(self, prepare: Callable[[], Callable[[Ready], None]]) -> int:
+        prepare()(lambda: None)
         return 1
+
+    def serve(self, machine: Machine, service: Service, _ready: Ready) -> None:
+        self._note("start", machine, service)
 
     def run(self, machine: Machine, service: Service) -> None:
         self._note("run", machine, service)
@@ -57,7 +61,8 @@ class Started:
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """Commands that mount nothing."""
     started = Started()
-    monkeypatch.setattr(daemon, "start", started.start)
+    monkeypatch.setattr(background, "start", started.start)
+    monkeypatch.setattr(daemon, "serve_in_background", started.serve)
     monkeypatch.setattr(daemon, "run", started.run)
     return started
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, Flag
 from typing import Any, ClassVar, NamedTuple
+
+from msgspec import Struct
 
 HERE = os.sep
 
@@ -32,12 +33,19 @@ class Pair(NamedTuple):
     right: Any
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(Struct, frozen=True):
     """Equal by value."""
 
     number: int
     more: tuple[Any, ...]
+
+
+class Ring(Struct, eq=False):
+    """A struct that can change, and be a part of itself."""
+
+    name: str
+    parts: list[Any]
+    next: Ring | None = None
 
 
 class Keyed:
@@ -130,8 +138,7 @@ def factorial() -> Callable[[int], int]:
     return product
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A row of a table with a function in it."""
 
     name: str

@@ -22,7 +22,7 @@ from fakesys.graph.decode import BadGraphError, Decoder, parse
 from fakesys.graph.encode import CannotSaveError, Encoder, Outside
 from fakesys.graph.names import Names
 from tests.graph import shapes
-from tests.graph.shapes import TABLE, Colour, Frozen, Keyed, Node, Pair, Rights, Slotted
+from tests.graph.shapes import TABLE, Colour, Frozen, Keyed, Node, Pair, Rights, Ring, Slotted
 
 NAMES = Names(["tests.graph.shapes"])
 Lines = list[list[Any]]
@@ -105,6 +105,16 @@ def test_shared_objects_are_shared_and_cycles_close() -> None:
     assert copy.rest[0] is copy
     assert copy.rest[1][copy.next] is copy
     assert copy.name == "one"
+
+
+def test_structs_that_change_may_be_parts_of_themselves() -> None:
+    one, other = Ring("one", []), Ring("other", [1])
+    one.next, other.next = other, one
+    one.parts.append({one: other.parts})
+    copy = copy_of(one)
+    assert copy.next.next is copy
+    assert copy.parts[0][copy] is copy.next.parts
+    assert (copy.name, copy.next.name, copy.next.parts) == ("one", "other", [1])
 
 
 def test_long_chains_need_no_deep_stack() -> None:

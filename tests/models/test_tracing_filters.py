@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT, EPERM, ESRCH
 from fnmatch import fnmatchcase
 
@@ -53,7 +52,6 @@ NEW, OLD = Dialect(cpus=4, open_ended=True), Dialect()
 TASK = Task(pid=77, comm="CPU 1/KVM", cpu=1)
 
 
-@dataclass(slots=True)
 class Toy(Tracepoint):
     """One field of each kind."""
 

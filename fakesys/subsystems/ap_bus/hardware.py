@@ -6,10 +6,11 @@ The side of the support element (HMC). The bus learns of it in a scan only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, EOPNOTSUPP
 from typing import Any, NamedTuple
+
+from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed
@@ -48,8 +49,7 @@ FUNCTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CardSpec:
+class CardSpec(Struct, frozen=True):
     """One card as installed.
 
     `type`: raw hardware type, CEX4 is 10. `depth`: the raw field, entries of a queue less one.
@@ -85,8 +85,7 @@ class CardSpec:
         return self.serialnr or (made if self.mode is not CardMode.EP11 else f"{made}EP110000")
 
 
-@dataclass(frozen=True, slots=True)
-class HardwareSpec:
+class HardwareSpec(Struct, frozen=True):
     """The AP hardware at power on. `adapters` None: those of the cards."""
 
     cards: tuple[CardSpec, ...] = ()
@@ -138,8 +137,7 @@ class Lpar(NamedTuple):
     control_domains: int
 
 
-@dataclass(eq=False, slots=True)
-class InstalledCard:
+class InstalledCard(Struct, eq=False):
     """A card in the machine and the switches of the support element."""
 
     spec: CardSpec

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
+
+from msgspec import Struct
 
 
 class Answers(NamedTuple):
@@ -33,8 +34,7 @@ def vanish_when_deconfigured(answers: Answers) -> int:
     return answers.present & ~answers.deconfigured
 
 
-@dataclass(frozen=True, slots=True)
-class BusPolicy:
+class BusPolicy(Struct, frozen=True):
     """The choices of one kernel. `veto_errno`: a mask change that a driver refuses."""
 
     veto_errno: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ERANGE
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent
@@ -32,8 +33,7 @@ CEX3 = {CardMode.ACCEL: 8, CardMode.CCA: 9}
 HIGHEST_TYPE = 255
 
 
-@dataclass(frozen=True, slots=True)
-class ApKernelChoice:
+class ApKernelChoice(Struct, frozen=True):
     """The kernels that the AP part can behave as."""
 
     names: tuple[str, ...]

@@ -5,7 +5,7 @@ Like arch/x86/kvm/svm/avic.c (v6.1): avic_get_logical_id_entry, avic_ldr_write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 VALID = 1 << 63
 IS_RUNNING = 1 << 62
@@ -13,8 +13,7 @@ LOGICAL_VALID = 1 << 31
 CLUSTER_DFR = 0x0FFFFFFF
 
 
-@dataclass(slots=True, eq=False)
-class PhysicalEntry:
+class PhysicalEntry(Struct, eq=False):
     """One 64-bit entry. `vcpu_id`: whose backing page, at `page`, it points to.
 
     `apic_id`: its place.

@@ -6,8 +6,9 @@ svm_complete_interrupt_delivery (v6.1); [5.3] svm_deliver_avic_intr.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from fakesys.subsystems.apicv import crowd
 from fakesys.subsystems.apicv.vcpu import EVENT, NMI, ApicVcpu, Run, Source
@@ -33,8 +34,7 @@ LEVEL_PIN = 1
 LEVEL_MESSAGE = 0x8000
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """What arrives. `trigger`: not 0 for level, as its sender writes it; see the constants.
 
     `asserted`: False for INIT de-assert.

@@ -5,8 +5,9 @@ Knows no vCPU: it answers whether a pin must be delivered; `irqs.py` and `eoi.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 PINS = 24
 RTC_PIN = 8
@@ -14,8 +15,7 @@ SUCCESSIVE_MAX = 10000
 """IOAPIC_SUCCESSIVE_IRQ_MAX_COUNT."""
 
 
-@dataclass(slots=True)
-class Redirection:
+class Redirection(Struct):
     """Where a pin's interrupt goes. `mode`: delivery mode, 0 Fixed, 1 LowPrio ... 7 ExtINT."""
 
     vector: int = 0

@@ -6,8 +6,9 @@ Like arch/x86/kvm/svm/avic.c: avic_incomplete_ipi_interception, avic_kick_target
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from fakesys.subsystems.apicv import crowd, delivery, entry, guest, lapic
 from fakesys.subsystems.apicv.avic_tables import CLUSTER_DFR
@@ -38,8 +39,7 @@ class Failure(IntEnum):
     INVALID_VECTOR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(Struct, frozen=True):
     """What hardware finds in its tables. `single`: one id was named.
 
     `invalid`: index of the first entry that is not valid; -1 when all are.

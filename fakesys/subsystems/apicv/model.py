@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EBUSY, EEXIST, EINVAL, ENODEV
+
+from msgspec import Struct
 
 from fakesys.core.commands import Args
 from fakesys.core.errors import KernelError
@@ -29,8 +30,7 @@ BACKING_PAGES = 0x1_0000_0000
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """What the memory model does with the APIC access page.
 
     `set_page(vm, slot, present)`: its private memslot comes or goes; how many memslot updates that

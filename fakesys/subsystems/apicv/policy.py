@@ -6,8 +6,10 @@ in `profiles.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fakesys.subsystems.apicv.causes import (
     FIVE_REASONS,
@@ -64,8 +66,7 @@ class TooBig(Enum):
     INHIBITS = "inhibits the VM"
 
 
-@dataclass(frozen=True, slots=True)
-class ApicvPolicy:
+class ApicvPolicy(Struct, frozen=True):
     """One kernel's choices. `numbers`: the reasons that it knows, with their bits."""
 
     style: Style

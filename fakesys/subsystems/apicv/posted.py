@@ -5,9 +5,10 @@ Like arch/x86/kvm/svm/avic.c: avic_pi_update_irte, svm_ir_list_add, avic_ga_log_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from errno import EEXIST, ENODEV, ENOENT
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv import crowd, delivery
@@ -24,8 +25,7 @@ LOGICAL_ADDRESS = 1 << 2
 LEVEL_DATA = 1 << 15
 
 
-@dataclass(slots=True)
-class Route:
+class Route(Struct):
     """Where a device's interrupt goes, as its MSI message says."""
 
     vector: int
@@ -46,8 +46,7 @@ class Route:
         return self.vector | self.mode << 8 | (LEVEL_DATA if self.level else 0)
 
 
-@dataclass(slots=True, eq=False)
-class Assigned:
+class Assigned(Struct, eq=False):
     """One interrupt of an assigned device. `target`: the vCPU whose ir_list it is on.
 
     `guest_mode`: its IRTE is in GA mode at the moment; it is switched with the vCPU.

@@ -6,8 +6,9 @@ Every step is made of the same actions that the commands offer; nothing is count
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EINVAL
+
+from msgspec import Struct
 
 from fakesys.core.commands import arguments
 from fakesys.core.errors import KernelError
@@ -47,8 +48,7 @@ LOGICAL_LIMIT = 8
 """vCPUs that a flat logical destination can name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(Struct, frozen=True):
     """How a guest system differs. `ticks`, `windows`: PIT ticks with interrupts on and off."""
 
     ticks: int = 48
@@ -66,8 +66,7 @@ FREEBSD = Guest(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_t
 GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREEBSD}
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start.
 
     `pid`, `fd`: as of `Kvm.create_vm`.

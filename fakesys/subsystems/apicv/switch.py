@@ -7,9 +7,10 @@ Three shapes of the same switch, chosen by `policy.Style`. All of them speak to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from msgspec import Struct
 
 from fakesys.subsystems.apicv.causes import Reason, mask_of
 from fakesys.subsystems.apicv.lines import Lines
@@ -25,8 +26,7 @@ class State(Enum):
     ACTIVATED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(Struct, frozen=True):
     """What a flip does. `zap` the access page's gfn; `page`: create or delete its memslot.
 
     `page` tells how many memslot updates that took, one for each address space; 0: it cannot be.
@@ -37,8 +37,7 @@ class Effects:
     zap: Callable[[], None]
 
 
-@dataclass(slots=True)
-class Flips:
+class Flips(Struct):
     """How often the VM went off and on, and what that cost in memslot updates."""
 
     off: int = 0

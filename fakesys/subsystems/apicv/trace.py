@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
@@ -41,7 +41,6 @@ def _inhibit(event: KvmApicvInhibitChanged) -> str:
     )
 
 
-@tracepoint
 class KvmApicvActivateRequest(Tracepoint):
     """The APIC shall be virtualised again."""
 
@@ -56,7 +55,6 @@ class KvmApicvActivateRequest(Tracepoint):
         return f"vcpu={self.vcpu}"
 
 
-@tracepoint
 class KvmApicvDeactivateRequest(Tracepoint):
     """The APIC shall no longer be virtualised: `disable` for good, else for a while."""
 
@@ -72,7 +70,6 @@ class KvmApicvDeactivateRequest(Tracepoint):
         return f"vcpu={self.vcpu}, disable={'disabled' if self.disable else 'suspended'}"
 
 
-@tracepoint
 class KvmApicvUpdateRequest(Tracepoint):
     """Virtualising the APIC starts or ends. `bit`: the reason number."""
 
@@ -88,7 +85,6 @@ class KvmApicvUpdateRequest(Tracepoint):
         return f"{'activate' if self.activate else 'deactivate'} bit={self.bit}"
 
 
-@tracepoint
 class KvmApicvInhibitChanged(Tracepoint):
     """A reason not to use the hardware's APIC came or went. `inhibits`: all there are."""
 
@@ -121,7 +117,6 @@ class KvmApicvInhibitChanged(Tracepoint):
     )
 
 
-@tracepoint
 class KvmApicvAcceptIrq(Tracepoint):
     """An interrupt goes to a vCPU without being injected."""
 
@@ -147,7 +142,6 @@ class KvmApicvAcceptIrq(Tracepoint):
         )
 
 
-@tracepoint
 class KvmAvicIncompleteIpi(Tracepoint):
     """The processor could not deliver an interrupt between vCPUs by itself. `id`: why."""
 
@@ -171,7 +165,6 @@ class KvmAvicIncompleteIpi(Tracepoint):
         )
 
 
-@tracepoint
 class KvmAvicUnacceleratedAccess(Tracepoint):
     """The processor left an access to a register of the APIC to KVM. `ft`: 1 is a trap."""
 
@@ -197,7 +190,6 @@ class KvmAvicUnacceleratedAccess(Tracepoint):
         )
 
 
-@tracepoint
 class KvmAvicGaLog(Tracepoint):
     """The IOMMU reports an interrupt for a vCPU that was not running."""
 
@@ -212,7 +204,6 @@ class KvmAvicGaLog(Tracepoint):
         return f"vmid={self.vmid}, vcpuid={self.vcpuid}"
 
 
-@tracepoint
 class KvmAvicKickVcpuSlowpath(Tracepoint):
     """The target of an interrupt had to be searched."""
 
@@ -229,7 +220,6 @@ class KvmAvicKickVcpuSlowpath(Tracepoint):
         return f"icrh:icrl={self.icrh:#08x}:{self.icrl:08x}, index={self.index}"
 
 
-@tracepoint
 class KvmAvicDoorbell(Tracepoint):
     """A running vCPU is told of an interrupt."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fakesys.subsystems.apicv.avic_tables import PhysicalEntry
 from fakesys.subsystems.apicv.lapic import FLAT, Lapic
@@ -40,8 +41,7 @@ class Source(Enum):
     USER = "user"
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """An external interrupt on its way through event injection."""
 
     vector: int

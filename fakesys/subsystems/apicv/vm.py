@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fakesys.subsystems.apicv.avic_tables import LogicalTable, PhysicalTable
 from fakesys.subsystems.apicv.ioapic import Ioapic
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 MEMBER_CACHE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(Struct, frozen=True):
     """Parameters of the module as they were when the VM was made; `avic` counts npt in."""
 
     avic: bool
@@ -47,8 +47,7 @@ class Module:
         return 511 if self.x2avic else 254
 
 
-@dataclass(slots=True)
-class Lazy:
+class Lazy(Struct):
     """Sums over what happened to every plain vCPU since the VM was made.
 
     `active`: whether AVIC is on on them. `kicked`: they got a request and have not run since.

@@ -12,6 +12,8 @@ from errno import EINVAL, ERANGE
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+from msgspec import Struct
+
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.text import kstrtoull
@@ -21,8 +23,7 @@ from fakesys.core.waiters import Waiters
 EXEMPT = ("sys/kernel/debug/fakesys/faults/", "sys/kernel/debug/fakesys/reset")
 
 
-@dataclass(slots=True)
-class Refuse:
+class Refuse(Struct):
     """Matching requests fail with `errno`: the first `after` pass, then `times` fail."""
 
     glob: str
@@ -47,8 +48,7 @@ class Refuse:
             raise KernelError(self.errno, f"fault: {self}")
 
 
-@dataclass(slots=True)
-class Delay:
+class Delay(Struct):
     """Matching requests are answered `seconds` of simulated time later."""
 
     glob: str
@@ -109,8 +109,7 @@ class Faults:
             refuse.strike(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One file below `faults/`: how its lines read and where they go."""
 
     name: str

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
@@ -53,8 +55,7 @@ class WholeMachine(Recorded, Protocol):
         """Become the machine of a file. Raises EINVAL, and stays as it was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The last refused write of the mount."""
 
     time_ns: int

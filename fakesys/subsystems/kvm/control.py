@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from errno import EBUSY, EINVAL, ERANGE, errorcode
 from typing import Any
+
+from msgspec import Struct
 
 from fakesys.core.commands import Interpreter
 from fakesys.core.errors import KernelError
@@ -16,8 +17,7 @@ from fakesys.tree.attr import Attr, Children, Dir, Layout, Mount, Row
 from fakesys.tree.kinds import CONTROL
 
 
-@dataclass(frozen=True, slots=True)
-class KernelChoice:
+class KernelChoice(Struct, frozen=True):
     """A file that says which kernel a part of KVM behaves like, and changes it."""
 
     name: str

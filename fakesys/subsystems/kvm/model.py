@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
 from typing import ClassVar
+
+from msgspec import Struct
 
 from fakesys.core.commands import NO_ARGS, Args
 from fakesys.core.errors import KernelError
@@ -46,8 +47,7 @@ class Irqchip(Enum):
     KERNEL = "kernel"
 
 
-@dataclass(frozen=True, slots=True)
-class VcpuLimits:
+class VcpuLimits(Struct, frozen=True):
     """How many vCPUs a VM may have, and which ids: below `ids`. KVM_MAX_VCPUS, .._VCPU_IDS."""
 
     count: int

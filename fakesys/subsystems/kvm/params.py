@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from fakesys.core.commands import Parse
 from fakesys.core.errors import KernelError
@@ -18,8 +19,7 @@ def plainly(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-@dataclass(frozen=True, eq=False)
-class Param(Generic[T]):
+class Param(Struct, Generic[T], frozen=True, eq=False):
     """One knob. `default` holds where the kernel does not say otherwise.
 
     `modprobe`: it is a module parameter, so `modprobe NAME=VALUE` sets it too.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
+from msgspec import Struct
+
 DESCRIBED = "kvm.stats_described"
 """Counters carry a descriptor (5.14): several were renamed, many are new."""
 PAGE_FAULTS = "kvm.stats_page_faults"
@@ -41,8 +43,7 @@ class Scope(Enum):
     VCPU = "vcpu"
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """A file of a counter, for the kernels with these features."""
 
     name: str
@@ -51,8 +52,7 @@ class Name:
     unless: str | tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(Struct, frozen=True):
     """One file of one counter: the field that it shows, and for which kernels."""
 
     key: str

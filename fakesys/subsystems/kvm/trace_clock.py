@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, tracepoint
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.kvm.symbols import HOST_CLOCKS
 
 
-@tracepoint
 class KvmWriteTscOffset(Tracepoint):
     """A vCPU's time stamp counter was moved."""
 
@@ -28,7 +27,6 @@ class KvmWriteTscOffset(Tracepoint):
         return f"vcpu={self.vcpu_id} prev={self.previous_tsc_offset} next={self.next_tsc_offset}"
 
 
-@tracepoint
 class KvmUpdateMasterClock(Tracepoint):
     """The clock that all vCPUs share was set up anew."""
 
@@ -52,7 +50,6 @@ class KvmUpdateMasterClock(Tracepoint):
         )
 
 
-@tracepoint
 class KvmTrackTsc(Tracepoint):
     """The time stamp counters of vCPUs were compared."""
 
@@ -80,7 +77,6 @@ class KvmTrackTsc(Tracepoint):
         )
 
 
-@tracepoint
 class KvmPvclockUpdate(Tracepoint):
     """The clock page of a vCPU was written."""
 

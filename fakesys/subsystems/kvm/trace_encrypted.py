@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, tracepoint
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
 
-@tracepoint
 class KvmVmgexitEnter(Tracepoint):
     """An encrypted guest asks for something."""
 
@@ -31,7 +30,6 @@ class KvmVmgexitEnter(Tracepoint):
         )
 
 
-@tracepoint
 class KvmVmgexitExit(Tracepoint):
     """What an encrypted guest asked for is done."""
 
@@ -55,7 +53,6 @@ class KvmVmgexitExit(Tracepoint):
         )
 
 
-@tracepoint
 class KvmVmgexitMsrProtocolEnter(Tracepoint):
     """An encrypted guest asks for something by a register."""
 
@@ -71,7 +68,6 @@ class KvmVmgexitMsrProtocolEnter(Tracepoint):
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}"
 
 
-@tracepoint
 class KvmVmgexitMsrProtocolExit(Tracepoint):
     """What an encrypted guest asked for by a register is done."""
 
@@ -88,7 +84,6 @@ class KvmVmgexitMsrProtocolExit(Tracepoint):
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}, result {self.result}"
 
 
-@tracepoint
 class KvmRmpFault(Tracepoint):
     """A page of an encrypted guest has the wrong owner or size."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.symbols import MMIO_KINDS, MODES, signed32
 from fakesys.subsystems.kvm.trace_features import FAULT_VCPU, REQUESTS, STATE
 
@@ -22,7 +22,6 @@ def _xen_call(event: KvmXenHypercall) -> str:
     )
 
 
-@tracepoint
 class KvmHypercall(Tracepoint):
     """The guest made a hypercall."""
 
@@ -45,7 +44,6 @@ class KvmHypercall(Tracepoint):
         )
 
 
-@tracepoint
 class KvmXenHypercall(Tracepoint):
     """The guest made a hypercall of Xen."""
 
@@ -82,7 +80,6 @@ class KvmXenHypercall(Tracepoint):
     )
 
 
-@tracepoint
 class KvmPio(Tracepoint):
     """The guest accessed an I/O port. `rw`: 1 writes."""
 
@@ -107,7 +104,6 @@ class KvmPio(Tracepoint):
         )
 
 
-@tracepoint
 class KvmMmio(Tracepoint):
     """The guest accessed memory of an emulated device. `type`: see MMIO_KINDS."""
 
@@ -130,7 +126,6 @@ class KvmMmio(Tracepoint):
         )
 
 
-@tracepoint
 class KvmFastMmio(Tracepoint):
     """A write that only rings a doorbell, done without emulation."""
 
@@ -144,7 +139,6 @@ class KvmFastMmio(Tracepoint):
         return f"fast mmio at gpa 0x{self.gpa:x}"
 
 
-@tracepoint
 class VcpuMatchMmio(Tracepoint):
     """An access hit the page that the vCPU remembers as emulated."""
 
@@ -167,7 +161,6 @@ class VcpuMatchMmio(Tracepoint):
         )
 
 
-@tracepoint
 class KvmEmulateInsn(Tracepoint):
     """An instruction is emulated. `flags`: the mode of the processor, see MODES."""
 
@@ -192,7 +185,6 @@ class KvmEmulateInsn(Tracepoint):
         )
 
 
-@tracepoint
 class KvmCpuid(Tracepoint):
     """The guest executed CPUID; the other fields are the result."""
 
@@ -230,7 +222,6 @@ class KvmCpuid(Tracepoint):
     )
 
 
-@tracepoint
 class KvmMsr(Tracepoint):
     """The guest accessed a model-specific register. `write`: 1 writes."""
 
@@ -253,7 +244,6 @@ class KvmMsr(Tracepoint):
         )
 
 
-@tracepoint
 class KvmCr(Tracepoint):
     """The guest accessed a control register. `rw`: 1 writes."""
 
@@ -269,7 +259,6 @@ class KvmCr(Tracepoint):
         return f"cr_{'write' if self.rw else 'read'} {self.cr:x} = 0x{self.val:x}"
 
 
-@tracepoint
 class KvmPageFault(Tracepoint):
     """The guest faulted on a page that KVM must map."""
 

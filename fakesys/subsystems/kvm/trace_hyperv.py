@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.trace_features import REQUESTS, STATE
 
 
@@ -21,7 +21,6 @@ def _banks(event: KvmHvFlushTlbEx) -> str:
     )
 
 
-@tracepoint
 class KvmHvHypercall(Tracepoint):
     """The guest made a hypercall of Hyper-V."""
 
@@ -64,7 +63,6 @@ class KvmHvHypercall(Tracepoint):
     )
 
 
-@tracepoint
 class KvmHvHypercallDone(Tracepoint):
     """A hypercall of Hyper-V is done."""
 
@@ -79,7 +77,6 @@ class KvmHvHypercallDone(Tracepoint):
         return f"result 0x{self.result:x}"
 
 
-@tracepoint
 class KvmHvFlushTlb(Tracepoint):
     """The guest asks to flush TLBs of some vCPUs."""
 
@@ -111,7 +108,6 @@ class KvmHvFlushTlb(Tracepoint):
     )
 
 
-@tracepoint
 class KvmHvFlushTlbEx(Tracepoint):
     """The guest asks to flush TLBs of vCPUs in banks."""
 
@@ -145,7 +141,6 @@ class KvmHvFlushTlbEx(Tracepoint):
     )
 
 
-@tracepoint
 class KvmHvSendIpi(Tracepoint):
     """The guest sends an interrupt to some vCPUs."""
 
@@ -160,7 +155,6 @@ class KvmHvSendIpi(Tracepoint):
         return f"vector {self.vector:x} processor_mask 0x{self.processor_mask:x}"
 
 
-@tracepoint
 class KvmHvSendIpiEx(Tracepoint):
     """The guest sends an interrupt to vCPUs in banks."""
 

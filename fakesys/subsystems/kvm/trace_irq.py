@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.symbols import (
     APIC_REGISTERS,
     DELIVERY_MODES,
@@ -55,7 +55,6 @@ def _updated(event: KvmPiIrteUpdate) -> str:
     )
 
 
-@tracepoint
 class KvmSetIrq(Tracepoint):
     """The level of an interrupt line was set."""
 
@@ -71,7 +70,6 @@ class KvmSetIrq(Tracepoint):
         return f"gsi {self.gsi} level {self.level} source {self.irq_source_id}"
 
 
-@tracepoint
 class KvmPicSetIrq(Tracepoint):
     """A pin of the PIC was set."""
 
@@ -98,7 +96,6 @@ class KvmPicSetIrq(Tracepoint):
         )
 
 
-@tracepoint
 class KvmIoapicSetIrq(Tracepoint):
     """A pin of the IOAPIC was set. `e`: its redirection entry."""
 
@@ -126,7 +123,6 @@ class KvmIoapicSetIrq(Tracepoint):
         )
 
 
-@tracepoint
 class KvmIoapicDelayedEoiInj(Tracepoint):
     """A level interrupt that came back too often is injected after a delay."""
 
@@ -151,7 +147,6 @@ class KvmIoapicDelayedEoiInj(Tracepoint):
         )
 
 
-@tracepoint
 class KvmMsiSetIrq(Tracepoint):
     """A message signalled interrupt."""
 
@@ -178,7 +173,6 @@ class KvmMsiSetIrq(Tracepoint):
         return f"dst {destination:x} vec {vector} ({delivery}|{mode}|{trigger}{hint})"
 
 
-@tracepoint
 class KvmAckIrq(Tracepoint):
     """A pin of an interrupt controller was acknowledged."""
 
@@ -193,7 +187,6 @@ class KvmAckIrq(Tracepoint):
         return f"irqchip {IRQCHIPS.name(self.irqchip)} pin {self.pin}"
 
 
-@tracepoint
 class KvmApic(Tracepoint):
     """The guest accessed a register of its local APIC. `rw`: 1 writes."""
 
@@ -220,7 +213,6 @@ class KvmApic(Tracepoint):
     )
 
 
-@tracepoint
 class KvmApicIpi(Tracepoint):
     """A local APIC sends an interrupt to another."""
 
@@ -249,7 +241,6 @@ class KvmApicIpi(Tracepoint):
         )
 
 
-@tracepoint
 class KvmApicAcceptIrq(Tracepoint):
     """A local APIC takes an interrupt. `tm`: 1 is level triggered."""
 
@@ -281,7 +272,6 @@ class KvmApicAcceptIrq(Tracepoint):
     )
 
 
-@tracepoint
 class KvmEoi(Tracepoint):
     """The guest ended an interrupt."""
 
@@ -296,7 +286,6 @@ class KvmEoi(Tracepoint):
         return f"apicid {self.apicid:x} vector {self.vector}"
 
 
-@tracepoint
 class KvmPvEoi(Tracepoint):
     """The guest ended an interrupt by memory it shares with KVM."""
 
@@ -311,7 +300,6 @@ class KvmPvEoi(Tracepoint):
         return f"apicid {self.apicid:x} vector {self.vector}"
 
 
-@tracepoint
 class KvmInjVirq(Tracepoint):
     """An interrupt is injected. `irq`: its vector as older kernels call it."""
 
@@ -347,7 +335,6 @@ class KvmInjVirq(Tracepoint):
     )
 
 
-@tracepoint
 class KvmInjException(Tracepoint):
     """An exception is injected."""
 
@@ -381,7 +368,6 @@ class KvmInjException(Tracepoint):
     )
 
 
-@tracepoint
 class KvmPiIrteUpdate(Tracepoint):
     """An assigned device's interrupt goes directly to a vCPU, or no longer."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.symbols import unsigned32
 from fakesys.subsystems.kvm.trace_features import DIRTY_RING, FAULT_VCPU, NO_CHANGE_PTE
 
 
-@tracepoint
 class KvmUnmapHvaRange(Tracepoint):
     """The host takes a range of addresses away."""
 
@@ -23,7 +22,6 @@ class KvmUnmapHvaRange(Tracepoint):
         return f"mmu notifier unmap range: {self.start:#016x} -- {self.end:#016x}"
 
 
-@tracepoint
 class KvmAgeHva(Tracepoint):
     """The host asks whether a range was used, and forgets it."""
 
@@ -38,7 +36,6 @@ class KvmAgeHva(Tracepoint):
         return f"mmu notifier age hva: {self.start:#016x} -- {self.end:#016x}"
 
 
-@tracepoint
 class KvmTestAgeHva(Tracepoint):
     """The host asks whether an address was used."""
 
@@ -52,7 +49,6 @@ class KvmTestAgeHva(Tracepoint):
         return f"mmu notifier test age hva: {self.hva:#016x}"
 
 
-@tracepoint
 class KvmSetSpteHva(Tracepoint):
     """The host put another page at an address."""
 
@@ -67,7 +63,6 @@ class KvmSetSpteHva(Tracepoint):
         return f"mmu notifier set pte hva: {self.hva:#016x}"
 
 
-@tracepoint
 class KvmAgePage(Tracepoint):
     """A page was found used or not, before 6.0."""
 
@@ -89,7 +84,6 @@ class KvmAgePage(Tracepoint):
         return f"hva {self.hva:x} gfn {self.gfn:x} level {self.level} {age}"
 
 
-@tracepoint
 class KvmTryAsyncGetPage(Tracepoint):
     """A page must be read in; the guest may go on meanwhile."""
 
@@ -104,7 +98,6 @@ class KvmTryAsyncGetPage(Tracepoint):
         return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
 
 
-@tracepoint
 class KvmAsyncPfRepeatedFault(Tracepoint):
     """The guest touched a page again that is being read in."""
 
@@ -126,7 +119,6 @@ class KvmAsyncPfRepeatedFault(Tracepoint):
     )
 
 
-@tracepoint
 class KvmAsyncPfNotPresent(Tracepoint):
     """The guest is told to wait for a page."""
 
@@ -141,7 +133,6 @@ class KvmAsyncPfNotPresent(Tracepoint):
         return f"token {self.token:#x} gva {self.gva:#x}"
 
 
-@tracepoint
 class KvmAsyncPfReady(Tracepoint):
     """The guest is told that a page is there."""
 
@@ -156,7 +147,6 @@ class KvmAsyncPfReady(Tracepoint):
         return f"token {self.token:#x} gva {self.gva:#x}"
 
 
-@tracepoint
 class KvmAsyncPfCompleted(Tracepoint):
     """A page was read in."""
 
@@ -171,7 +161,6 @@ class KvmAsyncPfCompleted(Tracepoint):
         return f"gva {self.gva:#x} address {self.address:#x}"
 
 
-@tracepoint
 class KvmDirtyRingPush(Tracepoint):
     """A dirty page went into a vCPU's ring."""
 
@@ -198,7 +187,6 @@ class KvmDirtyRingPush(Tracepoint):
         )
 
 
-@tracepoint
 class KvmDirtyRingReset(Tracepoint):
     """Pages of a vCPU's ring were collected."""
 
@@ -220,7 +208,6 @@ class KvmDirtyRingReset(Tracepoint):
         return f"ring {self.index}: {indexes} (used {used})"
 
 
-@tracepoint
 class KvmDirtyRingExit(Tracepoint):
     """A vCPU's ring is full."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.exits import (
     VMX,
     plain_reason_format,
@@ -28,7 +28,6 @@ def _exit_info(event: KvmNestedVmexitInject | KvmNestedVmexitOld) -> str:
     )
 
 
-@tracepoint
 class KvmNestedVmenter(Tracepoint):
     """The guest enters a guest of its own."""
 
@@ -65,7 +64,6 @@ class KvmNestedVmenter(Tracepoint):
         )
 
 
-@tracepoint
 class KvmNestedVmrun(Tracepoint):
     """The guest enters a guest of its own, before 6.1."""
 
@@ -93,7 +91,6 @@ class KvmNestedVmrun(Tracepoint):
         )
 
 
-@tracepoint
 class KvmNestedVmenterFailed(Tracepoint):
     """The guest could not enter its own guest."""
 
@@ -112,7 +109,6 @@ class KvmNestedVmenterFailed(Tracepoint):
         return f"{self.msg}{VM_ENTRY_ERRORS.name(self.err) if self.err else ''}"
 
 
-@tracepoint
 class KvmNestedIntercepts(Tracepoint):
     """What the guest wants to intercept in its own guest."""
 
@@ -139,7 +135,6 @@ class KvmNestedIntercepts(Tracepoint):
         )
 
 
-@tracepoint
 class KvmNestedInterceptsOld(Tracepoint):
     """What the guest wants to intercept in its own guest, before 6.1."""
 
@@ -163,7 +158,6 @@ class KvmNestedInterceptsOld(Tracepoint):
         )
 
 
-@tracepoint
 class KvmNestedVmexit(Tracepoint):
     """The nested guest was left, for KVM."""
 
@@ -195,7 +189,6 @@ class KvmNestedVmexit(Tracepoint):
     )
 
 
-@tracepoint
 class KvmNestedVmexitOld(Tracepoint):
     """The nested guest was left, for KVM, before 6.1."""
 
@@ -220,7 +213,6 @@ class KvmNestedVmexitOld(Tracepoint):
         return f"rip: 0x{self.rip:016x} reason: {reason} {_exit_info(self)}"
 
 
-@tracepoint
 class KvmNestedVmexitInject(Tracepoint):
     """The nested guest was left, for the guest."""
 
@@ -254,7 +246,6 @@ class KvmNestedVmexitInject(Tracepoint):
     )
 
 
-@tracepoint
 class KvmNestedIntrVmexit(Tracepoint):
     """The nested guest was left because an interrupt is pending."""
 
@@ -268,7 +259,6 @@ class KvmNestedIntrVmexit(Tracepoint):
         return f"rip: 0x{self.rip:016x}"
 
 
-@tracepoint
 class KvmInvlpga(Tracepoint):
     """The guest executed INVLPGA."""
 
@@ -294,7 +284,6 @@ class KvmInvlpga(Tracepoint):
     )
 
 
-@tracepoint
 class KvmSkinit(Tracepoint):
     """The guest executed SKINIT."""
 

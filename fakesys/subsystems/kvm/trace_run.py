@@ -6,7 +6,7 @@ from errno import EINTR
 from typing import Protocol
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.exits import (
     plain_reason_format,
     plain_reason_name,
@@ -74,7 +74,6 @@ def _at_once(event: KvmEntry) -> str:
     return "[immediate exit]" if event.immediate_exit else ""
 
 
-@tracepoint
 class KvmEntry(Tracepoint):
     """A vCPU enters the guest."""
 
@@ -118,7 +117,6 @@ class KvmEntry(Tracepoint):
     )
 
 
-@tracepoint
 class KvmExit(Tracepoint):
     """A vCPU left the guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
 
@@ -163,7 +161,6 @@ class KvmExit(Tracepoint):
     )
 
 
-@tracepoint
 class KvmUserspaceExit(Tracepoint):
     """KVM_RUN returned. `errno`: negative, or 0 and `reason` is KVM_EXIT_*."""
 
@@ -185,7 +182,6 @@ class KvmUserspaceExit(Tracepoint):
         return f"reason {USER_EXITS.name(self.reason)} ({signed32(self.reason)})"
 
 
-@tracepoint
 class KvmVcpuWakeup(Tracepoint):
     """A vCPU that had nothing to do goes on. `ns`: how long it waited or polled."""
 
@@ -207,7 +203,6 @@ class KvmVcpuWakeup(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHaltPollNs(Tracepoint):
     """How long a halted vCPU polls was changed."""
 
@@ -230,7 +225,6 @@ class KvmHaltPollNs(Tracepoint):
         )
 
 
-@tracepoint
 class KvmPleWindowUpdate(Tracepoint):
     """How long a guest may spin was changed."""
 
@@ -253,7 +247,6 @@ class KvmPleWindowUpdate(Tracepoint):
         )
 
 
-@tracepoint
 class KvmPleWindow(Tracepoint):
     """How long a guest may spin was changed, before 5.4."""
 
@@ -277,7 +270,6 @@ class KvmPleWindow(Tracepoint):
         )
 
 
-@tracepoint
 class KvmFpu(Tracepoint):
     """The guest's floating point state is loaded or unloaded."""
 
@@ -291,7 +283,6 @@ class KvmFpu(Tracepoint):
         return f"{LOADS.name(self.load)}"
 
 
-@tracepoint
 class KvmWaitLapicExpire(Tracepoint):
     """The timer of the local APIC fired `delta` TSC cycles late (early if negative)."""
 
@@ -308,7 +299,6 @@ class KvmWaitLapicExpire(Tracepoint):
         return f"vcpu {self.vcpu_id}: delta {self.delta} ({'early' if self.delta < 0 else 'late'})"
 
 
-@tracepoint
 class KvmHvTimerState(Tracepoint):
     """The timer of the processor is used for the guest's timer, or no longer."""
 
@@ -323,7 +313,6 @@ class KvmHvTimerState(Tracepoint):
         return f"vcpu_id {self.vcpu_id:x} hv_timer {self.hv_timer_in_use:x}"
 
 
-@tracepoint
 class KvmPmlFull(Tracepoint):
     """The log of dirty pages is full."""
 
@@ -337,7 +326,6 @@ class KvmPmlFull(Tracepoint):
         return f"vcpu {signed32(self.vcpu_id)}: PML full"
 
 
-@tracepoint
 class KvmPvTlbFlush(Tracepoint):
     """A vCPU that is not running is told to flush its TLB later."""
 
@@ -352,7 +340,6 @@ class KvmPvTlbFlush(Tracepoint):
         return f"vcpu {self.vcpu_id} need_flush_tlb {'true' if self.need_flush_tlb else 'false'}"
 
 
-@tracepoint
 class KvmSmmTransition(Tracepoint):
     """The vCPU enters or leaves system management mode."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, tracepoint
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.kvm.trace_features import STATE
 
 
-@tracepoint
 class KvmHvNotifyAckedSint(Tracepoint):
     """An interrupt of the synthetic controller was acknowledged."""
 
@@ -22,7 +21,6 @@ class KvmHvNotifyAckedSint(Tracepoint):
         return f"vcpu_id {self.vcpu_id} sint {self.sint}"
 
 
-@tracepoint
 class KvmHvSynicSetIrq(Tracepoint):
     """The synthetic controller raises an interrupt."""
 
@@ -41,7 +39,6 @@ class KvmHvSynicSetIrq(Tracepoint):
         return f"vcpu_id {self.vcpu_id} sint {self.sint} vector {self.vector} ret {self.ret}"
 
 
-@tracepoint
 class KvmHvSynicSendEoi(Tracepoint):
     """An interrupt of the synthetic controller was ended."""
 
@@ -58,7 +55,6 @@ class KvmHvSynicSendEoi(Tracepoint):
         return f"vcpu_id {self.vcpu_id} vector {self.vector}"
 
 
-@tracepoint
 class KvmHvSynicSetMsr(Tracepoint):
     """A register of the synthetic controller was written."""
 
@@ -77,7 +73,6 @@ class KvmHvSynicSetMsr(Tracepoint):
         return f"vcpu_id {self.vcpu_id} msr 0x{self.msr:x} data 0x{self.data:x} host {self.host:d}"
 
 
-@tracepoint
 class KvmHvStimerSetConfig(Tracepoint):
     """A synthetic timer was set up."""
 
@@ -100,7 +95,6 @@ class KvmHvStimerSetConfig(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvStimerSetCount(Tracepoint):
     """A synthetic timer's count was written."""
 
@@ -122,7 +116,6 @@ class KvmHvStimerSetCount(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvStimerStartPeriodic(Tracepoint):
     """A periodic synthetic timer runs."""
 
@@ -145,7 +138,6 @@ class KvmHvStimerStartPeriodic(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvStimerStartOneShot(Tracepoint):
     """A synthetic timer runs once."""
 
@@ -168,7 +160,6 @@ class KvmHvStimerStartOneShot(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvStimerCallback(Tracepoint):
     """The time of a synthetic timer has come."""
 
@@ -183,7 +174,6 @@ class KvmHvStimerCallback(Tracepoint):
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
 
 
-@tracepoint
 class KvmHvStimerExpiration(Tracepoint):
     """A synthetic timer has fired."""
 
@@ -206,7 +196,6 @@ class KvmHvStimerExpiration(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvStimerCleanup(Tracepoint):
     """A synthetic timer was stopped."""
 
@@ -221,7 +210,6 @@ class KvmHvStimerCleanup(Tracepoint):
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
 
 
-@tracepoint
 class KvmHvSyndbgSetMsr(Tracepoint):
     """A register of the synthetic debugger was written."""
 
@@ -245,7 +233,6 @@ class KvmHvSyndbgSetMsr(Tracepoint):
         )
 
 
-@tracepoint
 class KvmHvSyndbgGetMsr(Tracepoint):
     """A register of the synthetic debugger was read."""
 

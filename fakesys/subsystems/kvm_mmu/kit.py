@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VmStats
 from fakesys.subsystems.kvm_mmu.pages import ShadowPages
@@ -28,8 +30,7 @@ class Request:
     TLB_FLUSH_GUEST = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Knobs:
+class Knobs(Struct, frozen=True):
     """The choices of spec/mmu.md 1, fixed while a VM lives. `delete_flow` None: as the kernel."""
 
     tdp: bool = True

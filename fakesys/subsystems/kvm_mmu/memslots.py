@@ -8,6 +8,8 @@ from enum import Enum
 from errno import EEXIST, EINVAL
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm_mmu.host import (
     BLOCK_PAGES,
@@ -47,8 +49,7 @@ class Region(NamedTuple):
     userspace_addr: int
 
 
-@dataclass(eq=False, slots=True)
-class Memslot:
+class Memslot(Struct, eq=False):
     """A range of guest physical memory. `dirty`: a bit per page, with LOG_DIRTY only."""
 
     id: int

@@ -6,8 +6,10 @@ Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast inval
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fakesys.subsystems.kvm_mmu import role
 
@@ -27,8 +29,7 @@ class Generation(Enum):
     TOGGLE = "toggle"
 
 
-@dataclass(frozen=True, slots=True)
-class SpteBits:
+class SpteBits(Struct, frozen=True):
     """The software bits of a present leaf spte."""
 
     host_writable: int
@@ -36,8 +37,7 @@ class SpteBits:
     mmu_present: int
 
 
-@dataclass(frozen=True, slots=True)
-class MmioBits:
+class MmioBits(Struct, frozen=True):
     """Where an MMIO spte keeps its generation: (first bit of generation, bits, spte bit) twice."""
 
     low: tuple[int, int, int]
@@ -61,8 +61,7 @@ class MmioBits:
         return word
 
 
-@dataclass(frozen=True, slots=True)
-class MmuPolicy:
+class MmuPolicy(Struct, frozen=True):
     """One kernel. The comments name the patch of the series that changed a line (series NN)."""
 
     name: str

@@ -8,9 +8,10 @@ waits goes first. Nothing depends on real time: the same seed gives the same num
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT
 from random import Random
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.stats import VcpuStats
@@ -38,8 +39,7 @@ _SCRATCH_SLOT = 1 << 20
 _GIB_GFNS = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class RaceSetup:
+class RaceSetup(Struct, frozen=True):
     """What races: the slot that is deleted, and vCPUs with `working_set` bytes each.
 
     `flow`: instead of the kernel's. Livelock is `max_rounds` drops of the lock, or `max_time_ns`.
@@ -54,8 +54,7 @@ class RaceSetup:
     max_time_ns: int = 60_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class RaceResult:
+class RaceResult(Struct, frozen=True):
     """How it ended. `added_during`: shadow pages made while the zap went on."""
 
     done: bool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.subsystems.kvm_mmu.kit import Kit, Request
@@ -30,8 +31,7 @@ class Paging(Enum):
     LONG = "long"
 
 
-@dataclass(slots=True)
-class MmioCache:
+class MmioCache(Struct):
     """The last MMIO page: dead as soon as the memslot generation differs."""
 
     gva: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm_mmu.trace_features import SHORT_GPTE, VALID_GEN, WIDE_GEN, ZAP_FAST
 
 _ACCESS = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
@@ -78,7 +78,6 @@ _VARIANTS = (
 )
 
 
-@tracepoint
 class ShadowPage(Tracepoint):
     """What the events of a shadow page have in common."""
 
@@ -96,7 +95,6 @@ def _created(page: KvmMmuGetPage) -> str:
 _CREATED = 'REC->created ? "new" : "existing"'
 
 
-@tracepoint
 class KvmMmuGetPage(ShadowPage):
     """A shadow page was asked for, and found or made."""
 
@@ -131,7 +129,6 @@ class KvmMmuGetPage(ShadowPage):
     )
 
 
-@tracepoint
 class KvmMmuSyncPage(ShadowPage):
     """A page that was out of sync with the guest's table is brought up to date."""
 
@@ -144,7 +141,6 @@ class KvmMmuSyncPage(ShadowPage):
         return _with_gen(self)
 
 
-@tracepoint
 class KvmMmuUnsyncPage(ShadowPage):
     """The guest may write its table from now on: the page goes out of sync."""
 
@@ -157,7 +153,6 @@ class KvmMmuUnsyncPage(ShadowPage):
         return _with_gen(self)
 
 
-@tracepoint
 class KvmMmuPrepareZapPage(ShadowPage):
     """A shadow page is taken out of use."""
 
@@ -171,7 +166,6 @@ class KvmMmuPrepareZapPage(ShadowPage):
         return _with_gen(self)
 
 
-@tracepoint
 class KvmMmuZapAllFast(Tracepoint):
     """Every shadow page became obsolete at once. `mmu_valid_gen`: the generation before."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, hashed, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
 from fakesys.subsystems.kvm_mmu.trace_features import FAULT_GPA, SPTES, TDP, WIDE_CODE
 
@@ -31,7 +31,6 @@ def _fast_fault_format(flags: Flags, fixed: int, spurious: int) -> str:
     )
 
 
-@tracepoint
 class FastPageFault(Tracepoint):
     """A fault that was handled without the lock. `ret`: how it ended, RET_PF_*."""
 
@@ -104,7 +103,6 @@ def _retried(event: FastPageFaultRetry, address: int) -> str:
     )
 
 
-@tracepoint
 class FastPageFaultRetry(Tracepoint):
     """A fault that was handled without the lock, before results were told.
 
@@ -139,7 +137,6 @@ class FastPageFaultRetry(Tracepoint):
     )
 
 
-@tracepoint
 class KvmMmuSetSpte(Tracepoint):
     """An spte was set. `u`: user access, -1 where the paging mode has no such bit."""
 
@@ -177,7 +174,6 @@ class KvmMmuSetSpte(Tracepoint):
     )
 
 
-@tracepoint
 class KvmMmuSpteRequested(Tracepoint):
     """A fault wants this page mapped."""
 
@@ -194,7 +190,6 @@ class KvmMmuSpteRequested(Tracepoint):
         return f"gfn {self.gfn:x} pfn {self.pfn:x} level {self.level}"
 
 
-@tracepoint
 class KvmTdpMmuSpteChanged(Tracepoint):
     """The TDP MMU changed an spte."""
 
@@ -219,7 +214,6 @@ class KvmTdpMmuSpteChanged(Tracepoint):
         )
 
 
-@tracepoint
 class KvmMmuSplitHugePage(Tracepoint):
     """A huge page is split for dirty logging. `errno`: 0 when it was."""
 

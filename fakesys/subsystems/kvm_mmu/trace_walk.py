@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant, hashed, tracepoint
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
 from fakesys.subsystems.kvm_mmu.trace_features import WIDE_CODE
 
 
-@tracepoint
 class KvmMmuPagetableWalk(Tracepoint):
     """A walk through the guest's tables begins."""
 
@@ -39,7 +38,6 @@ class KvmMmuPagetableWalk(Tracepoint):
     )
 
 
-@tracepoint
 class KvmMmuPagingElement(Tracepoint):
     """One entry of the guest's tables was read in a walk."""
 
@@ -54,7 +52,6 @@ class KvmMmuPagingElement(Tracepoint):
         return f"pte {self.pte:x} level {self.level}"
 
 
-@tracepoint
 class KvmMmuSetAccessedBit(Tracepoint):
     """A walk set the accessed bit of a guest's entry."""
 
@@ -68,7 +65,6 @@ class KvmMmuSetAccessedBit(Tracepoint):
         return f"gpa {self.gpa:x}"
 
 
-@tracepoint
 class KvmMmuSetDirtyBit(Tracepoint):
     """A walk set the dirty bit of a guest's entry."""
 
@@ -82,7 +78,6 @@ class KvmMmuSetDirtyBit(Tracepoint):
         return f"gpa {self.gpa:x}"
 
 
-@tracepoint
 class KvmMmuWalkerError(Tracepoint):
     """A walk found that the guest may not do this."""
 
@@ -107,7 +102,6 @@ class KvmMmuWalkerError(Tracepoint):
     )
 
 
-@tracepoint
 class MarkMmioSpte(Tracepoint):
     """An spte now says that its page is emulated."""
 
@@ -126,7 +120,6 @@ class MarkMmioSpte(Tracepoint):
         )
 
 
-@tracepoint
 class HandleMmioPageFault(Tracepoint):
     """A fault on a page that is emulated, known from its spte."""
 
@@ -142,7 +135,6 @@ class HandleMmioPageFault(Tracepoint):
         return f"addr:{self.addr:x} gfn {self.gfn:x} access {self.access:x}"
 
 
-@tracepoint
 class CheckMmioSpte(Tracepoint):
     """Is the generation in an spte of an emulated page still the present one?"""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm_mmu import trace
@@ -18,8 +18,7 @@ PF_PRESENT, PF_WRITE, PF_USER, PF_RSVD, PF_FETCH = 1, 2, 4, 8, 16
 TOP = 4
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(Struct):
     """A walk that reached a page. `gfn`: of the address itself, also within a large page.
 
     `level`: of the entry that maps it. `tables[L]`: gfn of the table read at level L.

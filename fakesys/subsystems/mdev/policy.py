@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class MdevPolicy:
+class MdevPolicy(Struct, frozen=True):
     """`driver`: name of the driver that takes every mediated device of vfio_ap.
     `vfio_devices`: does each have a device of class vfio-dev below it, and its group a name?
     """

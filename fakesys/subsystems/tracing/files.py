@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from errno import EBADF, EBUSY, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
+
+from msgspec import Struct
 
 from fakesys.subsystems.tracing import grammar, markers, texts
 from fakesys.subsystems.tracing.errorlog import ErrorLog
@@ -35,16 +36,14 @@ MARKER = {
 PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
 
 
-@dataclass(frozen=True, slots=True)
-class CpuView:
+class CpuView(Struct, frozen=True):
     """One CPU of an instance."""
 
     instance: Instance
     cpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(Struct, frozen=True):
     """One option of an instance."""
 
     instance: Instance

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat
@@ -39,8 +40,7 @@ SYSTEM_FILTER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class System:
+class System(Struct, frozen=True):
     """The events of one system in one instance."""
 
     instance: Instance

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT, EPERM, ESRCH
 from typing import Any
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -47,8 +48,7 @@ class FilterError(KernelError):
         self.position = position
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """What a kernel's filters can say. `cpus`: how many CPUs a list of CPUs may name; 0: kernels
     that have no such lists (before 6.6). `open_ended`: may a text end with `&&` or `||`?
     """
@@ -57,8 +57,7 @@ class Dialect:
     open_ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A compiled filter and the text that it came from."""
 
     text: str
@@ -260,8 +259,7 @@ class _Term:
         return _compare_cpus(field, operation, cpus, self._cpus)
 
 
-@dataclass(frozen=True, slots=True)
-class _Operand:
+class _Operand(Struct, frozen=True):
     """The left side: how to get its value. `room` of a text: see patterns.py."""
 
     get: Callable[[Any, Task], Any]

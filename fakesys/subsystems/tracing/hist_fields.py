@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from errno import EINVAL
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -39,8 +40,7 @@ class HistError(KernelError):
         self.at = at
 
 
-@dataclass(frozen=True, slots=True)
-class HistField:
+class HistField(Struct, frozen=True):
     """A key or value: its spelling, where it comes from, how it is shown."""
 
     name: str
@@ -55,8 +55,7 @@ class HistField:
         return f"{self.name}.{self.modifier}" if self.modifier else self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What is asked of the machine while a histogram counts and prints."""
 
     comm_of: Callable[[int], str]

@@ -5,9 +5,10 @@ Like kernel/trace/trace_events_hist.c:parse_hist_trigger_attrs, create_sort_keys
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Literal
+
+from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
@@ -43,8 +44,7 @@ _ASSIGNED = {
 }
 
 
-@dataclass(slots=True)
-class Parts:
+class Parts(Struct):
     """The parts of the text, not yet understood."""
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -52,8 +52,7 @@ class Parts:
     command: Command = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SortKey:
+class SortKey(Struct, frozen=True):
     """One column to sort by: a key's place, or -1 - place of a value (-1: the hit count)."""
 
     column: int
@@ -61,8 +60,7 @@ class SortKey:
     descending: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """A histogram as asked for."""
 
     keys: tuple[HistField, ...]

@@ -5,9 +5,10 @@ Like kernel/trace/trace_events_hist.c:event_hist_trigger_parse, hist_register_tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENOENT
 from typing import Any
+
+from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -19,8 +20,7 @@ from fakesys.subsystems.tracing.hist_parse import Spec, parse_hist
 Key = tuple[Value, ...]
 
 
-@dataclass(slots=True)
-class Table:
+class Table(Struct):
     """The counts: for each key the hits and the sum of each value."""
 
     size: int
@@ -34,8 +34,7 @@ class Table:
         self.hits = self.dropped = 0
 
 
-@dataclass(slots=True, eq=False)
-class HistTrigger:
+class HistTrigger(Struct, eq=False):
     """One histogram on one event; those of one name share a table."""
 
     spec: Spec

@@ -5,8 +5,9 @@ A kernel profile picks one of these; the models ask it and know no version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 EVENTFS_FEATURE = "tracefs.eventfs"
 """Directories of events are not counted as links and made at need (6.6)."""
@@ -14,8 +15,7 @@ EVENTFS_FEATURE = "tracefs.eventfs"
 SizeShown = Literal["allotted", "asked"]
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """How one kernel was built.
 
     `release`, `preemption`: what it calls itself, and how it can be preempted.

@@ -5,8 +5,9 @@ Like kernel/trace/ring_buffer.c:ring_buffer_read_page (v6.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from struct import Struct
+import struct
+
+from msgspec import Struct
 
 from fakesys.subsystems.tracing.ring import DATA_SIZE, PAGE_SIZE, Page, Record
 
@@ -14,8 +15,8 @@ MISSED_EVENTS = 1 << 31
 MISSED_STORED = 1 << 30
 COMMIT_MASK = (1 << 20) - 1
 
-_HEADER = Struct("<Qq")
-_COUNT = Struct("<Q")
+_HEADER = struct.Struct("<Qq")
+_COUNT = struct.Struct("<Q")
 
 HEADER_PAGE = (
     "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n"
@@ -36,8 +37,7 @@ HEADER_EVENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RawPage:
+class RawPage(Struct, frozen=True):
     """A page as read: the time before its first record, the records, how many were lost.
 
     `lost` is None when nothing was lost, 0 when the page had no room to say how many.

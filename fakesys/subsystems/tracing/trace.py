@@ -14,7 +14,6 @@ from fakesys.core.tracepoint import (
     Tracepoint,
     UnsignedInt,
     UnsignedLong,
-    tracepoint,
 )
 
 STACK_ID, PRINT_ID = 4, 5
@@ -23,7 +22,6 @@ MARKER_IP = 0xFFFFFFFF8149895A
 MARKER_NAME = "tracing_mark_write"
 
 
-@tracepoint
 class Print(Tracepoint):
     """A text written to `trace_marker`."""
 
@@ -39,7 +37,6 @@ class Print(Tracepoint):
         return f"{MARKER_NAME}: " + self.buf.split(b"\0", 1)[0].decode("latin-1")
 
 
-@tracepoint
 class RawData(Tracepoint):
     """Bytes written to `trace_marker_raw`; the first four are `id`."""
 
@@ -54,7 +51,6 @@ class RawData(Tracepoint):
         return f"# {self.id:x} buf:" + "".join(f" {byte:02x}" for byte in self.buf) + "\n"
 
 
-@tracepoint
 class KernelStack(Tracepoint):
     """The call chain after an event whose trigger is `stacktrace`."""
 

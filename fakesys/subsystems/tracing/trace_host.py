@@ -20,7 +20,6 @@ from fakesys.core.tracepoint import (
     UnsignedLong,
     VoidPointer,
     hashed,
-    tracepoint,
 )
 from fakesys.subsystems.tracing.trace import ADDRESSES
 
@@ -34,7 +33,6 @@ _STATES = (
 )
 
 
-@tracepoint
 class SchedSwitch(Tracepoint):
     """A CPU goes from one task to another."""
 
@@ -70,7 +68,6 @@ class SchedSwitch(Tracepoint):
         return self.prev_pid, self.next_pid
 
 
-@tracepoint
 class SchedProcessFork(Tracepoint):
     """A process has a child."""
 
@@ -93,7 +90,6 @@ class SchedProcessFork(Tracepoint):
         )
 
 
-@tracepoint
 class SchedProcessExec(Tracepoint):
     """A process runs another program."""
 
@@ -109,7 +105,6 @@ class SchedProcessExec(Tracepoint):
         return f"filename={self.filename} pid={self.pid} old_pid={self.old_pid}"
 
 
-@tracepoint
 class SchedProcessExit(Tracepoint):
     """A process has ended."""
 
@@ -130,7 +125,6 @@ class SchedProcessExit(Tracepoint):
         return f"comm={self.comm} pid={self.pid} prio={self.prio} group_dead={dead}"
 
 
-@tracepoint
 class SchedWakeup(Tracepoint):
     """A task may run again."""
 
@@ -149,7 +143,6 @@ class SchedWakeup(Tracepoint):
         return f"comm={self.comm} pid={self.pid} prio={self.prio} target_cpu={self.target_cpu:03}"
 
 
-@tracepoint
 class SignalGenerate(Tracepoint):
     """A signal is sent. Never happens here; its fields can be filtered for."""
 
@@ -175,7 +168,6 @@ class SignalGenerate(Tracepoint):
         )
 
 
-@tracepoint
 class Kmalloc(Tracepoint):
     """The kernel takes memory on behalf of a task."""
 
@@ -202,7 +194,6 @@ class Kmalloc(Tracepoint):
         )
 
 
-@tracepoint
 class SysExit(Tracepoint):
     """A system call returns."""
 
@@ -217,7 +208,6 @@ class SysExit(Tracepoint):
         return f"NR {self.id} ({self.ret})"
 
 
-@tracepoint
 class SoftirqEntry(Tracepoint):
     """The timer interrupt's work while the CPU is idle."""
 

@@ -6,9 +6,10 @@ Like kernel/trace/trace_events_trigger.c (v6.1). A line is `NAME[:ARGUMENT][:COU
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -65,8 +66,7 @@ class Trigger(Protocol):
 Action = Callable[[EventFile, Task], bool]
 
 
-@dataclass(slots=True, eq=False)
-class SwitchTrigger:
+class SwitchTrigger(Struct, eq=False):
     """A trigger without memory but its count."""
 
     key: str
@@ -104,8 +104,7 @@ class SwitchTrigger:
             self.target.disarm()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A trigger line: its name, what stands behind it, and whether it begins with `!`."""
 
     name: str

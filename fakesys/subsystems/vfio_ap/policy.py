@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from fakesys.core.text import ids
 
@@ -102,8 +103,7 @@ class FilterName(StrEnum):
     LITERAL = "v6-literal"
 
 
-@dataclass(frozen=True, slots=True)
-class VfioApPolicy:
+class VfioApPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
     `filters`: by the name of the switch. `follows_machine`: are the machine's masks followed in

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats

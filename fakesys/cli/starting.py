@@ -1,0 +1,68 @@
+"""A daemon on its way into the background, and how what stops it reaches the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from fakesys.background import Ready, Refused
+from fakesys.cli.machine_options import MachineOptions
+from fakesys.transport.mounting import MountError
+
+
+def daemon_of(
+    options: MachineOptions,
+    point: Path,
+    *,
+    ready_fd: int | None = None,
+    lives_with: int | None = None,
+    before_mounting: Callable[[], None] = lambda: None,
+) -> Callable[[], Callable[[Ready], None]]:
+    """What `fakesys.background` runs: it makes the machine, then serves it on `point`."""
+
+    def prepare() -> Callable[[Ready], None]:
+        with _refused():
+            machine = options.machine()
+            service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
+        from fakesys import daemon
+
+        def serve(ready: Ready) -> None:
+            with _refused(), mount_errors():
+                before_mounting()
+                daemon.serve_in_background(machine, service, ready)
+
+        return serve
+
+    return prepare
+
+
+@contextmanager
+def mount_errors() -> Iterator[None]:
+    """What prevents a mount is an error of the command."""
+    try:
+        yield
+    except (MountError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a process in the background refused is an error of the command."""
+    try:
+        yield
+    except Refused as refusal:
+        wrong_use = refusal.status == click.UsageError.exit_code
+        kind = click.UsageError if wrong_use else click.ClickException
+        raise kind(str(refusal)) from None
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """The way back: an error of the command, in the background."""
+    try:
+        yield
+    except click.ClickException as error:
+        raise Refused(error.format_message(), error.exit_code) from None
