@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY
 from select import POLLERR, POLLHUP
@@ -10,13 +10,14 @@ from select import POLLERR, POLLHUP
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
 from fakesys.transport import protocol, replies
+from fakesys.transport.listing import Listing, OpenDirectory
 from fakesys.transport.names import Handler
 from fakesys.transport.nodes import NodeTable
 from fakesys.transport.protocol import Message, Op, OpenFlag
 from fakesys.transport.replies import Replies
 from fakesys.tree.attr import Handle
 from fakesys.tree.filesystem import FileSystem
-from fakesys.tree.node import Directory, File, Node
+from fakesys.tree.node import Directory, File
 from fakesys.tree.openfile import OpenFile
 
 # Looked up once: these run for every request.
@@ -29,35 +30,6 @@ _DIRECT = int(OpenFlag.DIRECT_IO)
 _DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
 SEEK_HOLE = 4
 _DIRECTORY_OPEN = 0
-
-
-class OpenDirectory:
-    """One open(2) of a directory: its names as they were when reading began at the start."""
-
-    __slots__ = ("_names", "directory")
-
-    def __init__(self, directory: Directory) -> None:
-        self.directory = directory
-        self._names: list[str] = []
-
-    def rewind(self) -> None:
-        """Take the names as they are now."""
-        self._names = [] if self.directory.gone else list(self.directory.names())
-
-    def entries(self, position: int) -> Iterator[tuple[int, str, Node]]:
-        """Position of the next entry, name and node from a position on; 0 and 1 are the dots."""
-        directory = self.directory
-        if position == 0:
-            yield 1, ".", directory
-        if position <= 1:
-            yield 2, "..", directory.parent or directory
-        known = directory.cached
-        for index in range(max(0, position - 2), len(self._names)):
-            name = self._names[index]
-            # What a step before this one changed has left the cache: no need to ask the models.
-            node = known.get(name) or directory.lookup(name)
-            if node is not None:
-                yield index + 3, name, node
 
 
 class Files:
@@ -203,34 +175,31 @@ class Files:
 
     def _readdir(self, _nodeid: int, message: Message) -> bytes:
         number, offset, size, _ = protocol.READ_IN.unpack_from(message)
-        answer = bytearray()
-        for position, name, node in self._entries(number, offset):
-            entry = replies.dirent(node, position, name)
-            if len(answer) + len(entry) > size:
-                break
-            answer += entry
-        return bytes(answer)
+        return self._listing(self._open_directories[number], offset).piece(offset, size)
 
     def _readdirplus(self, _nodeid: int, message: Message) -> bytes:
         number, offset, size, _ = protocol.READ_IN.unpack_from(message)
+        opened = self._open_directories[number]
+        listing = self._listing(opened, offset)
+        nodes = self._nodes
+        if offset == 0:
+            # What the kernel knows and was not told to forget is not told again.
+            opened.tells_all = listing.told_at != nodes.corrections
+            listing.told_at = nodes.corrections
+        tells_all = opened.tells_all
         answer = bytearray()
-        for position, name, node in self._entries(number, offset):
-            entry = replies.dirent(node, position, name)
+        for node, entry in listing.entries(offset):
             if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
                 break
-            dots = position <= 2
-            answer += replies.DOT_ENTRY if dots else self._plus(node)
+            if node is None or (not tells_all and node.ino in nodes):
+                answer += replies.UNTOLD_ENTRY
+            else:
+                answer += self._pack.entry(nodes.remember(node), node)
             answer += entry
         return bytes(answer)
 
-    def _plus(self, node: Node) -> bytes:
-        return self._pack.entry(self._nodes.remember(node), node)
-
-    def _entries(self, number: int, offset: int) -> Iterator[tuple[int, str, Node]]:
-        opened = self._open_directories[number]
-        if offset == 0:
-            opened.rewind()
-        return opened.entries(offset)
+    def _listing(self, opened: OpenDirectory, offset: int) -> Listing:
+        return opened.from_start() if offset == 0 else opened.now()
 
     def _releasedir(self, _nodeid: int, message: Message) -> bytes:
         del self._open_directories[protocol.FH.unpack_from(message)[0]]

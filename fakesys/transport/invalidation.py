@@ -33,6 +33,7 @@ class Invalidator:
 
     def tell(self, stale: Stale) -> list[bytes]:
         """Send what takes no lock; what is left for `later`."""
+        self._nodes.corrections += 1
         locking = [
             protocol.pack_inval_inode(nodeid, contents=True) for nodeid in self._texts(stale)
         ]

@@ -20,6 +20,8 @@ class NodeTable(dict[int, Node]):
         super().__init__({ROOT_ID: root})
         self._root = root
         self._lookups: dict[int, int] = {}
+        # Grows whenever the kernel is told that it remembers something wrongly.
+        self.corrections = 0
 
     def __missing__(self, nodeid: int) -> Node:
         raise KernelError(ESTALE, f"node {nodeid} was forgotten")

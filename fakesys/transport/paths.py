@@ -14,7 +14,6 @@ from os import O_APPEND, O_NONBLOCK
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
-from fakesys.transport.files import OpenDirectory
 from fakesys.transport.replies import BLOCK_SIZE
 from fakesys.transport.xattrs import ExtendedAttributes
 from fakesys.tree.attr import Handle
@@ -47,7 +46,7 @@ class Paths:
         self._xattrs = ExtendedAttributes()
         self._last_number = 0
         self._files: dict[int, tuple[File, Handle]] = {}
-        self._directories: dict[int, OpenDirectory] = {}
+        self._directories: dict[int, Directory] = {}
 
     def __len__(self) -> int:
         return len(self._files) + len(self._directories)
@@ -172,21 +171,21 @@ class Paths:
         if not isinstance(node, Directory):
             raise KernelError(ENOTDIR, f"{path} is not a directory")
         number = self._next_number()
-        self._directories[number] = OpenDirectory(node)
+        self._directories[number] = node
         return number
 
     def readdir(self, number: int) -> list[tuple[str, Status]]:
         """All entries as they are now, each with inode number and type."""
-        opened = self._directories[number]
-        opened.rewind()
+        directory = self._directories[number]
+        dots = (".", directory), ("..", directory.parent or directory)
         return [
             (name, {"st_ino": node.ino, "st_mode": node.mode})
-            for _, name, node in opened.entries(0)
+            for name, node in (*dots, *directory.entries())
         ]
 
     def fsyncdir(self, number: int) -> None:
         """fsync(2) of a directory."""
-        kind = self._directories[number].directory.kind
+        kind = self._directories[number].kind
         _refuse(kind.directory_fsync, "this directory has no fsync")
 
     def releasedir(self, number: int) -> None:

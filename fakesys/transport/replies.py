@@ -65,8 +65,8 @@ def _attr_seconds(node: Node) -> int:
 
 # A name that is not there: remembered by the kernel until it is told otherwise.
 NO_ENTRY_REPLY = protocol.ENTRY_OUT.pack(NO_NODE, 0, CACHE_SECONDS, *([0] * 19))
-# What stands before `.` and `..` in READDIRPLUS: the kernel knows these two.
-DOT_ENTRY = bytes(protocol.ENTRY_OUT.size)
+# What stands in READDIRPLUS before `.`, `..` and what the kernel knows already.
+UNTOLD_ENTRY = bytes(protocol.ENTRY_OUT.size)
 
 
 def dirent(node: Node, offset: int, name: str) -> bytes:

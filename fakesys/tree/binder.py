@@ -24,17 +24,19 @@ class Plan(Struct, frozen=True):
 
     named: dict[str, tuple[_Named, ...]]
     collections: tuple[_Collection, ...]
+    # The rows that make directories: asked for every link count.
+    always: int
+    at_times: tuple[Dir[Any], ...]
+    children: tuple[Children[Any, Any], ...]
 
     def count_directories(self, model: Any) -> int:
         """How many subdirectories a directory of this plan has now."""
-        count = 0
-        for rows in self.named.values():
-            for row in rows:
-                if isinstance(row, Dir) and (row.of is None or row.of(model) is not None):
-                    count += 1
-        for collection in self.collections:
-            if isinstance(collection, Children):
-                count += sum(1 for _ in collection.names(model))
+        count = self.always
+        for row in self.at_times:
+            assert row.of is not None
+            count += row.of(model) is not None
+        for collection in self.children:
+            count += sum(1 for _ in collection.names(model))
         return count
 
 
@@ -116,6 +118,7 @@ class Binder:
     def displace(self, directory: Directory, name: str, node: Node) -> None:
         """A look-up found something else under the name of this node: it is gone."""
         self._displaced.append((directory, name, node))
+        directory.version += 1
         self.unsettled = True
         for _ in node.mark_gone():
             pass
@@ -144,6 +147,7 @@ class Binder:
             for _ in node.mark_gone():
                 pass
 
+        directory.version += 1
         if not directory.gone:
             stale.changed.append(directory)
             directory.refresh(gone, lambda parent, name: stale.new.append((parent, name)))
@@ -197,7 +201,10 @@ def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
             collections.append(row)
         else:
             named[row.name] = (*named.get(row.name, ()), row)
-    return Plan(named, tuple(collections))
+    directories = [row for rows in named.values() for row in rows if isinstance(row, Dir)]
+    at_times = tuple(row for row in directories if row.of is not None)
+    children = tuple(row for row in collections if isinstance(row, Children))
+    return Plan(named, tuple(collections), len(directories) - len(at_times), at_times, children)
 
 
 class _Trunk(Struct):

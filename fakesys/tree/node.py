@@ -174,7 +174,7 @@ class Symlink(Node):
 class Directory(Node):
     """A directory: a layout on one model, filtered by the binder for the present profile."""
 
-    __slots__ = ("_kind", "binder", "cached", "layout", "missed", "model")
+    __slots__ = ("_kind", "binder", "cached", "layout", "listing", "missed", "model", "version")
 
     def __init__(
         self,
@@ -194,6 +194,10 @@ class Directory(Node):
         self.cached: dict[str, Node] = {}
         # Names that somebody looked for in vain: a client may remember that.
         self.missed: set[str] = set()
+        # What a transport keeps of the names and their nodes; `version` grows whenever they may
+        # differ.
+        self.listing: Any = None
+        self.version = 0
         binder.register(self)
 
     @property
@@ -280,6 +284,7 @@ class Directory(Node):
 
     def mark_gone(self) -> Iterator[Node]:
         yield from super().mark_gone()
+        self.version += 1
         self.binder.forget(self)
         for node in self.cached.values():
             yield from node.mark_gone()
