@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from fakesys.core.text import ids, parse_absolute_mask
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Owner(Enum):
@@ -103,20 +105,18 @@ def _claim(owners: dict[tuple[int, int], Owner], masks: list[str], owner: Owner)
                 owners[pair] = owner
 
 
-def save_plot(matrix: ApMatrix, path: Path) -> None:
-    """Draw the matrix to an SVG or PNG file. Raises ImportError without matplotlib."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
+def draw(matrix: ApMatrix) -> Figure:
+    """The matrix as a picture. Raises ImportError without matplotlib."""
     from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     kinds = list(Owner)
     cells = [[kinds.index(owner) for owner in row] for _, row in matrix.rows(matrix.domains)]
     width = min(20.0, max(6.0, 2.5 + 0.3 * len(matrix.domains)))
     height = min(20.0, 1.8 + 0.3 * len(matrix.adapters))
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     colours = ListedColormap([RGB[kind] for kind in kinds])
     if cells and matrix.domains:
         axes.imshow(cells, cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5, aspect="auto")
@@ -126,8 +126,7 @@ def save_plot(matrix: ApMatrix, path: Path) -> None:
     axes.set_ylabel("adapter")
     handles = [Patch(facecolor=RGB[k], edgecolor="grey", label=k.words) for k in kinds[1:]]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
-    figure.savefig(path)
-    pyplot.close(figure)
+    return figure
 
 
 def _label(set_ticks: Any, numbers: tuple[int, ...], form: str, *, rotation: int) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+from fakesys.transport import mounting
 
 # These are run by one process: the last of them asks what all others have provoked.
 TOGETHER = "tests/files/"
@@ -26,3 +31,20 @@ class ByModule(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
     """Whatever `--dist` says."""
     return ByModule(config, log)
+
+
+@pytest.fixture
+def own_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of mounts are kept apart from the user's own."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+
+
+@pytest.fixture
+def point(tmp_path: Path, own_records: None) -> Iterator[Path]:
+    """A mount point, free again afterwards."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    yield point
+    while mounting.find(point) is not None:
+        mounting.unmount(point, lazy=True)

@@ -22,7 +22,7 @@ LAYERS = (
     r"machine\w*|scenario",
     r"abi|host|snapshot|recorder|lab.*",
     r"transport\..*",
-    r"daemon",
+    r"daemon|background",
     r"cli.*|pytest_plugin|exec.*|serving",
 )
 # A model knows no text, path, FUSE or event loop; a table knows no transport.

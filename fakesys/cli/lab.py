@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from fakesys.cli.plots import picture_options, plot_files, save_plots
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-SVG = click.option("--svg", type=click.Path(path_type=Path), help="Also plot to this SVG file.")
-PNG = click.option("--png", type=click.Path(path_type=Path), help="Also plot to this PNG file.")
 # Wide enough for every table; lines are not filled up.
 PIPE_WIDTH = 400
 
@@ -79,8 +79,7 @@ def lab() -> None:
     help="Drops of the lock that mean livelock.",
 )
 @click.option("--preempt/--no-preempt", default=True, help="Is the kernel preemptible?")
-@SVG
-@PNG
+@picture_options("Also plot to")
 def livelock(
     vcpus: tuple[int, ...],
     ws: int,
@@ -137,8 +136,7 @@ def livelock(
     help="Numbers of vCPUs during storms.",
 )
 @click.option("--windows", type=click.IntRange(1, 100_000), default=100, show_default=True)
-@SVG
-@PNG
+@picture_options("Also plot to")
 def apicv(
     preset: str,
     vcpus: int,
@@ -190,35 +188,6 @@ def _require_one_of(what: str, name: str, known: Iterable[str]) -> None:
         raise click.UsageError(f"{name!r} is no {what} ({', '.join(known)})")
 
 
-def plot_files(*paths: Path | None) -> list[Path]:
-    """Those that were asked for, after a look whether they can be written at all."""
-    from fakesys.lab import plots
-
-    wanted = [path for path in paths if path is not None]
-    for path in wanted:
-        try:
-            plots.check(path)
-        except ImportError:
-            raise click.ClickException(
-                "plots need matplotlib: pip install 'fakesys[plot]'"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise click.ClickException(f"{path}: {_reason(error)}") from None
-    return wanted
-
-
-def save_plots(draw: Callable[[], Figure], paths: Iterable[Path]) -> None:
-    """Write each file and say its name."""
-    from fakesys.lab import plots
-
-    for path in paths:
-        try:
-            plots.save(draw, path)
-        except OSError as error:
-            raise click.ClickException(f"{path}: {_reason(error)}") from None
-        click.echo(str(path))
-
-
 def print_tables(*tables: Table) -> None:
     """One after the other, as wide as they are when nobody looks at a terminal."""
     from rich.console import Console
@@ -239,7 +208,3 @@ def with_progress(cases: list[C], what: str) -> Iterator[C]:
 
     console = Console(stderr=True)
     yield from track(cases, what, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

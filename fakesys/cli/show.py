@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fakesys.cli.machine_options import mount_option
+from fakesys.cli.plots import picture_options, plot_files, save_plots
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from fakesys.pictures import ApMatrix
 
 MOUNT = mount_option("The mount to look at.")
-SVG = click.option("--svg", type=click.Path(path_type=Path), help="Write an SVG file instead.")
-PNG = click.option("--png", type=click.Path(path_type=Path), help="Write a PNG file instead.")
 
 
 @click.group(epilog="Example: fakesys show ap --mount ./mountpoint")
@@ -28,20 +27,18 @@ def show() -> None:
 
 @show.command(epilog="Example: fakesys show ap --svg queues.svg")
 @MOUNT
-@SVG
-@PNG
+@picture_options("Draw to")
 def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
     """The AP matrix: adapters by domains, each queue by its owner."""
-    from fakesys.pictures import ap_matrix
+    from fakesys.pictures import ap_matrix, draw
 
     matrix = ap_matrix(read_state(mount_point))
-    files = [path for path in (svg, png) if path is not None]
-    for path in files:
-        _save(matrix, path)
-    if not files:
-        from rich.console import Console
+    if files := plot_files(svg, png):
+        save_plots(lambda: draw(matrix), files)
+        return
+    from rich.console import Console
 
-        print_matrix(matrix, Console())
+    print_matrix(matrix, Console())
 
 
 @show.command(epilog="Example: fakesys show kvm")
@@ -82,20 +79,6 @@ def _counters(vm: Path) -> Iterator[tuple[str, int]]:
     for path in sorted(vm.iterdir()):
         if path.is_file() and (text := path.read_text().strip()).isdecimal():
             yield path.name, int(text)
-
-
-def _save(matrix: ApMatrix, path: Path) -> None:
-    from fakesys.pictures import save_plot
-
-    try:
-        save_plot(matrix, path)
-    except ImportError:
-        raise click.ClickException(
-            "pictures need matplotlib: pip install 'fakesys[plot]'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{path}: {error}") from None
-    click.echo(path)
 
 
 def print_matrix(matrix: ApMatrix, console: Console) -> None:

@@ -88,12 +88,10 @@ def _refusals(mount_point: Path, action: Callable[[], T]) -> T:
 
 
 def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        for at in range(0, len(data), PIECE):
-            os.write(descriptor, data[at : at + PIECE])
-    finally:
-        os.close(descriptor)
+    rest = memoryview(data)
+    with path.open("r+b", buffering=0) as file:
+        while rest:
+            rest = rest[file.write(rest[:PIECE]) :]
 
 
 def _replace(file: Path, data: bytes) -> None:

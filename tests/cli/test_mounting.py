@@ -217,10 +217,8 @@ def test_machine_of_words_makes_the_same_machine() -> None:
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+def served(tmp_path: Path, own_records: None) -> Iterator[Mount]:
     """A real mount, the only one of this user."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     with mounted(tmp_path) as mount:
         yield mount
 
@@ -276,25 +274,22 @@ def mine() -> str:
 
 
 @pytest.fixture
-def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def ours(point: Path, tmp_path: Path) -> Iterator[Path]:
     """A mount that the test itself is to end."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    (tmp_path / "mnt").mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    with Daemon(tmp_path / "mnt", ["--scenario", "selftest"], log=tmp_path / "log") as daemon:
+    with Daemon(point, ["--scenario", "selftest"], log=tmp_path / "log") as daemon:
         yield daemon.point
 
 
 @needs_fuse
-def test_umount_ends_mount_daemon_and_record(point: Path) -> None:
+def test_umount_ends_mount_daemon_and_record(ours: Path) -> None:
     assert fakesys("umount", "--all") == (0, "", "")
-    assert mounting.find(point) is None
+    assert mounting.find(ours) is None
     assert fakesys("status") == (0, "no mounts\n", "")
 
 
 @needs_fuse
 def test_a_daemon_that_is_kept_alive_is_told_to_end(
-    point: Path, monkeypatch: pytest.MonkeyPatch
+    ours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[int] = []
     gone = host.wait_gone
@@ -305,33 +300,33 @@ def test_a_daemon_that_is_kept_alive_is_told_to_end(
         return len(waited) > 1 and gone(pid, seconds)
 
     monkeypatch.setattr(host, "wait_gone", wait)
-    assert fakesys("umount", str(point)) == (0, "", "")
+    assert fakesys("umount", str(ours)) == (0, "", "")
     assert len(waited) == 2
 
 
 @needs_fuse
-def test_a_daemon_that_does_not_end_is_named(point: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_does_not_end_is_named(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "wait_gone", lambda _pid, _seconds: False)
-    result = fakesys("umount", str(point))
+    result = fakesys("umount", str(ours))
     assert result.returncode == 1
-    assert f"the daemon of {point} (pid " in result.stderr
+    assert f"the daemon of {ours} (pid " in result.stderr
     assert result.stderr.endswith("does not end\n")
 
 
 @needs_fuse
-def test_a_lazy_umount_does_not_wait(point: Path) -> None:
-    with (point / "sys/kernel/debug/selftest/rw").open() as file:
-        assert fakesys("umount", "--lazy", str(point)) == (0, "", "")
-        assert mounting.find(point) is None
+def test_a_lazy_umount_does_not_wait(ours: Path) -> None:
+    with (ours / "sys/kernel/debug/selftest/rw").open() as file:
+        assert fakesys("umount", "--lazy", str(ours)) == (0, "", "")
+        assert mounting.find(ours) is None
         assert file.read() == "65536\n"
 
 
 @needs_fuse
-def test_unmounting_may_be_refused(point: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmounting_may_be_refused(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_point: Path, **_: bool) -> None:
         raise MountError("not permitted")
 
     with monkeypatch.context() as patch:
         patch.setattr(mounting, "unmount", refuse)
-        assert fakesys("umount", str(point)) == (1, "", "fakesys: not permitted\n")
-    assert mounting.find(point) is not None
+        assert fakesys("umount", str(ours)) == (1, "", "fakesys: not permitted\n")
+    assert mounting.find(ours) is not None

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,18 +14,6 @@ import pytest
 
 from fakesys.transport import mounting
 from tests.mounts import Mount, fakesys, mounted, wait_until
-
-
-@pytest.fixture
-def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A mount point, free again afterwards; records are kept apart from the user's own."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    point = tmp_path / "mnt"
-    point.mkdir()
-    yield point
-    while mounting.find(point) is not None:
-        subprocess.run(["umount", "-l", str(point)], timeout=10, check=True)
 
 
 @pytest.fixture

@@ -30,18 +30,11 @@ pytestmark = pytest.mark.skipif(
 Act = Callable[[Path], object]
 
 
-@pytest.fixture
-def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A mount point, free again afterwards; records apart from the user's own."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    point = tmp_path / "mnt"
-    point.mkdir()
-    yield point
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a daemon froze belongs to the tests again."""
+    yield
     gc.unfreeze()
-    mount = mounting.find(point)
-    if mount is not None:
-        mounting.unmount(point, lazy=True)
 
 
 def serve(
