@@ -48,7 +48,8 @@ class Refuse(Struct):
             raise KernelError(self.errno, f"fault: {self}")
 
 
-class Delay(Struct):
+@dataclass(slots=True)
+class Delay:
     """Matching requests are answered `seconds` of simulated time later."""
 
     glob: str
