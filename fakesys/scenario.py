@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib import resources
 from pathlib import Path
 
 import msgspec
 
 from fakesys.subsystems.apicv.presets import GUESTS
+
+# importlib.resources takes longer to import than a scenario to read.
+SHIPPED = Path(__file__).with_name("scenarios")
 
 
 class ScenarioError(ValueError):
@@ -105,12 +107,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def shipped() -> list[str]:
     """The names of the scenarios that come with the package."""
-    folder = resources.files("fakesys") / "scenarios"
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    )
+    return sorted(entry.stem for entry in SHIPPED.glob("*.toml"))
 
 
 def load(source: str | Path) -> Scenario:
@@ -130,7 +127,7 @@ def _shipped_scenario(name: str) -> Scenario:
     if name not in shipped():
         known = ", ".join(shipped())
         raise ScenarioError(f"{name!r} is no scenario ({known}) and no path of a .toml file")
-    data = (resources.files("fakesys") / "scenarios" / f"{name}.toml").read_bytes()
+    data = (SHIPPED / f"{name}.toml").read_bytes()
     return parse(data, name)
 
 
