@@ -29,11 +29,15 @@ def is_alive(pid: int) -> bool:
 
 
 def command_of(pid: int) -> str:
-    """The short name of a process, empty when it is gone."""
+    """The short name of a process as `ps` shows it, empty when it is gone.
+
+    A process may call itself anything: what cannot be printed is a question mark.
+    """
     try:
-        return psutil.Process(pid).name()
+        name = psutil.Process(pid).name()
     except psutil.Error:
         return ""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def wait_gone(pid: int, seconds: float) -> bool:

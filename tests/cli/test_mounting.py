@@ -268,6 +268,20 @@ def test_umount_of_what_is_in_use_and_of_nothing(served: Mount, tmp_path: Path) 
     assert fakesys("umount", "--all", str(tmp_path)).returncode == 2
 
 
+@needs_fuse
+def test_a_holder_with_an_odd_name_is_named_in_one_line(served: Mount) -> None:
+    comm = Path("/proc/self/comm")
+    before = mine()
+    comm.write_text("odd\nname")
+    try:
+        with (served.root / "sys/kernel/debug/selftest/rw").open():
+            result = fakesys("umount", str(served.root))
+    finally:
+        comm.write_text(before)
+    assert f"is in use by odd?name (pid {os.getpid()}: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def mine() -> str:
     """The short name of this process."""
     return Path("/proc/self/comm").read_text().strip()

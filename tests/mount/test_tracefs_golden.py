@@ -106,7 +106,7 @@ def waits_for_answer(thread: int | None) -> bool:
 def tracefs(
     tmp_path_factory: pytest.TempPathFactory, transport: str
 ) -> Iterator[tuple[Mount, Mounted]]:
-    before = COMM.read_text()
+    before = COMM.read_text().removesuffix("\n")
     COMM.write_text("trctest")
     try:
         folder = tmp_path_factory.mktemp("tracefs")

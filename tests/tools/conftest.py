@@ -46,7 +46,11 @@ def prefix(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def user_of_a_host_with_debugfs() -> tuple[str, ...]:
     """What makes a command run as one without rights, where debugfs and tracefs are mounted."""
     places = {"debugfs": "/sys/kernel/debug", "tracefs": "/sys/kernel/tracing"}
-    steps = [f"mount -t {fstype} none {place}" for fstype, place in places.items()]
+    # Mounting it twice on one place is EBUSY.
+    steps = [
+        f'{{ [ "$(stat -fc %T {place})" = {fstype} ] || mount -t {fstype} none {place}; }}'
+        for fstype, place in places.items()
+    ]
     script = " && ".join([*steps, 'exec "$@"'])
     prefix = ("unshare", "-m", "sh", "-c", script, "sh", *ordinary_user())
     done = subprocess.run([*prefix, "true"], capture_output=True, text=True, cwd="/", check=False)
