@@ -83,7 +83,7 @@ class KvmSide:
         """Where KVM's files stand."""
         return (
             *files.mounts(self.kvm, (apicv_files.state_row(self.apicv),)),
-            *apicv_files.mounts(self.apicv),
+            *apicv_files.mounts(self.apicv, self.memory),
             *control.mounts(
                 self.kvm,
                 ctl=self._ctl,

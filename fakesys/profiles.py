@@ -161,8 +161,20 @@ _DESCRIBED_STATS = frozenset(
 _FAST_ZAP = frozenset({"trace.mmu_valid_gen", "trace.mmu_zap_all_fast"})
 _MMU_5_4 = _FAST_ZAP | {"kvm.stats_nx_pages", "trace.mmu_sptes"}
 _MMU_6_1 = (
-    _MMU_5_4 | _DESCRIBED_STATS | {"mmu.role_has_4_byte_gpte", "trace.dirty_ring", "trace.mmu_tdp"}
+    _MMU_5_4
+    | _DESCRIBED_STATS
+    | {
+        "kvm.parameters_of_2022",
+        "mmu.role_has_4_byte_gpte",
+        "trace.dirty_ring",
+        "trace.mmu_tdp",
+    }
 )
+_MMU_6_18 = _MMU_6_1 | {
+    "kvm.parameters_of_2025",
+    "trace.mmu_wide_error_code",
+    "trace.no_change_pte",
+}
 
 
 def _series(patch: int) -> frozenset[str]:
@@ -192,7 +204,7 @@ MMU_KERNELS: dict[str, MmuKernel] = {
         MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1),
         MmuKernel(
             "6.18",
-            _MMU_6_1 | {"trace.mmu_wide_error_code", "trace.no_change_pte"},
+            _MMU_6_18,
             kvm_mmu.K6_18,
             params={"as_num": "1"},
         ),

@@ -278,9 +278,11 @@ def test_parameters_that_depend_on_others(kernel: str) -> None:
     assert read(f"{AMD}/avic") == off
 
 
-def test_parameters_of_kvm() -> None:
+@pytest.mark.parametrize("mmu", ["5.3", "5.4", "6.1", "6.18"])
+def test_parameters_of_kvm(mmu: str) -> None:
     guests = Guests("v3")
     machine = guests.machine
+    machine.write(f"{FOLDER}/mmu_profile", f"{mmu}\n")
     for name in machine.listdir(KVM):
         path = f"{KVM}/{name}"
         old = machine.read(path)
@@ -290,6 +292,11 @@ def test_parameters_of_kvm() -> None:
         if old in ("Y\n", "N\n"):
             machine.write(path, "n")
             assert machine.read(path) == "N\n"
+            assert refused(guests, path, "maybe") == EINVAL
+        elif name == "pi_inject_timer":
+            # A truth value that reads as a number.
+            machine.write(path, "yes")
+            assert machine.read(path) == "1\n"
             assert refused(guests, path, "maybe") == EINVAL
         else:
             machine.write(path, "0x10")

@@ -1,4 +1,4 @@
-"""`sys/module/kvm_amd` and `sys/module/kvm`, and the one file that the second series had.
+"""`sys/module/kvm_amd`, and the one file that the second series had.
 
 Sources: [5.3] arch/x86/kvm/svm.c, x86.c; arch/x86/kvm/svm/svm.c, avic.c (v6.1) module_param calls;
 permissions there: 0444, so nobody can open them for writing.
@@ -7,13 +7,15 @@ permissions there: 0444, so nobody can open them for writing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EACCES, EINVAL, ERANGE
+from errno import EACCES
 
-from fakesys.core.text import kstrtobool, kstrtoull
+from fakesys.subsystems.apicv import kvm_parameters
+from fakesys.subsystems.apicv.kvm_parameters import READ_ONLY
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.params import NESTED, STATE_FILE, uses_avic, uses_npt
 from fakesys.subsystems.kvm.model import Kvm, Vm
 from fakesys.subsystems.kvm.params import Params
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.tree.attr import Attr, Layout, Mount
 from fakesys.tree.kinds import SYSFS
 
@@ -23,8 +25,6 @@ FORCE_AVIC = "apicv.force_avic"
 """AVIC can be used on processors that do not announce it (5.17)."""
 ENABLE_IPIV = "apicv.enable_ipiv"
 """IPI virtualization can be switched off for itself (6.17)."""
-
-READ_ONLY = {EACCES: "the parameter is read only, for root too"}
 
 Show = Callable[[Params], str]
 
@@ -75,49 +75,6 @@ KVM_AMD: Layout[Kvm] = Layout(
 )
 
 
-def _setting(name: str, default: str, doc: str, *, boolean: bool = False) -> Attr[Apicv]:
-    """A parameter that can be changed; the models here do not depend on it."""
-
-    def store(apicv: Apicv, text: str) -> None:
-        if boolean:
-            apicv.settings[name] = "Y" if kstrtobool(text) else "N"
-        else:
-            apicv.settings[name] = str(kstrtoull(text, bits=32))
-
-    errors = {EINVAL: "neither yes nor no"} if boolean else {EINVAL: "no number"}
-    return Attr(
-        name=name,
-        mode=0o644,
-        doc=doc,
-        show=lambda apicv: f"{apicv.settings.get(name, default)}\n",
-        store=store,
-        errors=errors if boolean else errors | {ERANGE: "more than 32 bits"},
-    )
-
-
-def _constant(name: str, text: str, doc: str) -> Attr[Apicv]:
-    return Attr(name=name, mode=0o444, doc=doc, show=lambda _: f"{text}\n", errors=READ_ONLY)
-
-
-KVM: Layout[Apicv] = Layout(
-    (
-        _setting("halt_poll_ns", "200000", "How long a halted vCPU polls; here it sleeps."),
-        _setting("halt_poll_ns_grow", "2", "Factor by which it polls longer."),
-        _setting("halt_poll_ns_grow_start", "10000", "Nanoseconds that growing begins with."),
-        _setting("halt_poll_ns_shrink", "0", "Factor by which it polls less."),
-        _setting("ignore_msrs", "N", "Accesses to unknown MSRs are ignored.", boolean=True),
-        _setting("report_ignored_msrs", "Y", "Ignored accesses are logged.", boolean=True),
-        _setting("min_timer_period_us", "200", "Shortest period of a local APIC timer."),
-        _setting("tsc_tolerance_ppm", "250", "By how much TSC frequencies may differ."),
-        _constant("kvmclock_periodic_sync", "Y", "The paravirtual clock is synchronised."),
-        _constant("lapic_timer_advance_ns", "-1", "How early the timer is armed; -1 adapts."),
-        _constant("vector_hashing", "Y", "Lowest priority goes by the vector's number."),
-        _constant("enable_vmware_backdoor", "N", "VMware's port."),
-    ),
-    kind=SYSFS,
-)
-
-
 def state_row(apicv: Apicv) -> Attr[Vm]:
     """`apicv-state` in a VM's debugfs directory, as the second version of the series had it."""
     return Attr(
@@ -131,9 +88,10 @@ def state_row(apicv: Apicv) -> Attr[Vm]:
     )
 
 
-def mounts(apicv: Apicv) -> tuple[Mount, ...]:
+def mounts(apicv: Apicv, mmu: MmuExtension) -> tuple[Mount, ...]:
     """Where the module parameters stand."""
+    module = kvm_parameters.KvmModule(apicv, mmu)
     return (
         Mount("sys/module/kvm_amd/parameters", KVM_AMD, lambda: apicv.kvm),
-        Mount("sys/module/kvm/parameters", KVM, lambda: apicv),
+        Mount("sys/module/kvm/parameters", kvm_parameters.LAYOUT, lambda: module),
     )

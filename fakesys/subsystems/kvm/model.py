@@ -430,7 +430,7 @@ class Kvm:
         for vm in [vm for vm in self.vms if vm.pid == before != self._home]:
             vm.pid = self._home
             for vcpu in vm.vcpus.values():
-                vcpu.task = vcpu.task._replace(pid=self._new_thread(vm.pid))
+                vcpu.task = vcpu.task._replace(pid=self.new_thread(vm.pid))
             if vm.directory is not None:
                 del self.directories[vm.directory]
                 self._make_directory(vm)
@@ -448,14 +448,14 @@ class Kvm:
         return free
 
     def _add_vcpu(self, vm: Vm, vcpu_id: int) -> Vcpu:
-        vcpu = Vcpu(vm, vcpu_id, self._new_thread(vm.pid), self._cpus)
+        vcpu = Vcpu(vm, vcpu_id, self.new_thread(vm.pid), self._cpus)
         vm.get()
         vm.vcpus[vcpu_id] = vcpu
         for extension in self.extensions:
             extension.add_vcpu(vcpu)
         return vcpu
 
-    def _new_thread(self, pid: int) -> int:
+    def new_thread(self, pid: int) -> int:
         """A thread id in the range of the owner's; never one that a vCPU had before."""
         thread = self._next_thread.get(pid, pid) + 1
         self._next_thread[pid] = thread

@@ -8,6 +8,7 @@ from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
 from fakesys.subsystems.kvm_mmu.guest import Guest
 from fakesys.subsystems.kvm_mmu.host import PAGE
 from fakesys.subsystems.kvm_mmu.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.nx import NxHugePages
 from fakesys.subsystems.kvm_mmu.params import knobs
 from fakesys.subsystems.kvm_mmu.policy import MmuPolicy
 from fakesys.subsystems.kvm_mmu.race import RaceResult
@@ -27,6 +28,7 @@ class MmuExtension:
         self.mmus: dict[Vcpu, VcpuMmu] = {}
         self.races: dict[Vm, RaceResult] = {}
         self.shrinker = Shrinker()
+        self.nx = NxHugePages(kvm, policy.nx)
 
     @property
     def bus(self) -> Bus:
@@ -41,6 +43,7 @@ class MmuExtension:
         memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
         self.memories[vm] = memory
         self.shrinker.add(memory.kit, memory.zapper)
+        self.nx.add(vm, memory)
         vm.rmaps_stat = lambda: rmaps_text(memory)
 
     def set_private_slot(self, vm: Vm, slot_id: int, gpa: int, *, present: bool) -> int:
@@ -83,6 +86,7 @@ class MmuExtension:
 
     def remove_vm(self, vm: Vm) -> None:
         """All is zapped and freed."""
+        self.nx.remove(vm)
         memory = self.memories.pop(vm)
         memory.destroy()
         self.shrinker.remove(memory.kit)

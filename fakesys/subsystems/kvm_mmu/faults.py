@@ -44,6 +44,7 @@ from fakesys.subsystems.kvm_mmu.walker import (
 NO_SLOT_PFN = 1 << 63
 
 
+MOST_LEVELS = 5
 _FAST_MASK = PF_PRESENT | PF_WRITE | PF_RSVD
 
 
@@ -197,9 +198,12 @@ class Faults:
                 return RetPf.EMULATE
         if not self._roots.make_available():
             return RetPf.RETRY
-        goal = self._goal_level(slot, gfn, 3)
+        asked = self._goal_level(slot, gfn, 3)
+        split = self._split_level(asked, error)
+        goal = 1 if split else asked
         self._tell_requested(slot, gfn, goal)
-        entry = self._descend(self._start(vcpu, address), gfn, goal, ALL_ACCESS)
+        noted = split if vcpu.paging is Paging.TDP else 0
+        entry = self._descend(self._start(vcpu, address), gfn, goal, ALL_ACCESS, noted)
         return self._finish(vcpu, slot, entry, gfn, ALL_ACCESS, error, writable)
 
     def _shadow(self, vcpu: VcpuMmu, address: int, error: int) -> RetPf:
@@ -222,9 +226,11 @@ class Faults:
             return RetPf.RETRY
         entry = self._fetch(vcpu, address, walk)
         # Only now: tables that were just shadowed may forbid a large page.
-        goal = self._goal_level(slot, gfn, walk.level)
+        asked = self._goal_level(slot, gfn, walk.level)
+        split = self._split_level(asked, error)
+        goal = 1 if split else asked
         self._tell_requested(slot, gfn, goal)
-        entry = self._descend(entry, gfn, goal, walk.access)
+        entry = self._descend(entry, gfn, goal, walk.access, split)
         return self._finish(vcpu, slot, entry, gfn, walk.access, error, writable)
 
     def _fetch(self, vcpu: VcpuMmu, address: int, walk: Walk) -> Entry:
@@ -243,14 +249,31 @@ class Faults:
             index = address >> 3 + 9 * level & 511
         return Entry(row, index, level)
 
-    def _descend(self, entry: Entry, gfn: int, goal: int, access: int) -> Entry:
-        """Make direct tables down to the level that will hold the spte."""
+    def _split_level(self, asked: int, error: int) -> int:
+        """For a fetch that must not map a large page: up to which level the tables that it makes
+        count as splits; else 0. Like mmu.c:kvm_mmu_hugepage_adjust (v6.1).
+        """
+        if not self._kit.nx_huge_pages or not error & PF_FETCH:
+            return 0
+        rules = self._kit.policy.nx
+        return MOST_LEVELS if rules is not None and rules.counts_all else asked
+
+    def _descend(self, entry: Entry, gfn: int, goal: int, access: int, split: int = 0) -> Entry:
+        """Make direct tables down to the level that will hold the spte.
+
+        `split`: of entries up to this level, the tables made here are noted as splits.
+        """
         row, index, level = entry
         tree, pages = self._tree, self._pages
         role = self._base | DIRECT | access << ACCESS_SHIFT
-        while level > goal:
+        while level > goal or (level > 1 and self._kit.nx_huge_pages):
             pages.flood[row] = 0
             child = tree.child(row, index)
+            if level == goal:
+                # Like mmu.c:disallowed_hugepage_adjust: what is below may be executable.
+                if child == NONE:
+                    break
+                goal -= 1
             if child != NONE and access_of(pages.role[child]) != access:
                 # Like mmu.c:validate_direct_spte: the guest's large page changed its access.
                 tree.unlink(row, index)
@@ -260,6 +283,8 @@ class Faults:
                 shift = 9 * (level - 1)
                 child = tree.get_page(gfn >> shift << shift, role | level - 1)
                 tree.link(row, index, child)
+                if level <= split:
+                    self._kit.note_split(child)
             row, level = child, level - 1
             index = gfn >> 9 * (level - 1) & 511
         return Entry(row, index, level)

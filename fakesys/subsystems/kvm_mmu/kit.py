@@ -72,6 +72,9 @@ class Kit:
         # mmu_notifier_seq: a fault that began before a change must be retried.
         self.notifier_seq = 0
         self.unsync_pages = 0
+        # Are large pages mapped without X, see nx.py; tables that stand for one because of that.
+        self.nx_huge_pages = False
+        self.nx_splits: dict[int, None] = {}
 
     @property
     def mmio_bits(self) -> MmioBits:
@@ -87,6 +90,17 @@ class Kit:
     def wrap_flow(self) -> ZapFlow:
         """What the wrap of the MMIO generation calls."""
         return self.knobs.delete_flow or self.policy.wrap_flow
+
+    def note_split(self, row: int) -> None:
+        """This table stands for a large page. Like mmu.c:account_huge_nx_page (v6.1)."""
+        if row not in self.nx_splits:
+            self.nx_splits[row] = None
+            self.stats.nx_lpage_splits += 1
+
+    def forget_split(self, row: int) -> None:
+        """It goes, or may stay as it is. Like mmu.c:unaccount_huge_nx_page (v6.1)."""
+        del self.nx_splits[row]
+        self.stats.nx_lpage_splits -= 1
 
     def is_obsolete(self, row: int) -> bool:
         """Like mmu.c:is_obsolete_sp (v5.4)."""

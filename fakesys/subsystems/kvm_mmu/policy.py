@@ -61,6 +61,19 @@ class MmioBits(Struct, frozen=True):
         return word
 
 
+class NxRules(Struct, frozen=True):
+    """How a kernel works around the flaw of large pages that are fetched from, see nx.py."""
+
+    # Until 5.9 any table made by a fetch counted, also where no large page was possible.
+    counts_all: bool
+    # 5.16: the recovery's period is a parameter, by default an hour divided by the ratio.
+    period_by_ratio: bool
+    # 6.3: what a logged slot maps is forgotten instead of zapped.
+    spares_logged: bool
+    # 6.5, and stable kernels: `never` switches it off for good.
+    never: bool
+
+
 class MmuPolicy(Struct, frozen=True):
     """One kernel. The comments name the patch of the series that changed a line (series NN)."""
 
@@ -116,6 +129,8 @@ class MmuPolicy(Struct, frozen=True):
     spte: SpteBits
     # Where 19 bits of MMIO generation stand; 18 bits stand at the same place everywhere.
     mmio_19: MmioBits
+    # 5.4; None: no such workaround.
+    nx: NxRules | None = None
 
     def next_generation(self, valid_gen: int) -> int:
         """The generation after a fast zap.
@@ -185,7 +200,11 @@ SERIES_08 = replace(SERIES_07, name="series-08", vm_zapped_list=True)
 SERIES_09 = replace(SERIES_08, name="series-09", reload_unless_obsolete=True)
 SERIES_10 = replace(SERIES_09, name="series-10", generation=Generation.TOGGLE)
 SERIES_11 = replace(SERIES_10, name="series-11", skip_only_rooted=True)
-K5_4 = replace(SERIES_11, name="5.4")
+K5_4 = replace(
+    SERIES_11,
+    name="5.4",
+    nx=NxRules(counts_all=True, period_by_ratio=False, spares_logged=False, never=False),
+)
 K5_4_STABLE = replace(K5_4, name="5.4-stable", batch_counts_all=True)
 K6_1 = replace(
     K5_4_STABLE,
@@ -204,6 +223,7 @@ K6_1 = replace(
     base_role=_COMMON_ROLE,
     spte=NEW_SPTE,
     mmio_19=MMIO_19_NEW,
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, never=True),
 )
 K6_18 = replace(
     K6_1,
@@ -214,6 +234,7 @@ K6_18 = replace(
     slot_zap_quirk=1 << 7,
     quirks=0x3FF,
     get_nr_mmu_pages=False,
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, never=True),
 )
 
 SERIES: tuple[MmuPolicy, ...] = (

@@ -44,6 +44,8 @@ class SpteSetter:
         Answers whether the spte changed, and whether it had to be write-protected because the
         page is a table that is shadowed.
         """
+        if self._kit.nx_huge_pages and self._pages.role[row] & LEVEL_MASK > 1:
+            access &= ~EXEC
         bit = 1 << index
         leaf = self._sptes.leaf(row)
         flush, known = self._make_room(leaf, row, index, gfn)

@@ -64,6 +64,8 @@ class Zapper:
             tree.unaccount(row)
         if pages.flags[row] & UNSYNC:
             tree.unlink_unsync(row)
+        if row in kit.nx_splits:
+            kit.forget_split(row)
         if pages.roots[row]:
             self._retire_root(row)
         else:
@@ -152,6 +154,8 @@ class Zapper:
         freed = pages.used - len(rooted)
         kit.sptes.forget_all()
         self._tree.forget_all()
+        for row in list(kit.nx_splits):
+            kit.forget_split(row)
         for row in retired:
             pages.present[row] = 0
             pages.parent[row] = NONE

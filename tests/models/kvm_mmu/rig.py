@@ -98,6 +98,11 @@ class Rig:
         guest = self.guests[vcpu.id]
         return touch(self.memory, vcpu, guest, "r", gpa, times=times, stride=stride)
 
+    def fetch(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+        """The guest fetches from there."""
+        guest = self.guests[vcpu.id]
+        return touch(self.memory, vcpu, guest, "x", gpa, times=times, stride=stride)
+
     def fault(self, vcpu: VcpuMmu, gpa: int) -> None:
         """One write that may fault, without entry to the guest."""
         if not self.memory.faults.allows(vcpu, gpa, PF_WRITE):

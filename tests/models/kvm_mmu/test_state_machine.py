@@ -28,6 +28,7 @@ from fakesys.subsystems.kvm_mmu.dirty import CAP_MANUAL_PROTECT
 from fakesys.subsystems.kvm_mmu.guest import guest_tables
 from fakesys.subsystems.kvm_mmu.kit import Request
 from fakesys.subsystems.kvm_mmu.memslots import LOG_DIRTY_PAGES, Memslot
+from fakesys.subsystems.kvm_mmu.nx import recover
 from fakesys.subsystems.kvm_mmu.pages import NONE, ON_LIST, UNSYNC
 from fakesys.subsystems.kvm_mmu.policy import (
     K5_3,
@@ -38,6 +39,7 @@ from fakesys.subsystems.kvm_mmu.policy import (
     SERIES,
     Generation,
     MmuPolicy,
+    ZapFlow,
 )
 from fakesys.subsystems.kvm_mmu.role import INVALID, LEVEL_MASK
 from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
@@ -56,7 +58,7 @@ ADDRESS = st.one_of(
     st.integers(0, 7 * MIB // PAGE - 1).map(lambda page: (1 << 30) + page * PAGE),
     st.integers(0, 40).map(lambda page: FIRST_TABLE + page * PAGE),
 )
-KIND = st.sampled_from("rw")
+KIND = st.sampled_from("rwx")
 TIMES = st.sampled_from((1, 1, 1, 7, 520))
 
 
@@ -158,7 +160,7 @@ class MmuMachine(RuleBasedStateMachine):
 
     @rule(vcpu=VCPU, kind=KIND, address=ADDRESS, times=TIMES)
     def access(self, vcpu: int, kind: str, address: int, times: int) -> None:
-        touch = self.rig.write if kind == "w" else self.rig.read
+        touch = {"r": self.rig.read, "w": self.rig.write, "x": self.rig.fetch}[kind]
         touched = touch(self.vcpus[vcpu], address, times)
         if kind == "w" and self.tdp and not touched.exits:
             self._wrote(address >> 12, times)
@@ -228,7 +230,31 @@ class MmuMachine(RuleBasedStateMachine):
     def zap_slots_alone(self) -> None:
         self.memory.disable_quirks(self.policy.slot_zap_quirk)
 
+    @precondition(lambda self: self.flow is None and self.policy.nx is not None)
+    @rule()
+    def switch_nx_huge_pages(self) -> None:
+        self.memory.kit.nx_huge_pages ^= True
+        self.used_at_begin = self.pages.used
+        self.memory.begin_zap(ZapFlow.FAST).step()
+
+    @precondition(lambda self: self.policy.nx is not None)
+    @rule(ratio=st.sampled_from((1, 2, 60)))
+    def recover_large_pages(self, ratio: int) -> None:
+        assert self.policy.nx is not None
+        recover(self.memory, ratio, spares_logged=self.policy.nx.spares_logged)
+
     # --- what must hold ---
+
+    @invariant()
+    def no_large_page_can_be_executed_with_the_workaround(self) -> None:
+        kit = self.memory.kit
+        assert kit.stats.nx_lpage_splits == len(kit.nx_splits)
+        assert not kit.nx_splits.keys() & set(self.pages._free)
+        if not kit.nx_huge_pages:
+            return
+        for row in self.rows():
+            if self.pages.role[row] & LEVEL_MASK > 1 and (present := kit.sptes.present(row)):
+                assert kit.sptes.leaf(row).no_exec & present == present
 
     def reached(self, vcpu: VcpuMmu) -> Iterator[int]:
         """All pages that the vCPU's processor may walk through."""
