@@ -233,6 +233,27 @@ def test_older_kernels_have_no_such_parameter(kernel: str) -> None:
     assert not [name for name in vm.machine.listdir(PARAMETERS) if name.startswith("nx")]
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "6.18"])
+def test_a_vm_can_be_spared_before_its_first_vcpu(kernel: str) -> None:
+    vm = MmuVm(kernel, thp=1, size=4 * MIB, vcpus=0)
+    vm.machine.write(MODE, "force\n")
+    vm.refused(EINVAL, "a cap 220 1")
+    vm.ctl("a cap 220 0")
+    vm.ctl("a vcpu add")
+    vm.refused(EINVAL, "a cap 220 0")
+    vm.ctl("a vcpu 0 setup")
+    changes = vm.changes("a vcpu 0 access x 0")
+    assert (changes["pages_2m"], splits(vm, kernel)) == (1, 0)
+    # The change itself zaps its pages all the same.
+    assert vm.counter("pages_2m") == 1
+    vm.machine.write(MODE, "off\n")
+    assert vm.counter("pages_2m") == 0
+
+
+def test_5_4_spares_no_vm() -> None:
+    MmuVm("5.4", vcpus=0).refused(EINVAL, "a cap 220 0")
+
+
 def test_a_snapshot_holds_the_splits_and_when_they_are_recovered() -> None:
     vm = mapped(events=())
     split(vm)

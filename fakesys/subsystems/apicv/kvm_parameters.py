@@ -204,9 +204,7 @@ _OTHERS = (
     _setting("force_emulation_prefix", "0", _integer, "A prefix asks for emulation.", SINCE_2022),
     _fixed("enable_pmu", "Y", "Guests have counters of events.", SINCE_2022),
     _fixed("mitigate_smt_rsb", "N", "Against speculation across threads.", SINCE_2022),
-    _fixed(
-        "allow_unsafe_mappings", "N", "Pages that nobody counts may be mapped.", SINCE_2025
-    ),
+    _fixed("allow_unsafe_mappings", "N", "Pages that nobody counts may be mapped.", SINCE_2025),
     _fixed("enable_virt_at_load", "Y", "Virtualisation is on while the module is.", SINCE_2025),
 )
 

@@ -72,9 +72,16 @@ class Kit:
         # mmu_notifier_seq: a fault that began before a change must be retried.
         self.notifier_seq = 0
         self.unsync_pages = 0
-        # Are large pages mapped without X, see nx.py; tables that stand for one because of that.
-        self.nx_huge_pages = False
+        # The host maps large pages without X, see nx.py; this VM is trusted and spared.
+        self.nx_on_host = False
+        self.nx_disabled = False
+        # Tables that stand for a large page because of that.
         self.nx_splits: dict[int, None] = {}
+
+    @property
+    def nx_huge_pages(self) -> bool:
+        """Are large pages mapped without X? Like mmu_internal.h:is_nx_huge_page_enabled (v6.1)."""
+        return self.nx_on_host and not self.nx_disabled
 
     @property
     def mmio_bits(self) -> MmioBits:

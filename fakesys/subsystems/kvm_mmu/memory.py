@@ -40,6 +40,7 @@ PAGES_PER_SHADOW_PAGE = 50
 TDP_BITS = 48
 SHADOW_BITS = 52
 CAP_DISABLE_QUIRKS2 = 213
+CAP_DISABLE_NX_HUGE_PAGES = 220
 
 
 class Zapped(NamedTuple):
@@ -204,6 +205,8 @@ class VmMemory:
             self.dirty.set_manual(argument)
         elif number == CAP_DISABLE_QUIRKS2:
             self.disable_quirks(argument)
+        elif number == CAP_DISABLE_NX_HUGE_PAGES:
+            self.disable_nx_huge_pages(argument)
         else:
             raise KernelError(EINVAL, f"capability {number} cannot be enabled")
 
@@ -213,6 +216,15 @@ class VmMemory:
         if unknown or not self.kit.policy.quirks:
             raise KernelError(EINVAL, f"no such quirks: {unknown:#x}")
         self.disabled_quirks |= mask
+
+    def disable_nx_huge_pages(self, argument: int) -> None:
+        """KVM_CAP_VM_DISABLE_NX_HUGE_PAGES: this VM is spared. Raises EINVAL once it has a vCPU,
+        for an argument, and where the kernel has no such capability.
+        """
+        rules = self.kit.policy.nx
+        if argument or self.vcpus or rules is None or not rules.may_be_off:
+            raise KernelError(EINVAL, "only before the first vCPU, with 0, in kernels that have it")
+        self.kit.nx_disabled = True
 
     def destroy(self) -> None:
         """The owner's memory goes, then the vCPUs.

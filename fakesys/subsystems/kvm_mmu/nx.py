@@ -62,7 +62,7 @@ class NxHugePages:
 
     def add(self, vm: Vm, memory: VmMemory) -> None:
         """A new VM, with a thread of its own if there may ever be something to recover."""
-        memory.kit.nx_huge_pages = self.on
+        memory.kit.nx_on_host = self.on
         if self._rules is None or self.never:
             return
         worker = self._workers[vm] = Worker(memory, self._kvm.kernel.clock.now_ns)
@@ -82,7 +82,7 @@ class NxHugePages:
         """
         self._require_changeable()
         word = text.removesuffix("\n")
-        if word == "never" and self._rules is not None and self._rules.never:
+        if word == "never" and self._rules is not None and self._rules.may_be_off:
             self._kvm.require_idle()
             self.never, on = True, False
         elif word in ("off", "auto"):
@@ -94,7 +94,7 @@ class NxHugePages:
             return
         self.on = on
         for vm, worker in reversed(self._workers.items()):
-            worker.memory.kit.nx_huge_pages = on
+            worker.memory.kit.nx_on_host = on
             with self._kvm.in_owner(vm):
                 worker.memory.begin_zap(ZapFlow.FAST).step()
         self._arm_all()

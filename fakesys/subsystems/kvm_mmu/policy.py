@@ -70,8 +70,8 @@ class NxRules(Struct, frozen=True):
     period_by_ratio: bool
     # 6.3: what a logged slot maps is forgotten instead of zapped.
     spares_logged: bool
-    # 6.5, and stable kernels: `never` switches it off for good.
-    never: bool
+    # 6.0: a VM may be spared; 6.5, and stable kernels: `never` switches it off for good.
+    may_be_off: bool
 
 
 class MmuPolicy(Struct, frozen=True):
@@ -203,7 +203,7 @@ SERIES_11 = replace(SERIES_10, name="series-11", skip_only_rooted=True)
 K5_4 = replace(
     SERIES_11,
     name="5.4",
-    nx=NxRules(counts_all=True, period_by_ratio=False, spares_logged=False, never=False),
+    nx=NxRules(counts_all=True, period_by_ratio=False, spares_logged=False, may_be_off=False),
 )
 K5_4_STABLE = replace(K5_4, name="5.4-stable", batch_counts_all=True)
 K6_1 = replace(
@@ -223,7 +223,7 @@ K6_1 = replace(
     base_role=_COMMON_ROLE,
     spte=NEW_SPTE,
     mmio_19=MMIO_19_NEW,
-    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, never=True),
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, may_be_off=True),
 )
 K6_18 = replace(
     K6_1,
@@ -234,7 +234,7 @@ K6_18 = replace(
     slot_zap_quirk=1 << 7,
     quirks=0x3FF,
     get_nr_mmu_pages=False,
-    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, never=True),
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, may_be_off=True),
 )
 
 SERIES: tuple[MmuPolicy, ...] = (

@@ -233,7 +233,7 @@ class MmuMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.flow is None and self.policy.nx is not None)
     @rule()
     def switch_nx_huge_pages(self) -> None:
-        self.memory.kit.nx_huge_pages ^= True
+        self.memory.kit.nx_on_host ^= True
         self.used_at_begin = self.pages.used
         self.memory.begin_zap(ZapFlow.FAST).step()
 
