@@ -399,7 +399,7 @@ def _ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
             words=(VM, "cap", CAP, ARGUMENT),
             run=_cap,
             errors=NO_VM | {EINVAL: "no such capability, or not such an argument"},
-            doc="KVM_ENABLE_CAP: 168 (manual dirty log), 213 (quirks), 220 (spare it nx_huge_pages).",
+            doc="KVM_ENABLE_CAP: 168 (manual dirty log), 213 (quirks), 220 (no nx_huge_pages).",
         ),
         Verb(
             words=(VM, "quirks", MASK),
