@@ -51,6 +51,10 @@ class Kind(Struct, frozen=True):
     notifies: bool = False
     # A read that does not begin at offset 0 gets nothing, whatever was read before.
     only_at_zero: bool = False
+    # A read with no room for the whole text and a NUL is refused.
+    whole_reads: bool = False
+    # store() is given the bytes behind a NUL too.
+    sees_nul: bool = False
     keeps_size: bool = True
 
 
@@ -113,6 +117,12 @@ EVENTFS = replace(
     counts_directories=False,
     long_name=ENOENT,
 )
+# Lists that seq_file makes: fs/seq_file.c:seq_lseek.
+TRACEFS_SEQ = replace(TRACEFS, name="tracefs-seq", has_end=False)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
 # kernel/trace/trace_events.c:event_filter_read, show_header: "if (*ppos) return 0".
 TRACEFS_ONCE = Kind(name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True)
+# kernel/trace/trace.c:trace_get_user: a NUL ends a word as a blank does, and the next one follows.
+TRACEFS_WORDS = replace(TRACEFS_SEQ, name="tracefs-words", sees_nul=True)
+# kernel/trace/trace.c:tracing_cpumask_read.
+TRACEFS_WHOLE = replace(TRACEFS, name="tracefs-whole", whole_reads=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import c_string
@@ -40,6 +41,8 @@ class OpenFile:
             self._event = node.event
             self._buffer = node.show()
         assert self._buffer is not None
+        if kind.whole_reads and size <= len(self._buffer):
+            raise KernelError(EINVAL, f"{size} bytes have no room for the whole text")
         data = self._buffer[offset : offset + size]
         if not kind.seekable:
             self._cursor += len(data)
@@ -54,7 +57,7 @@ class OpenFile:
             return 0
         limit = kind.store_limit
         seen = data if limit is None else data[:limit]
-        taken = node.store(c_string(seen))
+        taken = node.store(seen.decode("latin-1") if kind.sees_nul else c_string(seen))
         if taken is not None:
             return taken
         return len(seen) if kind.short_writes else len(data)

@@ -217,6 +217,11 @@ def test_lost_events_are_told_once(machine: Machine) -> None:
     pipe.close()
 
 
+def fill_a_page(machine: Machine) -> None:
+    for _ in range(3):
+        mark(machine, "x" * 1000)
+
+
 def test_poll_asks_for_buffer_percent(machine: Machine) -> None:
     append(machine, "buffer_size_kb", "40")
     pipe = Opened(machine, "trace_pipe")
@@ -225,16 +230,21 @@ def test_poll_asks_for_buffer_percent(machine: Machine) -> None:
         assert opened.handle.poll() == 0
         assert opened.handle.waiters() is not None
     mark(machine, "x")
-    assert pipe.handle.poll() == raw.handle.poll() == 0
+    # The pipe of all CPUs is ready for any event.
+    assert pipe.handle.poll()
+    assert raw.handle.poll() == 0
     append(machine, "buffer_percent", "0")
-    assert pipe.handle.poll()
     assert raw.handle.poll()
+    # 11 pages: half of them are six, the one that is being written with them.
     append(machine, "buffer_percent", "50")
-    for _ in range(8):
-        mark(machine, "x" * 1000)
-        mark(machine, "x" * 1000)
-        mark(machine, "x" * 1000)
-    assert pipe.handle.poll()
+    for _ in range(5):
+        fill_a_page(machine)
+    assert raw.handle.poll() == 0
+    fill_a_page(machine)
+    assert raw.handle.poll()
+    raw.read()
+    assert raw.handle.poll() == 0
+    append(machine, "options/block", "1")
     assert raw.handle.poll()
     refuses(machine, EINVAL, "buffer_percent", "101")
     pipe.close()
@@ -257,7 +267,91 @@ def test_a_raw_page_in_pieces(machine: Machine) -> None:
     assert stamp > 0
 
 
+@pytest.mark.parametrize(("size", "events"), [(16, 0), (43, 0), (44, 1), (71, 1), (72, 2), (99, 2)])
+def test_a_short_read_of_a_raw_page_takes_what_has_room(
+    machine: Machine, size: int, events: int
+) -> None:
+    for _ in range(3):
+        mark(machine, "one")
+    raw = Opened(machine, "per_cpu/cpu0/trace_pipe_raw")
+    assert len(raw.read(size)) == (size if events else 0)
+    assert f"read events: {events}\n" in read(machine, "per_cpu/cpu0/stats")
+    if events:
+        assert len(raw.read()) == 4096 - size
+    (commit,) = struct.unpack_from("<Q", raw.read(), 8)
+    assert commit == (3 - events) * 28
+    raw.close()
+
+
+def test_the_rest_of_a_page_counts_as_used(machine: Machine) -> None:
+    append(machine, "options/overwrite", "0")
+    # A record of 4 bytes of head, 16 of the event, the text, a newline and a NUL, in words.
+    for _ in range(3):
+        mark(machine, "x" * 1000)
+    assert "bytes: 3084\n" in read(machine, "per_cpu/cpu0/stats")
+    mark(machine, "x" * 1000)
+    assert "bytes: 5108\n" in read(machine, "per_cpu/cpu0/stats")
+    mark(machine, "small")
+    pipe = Opened(machine, "trace_pipe")
+    while b"small" not in pipe.read():
+        pass
+    assert "bytes: 0\n" in read(machine, "per_cpu/cpu0/stats")
+    pipe.close()
+
+
+def test_nothing_fits_behind_an_event_that_was_too_long(machine: Machine) -> None:
+    append(machine, "options/overwrite", "0")
+    append(machine, "buffer_size_kb", "1")
+    for _ in range(6):
+        mark(machine, "x" * 1000)
+    refuses(machine, EBADF, "trace_marker", "x" * 1000)
+    refuses(machine, EBADF, "trace_marker", "small")
+
+
+def test_a_buffer_that_is_shown_keeps_its_size(machine: Machine) -> None:
+    append(machine, "buffer_size_kb", "8")
+    trace = Opened(machine, "per_cpu/cpu1/trace")
+    refuses(machine, EBUSY, "buffer_size_kb", "8")
+    refuses(machine, EBUSY, "per_cpu/cpu1/buffer_size_kb", "64")
+    append(machine, "per_cpu/cpu1/buffer_size_kb", "8")
+    append(machine, "per_cpu/cpu0/buffer_size_kb", "8")
+    append(machine, "free_buffer", "x")
+    assert read(machine, "buffer_size_kb") == "8\n"
+    trace.close()
+    writer = Opened(machine, "trace", os.O_WRONLY)
+    append(machine, "buffer_size_kb", "64")
+    writer.close()
+    append(machine, "free_buffer", "x")
+    assert read(machine, "buffer_size_kb") == "7\n"
+
+
+def test_the_head_of_one_cpu_counts_all(machine: Machine) -> None:
+    mark(machine, "x")
+    text = read(machine, "per_cpu/cpu1/trace")
+    assert "entries-in-buffer/entries-written: 1/1 " in text
+    assert "tracing_mark_write" not in text
+
+
+def test_a_short_read_of_the_cpumask(machine: Machine) -> None:
+    mask = Opened(machine, "tracing_cpumask")
+    with pytest.raises(KernelError) as refusal:
+        mask.read(2)
+    assert refusal.value.errno == EINVAL
+    assert mask.read(3) == b"3\n"
+    mask.close()
+
+
 # Instances and options.
+
+
+def test_the_options_of_nop(machine: Machine) -> None:
+    for text in ("test_nop_refuse", "notest_nop_refuse"):
+        refuses(machine, EINVAL, "trace_options", text)
+    append(machine, "options/test_nop_refuse", "0")
+    refuses(machine, EINVAL, "options/test_nop_refuse", "1")
+    machine.fs.mkdir(machine.fs.resolve(f"{TRACING}/instances"), "a")
+    append(machine, "trace_options", "test_nop_accept")
+    assert read(machine, "instances/a/options/test_nop_accept") == "1\n"
 
 
 def test_an_instance_in_use_stays(machine: Machine) -> None:
@@ -484,6 +578,10 @@ def test_a_filter_of_the_system_and_of_an_event(machine: Machine) -> None:
         pio(machine, val=val)
     assert len(lines(machine)) == 1
     assert "parse_error: Couldn't find or set field" in read(machine, "events/kvm/kvm_fpu/filter")
+    # Each event without the field is a mistake of its own.
+    log = read(machine, "error_log")
+    assert log.count("error: Couldn't find or set field in one of a subsystem's events\n") == 8
+    assert log.count("\n  Command: val > 4\n           ^\n") == 8
     append(machine, "events/kvm/filter", "0")
     assert read(machine, "events/kvm/kvm_pio/filter") == "none\n"
     refuses(machine, EINVAL, "events/kvm/filter", "x" * 4096)
@@ -644,3 +742,13 @@ def test_children_inherit_their_places_on_the_lists(machine: Machine, people: Pe
     people.born(12, 10, "bash")
     asks(machine, 12)
     assert read(machine, "set_event_pid") == "10\n"
+
+
+@pytest.mark.parametrize(("profile", "limit"), [("6.1", 3072), ("6.18", 4064)])
+def test_a_raw_marker_fills_at_most_a_page(profile: str, limit: int) -> None:
+    machine = Machine(profile)
+    append(machine, "trace_marker_raw", "x" * limit)
+    refuses(machine, EINVAL, "trace_marker_raw", "x" * (limit + 1))
+    append(machine, "tracing_on", "0")
+    refuses(machine, EBADF, "trace_marker_raw", "x" * limit)
+    refuses(machine, EINVAL, "trace_marker_raw", "x" * (limit + 1))

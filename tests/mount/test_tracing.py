@@ -159,7 +159,8 @@ def test_many_who_make_and_remove_leave_a_usable_tree(tracing: Path) -> None:
 @pytest.mark.differs_on_fusepy("fusepy has no poll: its files are always ready")
 def test_poll_wakes_for_an_event_and_at_the_fill_level(tracing: Path) -> None:
     (tracing / "buffer_size_kb").write_text("400")
-    descriptor = os.open(tracing / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+    pipe = tracing / "per_cpu/cpu0/trace_pipe"
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

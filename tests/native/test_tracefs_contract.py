@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import stat
-from errno import EBADF, EBUSY, EEXIST, EINVAL, EPERM
+from errno import EBADF, EBUSY, EEXIST, EINVAL, EPERM, ESPIPE
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,79 @@ def test_set_event_takes_one_word_a_call(specimens: Specimens, instance: Path) -
     with opened(instance / "set_event", os.O_WRONLY | os.O_TRUNC):
         pass
     assert (instance / "set_event").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["trace", "set_event", "trace_options", "error_log"])
+@pytest.mark.parametrize("whence", [os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE])
+def test_a_list_has_no_end_to_seek_from(instance: Path, name: str, whence: int) -> None:
+    with opened(instance / name, os.O_RDONLY) as descriptor, refused(EINVAL):
+        os.lseek(descriptor, 0, whence)
+
+
+def test_free_buffer_has_no_place(instance: Path) -> None:
+    with opened(instance / "free_buffer", os.O_WRONLY) as descriptor, refused(ESPIPE):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def test_a_nul_ends_a_word(specimens: Specimens, instance: Path) -> None:
+    first, second = events(specimens)[:2]
+    with opened(instance / "set_event", os.O_WRONLY) as descriptor:
+        for event in (first, second):
+            text = f"{event.parent.name}:{event.name}\0\0".encode()
+            assert os.write(descriptor, text) == len(text) - 1
+            assert os.write(descriptor, b"\0\0") == 1
+    assert len((instance / "set_event").read_text().splitlines()) == 2
+    with opened(instance / "set_event_pid", os.O_WRONLY) as descriptor:
+        assert os.write(descriptor, b"1\0002 \0003") == 5
+    assert (instance / "set_event_pid").read_text() == "1\n2\n"
+
+
+def test_the_mask_of_cpus_is_read_as_a_whole(instance: Path) -> None:
+    size = len((instance / "tracing_cpumask").read_bytes())
+    with opened(instance / "tracing_cpumask") as descriptor:
+        with refused(EINVAL):
+            os.read(descriptor, size)
+        assert len(os.read(descriptor, size + 1)) == size
+
+
+def test_buffers_keep_their_size_while_trace_is_read(instance: Path) -> None:
+    with opened(instance / "trace"):
+        for name in ("buffer_size_kb", "per_cpu/cpu0/buffer_size_kb"):
+            with opened(instance / name, os.O_WRONLY) as descriptor, refused(EBUSY):
+                os.write(descriptor, b"64")
+    (instance / "buffer_size_kb").write_text("64")
+
+
+def test_the_head_of_one_cpu_counts_all(instance: Path) -> None:
+    (instance / "trace_marker").write_text("x")
+    for cpu in (instance / "per_cpu").iterdir():
+        assert "entries-in-buffer/entries-written: 1/1 " in (cpu / "trace").read_text()
+
+
+def test_the_pipe_of_all_cpus_is_ready_for_any_event(instance: Path) -> None:
+    with opened(instance / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(0) == []
+        (instance / "trace_marker").write_text("x")
+        assert poll.poll(0) == [(descriptor, select.POLLIN)]
+
+
+def test_nop_refuses_an_option(instance: Path) -> None:
+    for text in ("test_nop_refuse", "notest_nop_refuse"):
+        with opened(instance / "trace_options", os.O_WRONLY) as descriptor, refused(EINVAL):
+            os.write(descriptor, text.encode())
+    with opened(instance / "options/test_nop_refuse", os.O_WRONLY) as descriptor:
+        assert os.write(descriptor, b"0") == 1
+        with refused(EINVAL):
+            os.write(descriptor, b"1")
+
+
+def test_each_event_that_a_system_filter_does_not_fit_is_logged(
+    specimens: Specimens, instance: Path
+) -> None:
+    system = events(specimens)[0].parent
+    (instance / "events" / system.name / "filter").write_text("nosuchfield == 1")
+    log = (instance / "error_log").read_text()
+    count = sum(1 for event in system.iterdir() if event.is_dir())
+    assert log.count("Couldn't find or set field in one of a subsystem's events") == min(count, 8)

@@ -6,6 +6,7 @@ trace_events_trigger.c:event_triggers_call (v6.1).
 
 from __future__ import annotations
 
+from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
 from fakesys.core.events import Task
@@ -142,13 +143,19 @@ class EventFile:
             self.refresh()
 
     def set_system_filter(self, text: str) -> None:
-        """The filter of the whole system; what does not fit this event leaves it unfiltered."""
+        """The filter of the whole system; what does not fit this event leaves it unfiltered.
+
+        Each event that it does not fit is one more mistake of the log, whatever was wrong. Like
+        kernel/trace/trace_events_filter.c:process_system_preds (v6.1).
+        """
         try:
             self.filter = compile_filter(text, self.form, self.instance.tracing.dialect)
             self.filter_text = text
-        except FilterError:
+        except FilterError as error:
+            failure = FilterError(error.errno or EINVAL, BAD_SYSTEM_FILTER)
             self.filter = None
-            self.filter_text = f"{text}\n^\nparse_error: {BAD_SYSTEM_FILTER}\n"
+            self.filter_text = filter_error_text(text, failure)
+            self.instance.log_filter_error(text, failure)
         self.refresh()
 
     def clear_filter(self) -> None:

@@ -23,10 +23,17 @@ from fakesys.subsystems.tracing.pids import PidList
 from fakesys.subsystems.tracing.readme import readme
 from fakesys.subsystems.tracing.snapshot import SnapshotFile
 from fakesys.tree.attr import Attr, Children, Dir, Files, Handle, Layout, Mount
-from fakesys.tree.kinds import TRACEFS, TRACEFS_STREAM
+from fakesys.tree.kinds import (
+    TRACEFS,
+    TRACEFS_SEQ,
+    TRACEFS_STREAM,
+    TRACEFS_WHOLE,
+    TRACEFS_WORDS,
+)
 
 NUMBER = {EINVAL: "not a number, or not one that is allowed"}
 PIDS = {EINVAL: "not a pid", EPERM: "a pid has at most 30 bits"}
+SHOWN = {EBUSY: "an open `trace` shows the events of the buffer"}
 ONE_READER = {EBUSY: "somebody reads this pipe, or one that takes from the same buffers"}
 MARKER = {
     EINVAL: "the option markers is off, or a raw marker of a wrong length",
@@ -94,10 +101,11 @@ def _write_switch(switch: Switch, text: str) -> None:
     switch.instance.set_option(switch.name, texts.zero_or_one(text))
 
 
-def _write_pids(choose: Callable[[Instance], PidList]) -> Callable[[Instance, str], None]:
-    def store(instance: Instance, text: str) -> None:
-        choose(instance).add(text)
+def _write_pids(choose: Callable[[Instance], PidList]) -> Callable[[Instance, str], int]:
+    def store(instance: Instance, text: str) -> int:
+        taken = choose(instance).add(text)
         instance.lists_changed()
+        return taken
 
     return store
 
@@ -139,6 +147,7 @@ PER_CPU: Layout[CpuView] = Layout(
         Attr(
             name="trace",
             mode=0o640,
+            kind=TRACEFS_SEQ,
             open=_open_cpu_trace,
             truncate=lambda view: view.instance.clear(view.cpu),
             doc="The events of this CPU; O_TRUNC clears them.",
@@ -170,11 +179,12 @@ PER_CPU: Layout[CpuView] = Layout(
             show=lambda view: texts.cpu_size_text(view.instance, view.cpu),
             store=lambda view, text: view.instance.resize(texts.decimal(text), view.cpu),
             doc="Size of the buffer of this CPU.",
-            errors=NUMBER,
+            errors=NUMBER | SHOWN,
         ),
         Attr(
             name="snapshot",
             mode=0o640,
+            kind=TRACEFS_SEQ,
             present=lambda view: view.instance.tracing.build.snapshot,
             open=lambda view, flags: SnapshotFile(view.instance, view.cpu),
             doc="The snapshot of this CPU.",
@@ -207,6 +217,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="trace",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         open=_open_trace,
         truncate=Instance.clear,
         doc="The recorded events as text; opening it with O_TRUNC clears them.",
@@ -238,12 +249,14 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="free_buffer",
         mode=0o200,
+        kind=TRACEFS_STREAM,
         open=_open_free_buffer,
         doc="Closing it shrinks the buffers to the least.",
     ),
     Attr(
         name="set_event",
         mode=0o640,
+        kind=TRACEFS_WORDS,
         show=grammar.set_event_text,
         store=grammar.write_set_event,
         truncate=grammar.clear_events,
@@ -254,6 +267,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="set_event_pid",
         mode=0o640,
+        kind=TRACEFS_WORDS,
         show=lambda m: m.pids.text(),
         store=_write_pids(_pids),
         truncate=_clear_pids(_pids),
@@ -264,6 +278,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="set_event_notrace_pid",
         mode=0o640,
+        kind=TRACEFS_WORDS,
         show=lambda m: m.notrace_pids.text(),
         store=_write_pids(_notrace_pids),
         truncate=_clear_pids(_notrace_pids),
@@ -280,7 +295,13 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         doc="nop.",
         errors={EINVAL: "there is no such tracer"},
     ),
-    Attr(name="available_tracers", mode=0o440, show=lambda m: "nop\n", doc="nop."),
+    Attr(
+        name="available_tracers",
+        mode=0o440,
+        kind=TRACEFS_SEQ,
+        show=lambda m: "nop\n",
+        doc="nop.",
+    ),
     Attr(
         name="tracing_on",
         mode=0o640,
@@ -293,6 +314,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="trace_clock",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         show=texts.clock_text,
         store=texts.write_clock,
         hold=texts.held,
@@ -302,12 +324,14 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="timestamp_mode",
         mode=0o440,
+        kind=TRACEFS_SEQ,
         show=lambda m: "[delta] absolute\n",
         doc="Time stamps are stored as differences.",
     ),
     Attr(
         name="trace_options",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         show=lambda m: m.options.text(),
         store=texts.write_option,
         hold=texts.held,
@@ -317,11 +341,15 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="tracing_cpumask",
         mode=0o640,
+        kind=TRACEFS_WHOLE,
         show=texts.cpumask_text,
         store=texts.write_cpumask,
         hold=texts.held,
         doc="Which CPUs record, as a hex mask.",
-        errors={EINVAL: "not a hex mask", EOVERFLOW: "there are fewer CPUs"},
+        errors={
+            EINVAL: "not a hex mask; reading: fewer bytes than the mask",
+            EOVERFLOW: "there are fewer CPUs",
+        },
     ),
     Attr(
         name="buffer_size_kb",
@@ -330,7 +358,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=lambda m, text: m.resize(texts.decimal(text)),
         hold=texts.held,
         doc="Size of each CPU's buffer; X when they differ.",
-        errors=NUMBER,
+        errors=NUMBER | SHOWN,
     ),
     Attr(
         name="buffer_total_size_kb",
@@ -350,6 +378,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="error_log",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         show=lambda m: m.errors.text(),
         store=lambda m, text: m.errors.clear(),
         truncate=lambda m: m.errors.clear(),
@@ -359,6 +388,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
     Attr(
         name="snapshot",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         present=_has_snapshot,
         open=lambda m, flags: SnapshotFile(m, WHOLE),
         doc="0 frees the snapshot, 1 takes one, another number clears it.",
@@ -393,18 +423,21 @@ TOP: Layout[Instance] = Layout(
         Attr(
             name="available_events",
             mode=0o440,
+            kind=TRACEFS_SEQ,
             show=lambda m: texts.available_events(m.tracing),
             doc="All events, SYSTEM:EVENT.",
         ),
         Attr(
             name="saved_cmdlines",
             mode=0o440,
+            kind=TRACEFS_SEQ,
             show=lambda m: m.tracing.cmdlines.text(),
             doc="Names of the tasks seen in events.",
         ),
         Attr(
             name="saved_cmdlines_size",
             mode=0o640,
+            kind=TRACEFS_STREAM,
             show=lambda m: f"{m.tracing.cmdlines.size}\n",
             store=lambda m, text: texts.write_cmdlines_size(m.tracing, text),
             doc="How many names are kept.",
@@ -413,12 +446,14 @@ TOP: Layout[Instance] = Layout(
         Attr(
             name="saved_tgids",
             mode=0o440,
+            kind=TRACEFS_SEQ,
             show=lambda m: m.tracing.cmdlines.tgids_text(),
             doc="Thread groups of tasks, while record-tgid is on.",
         ),
         Attr(
             name="printk_formats",
             mode=0o440,
+            kind=TRACEFS_SEQ,
             show=lambda m: "",
             doc="Formats of trace_printk: none.",
         ),

@@ -19,7 +19,7 @@ from fakesys.subsystems.tracing.rawpage import HEADER_EVENT, HEADER_PAGE
 from fakesys.subsystems.tracing.texts import zero_or_one
 from fakesys.subsystems.tracing.triggers import show_triggers, write_trigger
 from fakesys.tree.attr import Attr, Children, Dir, Layout
-from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, Kind
+from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, TRACEFS_SEQ, Kind
 
 FILTER = {
     EINVAL: "the filter is wrong: the file says where and why, so does error_log",
@@ -161,6 +161,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
     Attr(
         name="format",
         mode=0o440,
+        kind=TRACEFS_SEQ,
         show=_format_text,
         doc="Fields of the binary record and the format of its text.",
     ),
@@ -173,6 +174,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
     Attr(
         name="trigger",
         mode=0o640,
+        kind=TRACEFS_SEQ,
         show=show_triggers,
         store=_write_trigger,
         truncate=clear_hists,
@@ -183,6 +185,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
     Attr(
         name="hist",
         mode=0o440,
+        kind=TRACEFS_SEQ,
         show=hist_text,
         present=_has_hist,
         doc="The tables of its hist triggers.",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.instance import Instance
 from fakesys.subsystems.tracing.model import Tracing
-
-_FIRST_WORD = re.compile(r"([ \t\n\v\f\r]*)([^ \t\n\v\f\r]*)[ \t\n\v\f\r]?")
+from fakesys.subsystems.tracing.words import first_word
 
 
 def write_set_event(instance: Instance, text: str) -> int:
     """Obey the first word of a text; the number of characters consumed. Raises EINVAL."""
-    found = _FIRST_WORD.match(text)
-    assert found is not None
-    word = found[2]
+    word, taken = first_word(text)
     if not word:
-        return len(text)
+        return taken
     on = not word.startswith("!")
     forms = match(instance.tracing, word.removeprefix("!"))
     for form in forms:
@@ -28,7 +24,7 @@ def write_set_event(instance: Instance, text: str) -> int:
             file.enable()
         else:
             file.disable()
-    return found.end()
+    return taken
 
 
 def match(tracing: Tracing, word: str) -> list[EventFormat]:

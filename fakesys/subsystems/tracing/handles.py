@@ -13,7 +13,7 @@ from fakesys.subsystems.tracing.headers import header
 from fakesys.subsystems.tracing.instance import WHOLE, Instance
 from fakesys.subsystems.tracing.rawpage import RawPage
 from fakesys.subsystems.tracing.render import LineMaker, Renderer
-from fakesys.subsystems.tracing.ring import CpuBuffer
+from fakesys.subsystems.tracing.ring import PAGE_HEADER, CpuBuffer
 
 READABLE = select.POLLIN | select.POLLRDNORM
 ALWAYS = READABLE | select.POLLOUT | select.POLLWRNORM
@@ -62,6 +62,10 @@ class TraceFile(InstanceFile):
     ) -> None:
         super().__init__(instance)
         self._buffers = buffers
+        # Whose size cannot be changed while this file is open.
+        self._held = [buffer for _, buffer in buffers] if reading else []
+        for buffer in self._held:
+            buffer.readers += 1
         self._chunks: Iterator[bytes] = iter(())
         self._buffered = b""
         # Where the buffered text begins in the file; None before the first read.
@@ -98,7 +102,9 @@ class TraceFile(InstanceFile):
         return len(data)
 
     def closed(self) -> None:
-        """Recording goes on."""
+        """Recording goes on, and the size of the buffers may be changed."""
+        for buffer in self._held:
+            buffer.readers -= 1
         if self._pausing:
             self.instance.pause(-1)
 
@@ -110,18 +116,24 @@ class TraceFile(InstanceFile):
     def _text(self) -> Iterator[bytes]:
         instance = self.instance
         snapshot = Snapshot(self._buffers)
-        written = snapshot.entries + snapshot.overrun
-        yield self.head(snapshot.entries, written)
+        yield self.head(Snapshot(self.all_buffers()), empty=not snapshot.entries)
         annotate = instance.options["annotate"] and snapshot.overrun > 0
         for chunk in snapshot.chunks(instance.renderer(), annotate=annotate):
             if chunk:
                 yield chunk
 
-    def head(self, entries: int, written: int) -> bytes:
-        """The comment lines."""
+    def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
+        """Those that the head counts, also for one CPU: trace.c:print_event_info (v6.1)."""
+        return self.instance.chosen(WHOLE)
+
+    def head(self, counted: Snapshot, *, empty: bool) -> bytes:
+        """The comment lines. `empty`: no event follows."""
         instance = self.instance
         tracing = instance.tracing
-        return header(instance.options, entries, written, tracing.cpus, tracing.build).encode()
+        entries, written = counted.entries, counted.entries + counted.overrun
+        return header(
+            instance.options, entries, written, tracing.cpus, tracing.build, empty=empty
+        ).encode()
 
 
 class PipeFile(InstanceFile):
@@ -203,14 +215,21 @@ class RawPipeFile(InstanceFile):
         self._rest = b""
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """A page, or the rest of one; EAGAIN or waiting when there is no event."""
+        """A page, or the rest of one; EAGAIN or waiting when there is no event.
+
+        The size of the read that begins a page bounds its records too: nothing at all if the
+        first has no room. Like kernel/trace/trace.c:tracing_buffers_read (v6.1).
+        """
         if not self._rest:
-            taken = self.instance.buffers[self._cpu].take_page()
+            room = max(size - PAGE_HEADER, 0)
+            taken = self.instance.buffers[self._cpu].take_page(room)
             if taken is None:
                 if nonblock:
                     raise KernelError(EAGAIN, "no event")
                 raise Blocked(self.instance.waiters)
             stamp, records, lost = taken
+            if not records:
+                return b""
             self._rest = RawPage(stamp, records, lost or None).encode()
         page, self._rest = self._rest[:size], self._rest[size:]
         return page
@@ -248,15 +267,15 @@ class WriteOnlyFile(InstanceFile):
 
 
 def has_enough(instance: Instance, cpu: int) -> bool:
-    """Is there an event, and is a buffer as full as `buffer_percent` asks?
+    """Is there an event or, for one CPU, is its buffer as full as `buffer_percent` asks?
 
-    Like kernel/trace/ring_buffer.c:ring_buffer_poll_wait (v6.1).
+    Like kernel/trace/ring_buffer.c:ring_buffer_poll_wait, full_hit (v6.1).
     """
-    buffers = [buffer for _, buffer in instance.chosen(cpu) if buffer.entries]
-    if not buffers:
-        return False
-    if instance.percent == 0:
+    if instance.options["block"]:
         return True
-    return any(
-        (len(buffer.ring) + 1) * 100 >= instance.percent * buffer.limit for buffer in buffers
-    )
+    if cpu == WHOLE or instance.percent == 0:
+        return any(buffer.entries for _, buffer in instance.chosen(cpu))
+    buffer = instance.buffers[cpu]
+    # The page of the reader is not in the ring and does not count, the writer's does.
+    pages = max(len(buffer.ring), 1)
+    return buffer.entries > 0 and pages * 100 >= instance.percent * buffer.limit

@@ -45,13 +45,18 @@ _LATENCY_COLUMNS = (
 )
 
 
-def header(options: Options, entries: int, written: int, cpus: int, build: Build) -> str:
-    """The whole header for these options and counts. Like trace.c:trace_default_header."""
+def header(
+    options: Options, entries: int, written: int, cpus: int, build: Build, *, empty: bool
+) -> str:
+    """The whole header for these options and counts. Like trace.c:trace_default_header.
+
+    `empty`: no event of those that are counted is shown.
+    """
     if not options["context-info"]:
         return _TRACER
     verbose = options["verbose"]
     if options["latency-format"]:
-        if not entries:
+        if empty:
             return _TRACER
         columns = "" if verbose else _LATENCY_COLUMNS
         return _latency_header(entries, written, cpus, build) + columns

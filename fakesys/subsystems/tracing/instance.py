@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EBUSY, EINVAL
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fakesys.core.errors import KernelError
@@ -216,16 +216,26 @@ class Instance:
         self.started_at = self.now()
 
     def resize(self, kilobytes: int, cpu: int = WHOLE) -> None:
-        """Another size for each CPU or one. Raises EINVAL for 0."""
+        """Another size for each CPU or one. Raises EINVAL for 0, EBUSY while `trace` is open.
+
+        Like kernel/trace/ring_buffer.c:ring_buffer_resize (v6.1), which looks at the size of a
+        single CPU before it looks for readers.
+        """
         if kilobytes == 0:
             raise KernelError(EINVAL, "a buffer has at least one KB")
         self.expand()
-        for number, buffer in self.chosen(cpu):
+        pages = pages_for(kilobytes)
+        chosen = self.chosen(cpu)
+        if any(buffer.readers for _, buffer in chosen if cpu == WHOLE or buffer.limit != pages):
+            raise KernelError(EBUSY, "an open file shows the events of this buffer")
+        for number, buffer in chosen:
             self.asked_kb[number] = kilobytes
-            buffer.resize(pages_for(kilobytes))
+            buffer.resize(pages)
 
     def shrink(self) -> None:
-        """The least that a buffer can be, as closing `free_buffer` does."""
+        """The least that a buffer can be, as closing `free_buffer` does, unless it is read."""
+        if any(buffer.readers for buffer in self.buffers):
+            return
         self.asked_kb.clear()
         for buffer in self.buffers:
             buffer.resize(MINIMUM_PAGES)

@@ -9,7 +9,6 @@ from fakesys.core.events import Task
 from fakesys.subsystems.tracing.instance import Instance
 from fakesys.subsystems.tracing.trace import MARKER_IP, Print, RawData
 
-RAW_LIMIT = 3072
 ID_SIZE = 4
 _PREEMPT_AT = 3
 
@@ -30,9 +29,10 @@ def mark(instance: Instance, data: bytes) -> int:
 def mark_raw(instance: Instance, data: bytes) -> int:
     """Record an id and bytes. Raises EINVAL for a wrong length, and as `mark`."""
     _check(instance)
-    if not ID_SIZE <= len(data) <= RAW_LIMIT:
-        raise KernelError(EINVAL, f"a raw marker has {ID_SIZE} to {RAW_LIMIT} bytes")
     tracing = instance.tracing
+    limit = tracing.build.raw_marker_limit
+    if not ID_SIZE <= len(data) <= limit:
+        raise KernelError(EINVAL, f"a raw marker has {ID_SIZE} to {limit} bytes")
     task = tracing.client_task()
     event = RawData(int.from_bytes(data[:ID_SIZE], "little"), data[ID_SIZE:])
     for receiver in _receivers(instance):

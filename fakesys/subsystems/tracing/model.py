@@ -18,6 +18,7 @@ from fakesys.subsystems.tracing.cmdlines import Cmdlines
 from fakesys.subsystems.tracing.events import EventFile
 from fakesys.subsystems.tracing.filters import Dialect
 from fakesys.subsystems.tracing.instance import Instance
+from fakesys.subsystems.tracing.options import NOP_ACCEPT, NOP_REFUSE
 from fakesys.subsystems.tracing.policy import Build
 from fakesys.subsystems.tracing.tasks import Processes, TaskWatch
 from fakesys.subsystems.tracing.trace import PRINT_ID, STACK_ID, KernelStack, Print, RawData
@@ -128,7 +129,11 @@ class Tracing:
         self.kernel.bus.emit(Changed(tuple(self.every_instance())))
 
     def check_option(self, instance: Instance, name: str, on: bool) -> None:
-        """May the switch be changed? Raises EINVAL: trace_printk() must go somewhere."""
+        """May the switch be changed? Raises EINVAL: trace_printk() must go somewhere, and there
+        is an option that the tracer nop refuses.
+        """
+        if name == NOP_REFUSE:
+            raise KernelError(EINVAL, "the tracer nop refuses this option")
         if name == PRINTK_DEST and not on and instance is self.top:
             raise KernelError(EINVAL, "another instance must take what trace_printk() writes")
 
@@ -140,6 +145,9 @@ class Tracing:
             self.record_tgid = on
         elif name == PRINTK_DEST:
             self._printk_goes_to(instance if on else self.top)
+        elif name == NOP_ACCEPT:
+            for other in self.every_instance():
+                other.options.switch(name, on)
         elif name == COPY_MARKER:
             self.marker_copies = [other for other in self.marker_copies if other is not instance]
             if on:

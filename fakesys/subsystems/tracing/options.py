@@ -7,6 +7,8 @@ from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 
+# Those of the tracer nop, which all instances share: kernel/trace/trace_nop.c:nop_set_flag.
+NOP_ACCEPT, NOP_REFUSE = "test_nop_accept", "test_nop_refuse"
 # In the order of the kernel; true: set at boot.
 _ALL: dict[str, bool] = {
     "print-parent": True,
@@ -37,8 +39,8 @@ _ALL: dict[str, bool] = {
     "pause-on-trace": False,
     "hash-ptr": True,
     "stacktrace": False,
-    "test_nop_accept": False,
-    "test_nop_refuse": False,
+    NOP_ACCEPT: False,
+    NOP_REFUSE: False,
 }
 # These belong to the whole machine: instances have no file for them.
 GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))

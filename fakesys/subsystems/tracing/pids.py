@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from errno import EPERM
+from errno import EINVAL, EPERM
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
+from fakesys.subsystems.tracing.words import first_word
 
-_WORD = re.compile(r"[^ \t\n\v\f\r]+")
 # kernel/trace/pid_list.h: pids of up to 30 bits.
 PID_LIMIT = 1 << 30
 
@@ -26,12 +25,21 @@ class PidList:
         """One a line, ascending."""
         return "".join(f"{pid}\n" for pid in sorted(self.pids))
 
-    def add(self, text: str) -> None:
-        """Add the pids in a text. Raises EINVAL, ERANGE, EPERM; adds nothing then.
+    def add(self, text: str) -> int:
+        """Add the pids in a text, up to an empty word; the number of characters taken.
 
-        Like kernel/trace/trace.c:trace_pid_write (v6.1).
+        Raises EINVAL, EPERM; adds nothing then. Like kernel/trace/trace.c:trace_pid_write (v6.1).
         """
-        self.pids |= {_pid(word) for word in _WORD.findall(text)}
+        found: set[int] = set()
+        taken = 0
+        while taken < len(text):
+            word, length = first_word(text[taken:])
+            taken += length
+            if not word:
+                break
+            found.add(_pid(word))
+        self.pids |= found
+        return taken
 
     def clear(self) -> None:
         """Stop using the list."""
@@ -40,7 +48,10 @@ class PidList:
 
 def _pid(word: str) -> int:
     """As kernel/trace/pid_list.c:trace_pid_list_set takes it: a pid_t of at most 30 bits."""
-    pid = kstrtoull(word) & 0xFFFFFFFF
+    try:
+        pid = kstrtoull(word) & 0xFFFFFFFF
+    except KernelError:
+        raise KernelError(EINVAL, f"{word!r} is no pid") from None
     if pid >= PID_LIMIT:
         raise KernelError(EPERM, f"{word!r} has more than 30 bits")
     return pid

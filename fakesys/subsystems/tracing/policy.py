@@ -19,7 +19,8 @@ class Build(Struct, frozen=True):
     """How one kernel was built.
 
     `release`, `preemption`: what it calls itself, and how it can be preempted.
-    `marker_limit`: bytes of one marker. `pipe_buffer`: bytes of whole lines per read of a pipe.
+    `marker_limit`, `raw_marker_limit`: bytes of one marker.
+    `pipe_buffer`: bytes of whole lines per read of a pipe.
     `size_shown`: does `buffer_size_kb` show what was asked for or what was allotted?
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
     `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
@@ -33,6 +34,7 @@ class Build(Struct, frozen=True):
     release: str
     preemption: str
     marker_limit: int
+    raw_marker_limit: int
     pipe_buffer: int
     size_shown: SizeShown
     cmdlines: int
@@ -53,6 +55,7 @@ V6_18 = Build(
     release="6.18.44",
     preemption="PREEMPT(none)",
     marker_limit=4054,
+    raw_marker_limit=4064,
     pipe_buffer=8192,
     size_shown="allotted",
     cmdlines=6552,
@@ -72,6 +75,7 @@ V6_1 = Build(
     release="6.1.0",
     preemption="desktop",
     marker_limit=1024,
+    raw_marker_limit=3072,
     pipe_buffer=4096,
     size_shown="asked",
     cmdlines=128,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 PAGE_SIZE = 4096
 PAGE_HEADER = 16
@@ -21,6 +21,9 @@ SMALL_MAX = 28 * 4
 PADDING = 29
 TIME_EXTEND = 30
 TIME_STAMP = 31
+
+# RB_EVNT_MIN_SIZE: a shorter rest of a page is not accounted for.
+SMALLEST = 8
 
 DELTA_BITS = 27
 DELTA_MAX = (1 << DELTA_BITS) - 1
@@ -42,15 +45,19 @@ _RECORD: Callable[[tuple[int, bytes, int]], Record] = partial(tuple.__new__, Rec
 
 
 class Page:
-    """One page of records. `commit` bytes of `data` are in use."""
+    """One page of records. `commit` bytes of `data` are in use.
 
-    __slots__ = ("commit", "data", "entries", "stamp")
+    `filler`: bytes at the end that a record was too long for, once the next page is begun.
+    """
+
+    __slots__ = ("commit", "data", "entries", "filler", "stamp")
 
     def __init__(self, stamp: int) -> None:
         self.stamp = stamp
         self.data = bytearray(DATA_SIZE)
         self.commit = 0
         self.entries = 0
+        self.filler = 0
 
     def records(
         self, start: int = 0, stamp: int | None = None, limit: int | None = None
@@ -106,8 +113,13 @@ class CpuBuffer:
     a multiple of 4 and a record fits into a page.
     """
 
+    # Open files of the process that it was saved in.
+    UNSAVED: ClassVar = {"readers": int}
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        # How many open files show its events: its size cannot be changed then.
+        self.readers = 0
         self.overwrite = True
         self.reset()
 
@@ -148,7 +160,7 @@ class CpuBuffer:
                 record = encode_record(delta if delta > 0 else 0, payload)
             start = page.commit
             end = start + len(record)
-            if start and end <= DATA_SIZE:
+            if start and end <= DATA_SIZE and not page.filler:
                 page.data[start:end] = record
                 page.commit = end
                 page.entries += 1
@@ -156,6 +168,7 @@ class CpuBuffer:
                 self.bytes += len(record)
                 self.write_stamp = stamp if delta > 0 else self.write_stamp
                 return True
+            self._fill(page)
         if len(self.ring) >= self.limit and not self._make_room():
             self.dropped += 1
             return False
@@ -195,20 +208,27 @@ class CpuBuffer:
         self.read_events += 1
         self.lost = 0
 
-    def take_page(self) -> tuple[int, bytes, int] | None:
-        """All unread events of the oldest page: its time, the records, how many were lost."""
+    def take_page(self, room: int = DATA_SIZE) -> tuple[int, bytes, int] | None:
+        """The unread events of the oldest page, as many as have `room` bytes: its time, the
+        records, how many were lost. No record: the first one is too long.
+
+        Like ring_buffer.c:ring_buffer_read_page (v6.1).
+        """
         page = self._reader_page()
         if page is None:
             return None
-        lost, self.lost = self.lost, 0
-        start = self.read_position
-        data = bytes(page.data[start : page.commit])
-        stamp = self.read_stamp
+        start, stamp = self.read_position, self.read_stamp
         for record in page.records(start, stamp):
+            if record.end - start > room:
+                break
             self.read_events += 1
             self.read_stamp = record.stamp
+            self.read_position = record.end
+        if self.read_position == start:
+            return stamp, b"", 0
+        lost, self.lost = self.lost, 0
+        data = bytes(page.data[start : self.read_position])
         self.bytes -= len(data)
-        self.read_position = page.commit
         return stamp, data, lost
 
     def resize(self, limit: int) -> None:
@@ -237,7 +257,14 @@ class CpuBuffer:
     def _drop_oldest(self) -> None:
         page = self.ring.popleft()
         self.overrun += page.entries
-        self.bytes -= page.commit
+        self.bytes -= page.commit + page.filler
+
+    def _fill(self, page: Page) -> None:
+        """The rest of a page counts as used. Like ring_buffer.c:rb_reset_tail (v6.1)."""
+        rest = DATA_SIZE - page.commit
+        if rest >= SMALLEST and not page.filler:
+            page.filler = rest
+            self.bytes += rest
 
     def _reader_page(self) -> Page | None:
         # Like ring_buffer.c:rb_get_reader_page: a page read to its end is changed for the oldest.
@@ -246,6 +273,8 @@ class CpuBuffer:
             return page
         if not self.ring:
             return None
+        if page is not None:
+            self.bytes -= page.filler
         self.reader = self.ring.popleft()
         self.read_position = 0
         self.read_stamp = self.reader.stamp

@@ -6,6 +6,7 @@ from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import c_string
+from fakesys.subsystems.tracing.consume import Snapshot
 from fakesys.subsystems.tracing.handles import TraceFile
 from fakesys.subsystems.tracing.instance import WHOLE, Instance
 from fakesys.subsystems.tracing.ring import CpuBuffer
@@ -38,10 +39,14 @@ class SnapshotFile(TraceFile):
         self._buffers = _buffers(self.instance, self._cpu)
         return len(data)
 
-    def head(self, entries: int, written: int) -> bytes:
+    def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
+        """Those of the snapshot."""
+        return _buffers(self.instance, WHOLE)
+
+    def head(self, counted: Snapshot, *, empty: bool) -> bytes:
         """The comment lines: of `trace`, or how to use the file while it is empty."""
-        if entries:
-            return super().head(entries, written)
+        if not empty:
+            return super().head(counted, empty=empty)
         state = "freed" if self.instance.snapshot is None else "allocated"
         commands = _COMMANDS if self._cpu == WHOLE else _CPU_COMMANDS
         return f"# tracer: nop\n#\n#\n# * Snapshot is {state} *\n#\n{commands}".encode()

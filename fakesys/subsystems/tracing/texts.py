@@ -11,6 +11,7 @@ from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.instance import DEFAULT_KB, Instance
 from fakesys.subsystems.tracing.model import Tracing
+from fakesys.subsystems.tracing.options import NOP_REFUSE
 
 _GROUPS = re.compile(r"[\s,]")
 _HEX = re.compile("[0-9a-fA-F]+")
@@ -63,10 +64,16 @@ def write_clock(instance: Instance, text: str) -> None:
 
 
 def write_option(instance: Instance, text: str) -> None:
-    """NAME or noNAME."""
+    """NAME or noNAME. Like kernel/trace/trace.c:trace_set_options (v6.1).
+
+    The option that nop refuses is asked for here even if it would not change.
+    """
     word = text.strip()
     on = not word.startswith("no")
-    instance.set_option(word if on else word.removeprefix("no"), on)
+    name = word if on else word.removeprefix("no")
+    if name == NOP_REFUSE:
+        raise KernelError(EINVAL, "the tracer nop refuses this option")
+    instance.set_option(name, on)
 
 
 def cpumask_text(instance: Instance) -> str:
