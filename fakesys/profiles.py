@@ -89,6 +89,7 @@ _AP_V6 = ApKernel(
     features=frozenset({"vfio_ap.version"}),
     bus=ap_bus.BusPolicy(
         veto_errno=EADDRINUSE,
+        oldest_type=ap_bus.CEX2A,
         bindings=ap_bus.BindingsEvent.EVERY_PROBE,
         queues=ap_bus.vanish_when_deconfigured,
         checkstop_is_offline=False,
@@ -132,11 +133,17 @@ _AP_6_12 = ApKernel(
     | {
         "ap.depth_is_size",
         "ap.features",
+        "ap.message_pool",
         "ap.queue_functions",
         "ap.strict_poll",
         "vfio_ap.ap_config",
     },
-    bus=replace(_AP_6_1.bus, bindings=ap_bus.BindingsEvent.PER_SCAN, checkstop_is_offline=True),
+    bus=replace(
+        _AP_6_1.bus,
+        oldest_type=ap_bus.CEX4,
+        bindings=ap_bus.BindingsEvent.PER_SCAN,
+        checkstop_is_offline=True,
+    ),
     mdev=_AP_6_1.mdev,
     vfio_ap=replace(
         _AP_6_1.vfio_ap,

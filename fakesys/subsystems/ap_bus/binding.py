@@ -27,7 +27,8 @@ class Binding:
 
     def __init__(self, bus: ApBus) -> None:
         self._bus = bus
-        # Has a probe succeeded since the last `BINDINGS=complete`? (kernels that send it per scan)
+        # Was there a probe, or anything new in the machine's masks, since the last
+        # `BINDINGS=complete`? (kernels that send it per scan)
         self.rearmed = True
         self.completions = 0
 
@@ -54,21 +55,18 @@ class Binding:
 
     def probe(self, card: ApCard, mask: int) -> list[Step]:
         """Offer these queues, which have no driver, to the drivers; the steps of the taken."""
-        steps = []
+        steps: list[Step] = []
         for driver in self._bus.queue_drivers.values():
-            taken = self._fitting(driver, card) & mask
-            if taken:
-                self._take(driver, card, taken)
-                steps.append(Step(taken, (Action("bind", driver.name),), -1, probed=True))
+            steps += self._offer(driver, card, mask)
         return steps
 
-    def offer_all(self) -> None:
-        """Offer every free queue to the drivers, as when a module is loaded."""
+    def offer_all(self, driver: QueueDriver) -> None:
+        """Offer every free queue to a driver whose module was just loaded."""
         before = self.unbound_count()
         rows = []
         for apid in sorted(self._bus.cards):
             card = self._bus.cards[apid]
-            rows.append(self.row(card, self.probe(card, self.unbound(card))))
+            rows.append(self.row(card, self._offer(driver, card, self.unbound(card))))
         self._finish(rows, before)
         self.check_complete()
 
@@ -207,6 +205,13 @@ class Binding:
                 steps.extend(_handed_over(wrong, self.probe(card, wrong)))
         steps.extend(self.probe(card, free))
         return self.row(card, steps)
+
+    def _offer(self, driver: QueueDriver, card: ApCard, mask: int) -> list[Step]:
+        taken = self._fitting(driver, card) & mask
+        if not taken:
+            return []
+        self._take(driver, card, taken)
+        return [_bound(taken, driver)]
 
     def _take(self, driver: QueueDriver, card: ApCard, mask: int) -> None:
         driver.bound[card.apid] |= mask

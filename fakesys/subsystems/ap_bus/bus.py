@@ -222,8 +222,8 @@ class ApBus:
         card.driver = self.card_driver.name
         card.soft_online = True
         self.card_driver.bound |= 1 << card.apid
-        self.kernel.devices.bind(card)
         self.binding.card_probed()
+        self.kernel.devices.bind(card)
 
     def unbind_card(self, card: ApCard) -> None:
         """A card loses its driver."""
@@ -236,7 +236,7 @@ class ApBus:
         self.queue_drivers[driver.name] = driver
         self.kernel.bus.emit(Changed((self,)))
         if self.autoprobe:
-            self.binding.offer_all()
+            self.binding.offer_all(driver)
 
     def unregister(self, driver: QueueDriver) -> None:
         """The module is unloaded: its queues are free."""

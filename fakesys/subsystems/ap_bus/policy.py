@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+# Hardware types (drivers/s390/crypto/ap_bus.h, v6.1).
+CEX2A = 6
+CEX4 = 10
+
 
 class Answers(NamedTuple):
     """What the queues of one card answer to PQAP(TAPQ), as masks of domains."""
@@ -35,9 +39,14 @@ def vanish_when_deconfigured(answers: Answers) -> int:
 
 
 class BusPolicy(Struct, frozen=True):
-    """The choices of one kernel. `veto_errno`: a mask change that a driver refuses."""
+    """The choices of one kernel.
+
+    `veto_errno`: a mask change that a driver refuses. `oldest_type`: older cards have no device
+    (ap_bus.c:ap_get_compatible_type).
+    """
 
     veto_errno: int
+    oldest_type: int
     bindings: BindingsEvent
     queues: Callable[[Answers], int]
     checkstop_is_offline: bool

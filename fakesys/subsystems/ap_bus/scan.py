@@ -18,9 +18,6 @@ from fakesys.subsystems.ap_bus.uevents import Step
 if TYPE_CHECKING:
     from fakesys.subsystems.ap_bus.bus import ApBus
 
-# ap_bus.c:ap_get_compatible_type (v6.1): older types have no device at all.
-OLDEST_TYPE = 6
-
 
 def scan(bus: ApBus) -> None:
     """One whole scan, counted; the first one says that it is done."""
@@ -28,6 +25,8 @@ def scan(bus: ApBus) -> None:
     bus.lpar = new
     drivers = list(bus.queue_drivers.values())
     if new != old:
+        if new.adapters & ~old.adapters or new.domains & ~old.domains:
+            bus.binding.rearmed = True
         for driver in drivers:
             driver.owner.config_changed(new, old)
     bus.pick_domain()
@@ -52,18 +51,21 @@ def _scan_adapter(bus: ApBus, apid: int) -> None:
     answers = bus.hardware.test(apid)
     card = bus.cards.get(apid)
     installed = bus.hardware.cards.get(apid)
-    if installed is None or not answers.present or installed.spec.type < OLDEST_TYPE:
+    if installed is None or not answers.present or installed.spec.type < bus.policy.oldest_type:
         if card is not None:
             remove_card(bus, card)
         return
     spec = installed.spec
+    # The first queue that answers speaks for the card.
+    first = answers.present & -answers.present
+    config, chkstop = not answers.deconfigured & first, bool(answers.checkstopped & first)
     if card is not None and (card.spec.type, card.spec.functions) != (spec.type, spec.functions):
         remove_card(bus, card)
         card = None
     if card is None:
-        card = _add_card(bus, spec, installed.config, installed.checkstop)
+        card = _add_card(bus, spec, config, chkstop)
     else:
-        _follow(bus, card, installed.config, installed.checkstop)
+        _follow(bus, card, config, chkstop)
     _scan_domains(bus, card, answers)
 
 
@@ -103,10 +105,13 @@ def _scan_domains(bus: ApBus, card: ApCard, answers: Answers) -> None:
 
 def _follow_queues(bus: ApBus, card: ApCard, staying: int, answers: Answers) -> list[Step]:
     stopped, off = answers.checkstopped & staying, answers.deconfigured & staying
-    card.flush((stopped & ~card.checkstopped) | (off & ~card.deconfigured))
-    switched_off, switched_on = off & ~card.deconfigured, staying & card.deconfigured & ~off
+    stops, recovers = stopped & ~card.checkstopped, staying & card.checkstopped & ~stopped
     card.checkstopped = card.checkstopped & ~staying | stopped
-    card.deconfigured = card.deconfigured & ~staying | off
+    # A queue whose checkstop changed is left alone otherwise until the next scan.
+    others = staying & ~(stops | recovers)
+    switched_off, switched_on = others & off & ~card.deconfigured, others & card.deconfigured & ~off
+    card.deconfigured = card.deconfigured & ~switched_on | switched_off
+    card.flush(stops | switched_off)
     steps = []
     if switched_off:
         steps += bus.binding.changes(card, switched_off, ("CONFIG", "0"))

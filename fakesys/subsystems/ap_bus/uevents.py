@@ -30,7 +30,7 @@ class Step(NamedTuple):
 class Row(NamedTuple):
     """What happens to queues of one card, by ascending domain.
 
-    `complete`: queues after which a `BINDINGS=complete` is sent; `first` numbers these.
+    `complete`: queues before whose `bind` a `BINDINGS=complete` is sent; `first` numbers these.
     """
 
     apid: int
@@ -57,18 +57,21 @@ class Row(NamedTuple):
         """The uevents, in order."""
         number = self.first
         for apqi in ids(self.mask):
-            for step in self.steps:
-                if step.mask >> apqi & 1:
-                    yield from self._queue_events(apqi, step.actions)
-            if self.complete >> apqi & 1:
-                yield bindings_complete(number)
-                number += 1
+            completes = self.complete >> apqi & 1
+            for action in self._actions(apqi):
+                # The probe tells that all are bound, the driver core then that this one is.
+                if completes and action.name == "bind":
+                    yield bindings_complete(number)
+                    number += 1
+                yield self._queue_event(apqi, action)
 
-    def _queue_events(self, apqi: int, actions: tuple[Action, ...]) -> Iterator[Uevent]:
+    def _actions(self, apqi: int) -> tuple[Action, ...]:
+        return next(step.actions for step in self.steps if step.mask >> apqi & 1)
+
+    def _queue_event(self, apqi: int, action: Action) -> Uevent:
         devpath = f"/devices/ap/card{self.apid:02x}/{Apqn(self.apid, apqi)}"
-        for action in actions:
-            env = {**dict(action.extra), **queue_env(action.driver, self.mode)}
-            yield Uevent(action.name, devpath, "ap", env)
+        env = {**dict(action.extra), **queue_env(action.driver, self.mode)}
+        return Uevent(action.name, devpath, "ap", env)
 
     def numbered(self, unbound: int, first: int) -> tuple[Row, int]:
         """This row with `complete` and `first` set, and the number without a driver after it.

@@ -1,0 +1,144 @@
+"""Behaviour that is easy to miss in the kernel's source: orders, sequences, stale state."""
+
+from __future__ import annotations
+
+from fakesys.machine import Machine
+from tests.files.ap import (
+    BUS,
+    CONTROL,
+    FAULTS,
+    MATRIX,
+    ROOT,
+    U1,
+    every_kernel,
+    exists,
+    free_all,
+    machine_of,
+    merged_kernels,
+    new_guest,
+    new_mdev,
+    uevents,
+)
+
+M1 = f"{MATRIX}/{U1}"
+CARD = f"{ROOT}/card05"
+QUEUE = f"{CARD}/05.0004"
+
+
+def resets(machine: Machine, *queues: str) -> list[int]:
+    return [int(machine.read(f"{CONTROL}/queues/{queue}/resets")) for queue in queues]
+
+
+def words(machine: Machine, count: int) -> list[str]:
+    """The uevents since the first `count` ones: action, name of the device, first extra field."""
+    found = []
+    for event in uevents(machine)[count:]:
+        action, path, _subsystem, *fields = event.split()
+        found.append(" ".join((action, path.rpartition("/")[2], *fields[:1])))
+    return found
+
+
+@every_kernel
+def test_cards_older_than_cex4_vanish_with_their_support(kernel: str) -> None:
+    machine = machine_of(kernel)
+    machine.write(f"{CONTROL}/new_card", "9 CEX3 cca")
+    assert exists(machine, f"{ROOT}/card09") == (kernel != "6.12")
+    machine.write(f"{CONTROL}/new_card", "10 CEX4 cca")
+    assert exists(machine, f"{ROOT}/card0a")
+
+
+@merged_kernels
+def test_a_change_of_checkstop_hides_one_of_config_until_the_next_scan(kernel: str) -> None:
+    machine = machine_of(kernel)
+    machine.write(f"{CONTROL}/queues/05.0004/rc", "4")
+    count = len(uevents(machine))
+    machine.write(f"{CONTROL}/queues/05.0004/rc", "3")
+    # The card follows its first queue, in both respects at once.
+    assert words(machine, count) == ["change card05 CONFIG=0"]
+    assert machine.read(f"{QUEUE}/chkstop") == machine.read(f"{CARD}/chkstop") == "0\n"
+    assert machine.read(f"{QUEUE}/config") == "1\n"
+    machine.write(f"{BUS}/scans", "")
+    machine.write(f"{BUS}/scans", "1")
+    assert machine.read(f"{QUEUE}/config") == machine.read(f"{CARD}/config") == "0\n"
+    assert words(machine, count)[1:] == ["change 05.0004 CONFIG=0"]
+
+
+def test_a_configured_off_card_does_not_show_its_checkstop() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/cards/05/checkstop", "1")
+    assert machine.read(f"{CARD}/chkstop") == "1\n"
+    machine.write(f"{CONTROL}/cards/05/config", "0")
+    assert machine.read(f"{CARD}/config") == machine.read(f"{CARD}/chkstop") == "0\n"
+    machine.write(f"{CONTROL}/cards/05/config", "1")
+    assert machine.read(f"{CARD}/config") == machine.read(f"{CARD}/chkstop") == "1\n"
+
+
+@every_kernel
+def test_new_domains_or_adapters_alone_complete_the_bindings_again(kernel: str) -> None:
+    machine = machine_of(kernel)
+    count = len(uevents(machine))
+    machine.write(f"{CONTROL}/lpar/adapters", "+9")
+    machine.write(f"{CONTROL}/lpar/control_domains", "+9")
+    machine.write(f"{CONTROL}/lpar/adapters", "-9")
+    assert words(machine, count) == (["change ap BINDINGS=complete"] if kernel == "6.12" else [])
+
+
+def test_a_loaded_module_is_offered_the_queues_and_nobody_else() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/vfio_ap_loaded", "0")
+    machine.write(f"{BUS}/drivers/cex4queue/unbind", "05.0047")
+    machine.write(f"{BUS}/drivers/cex4queue/unbind", "05.0004")
+    machine.write(f"{BUS}/drivers_probe", "05.0004")
+    machine.write(f"{CONTROL}/vfio_ap_loaded", "1")
+    assert not exists(machine, f"{CARD}/05.0047/driver")
+    assert exists(machine, f"{QUEUE}/online")
+
+
+@merged_kernels
+def test_a_queue_that_leaves_a_guest_takes_its_adapter_along(kernel: str) -> None:
+    machine = machine_of(kernel)
+    free_all(machine)
+    new_mdev(machine, U1, "5 6", "4 0x47 0xab")
+    new_guest(machine, "g", U1)
+    queues = ("05.0004", "05.0047", "05.00ff", "06.0004")
+    before = resets(machine, *queues)
+    machine.write(f"{BUS}/drivers/vfio_ap/unbind", "05.0047")
+    assert machine.read(f"{M1}/guest_matrix") == "06.0004\n06.0047\n06.00ab\n"
+    more = [now - then for now, then in zip(resets(machine, *queues), before, strict=True)]
+    # Module and bus reset the queue; 6.12 all that the guest had of the adapter.
+    assert more == [1 if kernel == "6.12" else 0, 2, 0, 0]
+    # The adapter has left already.
+    machine.write(f"{BUS}/drivers/vfio_ap/unbind", "05.0004")
+    assert resets(machine, "05.00ab")[0] - before[1] == (1 if kernel == "6.12" else 0)
+
+
+@merged_kernels
+def test_a_whole_card_that_leaves_a_guest_is_reset_queue_by_queue(kernel: str) -> None:
+    machine = machine_of(kernel)
+    free_all(machine)
+    new_mdev(machine, U1, "5", "0x47 0xab")
+    new_guest(machine, "g", U1)
+    queues = ("05.0004", "05.0047", "05.00ab")
+    before = resets(machine, *queues)
+    machine.write(f"{BUS}/apmask", "+4")
+    machine.write(f"{M1}/unassign_domain", "0x47")
+    machine.write(f"{M1}/unassign_domain", "0xab")
+    machine.write(f"{BUS}/aqmask", "+0x47,+0xab")
+    more = [now - then for now, then in zip(resets(machine, *queues), before, strict=True)]
+    assert more == [0, 3, 3]
+
+
+@merged_kernels
+def test_what_the_machine_adds_reaches_the_guest_in_one_go(kernel: str) -> None:
+    machine = machine_of(kernel)
+    free_all(machine)
+    machine.write(f"{CONTROL}/lpar/adapters", "-6")
+    machine.write(f"{FAULTS}/queue_reset", "")
+    new_mdev(machine, U1, "5 6", "4")
+    guest = new_guest(machine, "g", U1)
+    assert machine.read(f"{M1}/guest_matrix") == "05.0004\n"
+    before = resets(machine, "05.0004")
+    machine.write(f"{CONTROL}/lpar/adapters", "+6")
+    assert machine.read(f"{M1}/guest_matrix") == "05.0004\n06.0004\n"
+    assert machine.read(f"{guest}/apm").startswith("0x06")
+    assert resets(machine, "05.0004") == before
