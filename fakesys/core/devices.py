@@ -61,7 +61,12 @@ class Devices:
         self.send("change", device, extra)
 
     def send(self, action: str, device: Device, extra: Mapping[str, str] | None = None) -> None:
-        """A uevent alone, without any change of the tree."""
+        """A uevent alone, without any change of the tree.
+
+        None without bus and class. Like drivers/base/core.c:dev_uevent_filter (v6.1).
+        """
+        if not device.subsystem:
+            return
         env = {**(extra or {}), **device.uevent_env()}
         self._bus.emit(Uevent(action, device.devpath, device.subsystem, env))
 
@@ -94,7 +99,8 @@ class Devices:
             why = "incorrect uevent action arguments" if known else "unknown uevent action string"
             self._bus.emit(LogLine(f"synth uevent: {devpath}: {why}"))
             raise
-        self._bus.emit(Uevent(action, devpath, subsystem, {**extra, **(env or {})}))
+        if subsystem:
+            self._bus.emit(Uevent(action, devpath, subsystem, {**extra, **(env or {})}))
 
     def _tell(self, action: str, device: Device) -> None:
         self._bus.emit(Changed((device, *device.listed_in())))

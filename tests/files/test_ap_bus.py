@@ -8,8 +8,11 @@ from tests.files.ap import (
     BUS,
     CONTROL,
     KERNELS,
+    MATRIX,
     ROOT,
+    TYPE,
     U1,
+    U2,
     every_kernel,
     exists,
     free_all,
@@ -426,8 +429,44 @@ def test_module_parameters_are_those_of_the_boot() -> None:
     machine = machine_of()
     parameters = "sys/module/ap/parameters"
     assert machine.read(f"{parameters}/apmask") == "(null)\n"
-    assert machine.read(f"{parameters}/domain") == "-1\n"
+    # Except for this one: it is the variable behind `ap_domain`.
+    assert machine.read(f"{parameters}/domain") == "4\n"
+    machine.write(f"{BUS}/ap_domain", "0x47")
+    assert machine.read(f"{parameters}/domain") == "71\n"
     assert machine.read(f"{parameters}/useirq") == "1\n"
+
+
+def test_every_bus_has_its_probe_files() -> None:
+    machine = machine_of("6.1")
+    new_mdev(machine)
+    for bus, device in ("ap", "card05"), ("matrix", "matrix"), ("mdev", U1):
+        path = f"sys/bus/{bus}"
+        machine.write(f"{path}/drivers_probe", f"{device}\n")
+        assert refused(machine, f"{path}/drivers_probe", f"{device}\n\n") == "ENODEV"
+        assert refused(machine, f"{path}/drivers_probe", "nobody") == "ENODEV"
+        assert machine.read(f"{path}/drivers_autoprobe") == "1\n"
+        machine.write(f"{path}/drivers_autoprobe", "0")
+        assert machine.read(f"{path}/drivers_autoprobe") == "0\n"
+        machine.write(f"{path}/drivers_autoprobe", " 0")
+        assert machine.read(f"{path}/drivers_autoprobe") == "1\n"
+    machine.write("sys/bus/mdev/drivers_autoprobe", "0")
+    machine.write(f"{TYPE}/create", U2)
+    assert exists(machine, f"{MATRIX}/{U2}/driver")
+
+
+def test_the_root_of_the_matrix_has_no_bus_and_sends_nothing() -> None:
+    machine = machine_of("6.1")
+    root = "sys/devices/vfio_ap"
+    count = len(uevents(machine))
+    assert machine.read(f"{root}/uevent") == ""
+    machine.write(f"{root}/uevent", "add\n")
+    assert refused(machine, f"{root}/uevent", "added\n") == "EINVAL"
+    assert uevents(machine)[count:] == []
+    assert link(machine, f"{root}/module") == "../../module/vfio_ap"
+    assert not exists(machine, f"{root}/subsystem")
+    assert machine.read(f"{root}/power/control") == "auto\n"
+    # That driver belongs to no module.
+    assert not exists(machine, "sys/bus/matrix/drivers/vfio_ap/module")
 
 
 def test_masks_beyond_one_page_are_cut() -> None:

@@ -27,7 +27,13 @@ from fakesys.subsystems.ap_bus.card_files import card_layout
 from fakesys.subsystems.ap_bus.common_files import EMPTY, anything, driver_links, module_rows
 from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.queue_files import queue_layout
-from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
+from fakesys.subsystems.driver_core.files import (
+    bus_uevent,
+    device_name,
+    device_rows,
+    driver_uevent,
+    probe_rows,
+)
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
 _UNSIGNED = re.compile(r"[ \t\n\v\f\r]*([0-9]+)")
@@ -73,15 +79,7 @@ def _set_poll_timeout(bus: ApBus, text: str) -> None:
     bus.set_poll_timeout(int(found[1]) % _ULL, lowest=1)
 
 
-def _autoprobe(bus: ApBus, text: str) -> None:
-    bus.autoprobe = not text.startswith("0")
-
-
-def _device_name(text: str) -> str:
-    return text.removesuffix("\n")
-
-
-BUS: tuple[Attr[ApBus], ...] = (
+BUS: tuple[Row, ...] = (
     Attr(
         name="ap_domain",
         mode=0o644,
@@ -208,20 +206,7 @@ BUS: tuple[Attr[ApBus], ...] = (
         show=_features,
         needs="ap.features",
     ),
-    Attr(
-        name="drivers_probe",
-        mode=0o200,
-        doc="Write a device's name to offer it to the drivers.",
-        store=lambda bus, text: bus.probe(_device_name(text)),
-        errors={ENODEV: "no such device"},
-    ),
-    Attr(
-        name="drivers_autoprobe",
-        mode=0o644,
-        doc="1: new devices are offered to the drivers.",
-        show=lambda bus: f"{bus.autoprobe:d}\n",
-        store=_autoprobe,
-    ),
+    *probe_rows(),
     bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/ap"),
 )
 
@@ -269,10 +254,10 @@ def bind_rows(needs: str | tuple[str, ...] = ()) -> tuple[Row, ...]:
     """`bind` and `unbind` of a driver of this bus. Source: drivers/base/bus.c (v6.1)."""
 
     def bind(driver: CardDriver | QueueDriver, text: str) -> None:
-        driver.bus.bind(driver, _device_name(text))
+        driver.bus.bind(driver, device_name(text))
 
     def unbind(driver: CardDriver | QueueDriver, text: str) -> None:
-        driver.bus.unbind(driver, _device_name(text))
+        driver.bus.unbind(driver, device_name(text))
 
     return (
         Attr(
@@ -318,17 +303,31 @@ CARD_DRIVER: Layout[CardDriver] = Layout(
 BUS_DEVICES: Layout[ApBus] = Layout((Links(names=_device_names, get=_device_path),))
 
 
-def _parameter(name: str, value: str, doc: str) -> Attr[ApBus]:
-    return Attr(name=name, mode=0o440, doc=doc, show=lambda _bus: value, announced=True)
+def _parameter(name: str, value: str, doc: str, needs: str | tuple[str, ...] = ()) -> Attr[ApBus]:
+    return Attr(
+        name=name, mode=0o440, doc=doc, show=lambda _bus: value, announced=True, needs=needs
+    )
 
 
 PARAMETERS: Layout[ApBus] = Layout(
     (
-        _parameter("domain", "-1\n", "Default domain as given at boot."),
+        Attr(
+            name="domain",
+            mode=0o440,
+            # The parameter is the variable behind `ap_domain`.
+            doc="Default domain, as in `ap_domain`.",
+            show=lambda bus: f"{bus.domain}\n",
+        ),
         _parameter("poll_thread", "0\n", "Poll thread as given at boot."),
         _parameter("apmask", "(null)\n", "Adapter mask as given at boot; unset."),
         _parameter("aqmask", "(null)\n", "Domain mask as given at boot; unset."),
         _parameter("useirq", "1\n", "Use of interrupts as given at boot."),
+        _parameter(
+            "msgpool_min_items",
+            "8\n",
+            "Messages that are allocated beforehand.",
+            needs="ap.message_pool",
+        ),
     )
 )
 ZCRYPT: Layout[ApBus] = Layout(

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, EIO
-from typing import Any, TypeVar
+from errno import EINVAL, EIO, ENODEV
+from typing import Any, Protocol, TypeVar
 
 from fakesys.core.devices import Device, Devices
 from fakesys.core.errors import KernelError
 from fakesys.tree.attr import Attr, Dir, Layout, Link, Row
 
 M = TypeVar("M")
+
+
+class ProbingBus(Protocol):
+    """A bus that offers its devices to its drivers. `autoprobe`: the new ones by itself?"""
+
+    autoprobe: bool
+
+    def probe(self, name: str) -> None:
+        """Offer a device again; nothing happens when it has a driver. Raises ENODEV."""
+
+
 UEVENT_ERRORS = {EINVAL: "not ACTION [UUID [KEY=VALUE ...]] with a known action"}
 
 
@@ -99,6 +110,39 @@ def _subsystem_path(device: Any) -> str | None:
 def _driver_path(device: Any) -> str | None:
     driver = getattr(device, "driver", None)
     return f"sys/bus/{device.subsystem}/drivers/{driver}" if driver else None
+
+
+def device_name(text: str) -> str:
+    """The name of a device as the driver core compares it (lib/string.c:sysfs_streq, v6.1)."""
+    return text.removesuffix("\n")
+
+
+def _set_autoprobe(bus: ProbingBus, text: str) -> None:
+    bus.autoprobe = not text.startswith("0")
+
+
+def _probe(bus: ProbingBus, text: str) -> None:
+    bus.probe(device_name(text))
+
+
+def probe_rows() -> tuple[Attr[ProbingBus], ...]:
+    """What every bus has. Source: drivers/base/bus.c:add_probe_files (v6.1)."""
+    return (
+        Attr(
+            name="drivers_probe",
+            mode=0o200,
+            doc="Write a device's name to offer it to the drivers.",
+            store=_probe,
+            errors={ENODEV: "no such device"},
+        ),
+        Attr(
+            name="drivers_autoprobe",
+            mode=0o644,
+            doc="1: new devices are offered to the drivers.",
+            show=lambda bus: f"{bus.autoprobe:d}\n",
+            store=_set_autoprobe,
+        ),
+    )
 
 
 def bus_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Attr[M]:

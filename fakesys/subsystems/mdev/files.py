@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 from fakesys.core.devices import Devices, is_uuid
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
+from fakesys.subsystems.driver_core.files import (
+    bus_uevent,
+    device_rows,
+    driver_uevent,
+    probe_rows,
+)
 from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
@@ -253,7 +258,7 @@ VFIO_CLASS: Layout[MdevBus] = Layout((Links(names=_vfio_names, get=_vfio_path),)
 
 
 BUS: Layout[MdevBus] = Layout(
-    (bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/mdev"),)
+    (*probe_rows(), bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/mdev"))
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from errno import EEXIST
+from errno import EEXIST, ENODEV
 from functools import partial
 from typing import Any
 
@@ -107,6 +107,8 @@ class MdevBus:
     def __init__(self, kernel: Kernel, policy: MdevPolicy) -> None:
         self.kernel = kernel
         self.policy = policy
+        # Without effect: a device is bound when it is created, by the one driver of its parent.
+        self.autoprobe = True
         self.parents: dict[str, MdevParent] = {}
         self.devices: dict[str, Mdev] = {}
         self.groups: dict[int, Mdev] = {}
@@ -145,6 +147,14 @@ class MdevBus:
         mdev.driver = self.policy.driver
         self.kernel.devices.bind(mdev)
         return mdev
+
+    def probe(self, name: str) -> None:
+        """What `drivers_probe` does: no driver takes a device so (mdev_driver.c:mdev_match).
+
+        Raises ENODEV for an unknown device.
+        """
+        if name not in self.devices:
+            raise KernelError(ENODEV, f"there is no mediated device {name}")
 
     def remove(self, mdev: Mdev) -> None:
         """Remove a device. Raises what the driver refuses with, KernelError or Blocked."""

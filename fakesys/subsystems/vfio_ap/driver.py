@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from errno import EBUSY
+from errno import EBUSY, ENODEV
 from typing import Any
 
 from fakesys.core.errors import Blocked, KernelError
-from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
@@ -39,15 +38,33 @@ class QueueStatus(StrEnum):
     IN_USE = "in use"
 
 
+class RootDevice:
+    """/sys/devices/vfio_ap, the parent of the matrix device. Without a bus it sends no uevents."""
+
+    devpath = "/devices/vfio_ap"
+    subsystem = ""
+
+    def uevent_env(self) -> Mapping[str, str]:
+        """No fields."""
+        return {}
+
+    def listed_in(self) -> Iterable[object]:
+        """The trunk directories."""
+        return (None,)
+
+
 class MatrixDevice:
     """/sys/devices/vfio_ap/matrix, the parent of all mediated devices."""
 
     devpath = MATRIX_DEVPATH
     subsystem = "matrix"
-    driver = "vfio_ap"
 
     def __init__(self, module: VfioAp) -> None:
         self.module = module
+        self.root = RootDevice()
+        self.driver: str | None = None
+        # The bus of this name has no other device, and comes and goes with it.
+        self.autoprobe = True
         self.type: MdevType = MdevType(
             name="vfio_ap-passthrough",
             device_api="vfio-ap",
@@ -59,12 +76,17 @@ class MatrixDevice:
         self.parent = MdevParent("matrix", MATRIX_DEVPATH, self, {self.type.name: self.type})
 
     def uevent_env(self) -> Mapping[str, str]:
-        """Its driver."""
-        return {"DRIVER": self.driver}
+        """Its driver while bound."""
+        return {"DRIVER": self.driver} if self.driver else {}
 
     def listed_in(self) -> Iterable[object]:
         """The trunk directories: it comes and goes with the module."""
         return (None,)
+
+    def probe(self, name: str) -> None:
+        """What `drivers_probe` of the bus `matrix` does. Raises ENODEV."""
+        if name != self.parent.name:
+            raise KernelError(ENODEV, f"{name!r} is no device of the bus matrix")
 
 
 class VfioAp:
@@ -100,27 +122,37 @@ class VfioAp:
         return Masks(lpar.adapters, lpar.domains, lpar.control_domains)
 
     def load(self) -> None:
-        """modprobe: the matrix device appears, free queues bind."""
+        """modprobe: the matrix device appears, free queues bind, mediated devices can be made.
+
+        Like vfio_ap_drv.c:vfio_ap_init (v6.1).
+        """
         if self.matrix is not None:
             return
-        self.matrix = MatrixDevice(self)
-        self.kernel.bus.emit(Changed((None,)))
-        self._mdev_bus.register(self.matrix.parent)
-        self.kernel.devices.change(self.matrix, {"MDEV_STATE": "registered"})
+        matrix = self.matrix = MatrixDevice(self)
+        self.kernel.devices.add(matrix)
+        matrix.driver = "vfio_ap"
+        self.kernel.devices.bind(matrix)
         self.bus.register(self.driver)
+        self._mdev_bus.register(matrix.parent)
+        self.kernel.devices.change(matrix, {"MDEV_STATE": "registered"})
 
     def unload(self) -> None:
-        """rmmod: mediated devices go, queues are free. Raises EBUSY while a guest has one."""
+        """rmmod: mediated devices go, queues are free. Raises EBUSY while a guest has one.
+
+        Like vfio_ap_drv.c:vfio_ap_exit (v6.1).
+        """
         if self.matrix is None:
             return
         if self.attached:
             raise KernelError(EBUSY, f"{next(iter(self.attached))} is open for a guest")
         matrix = self.matrix
         self._mdev_bus.unregister(matrix.parent)
-        self.bus.unregister(self.driver)
         self.kernel.devices.change(matrix, {"MDEV_STATE": "unregistered"})
+        self.bus.unregister(self.driver)
+        matrix.driver = None
+        self.kernel.devices.unbind(matrix)
         self.matrix = None
-        self.kernel.bus.emit(Changed((None,)))
+        self.kernel.devices.remove(matrix)
 
     def create(self, mdev: Mdev) -> MatrixMdev:
         """A new mediated device, empty. Raises the kernel's errno when none is left."""
@@ -219,17 +251,26 @@ class VfioAp:
         for mdev in self._with_queues(apid, mask):
             if self.policy.guest_decides and mdev.guest is None:
                 continue
-            deferred = self._added.apm >> apid & 1 or self._added.aqm & mask & mdev.matrix.aqm
-            if not deferred:
+            # What the machine gave in this scan reaches the guest in one go, at its end.
+            added = self._added
+            if not (added.apm & mdev.matrix.apm or added.aqm & mdev.matrix.aqm):
                 mdev.plug(apid, mask)
 
     def queues_leaving(self, apid: int, mask: int) -> None:
-        """Like vfio_ap_ops.c:vfio_ap_mdev_remove_queue (v6.1): unplug, then reset."""
+        """Like vfio_ap_ops.c:vfio_ap_mdev_remove_queue (v6.1, v6.12): unplug, then reset.
+
+        Where what leaves a guest is reset, the first queue takes its whole adapter along.
+        """
+        own_reset = mask
         for mdev in self._with_queues(apid, mask):
             mdev.forget_interrupts(apid, mask)
             if self._leaves_guest(mdev, apid, mask):
                 mdev.unplug_adapter(apid)
-        self._reset_row(apid, mask)
+                if self.policy.resets_filtered:
+                    self.reset({apid: mdev.guest_masks.aqm})
+                    in_guest = mask & mdev.guest_masks.aqm
+                    own_reset &= ~(in_guest & -in_guest)
+        self._reset_row(apid, own_reset)
         for rows in self._bad_resets.values():
             rows[apid] &= ~mask
 

@@ -15,10 +15,15 @@ from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
 from fakesys.subsystems.ap_bus.common_files import EMPTY, driver_links, module_rows
 from fakesys.subsystems.ap_bus.files import bind_rows, queue_driver_layout
 from fakesys.subsystems.ap_bus.queue import ApQueue
-from fakesys.subsystems.driver_core.files import bus_uevent, device_rows, driver_uevent
+from fakesys.subsystems.driver_core.files import (
+    bus_uevent,
+    device_rows,
+    driver_uevent,
+    probe_rows,
+)
 from fakesys.subsystems.mdev.files import TYPE, device_files
 from fakesys.subsystems.mdev.model import Mdev
-from fakesys.subsystems.vfio_ap.driver import MatrixDevice, VfioAp
+from fakesys.subsystems.vfio_ap.driver import MatrixDevice, RootDevice, VfioAp
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
 from fakesys.subsystems.vfio_ap.policy import Masks
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Mount, Row
@@ -248,46 +253,53 @@ MODULE: Layout[VfioAp] = Layout(
     )
 )
 MATRIX_PATH = "sys/devices/vfio_ap/matrix"
-MATRIX_BUS: Layout[VfioAp] = Layout(
+
+
+def _of_matrix(matrix: MatrixDevice) -> Devices:
+    return matrix.module.kernel.devices
+
+
+# The driver has no owner, so no `module` link (vfio_ap_drv.c:matrix_driver, v6.1).
+MATRIX_DRIVER: Layout[MatrixDevice] = Layout(
     (
-        bus_uevent(lambda module: module.kernel.devices, lambda _module: "/bus/matrix"),
-        Dir(
-            name="devices",
-            layout=Layout((Link(name="matrix", to=lambda _module: MATRIX_PATH),)),
-        ),
-        Dir(
-            name="drivers",
-            layout=Layout(
-                (
-                    Dir(
-                        name="vfio_ap",
-                        layout=Layout(
-                            (
-                                driver_uevent(
-                                    lambda module: module.kernel.devices,
-                                    lambda _module: "/bus/matrix/drivers/vfio_ap",
-                                ),
-                                Link(name="module", to=lambda _module: "sys/module/vfio_ap"),
-                                Link(name="matrix", to=lambda _module: MATRIX_PATH),
-                            )
-                        ),
-                    ),
-                )
-            ),
-        ),
+        driver_uevent(_of_matrix, lambda _matrix: "/bus/matrix/drivers/vfio_ap"),
+        Link(name="matrix", to=lambda _matrix: MATRIX_PATH),
     )
 )
+MATRIX_BUS: Layout[MatrixDevice] = Layout(
+    (
+        *probe_rows(),
+        bus_uevent(_of_matrix, lambda _matrix: "/bus/matrix"),
+        Dir(
+            name="devices",
+            layout=Layout((Link(name="matrix", to=lambda _matrix: MATRIX_PATH),)),
+        ),
+        Dir(name="drivers", layout=Layout((Dir(name="vfio_ap", layout=MATRIX_DRIVER),))),
+    )
+)
+
+
+def _root(devices: Devices) -> Layout[RootDevice]:
+    link: Link[RootDevice] = Link(name="module", to=lambda _root: "sys/module/vfio_ap")
+    return Layout((*device_rows(devices), link))
 
 
 def mounts(module: Callable[[], VfioAp], devices: Devices) -> tuple[Mount, ...]:
     """Where the module's files stand; nothing of it is there while it is not loaded."""
 
+    def matrix() -> MatrixDevice | None:
+        return module().matrix
+
+    def root() -> RootDevice | None:
+        device = module().matrix
+        return device.root if device else None
+
     def loaded() -> VfioAp | None:
         return module() if module().matrix is not None else None
 
     return (
-        Mount("sys/devices/vfio_ap", Layout(), loaded),
-        Mount(MATRIX_PATH, matrix_layout(devices), lambda: module().matrix),
-        Mount("sys/bus/matrix", MATRIX_BUS, loaded),
+        Mount("sys/devices/vfio_ap", _root(devices), root),
+        Mount(MATRIX_PATH, matrix_layout(devices), matrix),
+        Mount("sys/bus/matrix", MATRIX_BUS, matrix),
         Mount("sys/module/vfio_ap", MODULE, loaded),
     )
