@@ -47,7 +47,6 @@ from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import DEBUGFS
-from fakesys.tree.lockdown import refuse_when_locked_down
 from fakesys.tree.node import Directory, File
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Machine:
     def set_lockdown(self, locked: bool) -> None:
         """debugfs as on a locked-down kernel, or not."""
         self.control.lockdown = locked
-        self.fs.lockdown = refuse_when_locked_down if locked else None
+        self.fs.locked_down = locked
 
     def faults_changed(self) -> None:
         """Put the gate up while any fault is armed; without one, requests do not pay for it."""

@@ -199,7 +199,10 @@ class Files:
         return bytes(answer)
 
     def _listing(self, opened: OpenDirectory, offset: int) -> Listing:
-        return opened.from_start() if offset == 0 else opened.now()
+        if offset:
+            return opened.now()
+        opened.directory.listed()
+        return opened.from_start()
 
     def _releasedir(self, _nodeid: int, message: Message) -> bytes:
         del self._open_directories[protocol.FH.unpack_from(message)[0]]

@@ -49,6 +49,9 @@ OPTIONS: Mapping[str, object] = {
     "intr": True,
     "use_ino": True,
     "hard_remove": True,
+    "nosuid": True,
+    "nodev": True,
+    "noexec": True,
     "atomic_o_trunc": True,
     "big_writes": True,
     "entry_timeout": 0,
@@ -388,11 +391,13 @@ class _Calls:
     def getxattr(self, path: str, name: str) -> bytes:
         return self._ask(self._paths.getxattr, _name(path), _name(name))
 
-    def setxattr(self, path: str, name: str, value: bytes, _flags: int) -> None:
-        self._ask(self._paths.setxattr, _name(path), _name(name), value)
+    def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
+        self._ask(self._paths.setxattr, _name(path), _name(name), value, flags)
 
     def listxattr(self, path: str) -> list[str]:
-        return [_latin(name) for name in self._ask(self._paths.listxattr, _name(path))]
+        uid, _, _ = self._fuse.fuse_get_context()
+        names = self._ask(self._paths.listxattr, _name(path), uid)
+        return [_latin(name) for name in names]
 
     def removexattr(self, path: str, name: str) -> None:
         self._ask(self._paths.removexattr, _name(path), _name(name))

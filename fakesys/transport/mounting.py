@@ -23,6 +23,7 @@ DEVICE = "/dev/fuse"
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_NOEXEC = 8
 MNT_FORCE = 1
 MNT_DETACH = 2
 ANSWER_SECONDS = 2.0
@@ -159,7 +160,7 @@ def _mount_directly(point: Path, source: str, *, allow_other: bool) -> int:
     options = [f"fd={device}", "rootmode=40000", f"user_id={os.geteuid()}"]
     options += [f"group_id={os.getegid()}", "default_permissions"]
     options += ["allow_other"] if allow_other else []
-    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV)
+    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
     data = ",".join(options).encode()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(source.encode(), os.fsencode(point), FSTYPE.encode(), flags, data) != 0:
@@ -170,7 +171,7 @@ def _mount_directly(point: Path, source: str, *, allow_other: bool) -> int:
 
 
 def _mount_by_helper(point: Path, source: str, *, allow_other: bool) -> int:
-    options = f"fsname={source},subtype=fakesys,default_permissions,nosuid,nodev"
+    options = f"fsname={source},subtype=fakesys,default_permissions,nosuid,nodev,noexec"
     options += ",allow_other" if allow_other else ""
     ours, theirs = socket.socketpair()
     with ours, theirs:

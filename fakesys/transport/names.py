@@ -29,7 +29,7 @@ class Names:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
-        self._xattrs = ExtendedAttributes()
+        self.xattrs = ExtendedAttributes()
 
     def handlers(self) -> Mapping[int, Handler]:
         """The requests that are answered here."""
@@ -94,17 +94,21 @@ class Names:
         fields = protocol.SETATTR_IN.unpack_from(message)
         valid, size, mode, uid, gid = fields[0], fields[3], fields[11], fields[13], fields[14]
         node = self._nodes[nodeid]
+        if valid & Valid.SIZE and isinstance(node, File):
+            if valid & Valid.FH:
+                node.truncate_open(size)
+            else:
+                node.truncate(size)
         if valid & Valid.MODE:
             self._fs.chmod(node, stat.S_IMODE(mode))
-        if valid & Valid.UID:
-            node.uid = uid
-        if valid & Valid.GID:
-            node.gid = gid
-        if valid & Valid.SIZE and isinstance(node, File):
-            node.truncate(size)
-        if valid & (Valid.ATIME | Valid.MTIME):
+        if valid & (Valid.UID | Valid.GID):
+            self._fs.chown(
+                node, uid if valid & Valid.UID else None, gid if valid & Valid.GID else None
+            )
+        if not valid & Valid.SIZE:
             atime = _new_time(valid, Valid.ATIME, Valid.ATIME_NOW, fields[5], fields[8])
             mtime = _new_time(valid, Valid.MTIME, Valid.MTIME_NOW, fields[6], fields[9])
+            # Also with nothing to set, as after chown(2) of -1 and -1: ctime moves.
             node.set_times(atime, mtime)
         return self._pack.attr(node)
 
@@ -158,22 +162,23 @@ class Names:
     def _getxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
         name = protocol.names_in(message, protocol.XATTR_IN.size)[0]
-        return _sized(self._xattrs.get(self._nodes[nodeid], replies.decode(name)), size)
+        return _sized(self.xattrs.get(self._nodes[nodeid], replies.decode(name)), size)
 
     def _setxattr(self, nodeid: int, message: Message) -> bytes:
-        size, _ = protocol.SETXATTR_IN.unpack_from(message)
+        size, flags = protocol.SETXATTR_IN.unpack_from(message)
         name, _, rest = bytes(message[protocol.SETXATTR_IN.size :]).partition(b"\0")
-        self._xattrs.set(self._nodes[nodeid], replies.decode(name), rest[:size])
+        self.xattrs.set(self._nodes[nodeid], replies.decode(name), rest[:size], flags)
         return b""
 
     def _listxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
-        names = self._xattrs.names(self._nodes[nodeid])
+        uid, _, _ = protocol.CALLER_IN.unpack(message[protocol.CALLER])
+        names = self.xattrs.names(self._nodes[nodeid], uid)
         return _sized(b"".join(replies.encode(name) + b"\0" for name in names), size)
 
     def _removexattr(self, nodeid: int, message: Message) -> bytes:
         name = protocol.names_in(message, HEADER_SIZE)[0]
-        self._xattrs.remove(self._nodes[nodeid], replies.decode(name))
+        self.xattrs.remove(self._nodes[nodeid], replies.decode(name))
         return b""
 
 

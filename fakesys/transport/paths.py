@@ -87,8 +87,7 @@ class Paths:
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Set user and group; -1 leaves one as it is."""
         node = self._node(path)
-        node.uid = node.uid if uid == UNCHANGED else uid
-        node.gid = node.gid if gid == UNCHANGED else gid
+        self._fs.chown(node, None if uid == UNCHANGED else uid, None if gid == UNCHANGED else gid)
 
     def set_times(self, path: str, atime: int, mtime: int) -> None:
         """utimensat(2), in nanoseconds or UTIME_NOW, UTIME_OMIT."""
@@ -104,7 +103,7 @@ class Paths:
     def truncate_open(self, number: int, size: int) -> None:
         """ftruncate(2)."""
         node, _ = self._files[number]
-        node.truncate(size)
+        node.truncate_open(size)
 
     def create(self, path: str) -> None:
         """A new regular file, by open(2) or mknod(2): always refused."""
@@ -177,6 +176,7 @@ class Paths:
     def readdir(self, number: int) -> list[tuple[str, Status]]:
         """All entries as they are now, each with inode number and type."""
         directory = self._directories[number]
+        directory.listed()
         dots = (".", directory), ("..", directory.parent or directory)
         return [
             (name, {"st_ino": node.ino, "st_mode": node.mode})
@@ -196,13 +196,13 @@ class Paths:
         """The value of an extended attribute."""
         return self._xattrs.get(self._node(path), name)
 
-    def setxattr(self, path: str, name: str, value: bytes) -> None:
+    def setxattr(self, path: str, name: str, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute."""
-        self._xattrs.set(self._node(path), name, value)
+        self._xattrs.set(self._node(path), name, value, flags)
 
-    def listxattr(self, path: str) -> list[str]:
-        """Names of extended attributes."""
-        return list(self._xattrs.names(self._node(path)))
+    def listxattr(self, path: str, uid: int = 0) -> list[str]:
+        """Names of extended attributes that this user may see."""
+        return list(self._xattrs.names(self._node(path), uid))
 
     def removexattr(self, path: str, name: str) -> None:
         """Remove an extended attribute."""

@@ -110,6 +110,7 @@ class Session:
         nodes = self._nodes = NodeTable(machine.fs.root)
         pack = Replies(*owner)
         names = Names(machine.fs, nodes, pack)
+        self._xattrs = names.xattrs
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
         self._files = Files(machine.fs, nodes, pack, self._polls.append)
         # Handlers that read their request in place, and those that need it cut to its length.
@@ -145,8 +146,10 @@ class Session:
     def _step_sized(self, opcode: int, unique: int, nodeid: int, message: bytes) -> None:
         """Serve a request that is no call on an open file."""
         if opcode == Op.GETXATTR and message.startswith(b"security.", XATTR_NAME):
-            self._send(_refusal(unique, self._no_label(nodeid, message)))
-            return
+            errno = self._no_label(nodeid, message)
+            if errno:
+                self._send(_refusal(unique, errno))
+                return
         silent = self._silent.get(opcode)
         if silent is not None:
             silent(nodeid, message)
@@ -154,11 +157,13 @@ class Session:
         self._perform(unique, self._sized.get(opcode, _unknown), nodeid, message)
 
     def _no_label(self, nodeid: int, message: bytes) -> int:
-        """The errno for an attribute of the security name space, of which there are none."""
+        """The errno for an attribute of the security name space, 0 if there may be some."""
         if message.startswith(b"selinux\0", SECURITY_NAME):
             # `ls -l` looks for it at each name. After this answer the kernel says EOPNOTSUPP by
             # itself for any attribute: a thousand requests less, for xattrs that nobody reads.
             return ENOSYS
+        if self._xattrs:
+            return 0
         # The kernel asks for the capability at each O_TRUNC.
         return ENODATA if self._nodes[nodeid].kind.xattrs else EOPNOTSUPP
 

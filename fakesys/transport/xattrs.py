@@ -1,12 +1,17 @@
-"""Extended attributes: only the `trusted` name space of sysfs files takes any."""
+"""Extended attributes: sysfs files take any of the name spaces `trusted` and `security`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from errno import ENODATA, EOPNOTSUPP
+from errno import EEXIST, EINVAL, ENODATA, EOPNOTSUPP
 
 from fakesys.core.errors import KernelError
 from fakesys.tree.node import Node
+
+TRUSTED = "trusted."
+# fs/kernfs/inode.c:kernfs_xattr_handlers.
+NAME_SPACES = (TRUSTED, "security.", "user.")
 
 
 class ExtendedAttributes:
@@ -15,31 +20,49 @@ class ExtendedAttributes:
     def __init__(self) -> None:
         self._values: dict[int, dict[str, bytes]] = {}
 
+    def __bool__(self) -> bool:
+        """Was ever one set?"""
+        return bool(self._values)
+
     def get(self, node: Node, name: str) -> bytes:
-        """A value. Raises EOPNOTSUPP, ENODATA."""
-        if not node.kind.xattrs or name.startswith("system."):
-            raise KernelError(EOPNOTSUPP, "no such extended attributes here")
+        """A value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
+        _check_name(node, name)
         value = self._values.get(node.ino, {}).get(name)
         if value is None:
             raise KernelError(ENODATA, f"{node.path} has no {name}")
         return value
 
-    def set(self, node: Node, name: str, value: bytes) -> None:
-        """Keep a value. Raises EOPNOTSUPP."""
-        _require_trusted(node, name)
+    def set(self, node: Node, name: str, value: bytes, flags: int = 0) -> None:
+        """Keep a value. Raises EOPNOTSUPP, EINVAL; EEXIST and ENODATA where `flags` ask for it."""
+        _require_settable(node, name)
+        there = name in self._values.get(node.ino, {})
+        if flags & os.XATTR_CREATE and there:
+            raise KernelError(EEXIST, f"{node.path} has {name}")
+        if flags & os.XATTR_REPLACE and not there:
+            raise KernelError(ENODATA, f"{node.path} has no {name}")
         self._values.setdefault(node.ino, {})[name] = value
 
-    def names(self, node: Node) -> Iterable[str]:
-        """What was set."""
-        return self._values.get(node.ino, {})
+    def names(self, node: Node, uid: int) -> Iterable[str]:
+        """What was set, as this user sees it: trusted ones are for root only."""
+        names = sorted(self._values.get(node.ino, {}))
+        return names if uid == 0 else [name for name in names if not name.startswith(TRUSTED)]
 
     def remove(self, node: Node, name: str) -> None:
-        """Forget a value. Raises EOPNOTSUPP, ENODATA."""
-        _require_trusted(node, name)
+        """Forget a value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
+        _require_settable(node, name)
         if self._values.get(node.ino, {}).pop(name, None) is None:
             raise KernelError(ENODATA, f"{node.path} has no {name}")
 
 
-def _require_trusted(node: Node, name: str) -> None:
-    if not (node.kind.xattrs and name.startswith("trusted.")):
-        raise KernelError(EOPNOTSUPP, "only the trusted name space takes attributes")
+def _check_name(node: Node, name: str) -> None:
+    """Like fs/xattr.c:xattr_resolve_name (v6.1)."""
+    if not (node.kind.xattrs and name.startswith(NAME_SPACES)):
+        raise KernelError(EOPNOTSUPP, "no such extended attributes here")
+    if name in NAME_SPACES:
+        raise KernelError(EINVAL, "a name space and no name in it")
+
+
+def _require_settable(node: Node, name: str) -> None:
+    _check_name(node, name)
+    if name.startswith("user."):
+        raise KernelError(EOPNOTSUPP, "of the kernfs file systems only cgroups take these")

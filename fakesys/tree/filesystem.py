@@ -12,6 +12,7 @@ from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 from typing import Protocol
 
 from fakesys.core.errors import Blocked, KernelError
+from fakesys.tree import lockdown
 from fakesys.tree.attr import Handle
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.node import Directory, File, Node, Symlink
@@ -49,7 +50,8 @@ class FileSystem:
         self.gate: Gate | None = None
         self.report: Report | None = None
         self.recorder: Recorder | None = None
-        self.lockdown: Callable[[File, int], None] | None = None
+        # debugfs as on a locked-down kernel.
+        self.locked_down = False
         # A transport settles after each of its steps and tells clients what it finds.
         self.served = False
 
@@ -93,21 +95,31 @@ class FileSystem:
         """An open file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
         if not isinstance(node, File):
             raise KernelError(EISDIR, f"{node.path} is not a file")
-        if flags & O_DIRECT:
-            raise KernelError(EINVAL, "O_DIRECT is not offered")
         if node.gone:
             raise KernelError(node.kind_.gone, f"{node.path} is gone")
         if node.kind_.mode_binds_root:
             check_mode(node, flags)
-        if self.lockdown is not None:
-            self.lockdown(node, flags)
+        if self.locked_down:
+            lockdown.refuse_open(node, flags)
         row = node.row
         handle: Handle = OpenFile(node) if row.open is None else row.open(node.model, flags)
-        if flags & O_TRUNC and row.truncate is not None and flags & O_ACCMODE != O_RDONLY:
+        if flags & (O_TRUNC | O_DIRECT):
+            self._open_specially(node, handle, flags)
+        return handle
+
+    def _open_specially(self, node: File, handle: Handle, flags: int) -> None:
+        """The rare flags, of which the file itself has had its say."""
+        truncate = node.row.truncate
+        if flags & O_TRUNC and truncate is not None and flags & O_ACCMODE != O_RDONLY:
             if self.recorder is not None:
                 self.recorder.cleared(node.path)
-            row.truncate(node.model)
-        return handle
+            truncate(node.model)
+        # fs/open.c:do_dentry_open looks at this after the file's own open().
+        if flags & O_DIRECT:
+            handle.release()
+            raise KernelError(EINVAL, "O_DIRECT is not offered")
+        if flags & O_TRUNC:
+            node.truncate_open(0)
 
     def read(
         self, node: File, handle: Handle, offset: int, size: int, *, nonblock: bool = False
@@ -152,8 +164,19 @@ class FileSystem:
         return self.binder.settle()
 
     def chmod(self, node: Node, permissions: int) -> None:
-        """Set the permission bits; they stay until the node goes."""
+        """Set the permission bits; they stay until the node goes. Raises EPERM when locked down."""
+        if self.locked_down:
+            lockdown.refuse_change(node)
         node.mode = stat.S_IFMT(node.mode) | (permissions & 0o7777)
+        node.touch()
+
+    def chown(self, node: Node, uid: int | None, gid: int | None) -> None:
+        """Set user and group, None for as it is; they stay until the node goes."""
+        if self.locked_down and not uid is gid is None:
+            lockdown.refuse_change(node)
+        node.uid = node.uid if uid is None else uid
+        node.gid = node.gid if gid is None else gid
+        node.touch()
 
     def create(self, directory: Node, name: str) -> KernelError:
         """The refusal for a new regular file: EEXIST, EACCES."""

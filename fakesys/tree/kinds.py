@@ -39,6 +39,8 @@ class Kind(Struct, frozen=True):
     directory_fsync: int = 0
     # lseek: SEEK_END, SEEK_DATA and SEEK_HOLE know where the file ends; seq_file refuses them.
     has_end: bool = True
+    # Reading a directory is an access; kernfs takes it for none.
+    listing_moves_atime: bool = True
     # getxattr answers ENODATA and the trusted name space takes attributes; else EOPNOTSUPP.
     xattrs: bool = False
     # st_nlink of a directory is 2 and its subdirectories; else 1.
@@ -76,6 +78,7 @@ SYSFS = Kind(
     cacheable=True,
     xattrs=True,
     long_name=ENOENT,
+    listing_moves_atime=False,
 )
 # A list that a real kernel would have to squeeze into one page.
 SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None, cacheable=False)
@@ -93,6 +96,7 @@ CONTROL = Kind(
     keeps_size=False,
     xattrs=True,
     long_name=ENOENT,
+    listing_moves_atime=False,
 )
 # Journals of the control files: read once from the beginning to the end, then wait.
 CONTROL_STREAM = replace(CONTROL, name="control-stream", seekable=False)

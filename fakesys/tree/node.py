@@ -10,6 +10,7 @@ import itertools
 import stat
 import time
 from collections.abc import Callable, Iterator
+from errno import EFBIG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesys.core.errors import KernelError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fakesys.tree.binder import Binder
     from fakesys.tree.kinds import Kind
 
+# None of these file systems asks for more than what a super block begins with: MAX_NON_LFS.
+LARGEST_SIZE = (1 << 31) - 1
+DAY_NS = 24 * 3600 * 1_000_000_000
 _numbers = itertools.count(1)
 
 
@@ -79,6 +83,10 @@ class Node:
         """atime, mtime, ctime in nanoseconds; reading and writing never move them."""
         return self._nanoseconds
 
+    def touch(self) -> None:
+        """Mode or owner changed: ctime moves."""
+        self.set_times(None, None)
+
     def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
         """What utimensat(2) sets; None keeps a value."""
         atime, mtime, _ = self._nanoseconds
@@ -127,8 +135,15 @@ class File(Node):
 
     def truncate(self, size: int) -> None:
         """truncate(2): the number sticks where the file system keeps it, contents never change."""
+        if size > LARGEST_SIZE:
+            raise KernelError(EFBIG, f"{size} bytes are too many for {self.path}")
         if self.kind.keeps_size:
             self._size = size
+
+    def truncate_open(self, size: int) -> None:
+        """ftruncate(2), or open(2) with O_TRUNC: these move mtime, truncate(2) does not."""
+        self.truncate(size)
+        self.set_times(None, time.time_ns())
 
     def show(self) -> bytes:
         """The text now. Raises the kind's errno when the attribute has no show()."""
@@ -281,6 +296,15 @@ class Directory(Node):
         for name in [name for name in self.missed if self.find(name) is not None]:
             self.missed.discard(name)
             new(self, name)
+
+    def listed(self) -> None:
+        """Its names were read. Where that moves atime, it does as with relatime, the usual way."""
+        if not self._kind.listing_moves_atime:
+            return
+        atime, mtime, ctime = self._nanoseconds
+        now = time.time_ns()
+        if atime <= mtime or atime <= ctime or now - atime >= DAY_NS:
+            self._nanoseconds = (now, mtime, ctime)
 
     def mark_gone(self) -> Iterator[Node]:
         yield from super().mark_gone()

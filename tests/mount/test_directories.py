@@ -74,6 +74,10 @@ def test_extended_attributes(shared_mount: Mount) -> None:
     assert os.listxattr(path) == ["trusted.x"]
     os.removexattr(path, "trusted.x")
     assert refusal(lambda: os.removexattr(path, "trusted.x")) == "ENODATA"
+    os.setxattr(path, "security.x", b"value")
+    assert os.getxattr(path, "security.x") == b"value"
+    os.removexattr(path, "security.x")
+    assert refusal(lambda: os.getxattr(path, "security.x")) == "ENODATA"
     debug = shared_mount.root / "sys/kernel/debug/selftest/rw"
     assert refusal(lambda: os.getxattr(debug, "user.x")) == "ENOTSUP"
 

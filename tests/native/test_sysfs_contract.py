@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EEXIST, EINVAL, ENODATA, ENOTDIR, EPERM
+from errno import EACCES, EEXIST, EFBIG, EINVAL, ENODATA, ENOTDIR, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,14 @@ def refused(number: int) -> Iterator[None]:
     with pytest.raises(OSError) as caught:
         yield
     assert caught.value.errno == number
+
+
+def wait_for_the_next_tick() -> None:
+    """Inodes take their times from a clock that the timer interrupt moves."""
+    coarse = 5
+    start = time.clock_gettime_ns(coarse)
+    while time.clock_gettime_ns(coarse) == start:
+        pass
 
 
 def test_the_text_is_made_at_the_first_read_not_at_open(number: Path) -> None:
@@ -106,6 +116,25 @@ def test_mode_bits_bind_root(specimens: Specimens) -> None:
         os.open(specimens.write_only, os.O_RDONLY)
 
 
+def test_o_direct_is_refused_after_the_mode(specimens: Specimens) -> None:
+    with refused(EINVAL):
+        os.open(specimens.number, os.O_RDWR | os.O_DIRECT)
+    with refused(EACCES):
+        os.open(specimens.read_only, os.O_RDWR | os.O_DIRECT)
+
+
+def test_nothing_here_is_executed(number: Path) -> None:
+    number.chmod(0o755)
+    try:
+        assert not os.access(number, os.X_OK)
+        with refused(EACCES):
+            os.execv(number, ["x"])
+        with opened(number) as descriptor, refused(EPERM):
+            mmap.mmap(descriptor, 4096, mmap.MAP_PRIVATE, mmap.PROT_EXEC)
+    finally:
+        number.chmod(0o644)
+
+
 def test_sizes_modes_and_owners(specimens: Specimens) -> None:
     status = specimens.number.stat()
     assert (status.st_size, status.st_nlink, status.st_uid) == (4096, 1, 0)
@@ -113,6 +142,77 @@ def test_sizes_modes_and_owners(specimens: Specimens) -> None:
     assert stat.S_IMODE(specimens.read_only.stat().st_mode) == 0o444
     assert stat.S_IMODE(specimens.write_only.stat().st_mode) == 0o200
     assert specimens.device.stat().st_size == 0
+
+
+def test_no_size_is_larger_than_two_gigabytes(number: Path) -> None:
+    os.truncate(number, (1 << 31) - 1)
+    with refused(EFBIG):
+        os.truncate(number, 1 << 31)
+    assert number.stat().st_size == 4096
+
+
+def test_mode_and_owner_move_ctime_only(number: Path) -> None:
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: number.chmod(0o600),
+        lambda: number.chmod(0o644),
+        lambda: os.chown(number, -1, 1),
+        lambda: os.chown(number, -1, 0),
+        lambda: os.chown(number, -1, -1),
+    )
+    for change in changes:
+        os.utime(number, ns=(5, 6))
+        before = number.stat().st_ctime_ns
+        wait_for_the_next_tick()
+        change()
+        status = number.stat()
+        assert (status.st_atime_ns, status.st_mtime_ns) == (5, 6)
+        assert status.st_ctime_ns > before
+
+
+def test_only_truncation_of_an_open_file_moves_mtime(number: Path) -> None:
+    os.utime(number, ns=(5, 6))
+    os.truncate(number, 0)
+    assert number.stat().st_mtime_ns == 6
+    with opened(number, os.O_WRONLY) as descriptor:
+        os.write(descriptor, b"2000")
+        assert number.stat().st_mtime_ns == 6
+        os.ftruncate(descriptor, 0)
+    assert number.stat().st_mtime_ns > 6
+    os.utime(number, ns=(5, 6))
+    with opened(number, os.O_RDONLY | os.O_TRUNC):
+        pass
+    status = number.stat()
+    assert status.st_atime_ns == 5
+    assert status.st_mtime_ns > 6
+
+
+def test_a_listing_is_no_access(specimens: Specimens) -> None:
+    before = specimens.device.stat()
+    os.utime(specimens.device, ns=(5, 6))
+    os.listdir(specimens.device)
+    assert specimens.device.stat().st_atime_ns == 5
+    os.utime(specimens.device, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_extended_attributes_of_each_name_space(number: Path) -> None:
+    for name in ("trusted.fakesys", "security.fakesys"):
+        with refused(ENODATA):
+            os.setxattr(number, name, b"1", os.XATTR_REPLACE)
+        os.setxattr(number, name, b"1", os.XATTR_CREATE)
+        with refused(EEXIST):
+            os.setxattr(number, name, b"2", os.XATTR_CREATE)
+        os.setxattr(number, name, b"3", os.XATTR_REPLACE)
+        assert os.getxattr(number, name) == b"3"
+        assert name in os.listxattr(number)
+        os.removexattr(number, name)
+    with refused(EOPNOTSUPP):
+        os.setxattr(number, "user.fakesys", b"1")
+    for name in ("fakesys", "btrfs.fakesys", "system.fakesys"):
+        with refused(EOPNOTSUPP):
+            os.getxattr(number, name)
+    for name in ("trusted.", "security.", "user."):
+        with refused(EINVAL):
+            os.setxattr(number, name, b"1")
 
 
 def test_a_directory_counts_its_subdirectories(specimens: Specimens) -> None:

@@ -54,6 +54,14 @@ def test_an_instance_is_made_and_removed(specimens: Specimens, instance: Path) -
     assert not instance.exists()
 
 
+def test_a_listing_is_an_access(instance: Path) -> None:
+    os.utime(instance, ns=(5, 6))
+    os.listdir(instance)
+    status = instance.stat()
+    assert status.st_atime_ns > 6
+    assert status.st_mtime_ns == 6
+
+
 def test_sizes_and_modes(instance: Path) -> None:
     modes = {"trace": 0o640, "trace_pipe": 0o440, "trace_marker": 0o220, "tracing_on": 0o640}
     for name, mode in modes.items():

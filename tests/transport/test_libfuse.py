@@ -176,11 +176,13 @@ def test_every_call_on_names(bench: Bench) -> None:
             ("rename", RW, new): "EPERM",
         }
         assert {call: client.refusal(*call) for call in refused} == refused
-        client.ask("setxattr", RW, "trusted.x", b"1", 0)
-        assert client.ask("getxattr", RW, "trusted.x") == b"1"
-        assert client.ask("listxattr", RW) == ["trusted.x"]
-        client.ask("removexattr", RW, "trusted.x")
-        assert client.refusal("getxattr", RW, "trusted.x") == "ENODATA"
+        client.ask("setxattr", RW, "security.x", b"1", 0)
+        assert client.ask("getxattr", RW, "security.x") == b"1"
+        client.ask("setxattr", RW, "trusted.x", b"2", 0)
+        # This caller is not root.
+        assert client.ask("listxattr", RW) == ["security.x"]
+        client.ask("removexattr", RW, "security.x")
+        assert client.refusal("getxattr", RW, "security.x") == "ENODATA"
 
     bench.run(script)
 

@@ -68,8 +68,8 @@ def test_the_helper_hands_over_a_descriptor(tmp_path: Path, helper: Callable[[st
         assert not os.get_inheritable(device)
     finally:
         os.close(device)
-    options = "fsname=fakesys-abc,subtype=fakesys,default_permissions,nosuid,nodev,allow_other"
-    assert words(tmp_path) == f"-o {options} -- {tmp_path}/a b"
+    options = "fsname=fakesys-abc,subtype=fakesys,default_permissions,nosuid,nodev,noexec"
+    assert words(tmp_path) == f"-o {options},allow_other -- {tmp_path}/a b"
 
 
 @pytest.mark.usefixtures("as_user")

@@ -151,6 +151,10 @@ def test_extended_attributes(paths: Paths) -> None:
     paths.setxattr(RW, "trusted.x", b"1")
     assert paths.getxattr(RW, "trusted.x") == b"1"
     assert paths.listxattr(RW) == ["trusted.x"]
+    assert paths.listxattr(RW, 1000) == []
+    paths.setxattr(RW, "security.x", b"2")
+    assert paths.listxattr(RW, 1000) == ["security.x"]
+    paths.removexattr(RW, "security.x")
     paths.removexattr(RW, "trusted.x")
     assert refusal(paths.getxattr, RW, "trusted.x") == ENODATA
     assert paths.listxattr(RW) == []

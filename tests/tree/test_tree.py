@@ -18,7 +18,6 @@ from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, R
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ, SYSFS, SYSFS_LONG, TRACEFS, Kind
-from fakesys.tree.lockdown import refuse_when_locked_down
 from fakesys.tree.node import Directory, File, Symlink, relative
 from fakesys.tree.openfile import NOTIFIED, READY
 
@@ -139,7 +138,11 @@ class World:
         self.model: Toy | None = self.toy
         self.mounts = (
             Mount("sys/toy", Layout(ROWS), lambda: self.toy),
-            Mount("sys/debug", Layout(debug_rows(DEBUGFS), mode=0o700), lambda: self.model),
+            Mount(
+                "sys/debug",
+                Layout(debug_rows(DEBUGFS), mode=0o700, kind=DEBUGFS),
+                lambda: self.model,
+            ),
             Mount("sys/debug/seq", Layout(debug_rows(DEBUGFS_SEQ)), lambda: self.model),
             Mount("sys/trace", Layout(debug_rows(TRACEFS)), lambda: self.model),
         )
@@ -319,6 +322,43 @@ def test_times_are_set_by_hand_only(world: World) -> None:
     assert node.times_ns[:2] == (before[0], 5)
     node.set_times(6, None)
     assert node.times_ns[:2] == (6, 5)
+
+
+def test_an_open_with_truncation_moves_mtime(world: World) -> None:
+    node = world.file("sys/debug/rw")
+    node.truncate(100)
+    node.set_times(5, 6)
+    node.truncate(100)
+    assert node.times_ns[:2] == (5, 6)
+    world.fs.open(node, os.O_WRONLY | os.O_TRUNC)
+    assert node.size == 0
+    assert node.times_ns[0] == 5
+    assert node.times_ns[1] > 6
+
+
+def test_reading_a_directory_is_an_access_except_on_sysfs(world: World) -> None:
+    for path, moves in (("sys/toy", False), ("sys/debug", True)):
+        directory = world.directory(path)
+        directory.set_times(5, 6)
+        directory.listed()
+        accessed, modified, changed = directory.times_ns
+        assert (accessed > 6, modified) == (moves, 6)
+        directory.listed()
+        # Once a day is enough.
+        assert directory.times_ns == (accessed, modified, changed)
+
+
+def test_no_size_beyond_two_gigabytes(world: World) -> None:
+    for path in ("sys/toy/rw", "sys/debug/rw"):
+        node = world.file(path)
+        node.truncate((1 << 31) - 1)
+        assert refusal(partial(node.truncate, 1 << 31)) == "EFBIG"
+
+
+def test_o_direct_is_refused_after_everything_else(world: World) -> None:
+    read_only = world.file("sys/toy/ro")
+    assert refusal(partial(world.fs.open, read_only, os.O_WRONLY | os.O_DIRECT)) == "EACCES"
+    assert refusal(partial(world.fs.open, read_only, os.O_RDONLY | os.O_DIRECT)) == "EINVAL"
 
 
 def test_sizes_stick_on_debugfs_and_not_on_sysfs(world: World) -> None:
@@ -574,13 +614,30 @@ def test_a_loop_of_links_ends() -> None:
 
 
 def test_lockdown_refuses_debugfs_only(world: World) -> None:
-    world.fs.lockdown = refuse_when_locked_down
+    world.fs.locked_down = True
     world.fs.open(world.file("sys/debug/ro"), os.O_RDONLY)
     for path, flags in (("rw", os.O_RDONLY), ("ro", os.O_WRONLY), ("wo", os.O_WRONLY)):
         node = world.file(f"sys/debug/{path}")
         assert refusal(partial(world.fs.open, node, flags)) == "EPERM"
+    # Access mode 3 neither reads nor writes.
+    world.fs.open(world.file("sys/debug/ro"), os.O_ACCMODE)
     world.fs.open(world.file("sys/toy/rw"), os.O_RDWR)
     world.fs.open(world.file("sys/trace/rw"), os.O_RDWR)
+
+
+def test_lockdown_refuses_other_modes_and_owners_in_debugfs(world: World) -> None:
+    debug = world.file("sys/debug/ro"), world.directory("sys/debug")
+    for node in debug:
+        world.fs.chmod(node, 0o440)
+        world.fs.chown(node, 1, None)
+    world.fs.locked_down = True
+    for node in debug:
+        assert refusal(partial(world.fs.chmod, node, 0o400)) == "EPERM"
+        assert refusal(partial(world.fs.chown, node, None, 2)) == "EPERM"
+        world.fs.chown(node, None, None)
+        assert (node.mode & 0o777, node.uid, node.gid) == (0o440, 1, 0)
+    world.fs.chmod(world.file("sys/toy/rw"), 0o600)
+    world.fs.chmod(world.file("sys/trace/rw"), 0o600)
 
 
 def test_kinds_have_names_of_their_own() -> None:
