@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
-from os import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY
+from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
 from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
@@ -174,13 +174,13 @@ class Files:
         return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
 
     def _readdir(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, _ = protocol.READ_IN.unpack_from(message)
-        return self._listing(self._open_directories[number], offset).piece(offset, size)
+        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
+        return self._listing(self._open_directories[number], offset, flags).piece(offset, size)
 
     def _readdirplus(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, _ = protocol.READ_IN.unpack_from(message)
+        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
         opened = self._open_directories[number]
-        listing = self._listing(opened, offset)
+        listing = self._listing(opened, offset, flags)
         nodes = self._nodes
         if offset == 0:
             # What the kernel knows and was not told to forget is not told again.
@@ -198,10 +198,11 @@ class Files:
             answer += entry
         return bytes(answer)
 
-    def _listing(self, opened: OpenDirectory, offset: int) -> Listing:
+    def _listing(self, opened: OpenDirectory, offset: int, flags: int) -> Listing:
         if offset:
             return opened.now()
-        opened.directory.listed()
+        if not flags & O_NOATIME:
+            opened.directory.listed()
         return opened.from_start()
 
     def _releasedir(self, _nodeid: int, message: Message) -> bytes:

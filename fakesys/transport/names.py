@@ -145,7 +145,8 @@ class Names:
         raise self._fs.rename(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))
 
     def _rename2(self, nodeid: int, message: Message) -> bytes:
-        raise self._fs.rename(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 16))
+        name = _first_name(message, HEADER_SIZE + 16)
+        raise self._fs.rename(self._nodes[nodeid], name, with_flags=True)
 
     def _link(self, nodeid: int, message: Message) -> bytes:
         raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))

@@ -234,9 +234,11 @@ class FileSystem:
             return KernelError(EISDIR, f"{node.path} is a directory")
         return KernelError(EPERM, f"{node.path} cannot be removed")
 
-    def rename(self, directory: Node, name: str) -> KernelError:
-        """The refusal for rename: ENOENT, EPERM."""
+    def rename(self, directory: Node, name: str, *, with_flags: bool = False) -> KernelError:
+        """The refusal for rename: ENOENT, EPERM; with flags, as RENAME_NOREPLACE, the kind's."""
         node = self.lookup(directory, name)
+        if with_flags:
+            return KernelError(directory.kind.rename_flags, "rename(2) knows no flags here")
         return KernelError(EPERM, f"{node.path} cannot be renamed")
 
     def _refuse_new(self, directory: Node, name: str, errno: int) -> KernelError:

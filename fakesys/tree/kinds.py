@@ -5,7 +5,7 @@ Facts: sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT
+from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT, EPERM
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,6 +39,8 @@ class Kind(Struct, frozen=True):
     directory_fsync: int = 0
     # lseek: SEEK_END, SEEK_DATA and SEEK_HOLE know where the file ends; seq_file refuses them.
     has_end: bool = True
+    # renameat2(2) with any flag; fs/kernfs/dir.c:kernfs_iop_rename looks at them first.
+    rename_flags: int = EPERM
     # Reading a directory is an access; kernfs takes it for none.
     listing_moves_atime: bool = True
     # getxattr answers ENODATA and the trusted name space takes attributes; else EOPNOTSUPP.
@@ -79,6 +81,7 @@ SYSFS = Kind(
     xattrs=True,
     long_name=ENOENT,
     listing_moves_atime=False,
+    rename_flags=EINVAL,
 )
 # A list that a real kernel would have to squeeze into one page.
 SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None, cacheable=False)
@@ -97,6 +100,7 @@ CONTROL = Kind(
     xattrs=True,
     long_name=ENOENT,
     listing_moves_atime=False,
+    rename_flags=EINVAL,
 )
 # Journals of the control files: read once from the beginning to the end, then wait.
 CONTROL_STREAM = replace(CONTROL, name="control-stream", seekable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import select
@@ -9,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EEXIST, EFBIG, EINVAL, ENODATA, ENOTDIR, EOPNOTSUPP, EPERM
+from errno import EACCES, EEXIST, EFBIG, EINVAL, ENODATA, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,27 @@ def test_nothing_can_be_made_or_removed(specimens: Specimens) -> None:
         os.open(specimens.number / "below", os.O_RDONLY)
     with refused(ENODATA):
         os.getxattr(specimens.number, "user.x")
+
+
+def renameat2(old: Path, new: Path, flags: int) -> None:
+    """renameat2(2), which Python has not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = -100
+    if libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), flags):
+        raise OSError(ctypes.get_errno(), "renameat2")
+
+
+def test_renaming_knows_no_flags(specimens: Specimens) -> None:
+    no_replace, exchange = 1, 2
+    device = specimens.device
+    with refused(EINVAL):
+        renameat2(device / "uevent", device / "fakesys-new", no_replace)
+    with refused(EEXIST):
+        renameat2(device / "uevent", device / "power", no_replace)
+    with refused(EINVAL):
+        renameat2(device / "uevent", device / "power", exchange)
+    with refused(ENOENT):
+        renameat2(device / "absent", device / "fakesys-new", no_replace)
 
 
 def test_poll_is_ready_at_once_and_not_again_after_a_read(specimens: Specimens) -> None:

@@ -56,6 +56,9 @@ def test_an_instance_is_made_and_removed(specimens: Specimens, instance: Path) -
 
 def test_a_listing_is_an_access(instance: Path) -> None:
     os.utime(instance, ns=(5, 6))
+    with opened(instance, os.O_RDONLY | os.O_NOATIME) as descriptor:
+        os.listdir(descriptor)
+    assert instance.stat().st_atime_ns == 5
     os.listdir(instance)
     status = instance.stat()
     assert status.st_atime_ns > 6

@@ -374,7 +374,7 @@ def test_a_removed_debugfs_file_has_no_links(world: World) -> None:
     world.toy, world.model = None, None
     world.changed(None)
     assert (debug.nlink, plain.nlink) == (0, 1)
-    assert [folder.nlink for folder in folders] == [2, 2]
+    assert [folder.nlink for folder in folders] == [0, 2]
 
 
 def test_show_runs_at_offset_0_and_the_rest_comes_from_the_buffer(world: World) -> None:
