@@ -94,7 +94,7 @@ _AP_V6 = ApKernel(
         queues=ap_bus.vanish_when_deconfigured,
         checkstop_is_offline=False,
     ),
-    mdev=MdevPolicy(driver="vfio_mdev", vfio_devices=False),
+    mdev=MdevPolicy(driver="vfio_mdev", module=None, vfio_devices=False),
     vfio_ap=vfio_ap.VfioApPolicy(
         filters={
             FilterName.ADAPTER: Filtering(vfio_ap.filter_or_nothing, vfio_ap.plug_by_filter),
@@ -113,9 +113,9 @@ _AP_V6 = ApKernel(
 _MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
 _AP_6_1 = ApKernel(
     name="6.1",
-    features=frozenset({"vfio_ap.bind", "vfio_ap.guest_matrix_kept"}),
+    features=frozenset({"mdev.bind", "vfio_ap.bind", "vfio_ap.guest_matrix_kept"}),
     bus=replace(_AP_V6.bus, veto_errno=EBUSY, queues=ap_bus.stay_when_deconfigured),
-    mdev=MdevPolicy(driver="vfio_ap_mdev", vfio_devices=True),
+    mdev=MdevPolicy(driver="vfio_ap_mdev", module="vfio_ap", vfio_devices=True),
     vfio_ap=replace(
         _AP_V6.vfio_ap,
         filters=dict.fromkeys(FilterName, _MERGED_FILTER),

@@ -110,6 +110,12 @@ def new_guest(machine: Machine, name: str, uuid: str | None = None, options: str
     return path
 
 
+def complaints(machine: Machine) -> list[str]:
+    """The log without the lines that tell of parents and groups coming and going."""
+    lines = machine.read("sys/kernel/debug/fakesys/log").splitlines()
+    return [line for line in lines if "MDEV: " not in line and " iommu group " not in line]
+
+
 def uevents(machine: Machine) -> list[str]:
     """One line per uevent so far: action, path, and the fields after SUBSYSTEM."""
     found = []

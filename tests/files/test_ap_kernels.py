@@ -34,6 +34,9 @@ PRESENCE = {
     f"{ROOT}/card05/05.0004/ap_functions": {"6.12"},
     f"{M1}/ap_config": {"6.12"},
     f"{M1}/vfio-dev": {"6.1", "6.12"},
+    "sys/bus/mdev/drivers/vfio_ap_mdev/bind": {"6.1", "6.12"},
+    "sys/bus/mdev/drivers/vfio_ap_mdev/module": {"6.1", "6.12"},
+    "sys/module/vfio_ap/drivers/mdev:vfio_ap_mdev": {"6.1", "6.12"},
     "sys/module/ap/parameters/msgpool_min_items": {"6.12"},
     "sys/module/vfio_ap/version": {"v6"},
     "sys/bus/mdev/drivers/vfio_mdev": {"v6"},
@@ -141,8 +144,8 @@ def test_the_tables_name_no_unknown_feature() -> None:
     known = set().union(*(kernel.features for kernel in AP_KERNELS.values()))
     used = {
         "ap.depth_is_size", "ap.features", "ap.message_pool", "ap.queue_functions",
-        "ap.strict_poll", "vfio_ap.ap_config", "vfio_ap.bind", "vfio_ap.guest_matrix_kept",
-        "vfio_ap.version",
+        "ap.strict_poll", "mdev.bind", "vfio_ap.ap_config", "vfio_ap.bind",
+        "vfio_ap.guest_matrix_kept", "vfio_ap.version",
     }  # fmt: skip
     assert known == used
 

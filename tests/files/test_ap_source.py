@@ -9,7 +9,9 @@ from tests.files.ap import (
     FAULTS,
     MATRIX,
     ROOT,
+    TYPE,
     U1,
+    U2,
     every_kernel,
     exists,
     free_all,
@@ -17,6 +19,7 @@ from tests.files.ap import (
     merged_kernels,
     new_guest,
     new_mdev,
+    refused,
     uevents,
 )
 
@@ -142,3 +145,58 @@ def test_what_the_machine_adds_reaches_the_guest_in_one_go(kernel: str) -> None:
     assert machine.read(f"{M1}/guest_matrix") == "05.0004\n06.0004\n"
     assert machine.read(f"{guest}/apm").startswith("0x06")
     assert resets(machine, "05.0004") == before
+
+
+@every_kernel
+def test_the_log_tells_of_groups_and_parents(kernel: str) -> None:
+    machine = machine_of(kernel)
+    new_mdev(machine)
+    new_mdev(machine, U2)
+    machine.write(f"{M1}/remove", "1")
+    machine.write(f"{CONTROL}/vfio_ap_loaded", "0")
+    driver = "vfio_mdev" if kernel == "v6" else "vfio_ap_mdev"
+    assert machine.read(f"{CONTROL}/log").splitlines() == [
+        "vfio_ap matrix: MDEV: Registered",
+        f"{driver} {U1}: Adding to iommu group 0",
+        f"{driver} {U2}: Adding to iommu group 1",
+        f"{driver} {U1}: Removing from iommu group 0",
+        "vfio_ap matrix: MDEV: Unregistering",
+        f"{driver} {U2}: Removing from iommu group 1",
+    ]
+
+
+@merged_kernels
+def test_an_unbound_mediated_device_can_only_be_removed(kernel: str) -> None:
+    machine = machine_of(kernel)
+    free_all(machine)
+    driver = "sys/bus/mdev/drivers/vfio_ap_mdev"
+    new_mdev(machine, U1, "5", "4")
+    guest = new_guest(machine, "g", U1)
+    for text in ("", U2, U1.replace("-", "_"), f"{U1}\n\n"):
+        assert refused(machine, f"{driver}/unbind", f"{text}\n") == "ENODEV"
+    assert refused(machine, f"{driver}/unbind", U1) == "EBUSY"
+    machine.write(f"{guest}/detach", "1")
+    count, before = len(uevents(machine)), resets(machine, "05.0004")[0]
+    machine.write(f"{driver}/unbind", f"{U1}\n")
+    assert words(machine, count) == ["remove vfio0", f"unbind {U1}"]
+    assert resets(machine, "05.0004") == [before + 1]
+    assert machine.read(f"{QUEUE}/status") == "unassigned\n"
+    assert machine.listdir("sys/kernel/iommu_groups") == []
+    assert machine.listdir("sys/class/vfio-dev") == []
+    assert sorted(machine.listdir(M1)) == ["mdev_type", "power", "remove", "subsystem", "uevent"]
+    assert machine.read(f"{M1}/uevent") == ""
+    assert machine.read(f"{TYPE}/available_instances") == "65535\n"
+    assert not exists(machine, f"{driver}/{U1}")
+    # Neither by hand nor by the bus does it get its driver back.
+    assert refused(machine, f"{driver}/bind", U1) == "ENODEV"
+    assert refused(machine, f"{driver}/bind", U2) == "ENODEV"
+    assert refused(machine, f"{driver}/unbind", U1) == "ENODEV"
+    machine.write("sys/bus/mdev/drivers_probe", U1)
+    assert not exists(machine, f"{M1}/driver")
+    assert refused(machine, f"{TYPE}/create", U1) == "EEXIST"
+    assert refused(machine, f"{guest}/attach", U1) == "ENODEV"
+    machine.write(f"{M1}/remove", "1")
+    assert words(machine, count)[2:] == [f"remove {U1}"]
+    assert not exists(machine, M1)
+    machine.write(f"{TYPE}/create", U1)
+    assert exists(machine, f"{M1}/matrix")

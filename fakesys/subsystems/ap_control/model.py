@@ -44,7 +44,7 @@ class ApSystem:
     @property
     def idle(self) -> bool:
         """Is there neither a mediated device nor a guest?"""
-        return not self.vfio_ap.mdevs and not self.guests.by_name
+        return not self.mdev_bus.devices and not self.guests.by_name
 
     def require_idle(self) -> None:
         """Raises EBUSY while a mediated device or a guest exists."""

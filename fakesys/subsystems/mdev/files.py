@@ -5,52 +5,23 @@ Source: drivers/vfio/mdev/mdev_sysfs.c, drivers/iommu/iommu.c (v6.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from errno import EBUSY, EEXIST, EINVAL, EPERM, EUSERS
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, EPERM, EUSERS
 
 from fakesys.core.devices import Devices, is_uuid
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,
+    device_name,
     device_rows,
     driver_uevent,
     probe_rows,
 )
-from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType
+from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType, VfioDevice
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
 UUID_LENGTH = 36
-
-
-class VfioDevice(NamedTuple):
-    """The device of class vfio-dev below a mediated device."""
-
-    mdev: Mdev
-
-    @property
-    def name(self) -> str:
-        """`vfio` and its number."""
-        return f"vfio{self.mdev.vfio}"
-
-    @property
-    def devpath(self) -> str:
-        """Path below /sys."""
-        return f"{self.mdev.devpath}/vfio-dev/{self.name}"
-
-    @property
-    def subsystem(self) -> str:
-        """Its class."""
-        return "vfio-dev"
-
-    def uevent_env(self) -> Mapping[str, str]:
-        """No fields."""
-        return {}
-
-    def listed_in(self) -> Iterable[object]:
-        """It comes and goes with the mediated device."""
-        return ()
 
 
 def device_path(mdev: Mdev) -> str:
@@ -60,6 +31,10 @@ def device_path(mdev: Mdev) -> str:
 
 def _type_path(mdev: Mdev) -> str:
     return f"sys{mdev.parent.devpath}/mdev_supported_types/{mdev.type.name}"
+
+
+def _group_path(mdev: Mdev) -> str | None:
+    return f"sys/kernel/iommu_groups/{mdev.group}" if mdev.driver else None
 
 
 def _create(kind: MdevType, text: str) -> None:
@@ -128,6 +103,10 @@ TYPE: Layout[MdevType] = Layout(
 )
 
 
+def _vfio_device(mdev: Mdev, name: str) -> VfioDevice | None:
+    return mdev.vfio_device if name == mdev.vfio_device.name else None
+
+
 def _vfio_dev(devices: Devices) -> Layout[Mdev]:
     own = tuple(row for row in device_rows(devices) if not isinstance(row, Link))
     links: tuple[Row, ...] = (
@@ -138,8 +117,8 @@ def _vfio_dev(devices: Devices) -> Layout[Mdev]:
     return Layout(
         (
             Children(
-                names=lambda mdev: (f"vfio{mdev.vfio}",),
-                get=lambda mdev, name: VfioDevice(mdev) if name == f"vfio{mdev.vfio}" else None,
+                names=lambda mdev: (mdev.vfio_device.name,),
+                get=_vfio_device,
                 layout=layout,
                 label="vfioN",
             ),
@@ -159,11 +138,11 @@ def device_files(devices: Devices) -> tuple[Row, ...]:
         ),
         *device_rows(devices),
         Link(name="mdev_type", to=_type_path),
-        Link(name="iommu_group", to=lambda mdev: f"sys/kernel/iommu_groups/{mdev.group}"),
+        Link(name="iommu_group", to=_group_path),
         Dir(
             name="vfio-dev",
             layout=_vfio_dev(devices),
-            of=lambda mdev: mdev if mdev.bus.policy.vfio_devices else None,
+            of=lambda mdev: mdev if mdev.driver and mdev.bus.policy.vfio_devices else None,
         ),
     )
 
@@ -230,7 +209,44 @@ PARENTS: Layout[MdevBus] = Layout((Links(names=lambda bus: bus.parents, get=_par
 DRIVER_UEVENT: Attr[MdevBus] = driver_uevent(
     lambda bus: bus.kernel.devices, lambda bus: f"/bus/mdev/drivers/{bus.policy.driver}"
 )
-DRIVER: Layout[Any] = Layout((DRIVER_UEVENT, *BUS_DEVICES.rows))
+
+
+def _bound(bus: MdevBus) -> list[str]:
+    return [uuid for uuid, mdev in bus.devices.items() if mdev.driver]
+
+
+def _bound_device(bus: MdevBus, name: str) -> str | None:
+    mdev = bus.devices.get(name)
+    return device_path(mdev) if mdev and mdev.driver else None
+
+
+def _module(bus: MdevBus) -> str | None:
+    return f"sys/module/{bus.policy.module}" if bus.policy.module else None
+
+
+DRIVER: Layout[MdevBus] = Layout(
+    (
+        DRIVER_UEVENT,
+        Attr(
+            name="bind",
+            mode=0o200,
+            doc="Takes no device: they are bound when they are created, and only then.",
+            store=lambda bus, text: bus.bind(device_name(text)),
+            errors={ENODEV: "always"},
+            needs="mdev.bind",
+        ),
+        Attr(
+            name="unbind",
+            mode=0o200,
+            doc="Write a UUID to take the device from the driver; it can only be removed then.",
+            store=lambda bus, text: bus.unbind(device_name(text)),
+            errors={ENODEV: "not bound", EBUSY: "a guest has it, and the policy refuses"},
+            needs="mdev.bind",
+        ),
+        Link(name="module", to=_module),
+        Links(names=_bound, get=_bound_device),
+    )
+)
 DRIVERS: Layout[MdevBus] = Layout(
     (
         Children(
@@ -251,7 +267,7 @@ def _vfio_path(bus: MdevBus, name: str) -> str | None:
     if not digits.isascii() or not digits.isdigit() or not name.startswith("vfio"):
         return None
     mdev = bus.vfio_devices.get(int(digits))
-    return f"sys{VfioDevice(mdev).devpath}" if mdev and name == f"vfio{mdev.vfio}" else None
+    return f"sys{mdev.vfio_device.devpath}" if mdev and name == mdev.vfio_device.name else None
 
 
 VFIO_CLASS: Layout[MdevBus] = Layout((Links(names=_vfio_names, get=_vfio_path),))

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from errno import EEXIST, ENODEV
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.mdev.policy import MdevPolicy
+
+# No number yet, or no longer.
+NONE = -1
 
 
 class Numbers:
@@ -61,29 +64,31 @@ class MdevType:
 class MdevParent:
     """A device that offers types. `devpath`: below /sys; `name`: in class/mdev_bus.
 
-    `device`: the model of its directory.
+    `driver`: that of the parent itself. `device`: the model of its directory.
     """
 
     name: str
+    driver: str
     devpath: str
     device: object
     types: dict[str, MdevType]
 
 
 class Mdev:
-    """One mediated device; `data` is what its type's driver made for it."""
+    """One mediated device; `data` is what its type's driver made for it.
+
+    `group`, `vfio`: numbers of its iommu group and its vfio device while it is bound.
+    """
 
     subsystem = "mdev"
 
-    def __init__(
-        self, bus: MdevBus, uuid: str, parent: MdevParent, kind: MdevType, group: int, vfio: int
-    ) -> None:
+    def __init__(self, bus: MdevBus, uuid: str, parent: MdevParent, kind: MdevType) -> None:
         self.bus = bus
         self.uuid = uuid
         self.parent = parent
         self.type = kind
-        self.group = group
-        self.vfio = vfio
+        self.group = NONE
+        self.vfio = NONE
         self.driver: str | None = None
         self.data: Any = None
 
@@ -92,6 +97,11 @@ class Mdev:
         """Path below /sys."""
         return f"{self.parent.devpath}/{self.uuid}"
 
+    @property
+    def vfio_device(self) -> VfioDevice:
+        """The device below it, while it is bound."""
+        return VfioDevice(self, self.vfio)
+
     def uevent_env(self) -> Mapping[str, str]:
         """The driver's name while bound."""
         return {"DRIVER": self.driver} if self.driver else {}
@@ -99,6 +109,36 @@ class Mdev:
     def listed_in(self) -> Iterable[object]:
         """Parent, type, bus and iommu group."""
         return (self.parent.device, self.type, self.bus)
+
+
+class VfioDevice(NamedTuple):
+    """The device of class vfio-dev below a mediated device."""
+
+    mdev: Mdev
+    number: int
+
+    @property
+    def name(self) -> str:
+        """`vfio` and its number."""
+        return f"vfio{self.number}"
+
+    @property
+    def devpath(self) -> str:
+        """Path below /sys."""
+        return f"{self.mdev.devpath}/vfio-dev/{self.name}"
+
+    @property
+    def subsystem(self) -> str:
+        """Its class."""
+        return "vfio-dev"
+
+    def uevent_env(self) -> Mapping[str, str]:
+        """No fields."""
+        return {}
+
+    def listed_in(self) -> Iterable[object]:
+        """Its parent, and its class, which stands on the bus."""
+        return (self.mdev, self.mdev.bus)
 
 
 class MdevBus:
@@ -122,9 +162,11 @@ class MdevBus:
         for kind in parent.types.values():
             kind.make = partial(self.create, parent, kind)
         self.kernel.bus.emit(Changed((self, parent.device)))
+        self.kernel.log(f"{parent.driver} {parent.name}: MDEV: Registered")
 
     def unregister(self, parent: MdevParent) -> None:
         """A parent goes, and all its devices before it."""
+        self.kernel.log(f"{parent.driver} {parent.name}: MDEV: Unregistering")
         for kind in parent.types.values():
             for mdev in list(kind.devices.values()):
                 self.remove(mdev)
@@ -138,14 +180,11 @@ class MdevBus:
         """
         if uuid in self.devices:
             raise KernelError(EEXIST, f"{uuid} exists")
-        mdev = Mdev(self, uuid, parent, kind, -1, -1)
+        mdev = Mdev(self, uuid, parent, kind)
         mdev.data = kind.create(mdev)
-        mdev.group, mdev.vfio = self._group_numbers.take(), self._vfio_numbers.take()
         self.devices[uuid] = kind.devices[uuid] = mdev
-        self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
         self.kernel.devices.add(mdev)
-        mdev.driver = self.policy.driver
-        self.kernel.devices.bind(mdev)
+        self._attach(mdev)
         return mdev
 
     def probe(self, name: str) -> None:
@@ -156,21 +195,29 @@ class MdevBus:
         if name not in self.devices:
             raise KernelError(ENODEV, f"there is no mediated device {name}")
 
+    def bind(self, name: str) -> None:
+        """What `bind` of the driver does. Raises ENODEV: it matches no device, free or not."""
+        raise KernelError(ENODEV, f"{self.policy.driver} takes {name!r} at its creation only")
+
+    def unbind(self, name: str) -> None:
+        """What `unbind` of the driver does. Raises ENODEV, and what the driver refuses with."""
+        mdev = self.devices.get(name)
+        if mdev is None or mdev.driver is None:
+            raise KernelError(ENODEV, f"{name!r} is not bound to {self.policy.driver}")
+        self._detach(mdev)
+
     def remove(self, mdev: Mdev) -> None:
         """Remove a device. Raises what the driver refuses with, KernelError or Blocked."""
-        mdev.type.remove(mdev)
-        mdev.driver = None
-        self.kernel.devices.unbind(mdev)
+        if mdev.driver is not None:
+            self._detach(mdev)
         del self.devices[mdev.uuid], mdev.type.devices[mdev.uuid]
-        del self.groups[mdev.group], self.vfio_devices[mdev.vfio]
-        self._group_numbers.give_back(mdev.group)
-        self._vfio_numbers.give_back(mdev.vfio)
         self.kernel.devices.remove(mdev)
 
     def state(self) -> list[dict[str, Any]]:
         """The devices in the order in which they were made."""
         return [
             {
+                "driver": mdev.driver,
                 "group": mdev.group,
                 "parent": mdev.parent.name,
                 "type": mdev.type.name,
@@ -179,3 +226,26 @@ class MdevBus:
             }
             for mdev in self.devices.values()
         ]
+
+    def _attach(self, mdev: Mdev) -> None:
+        """Its driver's probe. Like vfio_main.c:vfio_register_emulated_iommu_dev (v6.1)."""
+        mdev.group, mdev.vfio = self._group_numbers.take(), self._vfio_numbers.take()
+        self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
+        mdev.driver = self.policy.driver
+        self.kernel.log(f"{mdev.driver} {mdev.uuid}: Adding to iommu group {mdev.group}")
+        if self.policy.vfio_devices:
+            self.kernel.devices.add(mdev.vfio_device)
+        self.kernel.devices.bind(mdev)
+
+    def _detach(self, mdev: Mdev) -> None:
+        """Its driver's remove. Like vfio_main.c:vfio_unregister_group_dev (v6.1)."""
+        mdev.type.remove(mdev)
+        driver, group, vfio = mdev.driver, mdev.group, mdev.vfio_device
+        del self.groups[group], self.vfio_devices[vfio.number]
+        self._group_numbers.give_back(group)
+        self._vfio_numbers.give_back(vfio.number)
+        mdev.driver, mdev.group, mdev.vfio = None, NONE, NONE
+        if self.policy.vfio_devices:
+            self.kernel.devices.remove(vfio)
+        self.kernel.log(f"{driver} {mdev.uuid}: Removing from iommu group {group}")
+        self.kernel.devices.unbind(mdev)

@@ -7,8 +7,10 @@ from msgspec import Struct
 
 class MdevPolicy(Struct, frozen=True):
     """`driver`: name of the driver that takes every mediated device of vfio_ap.
+    `module`: the one that it belongs to, None if there is no directory of it.
     `vfio_devices`: does each have a device of class vfio-dev below it, and its group a name?
     """
 
     driver: str
+    module: str | None
     vfio_devices: bool

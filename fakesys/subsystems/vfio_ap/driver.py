@@ -69,11 +69,13 @@ class MatrixDevice:
             name="vfio_ap-passthrough",
             device_api="vfio-ap",
             pretty_name="VFIO AP Passthrough Device",
-            available=lambda: MAX_INSTANCES - len(module.mdevs),
+            available=lambda: MAX_INSTANCES - len(self.type.devices),
             create=module.create,
             remove=module.remove,
         )
-        self.parent = MdevParent("matrix", MATRIX_DEVPATH, self, {self.type.name: self.type})
+        self.parent = MdevParent(
+            "matrix", "vfio_ap", MATRIX_DEVPATH, self, {self.type.name: self.type}
+        )
 
     def uevent_env(self) -> Mapping[str, str]:
         """Its driver while bound."""
@@ -156,7 +158,7 @@ class VfioAp:
 
     def create(self, mdev: Mdev) -> MatrixMdev:
         """A new mediated device, empty. Raises the kernel's errno when none is left."""
-        if len(self.mdevs) >= MAX_INSTANCES:
+        if not mdev.type.available():
             raise KernelError(self.policy.no_instances_errno, "no instance is left")
         made = self.mdevs[mdev.uuid] = MatrixMdev(self, mdev)
         return made

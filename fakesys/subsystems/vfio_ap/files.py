@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENODEV, ERANGE
 
+from msgspec.structs import replace
+
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
@@ -204,6 +206,10 @@ def driver_rows() -> tuple[Row, ...]:
     )
 
 
+def _is_bound(mdev: Mdev) -> bool:
+    return mdev.driver is not None
+
+
 def _mdev_names(matrix: MatrixDevice) -> list[str]:
     return list(matrix.type.devices)
 
@@ -219,7 +225,9 @@ TYPES: Layout[MatrixDevice] = Layout(
 
 def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
     """The directory of the matrix device."""
-    mdev: Layout[Mdev] = Layout((*MDEV, *device_files(devices)))
+    # They come with the driver and go with it.
+    own = tuple(replace(row, present=_is_bound) for row in MDEV)
+    mdev: Layout[Mdev] = Layout((*own, *device_files(devices)))
     return Layout(
         (
             *device_rows(devices),
@@ -237,6 +245,11 @@ def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
     )
 
 
+_MDEV_DRIVER: Link[VfioAp] = Link(
+    name="mdev:vfio_ap_mdev",
+    to=lambda _module: "sys/bus/mdev/drivers/vfio_ap_mdev",
+    needs="mdev.bind",
+)
 MODULE: Layout[VfioAp] = Layout(
     (
         Attr(
@@ -249,7 +262,7 @@ MODULE: Layout[VfioAp] = Layout(
         ),
         *module_rows("vfio_ap", 45056, lambda module: len(module.attached)),
         Dir(name="holders", layout=EMPTY),
-        Dir(name="drivers", layout=driver_links("vfio_ap")),
+        Dir(name="drivers", layout=Layout((*driver_links("vfio_ap").rows, _MDEV_DRIVER))),
     )
 )
 MATRIX_PATH = "sys/devices/vfio_ap/matrix"
