@@ -200,3 +200,81 @@ def test_an_unbound_mediated_device_can_only_be_removed(kernel: str) -> None:
     assert not exists(machine, M1)
     machine.write(f"{TYPE}/create", U1)
     assert exists(machine, f"{M1}/matrix")
+
+
+def state(machine: Machine, queue: str = QUEUE) -> tuple[str, str, str]:
+    """Three texts of a queue, shortened."""
+    count, reset, interrupt = (
+        machine.read(f"{queue}/{name}") for name in ("request_count", "reset", "interrupt")
+    )
+    return count[:-1], reset.split()[0], interrupt.split()[-1]
+
+
+@every_kernel
+def test_a_queue_found_for_vfio_ap_stands_at_its_reset(kernel: str) -> None:
+    machine = machine_of(kernel)
+    machine.write(f"{BUS}/apmask", "-9")
+    machine.write(f"{CONTROL}/new_card", "9 CEX6 cca")
+    queue = f"{ROOT}/card09/09.0004"
+    # 6.12 initiates every queue that it finds, whoever gets it.
+    nudged = kernel == "6.12"
+    new = ("0", "No", "enabled.") if nudged else ("-", "Reset", "disabled.")
+    assert state(machine, queue) == new
+    machine.write(f"{BUS}/apmask", "+9")
+    assert state(machine, queue) == ("0", "No", "enabled.")
+    machine.write(f"{BUS}/apmask", "-9")
+    assert state(machine, queue) == ("-", "No", "disabled." if nudged else "enabled.")
+    # A reset by hand begins, and nobody goes on with it.
+    machine.write(f"{queue}/reset", "1")
+    assert machine.read(f"{queue}/reset") == "Reset in progress.\n"
+    machine.write(f"{BUS}/apmask", "+9")
+    assert state(machine, queue) == ("0", "No", "enabled.")
+    machine.write(f"{queue}/reset", "1")
+    assert state(machine, queue) == ("0", "No", "enabled.")
+
+
+@merged_kernels
+def test_a_queue_that_comes_back_waits_for_its_first_request(kernel: str) -> None:
+    machine = machine_of(kernel)
+    for switch, off, on in ("config", "0", "1"), ("checkstop", "1", "0"):
+        machine.write(f"{CONTROL}/cards/05/{switch}", off)
+        assert state(machine)[1] == "No"
+        machine.write(f"{CONTROL}/cards/05/{switch}", on)
+        assert state(machine) == ("0", "No" if kernel == "6.12" else "Reset", "enabled.")
+        machine.write(f"{CONTROL}/queues/05.0004/submit", "1")
+        assert state(machine) == ("1", "No", "enabled.")
+        machine.write(f"{QUEUE}/request_count", "0")
+    # While it is off, a reset by hand stays at its beginning.
+    machine.write(f"{CONTROL}/cards/05/config", "0")
+    machine.write(f"{QUEUE}/reset", "1")
+    assert state(machine)[1] == "Reset"
+
+
+@every_kernel
+def test_without_interrupts_there_are_none_to_enable(kernel: str) -> None:
+    machine = machine_of(kernel)
+    machine.write(f"{CONTROL}/lpar/interrupts", "0")
+    assert state(machine)[2] == "enabled."
+    machine.write(f"{QUEUE}/reset", "1")
+    assert state(machine) == ("0", "No", "disabled.")
+
+
+def test_interrupts_of_a_guest_show_where_the_queue_is_asked() -> None:
+    machine = machine_of("6.12")
+    free_all(machine)
+    new_mdev(machine, U1, "5", "4")
+    guest = new_guest(machine, "g", U1)
+    assert state(machine)[2] == "disabled."
+    machine.write(f"{guest}/aqic", "05.0004 on 3")
+    assert state(machine)[2] == "enabled."
+    machine.write(f"{guest}/aqic", "05.0004 off")
+    assert state(machine)[2] == "disabled."
+    machine.write(f"{guest}/aqic", "05.0004 on 3")
+    machine.write(f"{guest}/detach", "1")
+    assert state(machine)[2] == "disabled."
+    # A card that is gone, and the bus does not know it yet.
+    machine.write(f"{guest}/attach", U1)
+    machine.write(f"{CONTROL}/autoscan", "0")
+    machine.write(f"{CONTROL}/del_card", "5")
+    machine.write(f"{guest}/aqic", "05.0004 on 3")
+    assert state(machine)[2] == "disabled."

@@ -222,6 +222,7 @@ class Binding:
         driver.bound[card.apid] &= ~mask
         # ap_queue.c:ap_queue_remove (v6.1): whoever had it, the next finds no trace.
         self._bus.hardware.zeroize(card.apid, mask)
+        card.states.release(mask)
 
     def _finish(self, rows: Sequence[Row], unbound: int) -> None:
         touched = tuple(self._bus.cards[row.apid] for row in rows if row.steps)

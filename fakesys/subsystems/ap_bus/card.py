@@ -11,6 +11,7 @@ from fakesys.core.text import ALL_IDS, format_mask
 from fakesys.subsystems.ap_bus.apqn import BitCounter
 from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
 from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.ap_bus.queue_states import QueueStates
 
 if TYPE_CHECKING:
     from fakesys.subsystems.ap_bus.bus import ApBus
@@ -41,6 +42,7 @@ class ApCard:
         self.deconfigured = 0
         self.checkstopped = 0
         self.offline = 0
+        self.states = QueueStates()
         # How often each queue device was made; tells a new one from its predecessor.
         self.plugs = BitCounter()
         self.queue_requests: dict[int, int] = {}
@@ -106,6 +108,23 @@ class ApCard:
             return None
         return ApQueue(self, apqi, self.plugs.count(apqi))
 
+    def start(self, mask: int) -> None:
+        """Initiate these queues for the host. Like ap_queue.c:ap_queue_init_state (v6.1)."""
+        self.states.operating |= mask
+        self.restart(mask)
+
+    def restart(self, mask: int) -> None:
+        """Begin with a reset of these queues."""
+        self.states.reset_started |= mask
+        self.poll(mask)
+
+    def poll(self, mask: int) -> None:
+        """Run the state machines of these queues."""
+        hardware = self.bus.hardware
+        runnable = mask & ~(self.deconfigured | self.checkstopped)
+        done = self.states.poll(runnable, interrupts=hardware.interrupts)
+        hardware.set_irq(self.apid, done, on=hardware.interrupts)
+
     def configure(self, config: bool) -> None:
         """Switch the card on or off. Raises EOPNOTSUPP, EIO; says so even if nothing changes.
 
@@ -168,6 +187,7 @@ class ApCard:
             raise KernelError(ENODEV, "the queue is not online under the host's driver")
         self.queue_requests[apqi] = self.queue_requests.get(apqi, 0) + count
         self.requests += count
+        self.poll(1 << apqi)
         if self.bus.hardware.is_busy(queue.apqn):
             self.waiting[apqi] = self.waiting.get(apqi, 0) + count
 
@@ -185,6 +205,7 @@ class ApCard:
             "queues": format_mask(self.queues),
             "requests": self.requests,
             "soft_online": self.soft_online,
+            "states": self.states.state(),
             "waiting": {f"{n:04x}": self.waiting[n] for n in self.waiting},
         }
 

@@ -145,6 +145,8 @@ class InstalledCard(Struct, eq=False):
     checkstop: bool = False
     rcs: dict[int, int] = field(default_factory=dict)
     resets: BitCounter = field(default_factory=BitCounter)
+    # Domains whose queues have interrupts on, for the host or for a guest.
+    irq: int = 0
 
 
 class Hardware:
@@ -314,7 +316,19 @@ class Hardware:
         done = answers.get(NORMAL, 0)
         if done:
             self.cards[apid].resets.add(done)
+            self.set_irq(apid, done, on=False)
         return answers
+
+    def irq(self, apid: int) -> int:
+        """The domains in which interrupts of an adapter's queues are on."""
+        card = self.cards.get(apid)
+        return card.irq if card else 0
+
+    def set_irq(self, apid: int, mask: int, *, on: bool) -> None:
+        """PQAP(AQIC) of these queues."""
+        card = self.cards.get(apid)
+        if card is not None:
+            card.irq = card.irq | mask if on else card.irq & ~mask
 
     def is_busy(self, apqn: Apqn) -> bool:
         """Does a queue take no request for the moment?"""
@@ -362,6 +376,7 @@ def _card_state(card: InstalledCard) -> dict[str, Any]:
         "depth": spec.depth,
         "domains": None if spec.domains is None else format_mask(spec.domains),
         "fw_version": spec.fw_version,
+        "irq": format_mask(card.irq),
         "ml": spec.ml,
         "mode": str(spec.mode),
         "op_modes": spec.op_modes,

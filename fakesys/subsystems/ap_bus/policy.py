@@ -42,11 +42,15 @@ class BusPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
     `veto_errno`: a mask change that a driver refuses. `oldest_type`: older cards have no device
-    (ap_bus.c:ap_get_compatible_type).
+    (ap_bus.c:ap_get_compatible_type). `nudges_queues`: does the bus itself initiate new queues
+    and those that come back, whoever has them? `asks_for_interrupts`: are queues asked whether
+    their interrupts are on, instead of what the host did last?
     """
 
     veto_errno: int
     oldest_type: int
+    nudges_queues: bool
+    asks_for_interrupts: bool
     bindings: BindingsEvent
     queues: Callable[[Answers], int]
     checkstop_is_offline: bool

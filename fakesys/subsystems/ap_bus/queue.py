@@ -68,7 +68,7 @@ class ApQueue(NamedTuple):
     @property
     def request_count(self) -> int | None:
         """Requests of the host; None while the host has not initialised it."""
-        if self.driver != self.card.bus.host_driver.name:
+        if not self._operating:
             return None
         return self.card.queue_requests.get(self.apqi, 0)
 
@@ -79,15 +79,27 @@ class ApQueue(NamedTuple):
 
     @property
     def resetting(self) -> bool:
-        """Is a reset under way?"""
-        return self.card.bus.hardware.is_resetting(self.apqn)
+        """Is a reset under way? One that nobody polls goes on for ever."""
+        started = bool(self.card.states.reset_started >> self.apqi & 1)
+        return started or self._answers_resetting
 
     @property
     def interrupts(self) -> bool:
-        """Are interrupts on? Only where the host's driver has initialised the queue."""
+        """Are interrupts on, as this kernel knows it?"""
         bus = self.card.bus
-        host = self.driver == bus.host_driver.name
-        return host and bus.hardware.interrupts and not self.resetting
+        if bus.policy.asks_for_interrupts:
+            known = bus.hardware.irq(self.card.apid)
+        else:
+            known = self.card.states.interrupts
+        return bool(known >> self.apqi & 1) and not self._answers_resetting
+
+    @property
+    def _operating(self) -> bool:
+        return bool(self.card.states.operating >> self.apqi & 1)
+
+    @property
+    def _answers_resetting(self) -> bool:
+        return self._operating and self.card.bus.hardware.is_resetting(self.apqn)
 
     def functions(self) -> int:
         """The function bits, asked from the queue; none where the answer comes without them.
@@ -123,5 +135,9 @@ class ApQueue(NamedTuple):
         self.card.queue_requests.pop(self.apqi, None)
 
     def reset(self) -> None:
-        """Flush and reset."""
+        """Flush and reset; a queue that the host has not initiated gets no further.
+
+        Like ap_queue.c:reset_store (v6.1).
+        """
         self.card.flush(1 << self.apqi)
+        self.card.restart(1 << self.apqi)

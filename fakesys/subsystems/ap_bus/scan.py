@@ -96,7 +96,10 @@ def _scan_domains(bus: ApBus, card: ApCard, answers: Answers) -> None:
         card.plugs.add(fresh)
         card.deconfigured |= fresh & answers.deconfigured
         card.checkstopped |= fresh & answers.checkstopped
+        card.states.create(fresh)
         steps += bus.binding.appear(card, fresh)
+        if bus.policy.nudges_queues:
+            card.start(fresh & ~(answers.deconfigured | answers.checkstopped))
     if gone or fresh:
         _say_changed(bus, card)
     if steps:
@@ -112,6 +115,10 @@ def _follow_queues(bus: ApBus, card: ApCard, staying: int, answers: Answers) -> 
     switched_off, switched_on = others & off & ~card.deconfigured, others & card.deconfigured & ~off
     card.deconfigured = card.deconfigured & ~switched_on | switched_off
     card.flush(stops | switched_off)
+    back = (recovers | switched_on) & card.states.operating
+    card.states.reset_started |= back
+    if bus.policy.nudges_queues:
+        card.poll(back)
     steps = []
     if switched_off:
         steps += bus.binding.changes(card, switched_off, ("CONFIG", "0"))

@@ -22,7 +22,9 @@ class Zcrypt:
 
     def queues_bound(self, apid: int, mask: int) -> None:
         """Like zcrypt_cex4.c:zcrypt_cex4_queue_probe (v6.1): each begins online."""
-        self._bus.cards[apid].offline &= ~mask
+        card = self._bus.cards[apid]
+        card.offline &= ~mask
+        card.start(mask)
 
     def queues_leaving(self, apid: int, mask: int) -> None:
         """Pending requests end with EAGAIN."""

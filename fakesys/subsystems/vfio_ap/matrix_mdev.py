@@ -149,11 +149,13 @@ class MatrixMdev:
             answer = self._module.policy.isc_failure
             raise KernelError(EFAULT, f"answer {answer:02x}: there is no subclass {isc}")
         self.interrupts[apqn] = isc
+        self._module.hardware.set_irq(apqn.apid, 1 << apqn.apqi, on=True)
 
     def disable_interrupts(self, apqn: Apqn) -> None:
         """Raises ENODEV for answer 01."""
         self._own_queue(apqn)
         self.interrupts.pop(apqn, None)
+        self._module.hardware.set_irq(apqn.apid, 1 << apqn.apqi, on=False)
 
     def forget_interrupts(self, apid: int, mask: int) -> None:
         """These queues were reset."""
