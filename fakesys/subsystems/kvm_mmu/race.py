@@ -185,6 +185,8 @@ class Race:
         self._running.clear()
         self._waiting.clear()
         while not flow.finished:
+            # With its old slice used up, a zap that asks before each page would never go on.
+            self._slice_end = self._now + SLICE_NS
             flow.step()
         self._leave()
         memory.end_removal(slot, None)

@@ -107,3 +107,13 @@ def test_an_unknown_slot_is_refused() -> None:
     with pytest.raises(KernelError) as refusal:
         race(Rig().memory, RaceSetup(5))
     assert refusal.value.name == "ENOENT"
+
+
+@pytest.mark.parametrize("policy", [K5_3, *SERIES[:5], K5_4_STABLE], ids=lambda p: p.name)
+def test_a_zap_that_is_given_up_at_the_end_of_its_slice_completes(policy: MmuPolicy) -> None:
+    """Patches 1 to 5 ask for the lock before each page: without a new slice for ever."""
+    rig = Rig(policy, quiet=True, preempt=False)
+    rig.slot(1)
+    setup = RaceSetup(1, 4, 1 << 30, ZapFlow.FAST, max_rounds=1)
+    assert race(rig.memory, setup).result == "livelock"
+    assert rig.memory.slots.by_id == {}
