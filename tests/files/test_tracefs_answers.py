@@ -51,7 +51,7 @@ def put(machine: Machine, path: str, text: str, flags: int = os.O_WRONLY) -> int
 
 def error_log(machine: Machine) -> str:
     text = machine.read(f"{INSTANCE}/error_log")
-    put(machine, "error_log", "\n")
+    put(machine, "error_log", "\n", os.O_WRONLY | os.O_TRUNC)
     return re.sub(r"^\[ *\d+\.\d+\]", "[TS]", text, flags=re.MULTILINE)
 
 

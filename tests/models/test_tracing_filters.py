@@ -40,6 +40,7 @@ MESSAGES = {
     "Expecting numeric field",
     "Illegal operation for field type",
     "Field not found",
+    "Function not found",
     "Illegal integer value",
     "Too many terms in predicate expression",
     "Meaningless filter expression",
@@ -48,7 +49,7 @@ MESSAGES = {
     "No filter found",
     None,
 }
-NEW, OLD = Dialect(cpus=4, open_ended=True), Dialect()
+NEW, OLD = Dialect(cpus=4, open_ended=True, functions=True), Dialect()
 TASK = Task(pid=77, comm="CPU 1/KVM", cpu=1)
 
 
@@ -243,6 +244,59 @@ def test_new_kernels_ignore_a_joint_at_the_end(
         compile_filter(text.replace("CPUS{", "{") + joint, FORM, OLD)
     if "CPUS" not in text:
         assert refusal.value.message == "Meaningless filter expression"
+
+
+def test_new_kernels_ignore_an_inversion_of_nothing_behind_a_joint() -> None:
+    for end in ("&& !", "|| ! !"):
+        compile_filter(f"small == 1 {end}", FORM, NEW)
+        with pytest.raises(FilterError):
+            compile_filter(f"small == 1 {end}", FORM, OLD)
+    for text in ("!", "small == 1 || small == 2 && !", "small == 1 && !="):
+        with pytest.raises(FilterError):
+            compile_filter(text, FORM, NEW)
+
+
+# As a real 6.18 answers for fields of the same kinds; the place is that of the caret.
+@pytest.mark.parametrize(
+    ("text", "message", "position"),
+    [
+        ("wide.function == nosuch", "Function not found", 24),
+        ("wide.function == nosuch && small == 1", "Function not found", 24),
+        ("wide.function == 1", "Function not found", 19),
+        ("wide.function == 08", "Illegal integer value", 20),
+        (f"wide.function == {'1' * 24}", "Operand too long", 42),
+        ("wide.function < nosuch", "Invalid operator", 17),
+        ('wide.function ~ "x"', "Invalid operator", 17),
+        ("wide.functionx == 1", "Invalid operator", 14),
+        ("small.function == nosuch", "Illegal operation for field type", 19),
+        ("CPU.function == nosuch", "Illegal operation for field type", 17),
+        ("stacktrace.function == nosuch", "Illegal operation for field type", 24),
+        ('STACKTRACE == "x"', "Expecting numeric field", 15),
+        ("STACKTRACE & CPUS{0}", "Illegal operation for field type", 14),
+        ('wide.ustring ~ "a*"', "Expecting numeric field", 16),
+        ("wide.ustring.function <<1", "Invalid operator", 24),
+    ],
+)
+def test_functions_and_stacks_are_wrong_where_a_real_kernel_says(
+    text: str, message: str, position: int
+) -> None:
+    with pytest.raises(FilterError) as refusal:
+        compile_filter(text, FORM, NEW)
+    assert (refusal.value.message, refusal.value.position) == (message, position)
+    with pytest.raises(FilterError) as refusal:
+        compile_filter("stacktrace == 1", FORM, OLD)
+    assert refusal.value.message == "Field not found"
+
+
+@given(EVENTS)
+def test_words_behind_and_for_fields(toy: Toy) -> None:
+    for text in ("common_cpu == 1", "CPU.ustring == 1", 'COMM.ustring ~ "CPU*"'):
+        assert compile_filter(text, FORM, OLD).test(toy, TASK)
+    # Nothing can be compared with a stack or with an array.
+    for field in ("stacktrace", "STACKTRACE", "insn"):
+        for rest in ("== 0", "!= 0", "& 1"):
+            assert not compile_filter(f"{field} {rest}", FORM, NEW).test(toy, TASK)
+    assert not compile_filter("insn & CPUS{1}", FORM, NEW).test(toy, TASK)
 
 
 def test_after_or_the_end_may_not_be_an_and() -> None:

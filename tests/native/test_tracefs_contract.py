@@ -180,6 +180,19 @@ def test_the_pipe_of_all_cpus_is_ready_for_any_event(instance: Path) -> None:
         assert poll.poll(0) == [(descriptor, select.POLLIN)]
 
 
+def test_the_log_of_errors_is_cleared_by_truncation_alone(
+    specimens: Specimens, instance: Path
+) -> None:
+    system = events(specimens)[0].parent
+    (instance / "events" / system.name / "filter").write_text("nosuchfield == 1")
+    with opened(instance / "error_log", os.O_WRONLY) as descriptor:
+        assert os.write(descriptor, b"x\n") == 2
+    assert (instance / "error_log").read_text()
+    with opened(instance / "error_log", os.O_WRONLY | os.O_TRUNC):
+        pass
+    assert (instance / "error_log").read_text() == ""
+
+
 def test_nop_refuses_an_option(instance: Path) -> None:
     for text in ("test_nop_refuse", "notest_nop_refuse"):
         with opened(instance / "trace_options", os.O_WRONLY) as descriptor, refused(EINVAL):

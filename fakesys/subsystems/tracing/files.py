@@ -380,10 +380,10 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         mode=0o640,
         kind=TRACEFS_SEQ,
         show=lambda m: m.errors.text(),
-        store=lambda m, text: m.errors.clear(),
+        store=lambda m, text: None,
         truncate=lambda m: m.errors.clear(),
         hold=texts.held,
-        doc="The last eight mistakes in filters and triggers; a write clears them.",
+        doc="The last eight mistakes in filters and triggers; O_TRUNC clears them, a write alone not.",
     ),
     Attr(
         name="snapshot",

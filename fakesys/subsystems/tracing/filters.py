@@ -22,6 +22,10 @@ from fakesys.subsystems.tracing.cpulist import parse_cpulist
 Test = Callable[[Any, Task], bool]
 
 CPU_LIST = "CPUS"
+USER_STRING, FUNCTION = ".ustring", ".function"
+# The stack at the event: histograms use it, a comparison never holds.
+STACKS = frozenset(("stacktrace", "STACKTRACE"))
+_BLANKS = " \t\n\v\f\r"
 LONGEST_NUMBER = 23
 LONGEST_STRING = 255
 COMM_ROOM = 16
@@ -51,10 +55,12 @@ class FilterError(KernelError):
 class Dialect(Struct, frozen=True):
     """What a kernel's filters can say. `cpus`: how many CPUs a list of CPUs may name; 0: kernels
     that have no such lists (before 6.6). `open_ended`: may a text end with `&&` or `||`?
+    `functions`: are there `FIELD.function` (6.5) and a field for the stack (6.3)?
     """
 
     cpus: int = 0
     open_ended: bool = False
+    functions: bool = False
 
 
 class Filter(Struct, frozen=True):
@@ -134,9 +140,8 @@ class _Parser:
         return test
 
     def _ends_here(self) -> bool:
-        """Is this the end of a text that may end with a joint?"""
-        self._skip_blanks()
-        return self._dialect.open_ended and self._at >= len(self._text)
+        """Is this the end of a text that may end with a joint, and with `!` behind it?"""
+        return self._dialect.open_ended and not self._text[self._at :].strip(f"!{_BLANKS}")
 
     def _nothing_there(self) -> FilterError:
         joined = self._text.rstrip().endswith(("&&", "||"))
@@ -170,6 +175,7 @@ class _Term:
         self._text = text
         self._form = form
         self._cpus = dialect.cpus
+        self._functions = dialect.functions
         self._at = start
         # The kernel counts from one behind the first character of the term.
         self._shift = 1
@@ -177,8 +183,13 @@ class _Term:
     def parse(self) -> tuple[Test, int]:
         """The comparison and where it ends."""
         field = self._field()
+        # Whose memory the text of a pointer is in: no event here has such a field.
+        self._take(USER_STRING)
+        of_function = self._functions and self._take(FUNCTION)
         operation = self._operator()
         self._at = _after_blanks(self._text, self._at)
+        if of_function:
+            raise self._no_function(field, operation)
         first = self._text[self._at : self._at + 1]
         if first in ("'", '"'):
             return self._string(field, operation, first), self._at
@@ -191,6 +202,30 @@ class _Term:
     def _wrong(self, message: str, at: int | None = None) -> FilterError:
         return _refuse(message, (self._at if at is None else at) + self._shift)
 
+    def _take(self, suffix: str) -> bool:
+        found = self._text.startswith(suffix, self._at)
+        self._at += len(suffix) if found else 0
+        return found
+
+    def _no_function(self, field: _Operand, operation: str) -> FilterError:
+        """Differs: a kernel without a table of symbols, so no function is ever found."""
+        if not field.is_long:
+            return self._wrong("Illegal operation for field type")
+        if operation not in ("==", "!="):
+            return self._wrong("Invalid operator")
+        start, text = self._at, self._text
+        if text[start : start + 1].isdigit():
+            end = _end_of(text, start, str.isalnum)
+            if end - start > LONGEST_NUMBER:
+                return self._wrong("Operand too long", end)
+            try:
+                kstrtoull(text[start:end])
+            except KernelError:
+                return self._wrong("Illegal integer value", end)
+        else:
+            end = _end_of(text, start, lambda character: character not in _BLANKS)
+        return self._wrong("Function not found", end)
+
     def _field(self) -> _Operand:
         end = self._at
         while end < len(self._text) and _is_word(self._text[end]):
@@ -199,6 +234,8 @@ class _Term:
         if not name:
             raise FilterError(EPERM, None)
         found = operand(self._form, name)
+        if found is None and self._functions and name in STACKS:
+            found = _STACK
         if found is None:
             raise self._wrong("Field not found")
         return found
@@ -243,7 +280,7 @@ class _Term:
         return _compare_number(field, operation, value)
 
     def _cpu_list(self, field: _Operand, operation: str) -> Test:
-        if field.is_text or operation not in ("==", "!=", "&"):
+        if field.is_text or not field.takes_cpus or operation not in ("==", "!=", "&"):
             raise self._wrong("Illegal operation for field type")
         start = self._at + len(CPU_LIST)
         if self._text[start : start + 1] != "{":
@@ -266,6 +303,15 @@ class _Operand(Struct, frozen=True):
     signed: bool = False
     is_text: bool = False
     room: int | None = 0
+    # As wide as an address of the kernel.
+    is_long: bool = False
+    # The kernel has no comparison for such a size and lets none match, != neither.
+    comparable: bool = True
+    takes_cpus: bool = True
+
+
+_INCOMPARABLE = _Operand(lambda event, task: 0, comparable=False)
+_STACK = _Operand(lambda event, task: 0, comparable=False, takes_cpus=False)
 
 
 def operand(form: EventFormat, name: str) -> _Operand | None:
@@ -273,7 +319,7 @@ def operand(form: EventFormat, name: str) -> _Operand | None:
     own = next((field for field in form.fields if field.name == name), None)
     if own is not None:
         return _of_field(own)
-    if name in ("CPU", "cpu"):
+    if name in ("CPU", "cpu", "common_cpu"):
         return _Operand(lambda event, task: task.cpu, signed=True)
     if name in ("COMM", "comm"):
         return _Operand(lambda event, task: task.comm[:15], is_text=True, room=COMM_ROOM)
@@ -302,9 +348,8 @@ def _of_field(field: Field) -> _Operand:
             lambda event, task: get(event).split(b"\0", 1)[0].decode("latin-1"), is_text=True
         )
     if kind.holds in (Holds.BYTES, Holds.TAIL):
-        # The kernel has no comparison for such a size and lets none match.
-        return _Operand(lambda event, task: float("nan"))
-    return _Operand(_number_getter(kind, get), signed=kind.signed)
+        return _INCOMPARABLE
+    return _Operand(_number_getter(kind, get), signed=kind.signed, is_long=kind.size == 8)
 
 
 def _number_getter(kind: CType, get: Callable[[Any], Any]) -> Callable[[Any, Task], Any]:
@@ -324,6 +369,8 @@ def _compare_text(field: _Operand, operation: str, value: str) -> Test:
 
 
 def _compare_number(field: _Operand, operation: str, value: int) -> Test:
+    if not field.comparable:
+        return lambda event, task: False
     get, compare = field.get, _COMPARE[operation]
     if operation == "&":
         return lambda event, task: bool(get(event, task) & value)
@@ -332,6 +379,8 @@ def _compare_number(field: _Operand, operation: str, value: int) -> Test:
 
 def _compare_cpus(field: _Operand, operation: str, cpus: frozenset[int], limit: int) -> Test:
     """A number against a list of CPUs. Like trace_events_filter.c:do_filter_scalar_cpumask."""
+    if not field.comparable:
+        return lambda event, task: False
     get = field.get
     if operation == "&":
         return lambda event, task: get(event, task) in cpus
@@ -404,6 +453,10 @@ def _is_word(character: str) -> bool:
 
 
 def _after_blanks(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\n\v\f\r":
+    return _end_of(text, at, lambda character: character in _BLANKS)
+
+
+def _end_of(text: str, at: int, belongs: Callable[[str], bool]) -> int:
+    while at < len(text) and belongs(text[at]):
         at += 1
     return at

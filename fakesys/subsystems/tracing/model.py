@@ -110,7 +110,11 @@ class Tracing:
     def dialect(self) -> Dialect:
         """What filters can say here."""
         build = self.build
-        return Dialect(cpus=self.cpus if build.cpu_filters else 0, open_ended=build.open_filters)
+        return Dialect(
+            cpus=self.cpus if build.cpu_filters else 0,
+            open_ended=build.open_filters,
+            functions=build.function_filters,
+        )
 
     def find(self, system: str, event: str) -> EventFormat:
         """The event of this name, for a trigger to switch. Raises EINVAL."""

@@ -27,6 +27,7 @@ class Build(Struct, frozen=True):
     `char_signed`: is C's `char` signed, so that formats say so?
     `cpu_filters`: may filters compare with lists of CPUs?
     `open_filters`: may a filter end with `&&` or `||`?
+    `function_filters`: can filters ask for `FIELD.function` and for the stack?
     `snapshot`, `hist`: CONFIG_TRACER_SNAPSHOT, CONFIG_HIST_TRIGGERS.
     `features`: which rows of the tables it has.
     """
@@ -45,6 +46,7 @@ class Build(Struct, frozen=True):
     fields_option: bool
     cpu_filters: bool
     open_filters: bool
+    function_filters: bool
     snapshot: bool
     hist: bool
     features: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ V6_18 = Build(
     fields_option=True,
     cpu_filters=True,
     open_filters=True,
+    function_filters=True,
     snapshot=False,
     hist=False,
     features=frozenset({EVENTFS_FEATURE}),
@@ -86,6 +89,7 @@ V6_1 = Build(
     fields_option=False,
     cpu_filters=False,
     open_filters=False,
+    function_filters=False,
     snapshot=True,
     hist=True,
 )
