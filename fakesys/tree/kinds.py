@@ -27,6 +27,8 @@ class Kind(Struct, frozen=True):
     seekable: bool = True
     # show() again whenever a read starts at offset 0; else one snapshot per open file.
     reread_at_zero: bool = True
+    # The text that was made serves later reads; else each read makes it.
+    keeps_text: bool = True
     page_limit: int | None = None
     store_limit: int | None = None
     short_writes: bool = False
@@ -116,7 +118,8 @@ DEBUGFS = Kind(
     no_store=EACCES,
 )
 DEBUGFS_SEQ = Kind(name="debugfs-seq", size=0, mode_binds_root=False, has_end=False)
-TRACEFS = Kind(name="tracefs", size=0, mode_binds_root=False)
+# fs/libfs.c:simple_read_from_buffer on a text of this moment.
+TRACEFS = Kind(name="tracefs", size=0, mode_binds_root=False, keeps_text=False)
 # Directories of events since 6.6: fs/tracefs/event_inode.c.
 EVENTFS = replace(
     TRACEFS,
@@ -126,11 +129,14 @@ EVENTFS = replace(
     long_name=ENOENT,
 )
 # Lists that seq_file makes: fs/seq_file.c:seq_lseek.
-TRACEFS_SEQ = replace(TRACEFS, name="tracefs-seq", has_end=False)
+TRACEFS_SEQ = replace(TRACEFS, name="tracefs-seq", has_end=False, keeps_text=True)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
 # kernel/trace/trace_events.c:event_filter_read, show_header: "if (*ppos) return 0".
-TRACEFS_ONCE = Kind(name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True)
-# kernel/trace/trace.c:trace_get_user: a NUL ends a word as a blank does, and the next one follows.
+TRACEFS_ONCE = Kind(
+    name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True, sees_nul=True
+)
+# Lists of which a write is not cut at a NUL: kernel/trace/trace.c:trace_get_user takes it for a
+# blank, trace_events_trigger.c:event_trigger_regex_write counts what stands behind it.
 TRACEFS_WORDS = replace(TRACEFS_SEQ, name="tracefs-words", sees_nul=True)
 # kernel/trace/trace.c:tracing_cpumask_read.
 TRACEFS_WHOLE = replace(TRACEFS, name="tracefs-whole", whole_reads=True)

@@ -34,7 +34,11 @@ class OpenFile:
             offset = self._cursor
         if offset and kind.only_at_zero:
             return b""
-        fresh = self._buffer is None or (offset == 0 and kind.reread_at_zero)
+        fresh = (
+            self._buffer is None
+            or (offset == 0 and kind.reread_at_zero)
+            or not (kind.keeps_text or node.gone)
+        )
         if node.gone and (fresh or not kind.rest_after_gone):
             raise KernelError(kind.gone, "the object behind this file is gone")
         if fresh:

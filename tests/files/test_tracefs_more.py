@@ -584,8 +584,13 @@ def test_a_filter_of_the_system_and_of_an_event(machine: Machine) -> None:
     assert log.count("\n  Command: val > 4\n           ^\n") == 8
     append(machine, "events/kvm/filter", "0")
     assert read(machine, "events/kvm/kvm_pio/filter") == "none\n"
-    refuses(machine, EINVAL, "events/kvm/filter", "x" * 4096)
-    refuses(machine, EINVAL, "events/kvm/kvm_pio/trigger", "x" * 4096)
+    for path in ("events/kvm/filter", "events/kvm/kvm_pio/filter", "events/kvm/kvm_pio/trigger"):
+        refuses(machine, EINVAL, path, "x" * 4096)
+        # What stands behind a NUL counts, though nobody reads it.
+        refuses(machine, EINVAL, path, "0" + "\0" * 4095)
+    append(machine, "events/kvm/filter", "0\0&&")
+    append(machine, "events/kvm/kvm_pio/trigger", "traceoff\0x")
+    assert read(machine, "events/kvm/kvm_pio/trigger") == "traceoff:unlimited\n"
 
 
 def test_triggers_on_an_event_that_is_off(machine: Machine) -> None:

@@ -211,3 +211,10 @@ def test_each_event_that_a_system_filter_does_not_fit_is_logged(
     log = (instance / "error_log").read_text()
     count = sum(1 for event in system.iterdir() if event.is_dir())
     assert log.count("Couldn't find or set field in one of a subsystem's events") == min(count, 8)
+
+
+def test_each_read_of_a_number_is_of_this_moment(instance: Path) -> None:
+    with opened(instance / "buffer_percent") as descriptor:
+        assert os.pread(descriptor, 1, 0) == b"5"
+        (instance / "buffer_percent").write_text("100")
+        assert os.pread(descriptor, 9, 1) == b"00\n"

@@ -383,7 +383,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         store=lambda m, text: None,
         truncate=lambda m: m.errors.clear(),
         hold=texts.held,
-        doc="The last eight mistakes in filters and triggers; O_TRUNC clears them, a write alone not.",
+        doc="The last eight mistakes in filters and triggers; O_TRUNC clears them.",
     ),
     Attr(
         name="snapshot",

@@ -19,7 +19,7 @@ from fakesys.subsystems.tracing.rawpage import HEADER_EVENT, HEADER_PAGE
 from fakesys.subsystems.tracing.texts import zero_or_one
 from fakesys.subsystems.tracing.triggers import show_triggers, write_trigger
 from fakesys.tree.attr import Attr, Children, Dir, Layout
-from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, TRACEFS_SEQ, Kind
+from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, TRACEFS_SEQ, TRACEFS_WORDS, Kind
 
 FILTER = {
     EINVAL: "the filter is wrong: the file says where and why, so does error_log",
@@ -113,9 +113,10 @@ def _write_all_enable(instance: Instance, text: str) -> None:
 
 
 def _short(text: str) -> str:
+    """The text up to a NUL. Raises EINVAL for a page or more, NUL and all."""
     if len(text) >= PAGE:
         raise KernelError(EINVAL, f"{len(text)} bytes are a page or more")
-    return text
+    return text.partition("\0")[0]
 
 
 def _write_filter(file: EventFile, text: str) -> None:
@@ -174,7 +175,7 @@ EVENT: tuple[Attr[EventFile], ...] = (
     Attr(
         name="trigger",
         mode=0o640,
-        kind=TRACEFS_SEQ,
+        kind=TRACEFS_WORDS,
         show=show_triggers,
         store=_write_trigger,
         truncate=clear_hists,
