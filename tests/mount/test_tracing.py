@@ -56,10 +56,16 @@ def cat(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A `cat` that waits for events."""
     with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
         try:
-            wait_until(lambda: waits_for_the_daemon(it.pid))
+            # Opening takes a request too.
+            wait_until(lambda: has_open(it.pid, path) and waits_for_the_daemon(it.pid))
             yield it
         finally:
             it.kill()
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Has the process this file open?"""
+    return any(link.readlink() == path for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_control_c_ends_a_reader_of_the_pipe(tracing: Path) -> None:
