@@ -6,14 +6,14 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from fakesys.serving import COMMAND, Daemon
 
-__all__ = ["COMMAND", "Mount", "fakesys", "mounted", "wait_until"]
+__all__ = ["COMMAND", "Mount", "fakesys", "has_open", "mounted", "wait_until"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,17 @@ def mounted(
         # Shown by pytest with a failure.
         print(log.read_text(errors="replace"))
     assert daemon.poll() == 0, f"the daemon ended with {daemon.poll()}"
+
+
+def has_open(pid: int, name: str) -> bool:
+    """Has the process a file open whose path ends so?"""
+    folder = f"/proc/{pid}/fd"
+    for number in os.listdir(folder):
+        # It may just be closing what it was started with.
+        with suppress(FileNotFoundError):
+            if os.readlink(f"{folder}/{number}").endswith(name):
+                return True
+    return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts import Mount, fakesys, mounted
+from tests.mounts import Mount, fakesys, has_open, mounted
 
 TRACING = "sys/kernel/tracing"
 # Reading there waits, takes away, or tells of this very mount.
@@ -266,7 +266,7 @@ def test_who_reads_meanwhile(mount: Mount, tmp_path: Path) -> None:
     }  # fmt: skip
     try:
         deadline = time.monotonic() + SECONDS
-        while not all(_has_open(process, name) for name, process in waiting.items()):
+        while not all(has_open(process.pid, name) for name, process in waiting.items()):
             assert time.monotonic() < deadline
         assert load(mount, file).returncode == 0
         pipe = waiting[f"{TRACING}/trace_pipe"]
@@ -281,16 +281,6 @@ def test_who_reads_meanwhile(mount: Mount, tmp_path: Path) -> None:
         for process in waiting.values():
             process.kill()
             process.communicate(timeout=SECONDS)
-
-
-def _has_open(process: subprocess.Popen[bytes], name: str) -> bool:
-    folder = f"/proc/{process.pid}/fd"
-    for number in os.listdir(folder):
-        # It may just be closing what it was started with.
-        with suppress(FileNotFoundError):
-            if os.readlink(f"{folder}/{number}").endswith(name):
-                return True
-    return False
 
 
 def test_time_goes_on_after_a_load(mount: Mount, tmp_path: Path) -> None:

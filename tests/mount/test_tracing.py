@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.test_waiting import waits_for_the_daemon
-from tests.mounts import Mount, wait_until
+from tests.mounts import Mount, has_open, wait_until
 
 SECONDS = 10.0
 ATTACKERS, ROUNDS = 5, 40
@@ -57,15 +57,10 @@ def cat(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
         try:
             # Opening takes a request too.
-            wait_until(lambda: has_open(it.pid, path) and waits_for_the_daemon(it.pid))
+            wait_until(lambda: has_open(it.pid, str(path)) and waits_for_the_daemon(it.pid))
             yield it
         finally:
             it.kill()
-
-
-def has_open(pid: int, path: Path) -> bool:
-    """Has the process this file open?"""
-    return any(link.readlink() == path for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_control_c_ends_a_reader_of_the_pipe(tracing: Path) -> None:
