@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
-from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY, O_TRUNC
+from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
 from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
@@ -41,13 +41,11 @@ class Files:
         nodes: NodeTable,
         pack: Replies,
         wake_poller: Callable[[int], None],
-        forget_size: Callable[[int], None],
     ) -> None:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
         self._wake_poller = wake_poller
-        self._forget_size = forget_size
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
@@ -94,10 +92,6 @@ class Files:
         handle = self._fs.open(node, flags)
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
-        if flags & O_TRUNC and node.size:
-            # The kernel will now believe in size 0, and `sendfile` ends there. It asks again at
-            # the next open.
-            self._forget_size(nodeid)
         if node.row.announced and node.kind_.cacheable and flags & O_ACCMODE == O_RDONLY:
             # Every change of this text is told, and nobody writes through the cache.
             return _pack_open(number, _CACHED, 0)

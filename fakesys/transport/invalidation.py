@@ -52,10 +52,6 @@ class Invalidator:
         """Send now. False for a refusal: most often the kernel knows no such name any more."""
         return send(self._device, message)
 
-    def forget_attributes(self, nodeid: int) -> None:
-        """Let the kernel ask for the attributes of a node before it next uses them."""
-        self.send(protocol.pack_inval_inode(nodeid, contents=False))
-
     def stop(self) -> None:
         """End the thread after what is queued."""
         self._thread.stop()

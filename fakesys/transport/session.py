@@ -112,9 +112,7 @@ class Session:
         names = Names(machine.fs, nodes, pack)
         self._xattrs = names.xattrs
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
-        self._files = Files(
-            machine.fs, nodes, pack, self._polls.append, self.invalidator.forget_attributes
-        )
+        self._files = Files(machine.fs, nodes, pack, self._polls.append)
         # Handlers that read their request in place, and those that need it cut to its length.
         self._fixed = dict(self._files.fixed())
         self._sized: dict[int, Handler] = {

@@ -108,19 +108,6 @@ def test_truncation_is_no_write(number: Path) -> None:
     assert number.stat().st_size == 4096
 
 
-def test_sendfile_gives_the_whole_text_after_a_truncating_write(number: Path) -> None:
-    # As a shell and then `busybox cat` do: nobody asks for the size in between.
-    with opened(number, os.O_WRONLY | os.O_TRUNC) as descriptor:
-        os.write(descriptor, b"9")
-    with opened(number) as descriptor:
-        out = os.memfd_create("out")
-        try:
-            assert os.sendfile(out, descriptor, None, 100) == 2
-            assert os.pread(out, 100, 0) == b"9\n"
-        finally:
-            os.close(out)
-
-
 def test_mode_bits_bind_root(specimens: Specimens) -> None:
     with refused(EACCES):
         os.open(specimens.read_only, os.O_WRONLY)
