@@ -16,8 +16,14 @@ TOGETHER = "tests/files/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--root /` runs the tests of tests/native on the files of the running kernel."""
+    """Add the options of this test suite.
+
+    `--root /` runs the tests of tests/native on the files of the running kernel.
+    """
     parser.addoption("--root", help="tests/native: use the files below this folder, not a mount")
+    parser.addoption(
+        "--regen", action="store_true", help="write recorded texts again, to be read in review"
+    )
 
 
 class ByModule(LoadScopeScheduling):

@@ -169,7 +169,7 @@ def listing(machine: Machine) -> list[str]:
 def test_listing(kernel: str, request: pytest.FixtureRequest) -> None:
     golden = request.path.parent / "golden" / f"ap_{kernel}.txt"
     text = "".join(f"{line}\n" for line in listing(machine_of(kernel)))
-    if request.config.getoption("--regen", default=False):
+    if request.config.getoption("--regen"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)
     assert text == golden.read_text()
