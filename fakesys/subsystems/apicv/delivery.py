@@ -6,27 +6,12 @@ svm_complete_interrupt_delivery (v6.1); [5.3] svm_deliver_avic_intr.
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from msgspec import Struct
 
 from fakesys.subsystems.apicv import crowd
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.vcpu import EVENT, NMI, ApicVcpu, Run, Source
 from fakesys.subsystems.apicv.vm import ApicVm
-
-
-class Mode(IntEnum):
-    """Delivery modes; bits 8-10 of ICR, LVT and redirection entries."""
-
-    FIXED = 0
-    LOWEST = 1
-    SMI = 2
-    RES = 3
-    NMI = 4
-    INIT = 5
-    SIPI = 6
-    EXTINT = 7
-
 
 # How KVM writes "level" in trig_mode: a pin's entry has one bit, ICR and MSI data have bit 15.
 # The tracepoint of older kernels keeps 8 bits of it, so an IPI by level prints `edge` there.

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from fakesys.subsystems.apicv import crowd, delivery, entry, guest, lapic
 from fakesys.subsystems.apicv.avic_tables import CLUSTER_DFR
-from fakesys.subsystems.apicv.delivery import Message, Mode
+from fakesys.subsystems.apicv.delivery import Message
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.lines import Exit
 from fakesys.subsystems.apicv.vcpu import ApicVcpu, Source
 from fakesys.subsystems.apicv.vm import ApicVm, bits_of

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from enum import Enum
 
 from fakesys.subsystems.apicv import crowd, delivery
-from fakesys.subsystems.apicv.delivery import LEVEL_PIN, Message, Mode
+from fakesys.subsystems.apicv.delivery import LEVEL_PIN, Message
 from fakesys.subsystems.apicv.ioapic import RTC_PIN, Ioapic, Raised, Redirection
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.pic import Pic
 from fakesys.subsystems.apicv.pit import PIT_SOURCE
 from fakesys.subsystems.apicv.policy import LazyEoi

@@ -7,6 +7,7 @@ software-enabled from the start, as the guests of this simulator do not write SP
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
 BASE = 0xFEE00000
 
@@ -23,6 +24,19 @@ MODE_MASK = 0x700
 FLAT = 0xFFFFFFFF
 CLUSTER = 0x0FFFFFFF
 VERSION_VALUE = 0x50014
+
+
+class Mode(IntEnum):
+    """Delivery modes; bits 8-10 of ICR, LVT and redirection entries."""
+
+    FIXED = 0
+    LOWEST = 1
+    SMI = 2
+    RES = 3
+    NMI = 4
+    INIT = 5
+    SIPI = 6
+    EXTINT = 7
 
 
 class Lapic:

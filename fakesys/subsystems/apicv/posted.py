@@ -6,58 +6,15 @@ Like arch/x86/kvm/svm/avic.c: avic_pi_update_irte, svm_ir_list_add, avic_ga_log_
 from __future__ import annotations
 
 from errno import EEXIST, ENODEV, ENOENT
-from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv import crowd, delivery
-from fakesys.subsystems.apicv.delivery import LEVEL_MESSAGE, Message, Mode
-from fakesys.subsystems.apicv.lapic import BASE
+from fakesys.subsystems.apicv.delivery import LEVEL_MESSAGE, Message
+from fakesys.subsystems.apicv.lapic import Mode
+from fakesys.subsystems.apicv.lines import Lines
 from fakesys.subsystems.apicv.phases import command
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Run
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Assigned, Route, Run
 from fakesys.subsystems.apicv.vm import ApicVm
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.apicv.model import Apicv
-
-LOGICAL_ADDRESS = 1 << 2
-LEVEL_DATA = 1 << 15
-
-
-class Route(Struct):
-    """Where a device's interrupt goes, as its MSI message says."""
-
-    vector: int
-    dest: int
-    logical: bool = False
-    mode: Mode = Mode.FIXED
-    level: bool = False
-
-    @property
-    def address(self) -> int:
-        """MSI address; ids above 255 in its upper half."""
-        logical = LOGICAL_ADDRESS if self.logical else 0
-        return (self.dest & ~0xFF) << 32 | BASE | (self.dest & 0xFF) << 12 | logical
-
-    @property
-    def data(self) -> int:
-        """MSI data."""
-        return self.vector | self.mode << 8 | (LEVEL_DATA if self.level else 0)
-
-
-class Assigned(Struct, eq=False):
-    """One interrupt of an assigned device. `target`: the vCPU whose ir_list it is on.
-
-    `guest_mode`: its IRTE is in GA mode at the moment; it is switched with the vCPU.
-    """
-
-    name: str
-    host_irq: int
-    gsi: int
-    route: Route
-    target: ApicVcpu | None = None
-    guest_mode: bool = False
 
 
 def device(vm: ApicVm, name: str) -> Assigned:
@@ -107,11 +64,10 @@ def fire(vm: ApicVm, name: str, count: int = 1) -> None:
             _fire(vm, assigned)
 
 
-def report(apicv: Apicv, vm_id: int, vcpu_id: int) -> None:
+def report(vm: ApicVm | None, lines: Lines, vm_id: int, vcpu_id: int) -> None:
     """The GA log names a VM and a vCPU: wake it if it sleeps. Unknown ones are just traced."""
-    vm = apicv.by_vm_id(vm_id)
     if vm is None:
-        apicv.lines.ga_log(vm_id, vcpu_id)
+        lines.ga_log(vm_id, vcpu_id)
         return
     with command(vm):
         vm.lines.ga_log(vm_id, vcpu_id)

@@ -26,15 +26,15 @@ from fakesys.subsystems.apicv import (
     runstate,
 )
 from fakesys.subsystems.apicv.causes import Reason
-from fakesys.subsystems.apicv.delivery import Message, Mode
+from fakesys.subsystems.apicv.delivery import Message
 from fakesys.subsystems.apicv.ioapic import RTC_PIN, Redirection
 from fakesys.subsystems.apicv.irqs import PIT_IOAPIC_PIN
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.params import REINJECT
 from fakesys.subsystems.apicv.phases import command
 from fakesys.subsystems.apicv.policy import SynicRule
-from fakesys.subsystems.apicv.posted import Route
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Run
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Route, Run
 from fakesys.subsystems.apicv.vm import ApicVm
 from fakesys.subsystems.kvm.model import Irqchip
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from fakesys.subsystems.apicv.avic_tables import PhysicalEntry
-from fakesys.subsystems.apicv.lapic import FLAT, Lapic
+from fakesys.subsystems.apicv.lapic import BASE, FLAT, Lapic, Mode
 from fakesys.subsystems.kvm.model import Vcpu
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.apicv.posted import Assigned
 
 # Requests, by their bit in vcpu->requests (v5.3, v6.18: asm/kvm_host.h).
 EVENT = 1 << 14
@@ -46,6 +42,45 @@ class Pending(Struct, frozen=True):
 
     vector: int
     source: Source
+
+
+LOGICAL_ADDRESS = 1 << 2
+LEVEL_DATA = 1 << 15
+
+
+class Route(Struct):
+    """Where a device's interrupt goes, as its MSI message says."""
+
+    vector: int
+    dest: int
+    logical: bool = False
+    mode: Mode = Mode.FIXED
+    level: bool = False
+
+    @property
+    def address(self) -> int:
+        """MSI address; ids above 255 in its upper half."""
+        logical = LOGICAL_ADDRESS if self.logical else 0
+        return (self.dest & ~0xFF) << 32 | BASE | (self.dest & 0xFF) << 12 | logical
+
+    @property
+    def data(self) -> int:
+        """MSI data."""
+        return self.vector | self.mode << 8 | (LEVEL_DATA if self.level else 0)
+
+
+class Assigned(Struct, eq=False):
+    """One interrupt of an assigned device. `target`: the vCPU whose ir_list it is on.
+
+    `guest_mode`: its IRTE is in GA mode at the moment; it is switched with the vCPU.
+    """
+
+    name: str
+    host_irq: int
+    gsi: int
+    route: Route
+    target: ApicVcpu | None = None
+    guest_mode: bool = False
 
 
 class ApicVcpu:

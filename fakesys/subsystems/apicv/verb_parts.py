@@ -16,7 +16,7 @@ from fakesys.core.commands import (
 )
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv import runstate
-from fakesys.subsystems.apicv.delivery import Mode
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.phases import command
 from fakesys.subsystems.apicv.vcpu import ApicVcpu

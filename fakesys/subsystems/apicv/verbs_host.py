@@ -17,10 +17,10 @@ from fakesys.core.commands import (
     words_of,
 )
 from fakesys.subsystems.apicv import hostside, posted
-from fakesys.subsystems.apicv.delivery import Mode
 from fakesys.subsystems.apicv.ioapic import Redirection
+from fakesys.subsystems.apicv.lapic import Mode
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.posted import Route
+from fakesys.subsystems.apicv.vcpu import Route
 from fakesys.subsystems.apicv.verb_parts import (
     COUNT,
     DESTINATION,
@@ -222,7 +222,7 @@ def _dev_del(apicv: Apicv, args: Args) -> str:
 
 
 def _ga_log(apicv: Apicv, args: Args) -> str:
-    posted.report(apicv, args[VM_ID], args[VCPU_ID])
+    posted.report(apicv.by_vm_id(args[VM_ID]), apicv.lines, args[VM_ID], args[VCPU_ID])
     return ""
 
 

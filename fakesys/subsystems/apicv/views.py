@@ -10,8 +10,7 @@ from fakesys.subsystems.apicv.avic_tables import LOGICAL_VALID
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.pic import Chip
 from fakesys.subsystems.apicv.pit import Pit
-from fakesys.subsystems.apicv.posted import Assigned
-from fakesys.subsystems.apicv.vcpu import ApicVcpu
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Assigned
 from fakesys.subsystems.apicv.vm import ApicVm, bits_of
 from fakesys.subsystems.kvm.model import Vcpu, Vm
 from fakesys.subsystems.kvm.stats import VcpuStats

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from fakesys.subsystems.apicv.apicmap import ApicMap
 from fakesys.subsystems.apicv.avic_tables import LogicalTable, PhysicalTable
 from fakesys.subsystems.apicv.ioapic import Ioapic
 from fakesys.subsystems.apicv.lines import Lines
@@ -23,13 +23,9 @@ from fakesys.subsystems.apicv.pic import Pic
 from fakesys.subsystems.apicv.pit import Pit
 from fakesys.subsystems.apicv.policy import ApicvPolicy
 from fakesys.subsystems.apicv.rtc import RtcStatus
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Source
+from fakesys.subsystems.apicv.switch import Switch
+from fakesys.subsystems.apicv.vcpu import ApicVcpu, Assigned, Source
 from fakesys.subsystems.kvm.model import Irqchip, Vm
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.apicv.apicmap import ApicMap
-    from fakesys.subsystems.apicv.posted import Assigned
-    from fakesys.subsystems.apicv.switch import Switch
 
 MEMBER_CACHE = 64
 
