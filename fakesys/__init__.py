@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fakesys.core.errors import KernelError
-    from fakesys.machine import Machine
-    from fakesys.serving import mount
+    from fakesys.core.version import __version__
+    from fakesys.daemon.launch import mount
+    from fakesys.machine.machine import Machine
     from fakesys.transport.mounting import MountError
 
 __all__ = ["KernelError", "Machine", "MountError", "__version__", "mount"]
-__version__ = "0.1.0"
 
 # Public name: the module that has it.
 _PLACES = {
     "KernelError": "fakesys.core.errors",
-    "Machine": "fakesys.machine",
+    "Machine": "fakesys.machine.machine",
+    "__version__": "fakesys.core.version",
     "MountError": "fakesys.transport.mounting",
-    "mount": "fakesys.serving",
+    "mount": "fakesys.daemon.launch",
 }
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fakesys.machine import Machine
-    from fakesys.serving import Daemon
+    from fakesys.daemon.launch import Daemon
+    from fakesys.machine.machine import Machine
 
 MARKER = "fakesys"
 # What the marker takes, and what for; the values are those of `fakesys mount`.
@@ -119,7 +119,7 @@ def fake_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 @pytest.fixture
 def fake_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A mounted machine: the path of its mount point, below `tmp_path`."""
-    from fakesys.serving import Daemon, option_words
+    from fakesys.daemon.launch import Daemon, option_words
 
     words = option_words(_options_of(request.node))
     _skip_without_fuse()
@@ -162,7 +162,7 @@ def _watch(node: pytest.Item, watched: Watched) -> None:
 def _machine(options: Mapping[str, object]) -> Machine:
     """The same words as on the command line make the same machine."""
     from fakesys.cli.machine_options import machine_of_words
-    from fakesys.serving import option_words
+    from fakesys.daemon.launch import option_words
 
     try:
         return machine_of_words(option_words(options))

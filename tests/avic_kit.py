@@ -9,9 +9,9 @@ import pytest
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
-from fakesys.machine import Machine
-from fakesys.subsystems.apicv import trace as apicv_trace
-from fakesys.subsystems.kvm import trace as kvm_trace
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm.events import avic as apicv_trace
+from fakesys.subsystems.kvm.events import catalog as kvm_trace
 from fakesys.subsystems.kvm.stats import STATS
 
 FOLDER = "sys/kernel/debug/fakesys/kvm"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fakesys.serving import COMMAND, Daemon
+from fakesys.daemon.launch import COMMAND, Daemon
 
 __all__ = ["COMMAND", "Mount", "fakesys", "has_open", "mounted", "wait_until"]
 

@@ -9,15 +9,15 @@ from tests.test_layers import imports, internal, modules
 # Circles that are still there, by one of their members. This list only becomes shorter.
 KNOWN_MODULES: frozenset[str] = frozenset(
     {
-        "machine",
+        "machine.machine",
         "subsystems.ap_bus.bus",
-        "subsystems.tracing.model",
+        "subsystems.tracing.model.model",
         "subsystems.vfio_ap.driver",
         "subsystems.kvm.model",
         "tree.node",
     }
 )
-KNOWN_FOLDERS: frozenset[str] = frozenset({""})
+KNOWN_FOLDERS: frozenset[str] = frozenset()
 
 
 def module_edges() -> dict[str, set[str]]:

@@ -31,7 +31,7 @@ FORBIDDEN = {
     r"core\..*": r"trio|fuse|psutil|click|rich",
     r"graph\..*": r"fakesys\.(core|tree|subsystems).*|trio|fuse|psutil|click|rich",
     r"tree\..*": r"trio|fuse|psutil|click|rich",
-    r"(?!transport\.libfuse).*": r"fuse",
+    r"(?!transport\.fusepy\.server).*": r"fuse",
 }
 # One subsystem may import an earlier one, never a later one.
 SUBSYSTEMS = (
@@ -46,6 +46,7 @@ SUBSYSTEMS = (
     "kvm",
     "kvm_mmu",
     "apicv",
+    "kvm_module",
 )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.machine import Machine
-from fakesys.profiles import PROFILES
+from fakesys.machine.machine import Machine
+from fakesys.machine.profiles import PROFILES
 from tests.whole_machine import WRITES, attempt, everything
 
 RECORDED = Path(__file__).parent / "oracle" / "whole_machine"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.node import Directory, File, Symlink
 
 CONTROL = "sys/kernel/debug/fakesys"

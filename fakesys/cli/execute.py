@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fakesys.background import Starting
 from fakesys.cli.machine_options import MachineOptions, machine_options
 from fakesys.cli.starting import daemon_of, refusals
+from fakesys.daemon.background import Starting
 
 if TYPE_CHECKING:
     from fakesys.execution.world import FindFake, ShowFake

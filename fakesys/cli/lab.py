@@ -98,7 +98,7 @@ def livelock(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import livelock as experiment
-    from fakesys.profiles import MMU_KERNELS
+    from fakesys.machine.profiles import MMU_KERNELS
 
     if kernel not in MMU_KERNELS:
         raise click.UsageError(f"{kernel!r} is no kernel ({', '.join(MMU_KERNELS)})")
@@ -155,7 +155,7 @@ def apicv(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import apicv as experiment
-    from fakesys.profiles import APICV_KERNELS
+    from fakesys.machine.profiles import APICV_KERNELS
     from fakesys.subsystems.apicv.presets import GUESTS
 
     _require_one_of("kernel", kernel, APICV_KERNELS)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fakesys.daemon import Service
-    from fakesys.machine import Machine
+    from fakesys.daemon.service import Service
+    from fakesys.machine.machine import Machine
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -48,8 +48,8 @@ class MachineOptions(NamedTuple):
 
     def _machine(self) -> Machine:
         from fakesys.core.errors import KernelError
-        from fakesys.machine import Machine
-        from fakesys.scenario import ScenarioError, load, with_preset
+        from fakesys.machine.machine import Machine
+        from fakesys.machine.scenario import ScenarioError, load, with_preset
 
         try:
             wanted = load(self.scenario)
@@ -71,7 +71,7 @@ class MachineOptions(NamedTuple):
         self, point: Path, *, ready_fd: int | None = None, lives_with: int | None = None
     ) -> Service:
         """How the daemon is to serve it on `point`. Raises ClickException without libfuse."""
-        from fakesys.daemon import Service
+        from fakesys.daemon.service import Service
 
         if self.transport == "fusepy":
             _require_libfuse()
@@ -88,7 +88,7 @@ class MachineOptions(NamedTuple):
 
 
 def _require_libfuse() -> None:
-    from fakesys.transport import libfuse
+    from fakesys.transport.fusepy import server as libfuse
     from fakesys.transport.mounting import MountError
 
     try:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import click
 
-from fakesys import background
 from fakesys.cli.machine_options import MachineOptions, machine_options, open_descriptor
 from fakesys.cli.starting import daemon_of, mount_errors, refusals
+from fakesys.daemon import background
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
@@ -69,7 +69,7 @@ def mount(
         return
     machine = options.machine()
     service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
-    from fakesys import daemon
+    from fakesys.daemon import service as daemon
 
     with mount_errors():
         clear_point()
@@ -98,7 +98,7 @@ def _mount_at(point: Path) -> Mounted:
 
 
 def _own_mounts() -> list[Mounted]:
-    from fakesys import registry
+    from fakesys.daemon import registry
 
     own = {record.instance for record in registry.records()}
     return [mount for mount in mounting.mounted() if mount.instance in own]
@@ -106,7 +106,8 @@ def _own_mounts() -> list[Mounted]:
 
 def _unmount(mount: Mounted, *, lazy: bool) -> str | None:
     """What went wrong, in one line; None when it is gone."""
-    from fakesys import host, registry
+    from fakesys.daemon import registry
+    from fakesys.transport import processes as host
 
     record = registry.find(mount.instance)
     try:
@@ -130,7 +131,7 @@ def _unmount(mount: Mounted, *, lazy: bool) -> str | None:
 
 def _ended(pid: int) -> bool:
     """Wait for a daemon to end; a mount copied into another mount namespace keeps it alive."""
-    from fakesys import host
+    from fakesys.transport import processes as host
 
     if host.wait_gone(pid, END_SECONDS):
         return True
@@ -170,7 +171,7 @@ def status(context: click.Context, as_json: bool) -> None:
 
 
 def _state_of(mount: Mounted) -> State:
-    from fakesys import registry
+    from fakesys.daemon import registry
 
     record = registry.find(mount.instance)
     stale = not mounting.answers(mount.point)

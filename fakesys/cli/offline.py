@@ -19,9 +19,9 @@ def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     with fakesys are listed. Exit status 1 when something was not as the scenario expects.
     """
     from fakesys.core.errors import KernelError
-    from fakesys.machine import Machine
-    from fakesys.scenario import ScenarioError, load, shipped
-    from fakesys.timeline import Timeline
+    from fakesys.machine.machine import Machine
+    from fakesys.machine.scenario import ScenarioError, load, shipped
+    from fakesys.machine.timeline import Timeline
 
     if scenario is None:
         for name in shipped():
@@ -47,7 +47,7 @@ def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
 @click.option("--markdown", "as_markdown", is_flag=True, help="As the shipped Markdown page.")
 def abi(as_markdown: bool) -> None:
     """Print the reference of all files and tracepoints."""
-    from fakesys import abi as reference
+    from fakesys.machine import abi as reference
 
     sys.stdout.write(reference.markdown() if as_markdown else reference.plain())
 

@@ -15,7 +15,7 @@ from fakesys.cli.plots import picture_options, plot_files, save_plots
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fakesys.pictures import ApMatrix
+    from fakesys.lab.ap_matrix import ApMatrix
 
 MOUNT = mount_option("The mount to look at.")
 
@@ -30,7 +30,7 @@ def show() -> None:
 @picture_options("Draw to")
 def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
     """The AP matrix: adapters by domains, each queue by its owner."""
-    from fakesys.pictures import ap_matrix, draw
+    from fakesys.lab.ap_matrix import ap_matrix, draw
 
     matrix = ap_matrix(read_state(mount_point))
     if files := plot_files(svg, png):
@@ -85,7 +85,7 @@ def print_matrix(matrix: ApMatrix, console: Console) -> None:
     """The matrix as coloured letters, in as many blocks as the terminal needs."""
     from rich.text import Text
 
-    from fakesys.pictures import Owner
+    from fakesys.lab.ap_matrix import Owner
 
     per_block = max(1, (console.width - 10) // 5)
     for start in range(0, len(matrix.domains), per_block):

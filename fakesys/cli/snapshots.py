@@ -48,7 +48,7 @@ def load(file: Path, mount_point: Path) -> None:
     A file that is cut off, changed, or made by another version is refused; nothing changes then.
     """
     from fakesys.core.errors import KernelError
-    from fakesys.machine_snapshot import header
+    from fakesys.machine.snapshot import header
 
     try:
         data = file.read_bytes()

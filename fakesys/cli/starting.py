@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from fakesys.background import Ready, Refused
 from fakesys.cli.machine_options import MachineOptions
+from fakesys.daemon.background import Ready, Refused
 from fakesys.transport.mounting import MountError
 
 
@@ -21,13 +21,13 @@ def daemon_of(
     lives_with: int | None = None,
     before_mounting: Callable[[], None] = lambda: None,
 ) -> Callable[[], Callable[[Ready], None]]:
-    """What `fakesys.background` runs: it makes the machine, then serves it on `point`."""
+    """What `fakesys.daemon.background` runs: it makes the machine, then serves it on `point`."""
 
     def prepare() -> Callable[[Ready], None]:
         with _refused():
             machine = options.machine()
             service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
-        from fakesys import daemon
+        from fakesys.daemon import service as daemon
 
         def serve(ready: Ready) -> None:
             with _refused(), mount_errors():

@@ -12,8 +12,8 @@ import select
 from collections.abc import Callable
 from pathlib import Path
 
+from fakesys.execution.netlink import Sender, parse_stream
 from fakesys.execution.syscalls import StepError
-from fakesys.transport.uevents import Sender, parse_stream
 
 STREAM = "sys/kernel/debug/fakesys/uevents"
 PIECE = 1 << 16

@@ -13,13 +13,18 @@ from msgspec import Struct
 
 from fakesys.core.kernel import Kernel
 from fakesys.lab.tables import Table
-from fakesys.machine_kvm import KvmSide
-from fakesys.profiles import APICV_KERNELS, MMU_KERNELS, PROFILES
-from fakesys.subsystems.apicv import access, guest, hostside, lapic, presets, runstate
-from fakesys.subsystems.apicv.phases import command
+from fakesys.machine.kvm import KvmSide
+from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS, PROFILES
+from fakesys.subsystems.apicv import presets
+from fakesys.subsystems.apicv.chips import lapic
+from fakesys.subsystems.apicv.devices import apic_access as access
+from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
+from fakesys.subsystems.apicv.engine import guest_steps as guest
+from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.presets import GUESTS, TIMER_VECTOR, Boot, Order
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Run
-from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS
 
 MOST_VCPUS = 255

@@ -13,13 +13,13 @@ from msgspec import Struct
 
 from fakesys.core.events import Bus
 from fakesys.lab.tables import Table
-from fakesys.profiles import MMU_KERNELS
+from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm.stats import VmStats
-from fakesys.subsystems.kvm_mmu.kit import Knobs
-from fakesys.subsystems.kvm_mmu.memory import VmMemory
-from fakesys.subsystems.kvm_mmu.memslots import Region
-from fakesys.subsystems.kvm_mmu.policy import K5_3, SERIES, MmuPolicy, ZapFlow
-from fakesys.subsystems.kvm_mmu.race import RaceResult, RaceSetup, race
+from fakesys.subsystems.kvm_mmu.guest.race import RaceResult, RaceSetup, race
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_3, SERIES, MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.slots.memslots import Region
+from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 MOST_VCPUS = 64
 SLOT = 1

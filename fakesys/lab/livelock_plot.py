@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fakesys.lab import plots
 from fakesys.lab.livelock import LIVELOCK, PATCH_LEVELS, Outcome, Setup
-from fakesys.subsystems.kvm_mmu.policy import ZapFlow
-from fakesys.subsystems.kvm_mmu.race import RaceResult
+from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

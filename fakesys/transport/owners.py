@@ -82,6 +82,6 @@ async def _seen_ended(process: int) -> None:
 
 def _is_alive(process: int) -> bool:
     # Here, not above: a mount without VMs needs no psutil, which takes long to import.
-    from fakesys import host
+    from fakesys.transport import processes as host
 
     return host.is_alive(process)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import fakesys
-from fakesys.serving import Daemon, option_words
+from fakesys.daemon.launch import Daemon, option_words
 from fakesys.transport import mounting
 from tests.mounts import wait_until
 
@@ -168,7 +168,7 @@ def test_a_daemon_that_dies_leaves_no_stale_mount(tmp_path: Path) -> None:
 def test_a_daemon_that_does_not_answer_is_killed_and_its_readers_are_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fakesys.serving.END_SECONDS", 0.3)
+    monkeypatch.setattr("fakesys.daemon.launch.END_SECONDS", 0.3)
     with Daemon(tmp_path, ["--scenario", "selftest"], log=tmp_path.parent / "log") as daemon:
         os.kill(daemon.pid, signal.SIGSTOP)
         with subprocess.Popen(["cat", str(tmp_path / RW)], stderr=subprocess.DEVNULL) as reader:
@@ -195,7 +195,7 @@ def test_a_daemon_that_was_never_started() -> None:
 def test_a_copy_of_the_mount_in_another_namespace_does_not_keep_the_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fakesys.serving.END_SECONDS", 2.0)
+    monkeypatch.setattr("fakesys.daemon.launch.END_SECONDS", 2.0)
     with Daemon(tmp_path, ["--scenario", "selftest"], log=tmp_path.parent / "log") as daemon:
         script = "echo copied; read wait"
         with subprocess.Popen(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.bench.measure import Bench, Figure
 
 ONES = "0x" + "f" * 64 + "\n"

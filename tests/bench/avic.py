@@ -11,9 +11,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 
-from fakesys.machine import Machine
-from fakesys.subsystems.apicv import trace as apicv_trace
-from fakesys.subsystems.kvm import trace as kvm_trace
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm.events import avic as apicv_trace
+from fakesys.subsystems.kvm.events import catalog as kvm_trace
 from fakesys.subsystems.kvm.stats import STATS
 from tests.bench.measure import Bench, Figure
 

@@ -17,14 +17,14 @@ import msgspec
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
-from fakesys.subsystems.kvm_mmu.guest import Guest
-from fakesys.subsystems.kvm_mmu.kit import Knobs
-from fakesys.subsystems.kvm_mmu.memory import VmMemory
-from fakesys.subsystems.kvm_mmu.memslots import Region
-from fakesys.subsystems.kvm_mmu.policy import K5_4, ZapFlow
-from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.touch import touch
-from fakesys.subsystems.kvm_mmu.zap import Flow
+from fakesys.subsystems.kvm_mmu.guest.bulk import touch
+from fakesys.subsystems.kvm_mmu.guest.programs import Guest
+from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.ops.zap import Flow
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, ZapFlow
+from fakesys.subsystems.kvm_mmu.slots.memslots import Region
+from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 from tests.bench.measure import Bench, Figure
 
 TIB = 1 << 40

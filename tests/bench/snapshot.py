@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.bench.measure import Bench, Figure
 
 CONTROL = "sys/kernel/debug/fakesys"

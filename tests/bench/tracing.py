@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from fakesys.core.events import Task
-from fakesys.machine import Machine
-from fakesys.subsystems.kvm.trace_guest import KvmPio
-from fakesys.subsystems.tracing.ring import CpuBuffer, pages_for
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm.events.guest import KvmPio
+from fakesys.subsystems.tracing.ring.ring import CpuBuffer, pages_for
 from tests.bench.measure import ROUNDS, Bench, Figure
 
 EVENTS = 100_000

@@ -14,8 +14,8 @@ from fakesys.cli import main
 from fakesys.cli.lab import with_progress
 from fakesys.lab import livelock as experiment
 from fakesys.lab.livelock import LIVELOCK, Setup
-from fakesys.profiles import MMU_KERNELS
-from fakesys.subsystems.kvm_mmu.policy import SERIES, ZapFlow
+from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.subsystems.kvm_mmu.shadow.policy import SERIES, ZapFlow
 
 SMALL = ("--vcpus", "0,2-3", "--ws", "4M", "--max-rounds", "500")
 

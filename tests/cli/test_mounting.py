@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from fakesys import background, daemon, host
-from fakesys.background import Ready
 from fakesys.cli import machine_options
-from fakesys.daemon import Service
-from fakesys.machine import Machine
-from fakesys.serving import Daemon
-from fakesys.transport import libfuse, mounting
+from fakesys.daemon import background
+from fakesys.daemon import service as daemon
+from fakesys.daemon.background import Ready
+from fakesys.daemon.launch import Daemon
+from fakesys.daemon.service import Service
+from fakesys.machine.machine import Machine
+from fakesys.transport import mounting
+from fakesys.transport import processes as host
+from fakesys.transport.fusepy import server as libfuse
 from fakesys.transport.mounting import MountError
 from tests.cli.test_offline import Result, fakesys
 from tests.mounts import Mount, mounted

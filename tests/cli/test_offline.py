@@ -16,9 +16,9 @@ from rich.console import Console
 
 from fakesys.cli import cli, main
 from fakesys.cli.show import print_matrix
-from fakesys.machine import Machine
-from fakesys.pictures import Owner, ap_matrix
-from fakesys.scenario import shipped
+from fakesys.lab.ap_matrix import Owner, ap_matrix
+from fakesys.machine.machine import Machine
+from fakesys.machine.scenario import shipped
 
 UUID = "10000000-0000-4000-8000-000000000001"
 MATRIX = "sys/devices/vfio_ap/matrix"

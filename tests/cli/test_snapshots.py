@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fakesys.cli import cli
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.subsystems.control.script import preamble
 
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"

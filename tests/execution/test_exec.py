@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.transport import libfuse
+from fakesys.transport.fusepy import server as libfuse
 from fakesys.transport.mounting import MountError
 from tests.execution.helpers import exec_command, fakesys_exec, ordinary_user, shell
 from tests.mounts import COMMAND, fakesys, mounted, wait_until

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.node import Directory, Symlink
 
 KERNELS = ("v6", "6.1", "6.12")

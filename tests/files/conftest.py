@@ -55,7 +55,7 @@ class Watched(FileSystem):
 @pytest.fixture(autouse=True, scope="session")
 def _watch_refusals() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fakesys.machine.FileSystem", Watched)
+        patch.setattr("fakesys.machine.machine.FileSystem", Watched)
         yield
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 
 KVM = "sys/kernel/debug/kvm"
 CONTROL = "sys/kernel/debug/fakesys/kvm"

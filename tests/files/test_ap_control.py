@@ -8,7 +8,7 @@ import os
 import pytest
 
 from fakesys.core.errors import Blocked, KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.node import File
 from tests.files.ap import (
     BUS,

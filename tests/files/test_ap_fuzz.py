@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakesys.core.errors import Blocked, KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.node import Directory, File
 from tests.files.ap import (
     BUS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fakesys.machine import Machine
-from fakesys.profiles import AP_KERNELS
+from fakesys.machine.machine import Machine
+from fakesys.machine.profiles import AP_KERNELS
 from tests.files.ap import (
     BUS,
     CONTROL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.files.ap import (
     BUS,
     CONTROL,

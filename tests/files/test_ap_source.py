@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.files.ap import (
     BUS,
     CONTROL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core.events import Uevent, UeventBatch
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.files.ap import (
     BUS,
     CONTROL,

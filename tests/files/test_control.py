@@ -11,7 +11,7 @@ import pytest
 from fakesys import __version__
 from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Caller
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.subsystems.control.faults import parse_seconds
 
 F = "sys/kernel/debug/fakesys"

@@ -8,8 +8,8 @@ from errno import EBUSY, EEXIST, EINVAL, ENOENT, ERANGE
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.profiles import APICV_KERNELS, MMU_KERNELS
+from fakesys.machine.machine import Machine
+from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS
 from fakesys.subsystems.kvm.state import state as kvm_state
 
 KVM = "sys/kernel/debug/kvm"

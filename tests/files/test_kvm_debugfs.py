@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.profiles import MMU_KERNELS
+from fakesys.machine.machine import Machine
+from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm.stats import bucket_of
 from fakesys.tree.attr import Handle
 from fakesys.tree.node import Directory, File

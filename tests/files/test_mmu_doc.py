@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.files.mmu import CONTROL, TRACING
 
 PAGE = (resources.files("fakesys") / "docs" / "mmu.md").read_text()

@@ -7,8 +7,8 @@ from errno import ENOTTY
 
 import pytest
 
-from fakesys.profiles import MMU_KERNELS
-from fakesys.subsystems.kvm_mmu.policy import Generation
+from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.subsystems.kvm_mmu.shadow.policy import Generation
 from fakesys.tree.node import File
 from tests.files.mmu import CONTROL, DIRECTORY, TRACING, MmuVm
 

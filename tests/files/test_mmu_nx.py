@@ -7,7 +7,7 @@ from errno import EBUSY, EINVAL, EPERM, ERANGE
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.files.mmu import CONTROL, MIB, MmuVm
 
 PARAMETERS = "sys/module/kvm/parameters"

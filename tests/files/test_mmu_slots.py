@@ -7,7 +7,7 @@ from errno import EEXIST, EINVAL, ENOENT
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.profiles import MMU_KERNELS
+from fakesys.machine.profiles import MMU_KERNELS
 from tests.files.mmu import CONTROL, MIB, MmuVm
 
 KERNELS = tuple(MMU_KERNELS)

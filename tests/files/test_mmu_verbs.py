@@ -6,7 +6,7 @@ from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 import pytest
 
-from fakesys.subsystems.kvm_mmu.verbs import verbs
+from fakesys.subsystems.kvm_mmu.files.commands import verbs
 from tests.files.mmu import CONTROL, DIRECTORY, GIB, MIB, MmuVm
 
 # Words of each verb -> errno -> commands that are refused with it. VM `a` has

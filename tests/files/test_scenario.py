@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.scenario import Scenario, ScenarioError, load, parse, shipped
-from fakesys.timeline import Timeline
+from fakesys.machine.machine import Machine
+from fakesys.machine.scenario import Scenario, ScenarioError, load, parse, shipped
+from fakesys.machine.timeline import Timeline
 
 RW = "sys/devices/virtual/selftest/selftest0/rw"
 

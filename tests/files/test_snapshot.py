@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fakesys import __version__
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.profiles import PROFILES
+from fakesys.machine.machine import Machine
+from fakesys.machine.profiles import PROFILES
+from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control.snapshots import FIRST
-from fakesys.timeline import Timeline, log
 from fakesys.tree.node import File
 from tests.whole_machine import AP, CONTROL, CTL, TRACING, WRITES, attempt, differences
 
@@ -148,7 +148,7 @@ def test_what_is_no_snapshot_is_refused_and_changes_nothing() -> None:
         (changed, "a snapshot that was changed: its checksum is wrong"),
         (data[:middle] + data[middle + 50 :], "a snapshot that was changed"),
         (resealed(data, b'{"fakesys": "', b'{"fakesys": "9'), "a snapshot of fakesys 9"),
-        (resealed(data, b'"format": 1', b'"format": 2'), "(format 2); this is"),
+        (resealed(data, b'"format": 2', b'"format": 1'), "(format 1); this is"),
         (resealed(data, b'"profile": ', b'"p": '), "'profile' is missing"),
         (resealed(data, b'"roots": {', b'"roots": {{'), "no snapshot of fakesys"),
         (resealed(data, b'"kernel": ', b'"k": '), "no usable snapshot"),

@@ -8,7 +8,7 @@ from string import Template
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.three_guests import KERNELS, STEPS, VARIABLES
 
 PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.18"}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.node import File
 
 ORACLE = Path(__file__).parent.parent / "oracle" / "tracefs" / "answers-6.18.json"

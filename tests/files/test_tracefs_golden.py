@@ -11,7 +11,7 @@ import pytest
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Caller
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from fakesys.tree.attr import Handle
 from fakesys.tree.node import File
 from tests.tracefs_exceptions import is_known

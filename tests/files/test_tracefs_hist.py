@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
-from fakesys.machine import Machine
-from fakesys.subsystems.kvm.trace_guest import KvmPio
-from fakesys.subsystems.tracing.hist_fields import Context, HistError
-from fakesys.subsystems.tracing.hist_parse import parse_hist
-from fakesys.subsystems.tracing.trace import ADDRESSES
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm.events.guest import KvmPio
+from fakesys.subsystems.tracing.base.trace import ADDRESSES
+from fakesys.subsystems.tracing.hist.hist_fields import Context, HistError
+from fakesys.subsystems.tracing.hist.hist_parse import parse_hist
 
 TRACING = "sys/kernel/tracing"
 PIO = f"{TRACING}/events/kvm/kvm_pio"

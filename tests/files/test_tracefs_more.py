@@ -14,8 +14,8 @@ import pytest
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.events import Task
 from fakesys.core.kernel import Caller
-from fakesys.machine import Machine
-from fakesys.subsystems.kvm.trace_guest import KvmPio
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm.events.guest import KvmPio
 from fakesys.tree.attr import Handle
 from fakesys.tree.node import File
 

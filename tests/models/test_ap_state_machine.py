@@ -26,8 +26,8 @@ from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, ids
-from fakesys.machine_ap import ApSide
-from fakesys.profiles import AP_KERNELS
+from fakesys.machine.ap import ApSide
+from fakesys.machine.profiles import AP_KERNELS
 from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
 from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.vfio_ap.driver import RemovePolicy

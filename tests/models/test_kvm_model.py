@@ -15,10 +15,10 @@ from fakesys.core.commands import Args, Interpreter, Option, arguments, bind, fl
 from fakesys.core.errors import KernelError
 from fakesys.core.events import LogLine, Uevent
 from fakesys.core.kernel import Caller, Kernel
+from fakesys.subsystems.kvm.files.commands import modprobe
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, KvmDevice, Vcpu, VcpuLimits, Vm
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat, bucket_of
-from fakesys.subsystems.kvm.verbs import modprobe
 
 DAEMON = 500
 AVIC: Param[bool] = Param("avic", flag, False, "", modprobe=True)

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from fakesys.core.tracepoint import CType, EventFormat, Holds, Tracepoint, bind, declared_fields
-from fakesys.profiles import APICV_KERNELS, MMU_KERNELS
-from fakesys.subsystems.apicv.trace import EVENTS as APICV_EVENTS
-from fakesys.subsystems.apicv.trace import (
+from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS
+from fakesys.subsystems.kvm.events.avic import EVENTS as APICV_EVENTS
+from fakesys.subsystems.kvm.events.avic import (
     KvmApicvActivateRequest,
     KvmApicvDeactivateRequest,
     KvmApicvInhibitChanged,
     KvmApicvUpdateRequest,
 )
+from fakesys.subsystems.kvm.events.catalog import EVENTS as KVM_EVENTS
+from fakesys.subsystems.kvm.events.irq import KvmInjVirq
+from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit
 from fakesys.subsystems.kvm.exits import SVM
-from fakesys.subsystems.kvm.trace import EVENTS as KVM_EVENTS
-from fakesys.subsystems.kvm.trace_irq import KvmInjVirq
-from fakesys.subsystems.kvm.trace_run import KvmEntry, KvmExit
-from fakesys.subsystems.kvm_mmu.trace import EVENTS as MMU_EVENTS
-from fakesys.subsystems.kvm_mmu.trace import KvmMmuGetPage
+from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS
+from fakesys.subsystems.kvm_mmu.events.catalog import KvmMmuGetPage
 from tests.cformat import printed
 
 ORACLE = Path(__file__).parent.parent / "oracle" / "kvm" / "formats-6.18.json"

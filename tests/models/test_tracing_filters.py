@@ -25,8 +25,8 @@ from fakesys.core.tracepoint import (
     UnsignedLong,
     bind,
 )
-from fakesys.subsystems.tracing.cpulist import parse_cpulist
-from fakesys.subsystems.tracing.filters import Dialect, FilterError, compile_filter
+from fakesys.subsystems.tracing.filter.cpulist import parse_cpulist
+from fakesys.subsystems.tracing.filter.filters import Dialect, FilterError, compile_filter
 
 MESSAGES = {
     "Invalid operator",

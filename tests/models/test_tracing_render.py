@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from msgspec.structs import fields
 
 from fakesys.core.tracepoint import EventFormat, declared_fields
-from fakesys.machine import Machine
-from fakesys.machine_tracing import TRACEPOINTS
-from fakesys.subsystems.tracing.filters import Dialect, compile_filter
-from fakesys.subsystems.tracing.patterns import exact, glob
-from fakesys.subsystems.tracing.render import Renderer, delay_mark, flag_letters
-from fakesys.subsystems.tracing.trace import MARKER_IP, Print, stack_of, symbol
+from fakesys.machine.machine import Machine
+from fakesys.machine.tracing import TRACEPOINTS
+from fakesys.subsystems.tracing.base.trace import MARKER_IP, Print, stack_of, symbol
+from fakesys.subsystems.tracing.filter.filters import Dialect, compile_filter
+from fakesys.subsystems.tracing.filter.patterns import exact, glob
+from fakesys.subsystems.tracing.output.render import Renderer, delay_mark, flag_letters
 
 TRACING = Machine("6.18").trace_side.tracing
 TASK_BYTES = struct.pack("<BBi", 0, 0, 100)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesys.subsystems.tracing.rawpage import RawPage
-from fakesys.subsystems.tracing.ring import (
+from fakesys.subsystems.tracing.ring.rawpage import RawPage
+from fakesys.subsystems.tracing.ring.ring import (
     DATA_SIZE,
     DELTA_MAX,
     CpuBuffer,

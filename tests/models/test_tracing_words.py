@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.subsystems.tracing.grammar import match, set_event_text, write_set_event
-from fakesys.subsystems.tracing.pids import PidList
-from fakesys.subsystems.tracing.texts import mask_text, parse_mask
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.tracing.files.settings import mask_text, parse_mask
+from fakesys.subsystems.tracing.model.pids import PidList
+from fakesys.subsystems.tracing.model.set_event import match, set_event_text, write_set_event
 
 TRACING = Machine("6.18").trace_side.tracing
 NAMES = [form.name for form in TRACING.events]

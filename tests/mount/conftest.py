@@ -44,7 +44,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 def need_libfuse() -> None:
     """Skip where there is no libfuse 2."""
-    from fakesys.transport import libfuse
+    from fakesys.transport.fusepy import server as libfuse
 
     try:
         libfuse.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.machine import Machine
+from fakesys.machine.machine import Machine
 from tests.mounts import COMMAND, Mount, fakesys, mounted
 
 SECONDS = 20.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.serving import Daemon
+from fakesys.daemon.launch import Daemon
 from fakesys.transport import mounting
 from tests.mounts import Mount, wait_until
 

@@ -193,7 +193,7 @@ def test_an_internal_error_of_a_daemon_and_its_death_fail_the_test(run: Run) -> 
     result = run("""
         import os, signal, time, pytest
         from fakesys.transport import mounting
-        from fakesys import registry
+        from fakesys.daemon import registry
 
         def daemon_of(point):
             return registry.find(mounting.find(point).instance).pid
@@ -291,7 +291,7 @@ def test_the_marker_is_listed_and_the_plugin_costs_nothing_unused(
     pytester.makepyfile("""
         def test_it():
             import sys
-            assert not {"trio", "fuse", "fakesys.machine", "click"} & set(sys.modules)
+            assert not {"trio", "fuse", "fakesys.machine.machine", "click"} & set(sys.modules)
     """)
     pytester.runpytest_subprocess(timeout=60).assert_outcomes(passed=1)
     assert Path(pytester.path).is_dir()

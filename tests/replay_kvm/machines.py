@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import Tracepoint, bind
-from fakesys.machine import Machine
-from fakesys.subsystems.kvm_mmu import trace as mmu_trace
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.kvm_mmu.events import catalog as mmu_trace
 
 DEBUG = "sys/kernel/debug"
 KVM = f"{DEBUG}/fakesys/kvm"
@@ -66,8 +66,8 @@ class Recorder:
 
 def all_events() -> tuple[type[Tracepoint], ...]:
     """The events of systems kvm and kvmmmu."""
-    from fakesys.subsystems.apicv import trace as apicv_trace
-    from fakesys.subsystems.kvm import trace as kvm_trace
+    from fakesys.subsystems.kvm.events import avic as apicv_trace
+    from fakesys.subsystems.kvm.events import catalog as kvm_trace
 
     return tuple(dict.fromkeys((*mmu_trace.EVENTS, *kvm_trace.EVENTS, *apicv_trace.EVENTS)))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fakesys import background, host
-from fakesys.background import Ready, Refused, Starting
+from fakesys.daemon import background
+from fakesys.daemon.background import Ready, Refused, Starting
+from fakesys.transport import processes as host
 from tests.mounts import wait_until
 
 Serve = Callable[[Ready], None]

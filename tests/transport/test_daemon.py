@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from fakesys import daemon, registry
-from fakesys.daemon import Service
-from fakesys.machine import Machine
-from fakesys.scenario import load
+from fakesys.daemon import registry
+from fakesys.daemon import service as daemon
+from fakesys.daemon.service import Service
+from fakesys.machine.machine import Machine
+from fakesys.machine.scenario import load
 from fakesys.transport import mounting
 from fakesys.transport.mounting import MountError
 from tests.mounts import wait_until

@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import Machine
-from fakesys.transport import libfuse
+from fakesys.machine.machine import Machine
+from fakesys.transport.fusepy import server as libfuse
 from fakesys.transport.mounting import MountError
 
 RW = "/sys/devices/virtual/selftest/selftest0/rw"

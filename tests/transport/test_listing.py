@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fakesys.transport.protocol import ENTRY_OUT, ROOT_ID, Op
+from fakesys.transport.fuse.protocol import ENTRY_OUT, ROOT_ID, Op
 from tests.transport.test_session import Wire
 
 DEVICES = "sys/devices/virtual/selftest"

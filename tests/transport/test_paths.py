@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fakesys.core.errors import Blocked, KernelError
-from fakesys.machine import Machine
-from fakesys.transport.paths import UNCHANGED, UTIME_NOW, UTIME_OMIT, Paths
+from fakesys.machine.machine import Machine
+from fakesys.transport.fusepy.paths import UNCHANGED, UTIME_NOW, UTIME_OMIT, Paths
 
 DEVICE = "/sys/devices/virtual/selftest/selftest0"
 RW = f"{DEVICE}/rw"

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from fakesys.transport import protocol
-from fakesys.transport.protocol import Init
+from fakesys.transport.fuse import protocol
+from fakesys.transport.fuse.protocol import Init
 
 HEADER = bytes(40)
 # What a kernel offers besides flags that we do not know; all of ours came before 7.31.

@@ -13,9 +13,9 @@ import pytest
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.machine import Machine
-from fakesys.transport.protocol import ROOT_ID, Op
-from fakesys.transport.session import Session
+from fakesys.machine.machine import Machine
+from fakesys.transport.fuse.protocol import ROOT_ID, Op
+from fakesys.transport.fuse.session import Session
 
 STREAM = "sys/kernel/debug/fakesys/uevents"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from fakesys.transport.uevents import kernel_message, murmur_hash2, parse_stream, udev_message
+from fakesys.execution.netlink import kernel_message, murmur_hash2, parse_stream, udev_message
 
 EVENT = {
     "ACTION": "add",

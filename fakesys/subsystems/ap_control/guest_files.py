@@ -10,7 +10,7 @@ from fakesys.core.devices import is_uuid
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids, kstrtoull
 from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
-from fakesys.subsystems.ap_bus.card_files import type_name
+from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.hardware import CardMode
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import one_word

@@ -10,8 +10,8 @@ from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.core.text import format_mask, kstrtoull, parse_mask
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of_digits, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
-from fakesys.subsystems.ap_bus.card_files import type_name
-from fakesys.subsystems.ap_bus.common_files import NOT_A_SWITCH, switch
+from fakesys.subsystems.ap_bus.files.cards import type_name
+from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, switch
 from fakesys.subsystems.ap_bus.hardware import ANSWERS, CardSpec, Hardware, InstalledCard
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import flag

@@ -9,21 +9,26 @@ from msgspec import Struct
 
 from fakesys.core.commands import Args
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv import activation, crowd, entry, irqs, running, runstate
-from fakesys.subsystems.apicv.apicmap import ApicMap
-from fakesys.subsystems.apicv.avic_tables import PhysicalEntry
-from fakesys.subsystems.apicv.causes import Reason
-from fakesys.subsystems.apicv.identity import ids_changed
-from fakesys.subsystems.apicv.lines import Lines
-from fakesys.subsystems.apicv.params import PIT, REINJECT, module_of
-from fakesys.subsystems.apicv.phases import command
-from fakesys.subsystems.apicv.pit import Pit
-from fakesys.subsystems.apicv.policy import ApicvPolicy, TooBig
-from fakesys.subsystems.apicv.switch import Effects, make_switch
-from fakesys.subsystems.apicv.vcpu import UPDATE, ApicVcpu, Run
-from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.apicv.chips.pit import Pit
+from fakesys.subsystems.apicv.engine import refresh as activation
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import routing as irqs
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
+from fakesys.subsystems.apicv.engine.quiesce import command
+from fakesys.subsystems.apicv.state.apic_map import ApicMap
+from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
+from fakesys.subsystems.apicv.state.inhibit import Effects, make_switch
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.params import PIT, REINJECT, module_of
+from fakesys.subsystems.apicv.state.policy import ApicvPolicy, TooBig
+from fakesys.subsystems.apicv.state.tracer import Lines
+from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.files.commands import IRQCHIP
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
-from fakesys.subsystems.kvm.verbs import IRQCHIP
 
 BACKING_PAGES = 0x1_0000_0000
 """Host address of the first APIC page; one page for each vCPU follows."""

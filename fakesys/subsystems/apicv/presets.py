@@ -12,30 +12,27 @@ from msgspec import Struct
 
 from fakesys.core.commands import arguments
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv import (
-    access,
-    crowd,
-    delivery,
-    entry,
-    guest,
-    hostside,
-    ipi,
-    lapic,
-    posted,
-    running,
-    runstate,
-)
-from fakesys.subsystems.apicv.causes import Reason
-from fakesys.subsystems.apicv.delivery import Message
-from fakesys.subsystems.apicv.ioapic import RTC_PIN, Redirection
-from fakesys.subsystems.apicv.irqs import PIT_IOAPIC_PIN
-from fakesys.subsystems.apicv.lapic import Mode
+from fakesys.subsystems.apicv.chips import lapic
+from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, Redirection
+from fakesys.subsystems.apicv.chips.lapic import Mode
+from fakesys.subsystems.apicv.devices import apic_access as access
+from fakesys.subsystems.apicv.devices import ipi, posted
+from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
+from fakesys.subsystems.apicv.engine import delivery
+from fakesys.subsystems.apicv.engine import guest_steps as guest
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine.delivery import Message
+from fakesys.subsystems.apicv.engine.quiesce import command
+from fakesys.subsystems.apicv.engine.routing import PIT_IOAPIC_PIN
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.params import REINJECT
-from fakesys.subsystems.apicv.phases import command
-from fakesys.subsystems.apicv.policy import SynicRule
-from fakesys.subsystems.apicv.vcpu import ApicVcpu, Route, Run
-from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.params import REINJECT
+from fakesys.subsystems.apicv.state.policy import SynicRule
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Route, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.model import Irqchip
 
 TIMER_VECTOR, RTC_VECTOR, DEVICE_VECTOR = 0x30, 0x28, 0x41

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from errno import EBUSY, EINVAL, ERANGE
 from typing import Any
 
-from fakesys import __version__
 from fakesys.core.clock import NS
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
+from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.control.snapshots import ERRORS, SnapshotFile

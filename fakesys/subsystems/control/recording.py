@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from errno import EAGAIN, EINVAL
 from typing import Protocol
 
-from fakesys import __version__
 from fakesys.core.clock import NS, Clock
 from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.version import __version__
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.control.faults import parse_seconds
 from fakesys.subsystems.control.script import LONGEST_BY_SHELL, Step, line_of, preamble

@@ -5,16 +5,16 @@ from __future__ import annotations
 from fakesys.core.commands import Args
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
-from fakesys.subsystems.kvm_mmu.guest import Guest
-from fakesys.subsystems.kvm_mmu.host import PAGE
-from fakesys.subsystems.kvm_mmu.memory import VmMemory
-from fakesys.subsystems.kvm_mmu.nx import NxHugePages
+from fakesys.subsystems.kvm_mmu.guest.programs import Guest
+from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.ops.shrinker import Shrinker
 from fakesys.subsystems.kvm_mmu.params import knobs
-from fakesys.subsystems.kvm_mmu.policy import MmuPolicy
-from fakesys.subsystems.kvm_mmu.race import RaceResult
-from fakesys.subsystems.kvm_mmu.rmaps import rmaps_text
-from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.shrinker import Shrinker
+from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
+from fakesys.subsystems.kvm_mmu.slots.host import PAGE
+from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.vm.nx import NxHugePages
+from fakesys.subsystems.kvm_mmu.vm.rmaps import rmaps_text
 
 
 class MmuExtension:

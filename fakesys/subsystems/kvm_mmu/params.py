@@ -6,8 +6,8 @@ from typing import Any
 
 from fakesys.core.commands import flag, number, number_within, words_of
 from fakesys.subsystems.kvm.params import Param, Params
-from fakesys.subsystems.kvm_mmu.kit import Knobs
-from fakesys.subsystems.kvm_mmu.policy import MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
+from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
 
 ZAP_FLOW = Param(
     "zap_flow",

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
-from fakesys.subsystems.ap_bus.common_files import EMPTY, driver_links, module_rows
-from fakesys.subsystems.ap_bus.files import bind_rows, queue_driver_layout
+from fakesys.subsystems.ap_bus.files.bus import bind_rows, queue_driver_layout
+from fakesys.subsystems.ap_bus.files.modules import EMPTY, driver_links, module_rows
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakesys.subsystems.apicv.pic import Pic
+from fakesys.subsystems.apicv.chips.pic import Pic
 
 
 class Rig:

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv.causes import Reason
-from fakesys.subsystems.apicv.policy import ApicvPolicy, Style
-from fakesys.subsystems.apicv.switch import State
-from fakesys.subsystems.apicv.vcpu import ACTIVATE, APICV_REQUESTS, DEACTIVATE, ApicVcpu, Run
-from fakesys.subsystems.apicv.vm import ApicVm
+from fakesys.subsystems.apicv.state.inhibit import State
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.policy import ApicvPolicy, Style
+from fakesys.subsystems.apicv.state.vcpu import ACTIVATE, APICV_REQUESTS, DEACTIVATE, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS, Scope
 from tests.avic_kit import CTL, KERNELS, Guests, only
 

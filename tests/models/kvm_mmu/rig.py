@@ -9,15 +9,15 @@ from msgspec.structs import replace
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.guest import Guest, Item, guest_tables
-from fakesys.subsystems.kvm_mmu.kit import Knobs
-from fakesys.subsystems.kvm_mmu.memory import VmMemory, Zapped
-from fakesys.subsystems.kvm_mmu.memslots import Region
-from fakesys.subsystems.kvm_mmu.policy import K5_4, MmuPolicy
-from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.touch import Touched, touch
-from fakesys.subsystems.kvm_mmu.walker import PF_WRITE
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.guest.bulk import Touched, touch
+from fakesys.subsystems.kvm_mmu.guest.programs import Guest, Item, guest_tables
+from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.ops.walker import PF_WRITE
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, MmuPolicy
+from fakesys.subsystems.kvm_mmu.slots.memslots import Region
+from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory, Zapped
 
 MIB = 1 << 20
 PAGE = 4096

@@ -7,16 +7,16 @@ from errno import EFAULT, EINVAL, ENOMEM
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm.trace_guest import KvmPageFault
-from fakesys.subsystems.kvm.trace_run import KvmUserspaceExit
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.faults import RetPf
-from fakesys.subsystems.kvm_mmu.guest import MOST_STEPS, Exit
-from fakesys.subsystems.kvm_mmu.host import USER_SPACE_END, HostSpace
-from fakesys.subsystems.kvm_mmu.memslots import LOG_DIRTY_PAGES, READONLY, Region
-from fakesys.subsystems.kvm_mmu.policy import K5_4, K6_1, K6_18, POLICIES, MmuPolicy
-from fakesys.subsystems.kvm_mmu.shrinker import Shrinker
-from fakesys.subsystems.kvm_mmu.walker import PF_PRESENT, PF_WRITE
+from fakesys.subsystems.kvm.events.guest import KvmPageFault
+from fakesys.subsystems.kvm.events.run import KvmUserspaceExit
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.guest.programs import MOST_STEPS, Exit
+from fakesys.subsystems.kvm_mmu.ops.faults import RetPf
+from fakesys.subsystems.kvm_mmu.ops.shrinker import Shrinker
+from fakesys.subsystems.kvm_mmu.ops.walker import PF_PRESENT, PF_WRITE
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, K6_1, K6_18, POLICIES, MmuPolicy
+from fakesys.subsystems.kvm_mmu.slots.host import USER_SPACE_END, HostSpace
+from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, READONLY, Region
 from tests.models.kvm_mmu.rig import MIB, PAGE, Rig
 
 

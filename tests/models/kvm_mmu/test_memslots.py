@@ -7,9 +7,9 @@ from errno import EEXIST, EINVAL, ENOTTY
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.memslots import LOG_DIRTY_PAGES, READONLY, Change, Region
-from fakesys.subsystems.kvm_mmu.policy import K5_4, K6_1, K6_18, MmuPolicy
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, K6_1, K6_18, MmuPolicy
+from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, READONLY, Change, Region
 from tests.models.kvm_mmu.rig import MIB, Rig
 
 UA = 0x10000000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu.policy import (
+from fakesys.subsystems.kvm_mmu.guest.race import RaceResult, RaceSetup, race
+from fakesys.subsystems.kvm_mmu.shadow.policy import (
     K5_3,
     K5_4,
     K5_4_STABLE,
@@ -14,7 +15,6 @@ from fakesys.subsystems.kvm_mmu.policy import (
     MmuPolicy,
     ZapFlow,
 )
-from fakesys.subsystems.kvm_mmu.race import RaceResult, RaceSetup, race
 from tests.models.kvm_mmu.rig import MIB, Rig
 
 ROUNDS = 2000

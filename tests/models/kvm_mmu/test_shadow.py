@@ -7,17 +7,24 @@ from errno import EINVAL
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm.trace_guest import KvmMmio, KvmPio
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.faults import RetPf
-from fakesys.subsystems.kvm_mmu.guest import DOORBELL, MOST_STEPS, Exit, Item, Left, guest_tables
-from fakesys.subsystems.kvm_mmu.memslots import LOG_DIRTY_PAGES
-from fakesys.subsystems.kvm_mmu.pages import NONE, UNSYNC
-from fakesys.subsystems.kvm_mmu.policy import K5_3, K5_4, K6_1, MmuPolicy, ZapFlow
-from fakesys.subsystems.kvm_mmu.real import MOST_STEPS as MOST_REAL_STEPS
-from fakesys.subsystems.kvm_mmu.real import RealMode
-from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.zap import Step
+from fakesys.subsystems.kvm.events.guest import KvmMmio, KvmPio
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.guest.programs import (
+    DOORBELL,
+    MOST_STEPS,
+    Exit,
+    Item,
+    Left,
+    guest_tables,
+)
+from fakesys.subsystems.kvm_mmu.guest.real_mode import MOST_STEPS as MOST_REAL_STEPS
+from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
+from fakesys.subsystems.kvm_mmu.ops.faults import RetPf
+from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.ops.zap import Step
+from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, UNSYNC
+from fakesys.subsystems.kvm_mmu.shadow.policy import K5_3, K5_4, K6_1, MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES
 from tests.models.kvm_mmu.rig import FIRST_TABLE, MIB, PAGE, Rig, gfns
 
 PML4, PDPT, PD = 0x10000, 0x11000, 0x12000

@@ -23,14 +23,15 @@ from hypothesis.stateful import (
 )
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.dirty import CAP_MANUAL_PROTECT
-from fakesys.subsystems.kvm_mmu.guest import guest_tables
-from fakesys.subsystems.kvm_mmu.kit import Request
-from fakesys.subsystems.kvm_mmu.memslots import LOG_DIRTY_PAGES, Memslot
-from fakesys.subsystems.kvm_mmu.nx import recover
-from fakesys.subsystems.kvm_mmu.pages import NONE, ON_LIST, UNSYNC
-from fakesys.subsystems.kvm_mmu.policy import (
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.guest.programs import guest_tables
+from fakesys.subsystems.kvm_mmu.ops.dirty import CAP_MANUAL_PROTECT
+from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.ops.shrinker import Shrinker
+from fakesys.subsystems.kvm_mmu.ops.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.shadow.arch import Request
+from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
+from fakesys.subsystems.kvm_mmu.shadow.policy import (
     K5_3,
     K5_4,
     K5_4_STABLE,
@@ -41,10 +42,9 @@ from fakesys.subsystems.kvm_mmu.policy import (
     MmuPolicy,
     ZapFlow,
 )
-from fakesys.subsystems.kvm_mmu.role import INVALID, LEVEL_MASK
-from fakesys.subsystems.kvm_mmu.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.shrinker import Shrinker
-from fakesys.subsystems.kvm_mmu.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, LEVEL_MASK
+from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, Memslot
+from fakesys.subsystems.kvm_mmu.vm.nx import recover
 from tests.models.kvm_mmu.rig import FIRST_TABLE, MIB, PAGE, Rig
 
 EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "6"))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from fakesys.subsystems.kvm_mmu import trace
-from fakesys.subsystems.kvm_mmu.kit import Request
-from fakesys.subsystems.kvm_mmu.policy import (
+from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.ops.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.shadow.arch import Request
+from fakesys.subsystems.kvm_mmu.shadow.policy import (
     K5_3,
     K5_4,
     K5_4_STABLE,
@@ -20,8 +21,7 @@ from fakesys.subsystems.kvm_mmu.policy import (
     MmuPolicy,
     ZapFlow,
 )
-from fakesys.subsystems.kvm_mmu.role import INVALID
-from fakesys.subsystems.kvm_mmu.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.shadow.role import INVALID
 from tests.models.kvm_mmu.rig import MIB, Rig, gfns
 
 

@@ -1,0 +1,229 @@
+"""The process behind a mount: started, made ready, served, ended.
+
+It never touches its own mount: its working directory is /, and unmounting runs in a thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import trio
+from msgspec import Struct
+
+from fakesys.daemon import registry
+from fakesys.machine.machine import Machine
+from fakesys.transport import mounting
+from fakesys.transport.fuse import server as native
+from fakesys.transport.mounting import Busy, MountError
+from fakesys.transport.owners import Owners
+
+_log = logging.getLogger(__name__)
+READY = b"ready\n"
+
+
+class Server(Protocol):
+    """A transport at work."""
+
+    @property
+    def served(self) -> int:
+        """Requests so far."""
+
+    def settle(self) -> None:
+        """Something happened without a request: tell the clients."""
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve until the mount is gone. Raises MountError when there never was one."""
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """How to serve one machine on one mount point."""
+
+    point: Path
+    transport: str = "native"
+    allow_other: bool = False
+    # Names are invalidated by epoch where the kernel can, else one by one.
+    by_epoch: bool = True
+    log_level: str = "WARNING"
+    log_file: Path | None = None
+    ready_fd: int | None = None
+    # The daemon ends when this descriptor becomes readable: a pidfd does with its process.
+    lives_with: int | None = None
+
+
+def run(machine: Machine, service: Service) -> None:
+    """Serve in this process until unmounted, SIGINT, SIGTERM or SIGHUP. Raises MountError."""
+    instance = secrets.token_hex(4)
+    _log_to(service.log_file, service.log_level)
+    _serve(machine, service, instance, lambda: None)
+    if service.transport == "fusepy":
+        # While somebody holds an unmounted file, threads of libfuse wait that nothing else ends.
+        logging.shutdown()
+        os._exit(0)
+
+
+def _log_to(path: Path | None, level: str) -> None:
+    """Log to a file, or to standard error."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    if path is None:
+        logging.basicConfig(level=level, format=form)
+    else:
+        logging.basicConfig(filename=path, level=level, format=form)
+
+
+def serve_in_background(machine: Machine, service: Service, ready: Callable[[], None]) -> None:
+    """Serve in a process without a terminal until unmounted. Raises MountError.
+
+    `ready` is called once every file answers.
+    """
+    instance = secrets.token_hex(4)
+    log = registry.log_path(instance)
+    _log_to(service.log_file or log, service.log_level)
+    try:
+        _serve(machine, service, instance, ready)
+    finally:
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
+
+
+def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:
+    def started() -> None:
+        registry.write(_record(machine, service, instance))
+        if service.ready_fd is not None:
+            os.write(service.ready_fd, READY)
+            os.close(service.ready_fd)
+        try:
+            ready()
+        except OSError:
+            raise MountError("nobody waits for the mount any more") from None
+
+    transport = _by_fusepy if service.transport == "fusepy" else _natively
+    try:
+        with transport(machine, service, instance) as server:
+            machine.kvm_side.kvm.forked()
+            machine.fs.served = True
+            machine.control.requests_served = lambda: server.served
+            _schedule(machine)
+            # What exists now stays: the collector need not look at it again.
+            gc.freeze()
+            trio.run(_serve_until_unmounted, machine, server, service, started)
+    except BaseExceptionGroup as group:
+        # Nurseries were around it.
+        raise _mount_error_in(group) or group from None
+    finally:
+        _clear(service.point, instance)
+        registry.remove(instance)
+
+
+def _clear(point: Path, instance: str) -> None:
+    """A connection that was aborted leaves its mount behind, dead."""
+    mount = mounting.find(point)
+    if mount is not None and mount.instance == instance:
+        with suppress(MountError):
+            mounting.unmount(point, lazy=True)
+
+
+@contextmanager
+def _natively(machine: Machine, service: Service, instance: str) -> Iterator[Server]:
+    device = mounting.mount(service.point, instance, allow_other=service.allow_other)
+    try:
+        owner = os.geteuid(), os.getegid()
+        yield native.Server(machine, device, by_epoch=service.by_epoch, owner=owner)
+    finally:
+        os.close(device)
+
+
+@contextmanager
+def _by_fusepy(machine: Machine, service: Service, instance: str) -> Iterator[Server]:
+    from fakesys.transport.fusepy import server as libfuse
+
+    owner = os.geteuid(), os.getegid()
+    yield libfuse.Server(
+        machine, service.point, instance, allow_other=service.allow_other, owner=owner
+    )
+
+
+def _mount_error_in(group: BaseExceptionGroup) -> MountError | None:
+    """The reason why nothing was mounted, when that is all that happened."""
+    mount_errors, others = group.split(MountError)
+    if mount_errors is None or others is not None:
+        return None
+    error: BaseException = mount_errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, MountError) else None
+
+
+def _schedule(machine: Machine) -> None:
+    """Put the dated steps of the scenario on the clock."""
+    if machine.scenario.at or machine.scenario.expect:
+        from fakesys.machine.timeline import Timeline, log
+
+        Timeline(machine, machine.scenario, log).schedule()
+
+
+def _record(machine: Machine, service: Service, instance: str) -> registry.Record:
+    return registry.Record(
+        point=str(service.point),
+        pid=os.getpid(),
+        started=time.time(),
+        instance=instance,
+        profile=machine.profile_name,
+        scenario=machine.scenario.name,
+        transport=service.transport,
+        log_file=str(service.log_file or registry.log_path(instance)),
+    )
+
+
+async def _serve_until_unmounted(
+    machine: Machine, server: Server, service: Service, started: Callable[[], None]
+) -> None:
+    async with trio.open_nursery() as nursery:
+        machine.watch_owners(Owners(nursery, server.settle, machine.bug).watch)
+        await nursery.start(_leave_on_signal, service.point, nursery.cancel_scope)
+        if service.lives_with is not None:
+            nursery.start_soon(_leave_with, service, nursery.cancel_scope)
+        await server.run(started)
+        nursery.cancel_scope.cancel()
+
+
+async def _leave_on_signal(
+    point: Path,
+    scope: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            # In a thread: the kernel asks this very process while it unmounts.
+            if not await trio.to_thread.run_sync(_unmount, point):
+                scope.cancel()
+
+
+async def _leave_with(service: Service, scope: trio.CancelScope) -> None:
+    assert service.lives_with is not None
+    await trio.lowlevel.wait_readable(service.lives_with)
+    await trio.to_thread.run_sync(_unmount, service.point)
+    scope.cancel()
+
+
+def _unmount(point: Path) -> bool:
+    """Unmount, lazily while it is in use; False then: nobody will end the connection for us."""
+    try:
+        mounting.unmount(point)
+    except Busy:
+        with suppress(MountError):
+            mounting.unmount(point, lazy=True)
+        return False
+    except MountError as error:
+        _log.warning("%s", error)
+        return False
+    return True

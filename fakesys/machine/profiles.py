@@ -1,0 +1,255 @@
+"""Each kernel as features and policies. The only module below the machine that names versions.
+
+A feature chooses rows (`needs=`, `unless=`), a policy is handed to a model's constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from errno import EADDRINUSE, EBUSY, EINVAL, EPERM, EUSERS
+from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.ap_bus import policy as ap_bus
+from fakesys.subsystems.apicv.state import policy as apicv
+from fakesys.subsystems.apicv.state.policy import ApicvPolicy
+from fakesys.subsystems.kvm.model import VcpuLimits
+from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
+from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
+from fakesys.subsystems.mdev.policy import MdevPolicy
+from fakesys.subsystems.tracing.base.policy import V6_1, V6_18, Build
+from fakesys.subsystems.vfio_ap import policy as vfio_ap
+from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName
+
+
+class Profile(Struct, frozen=True):
+    """A machine: one kernel for each part. The names are those of the control files."""
+
+    name: str
+    ap: str
+    mmu: str
+    apicv: str
+    trace: str
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(name="seed", ap="v6", mmu="5.4", apicv="v3", trace="6.1"),
+        Profile(name="6.1", ap="6.1", mmu="6.1", apicv="6.1", trace="6.1"),
+        Profile(name="6.18", ap="6.12", mmu="6.18", apicv="6.18", trace="6.18"),
+    )
+}
+
+
+def profile_of(name: str) -> Profile:
+    """The profile of this name. Raises EINVAL."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        known = ", ".join(PROFILES)
+        raise KernelError(EINVAL, f"{name!r} is no profile ({known})") from None
+
+
+class ApKernel(Struct, frozen=True):
+    """The AP bus, mediated devices and vfio_ap as one kernel has them."""
+
+    name: str
+    features: frozenset[str]
+    bus: ap_bus.BusPolicy
+    mdev: MdevPolicy
+    vfio_ap: vfio_ap.VfioApPolicy
+
+
+class MmuKernel(Struct, frozen=True):
+    """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
+
+    name: str
+    features: frozenset[str]
+    policy: MmuPolicy
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+class ApicvKernel(Struct, frozen=True):
+    """KVM's interrupts and vCPU entry as one kernel has them."""
+
+    name: str
+    features: frozenset[str]
+    limits: VcpuLimits
+    policy: ApicvPolicy
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+# The series of 2019 that made vfio_ap dynamic, on top of what 6.1 has.
+_AP_V6 = ApKernel(
+    name="v6",
+    features=frozenset({"vfio_ap.version"}),
+    bus=ap_bus.BusPolicy(
+        veto_errno=EADDRINUSE,
+        oldest_type=ap_bus.CEX2A,
+        nudges_queues=False,
+        asks_for_interrupts=False,
+        bindings=ap_bus.BindingsEvent.EVERY_PROBE,
+        queues=ap_bus.vanish_when_deconfigured,
+        checkstop_is_offline=False,
+    ),
+    mdev=MdevPolicy(driver="vfio_mdev", module=None, vfio_devices=False),
+    vfio_ap=vfio_ap.VfioApPolicy(
+        filters={
+            FilterName.ADAPTER: Filtering(vfio_ap.filter_or_nothing, vfio_ap.plug_by_filter),
+            FilterName.LITERAL: Filtering(vfio_ap.filter_as_posted, vfio_ap.plug_whole_rows),
+        },
+        follows_machine=False,
+        guest_decides=True,
+        repeats_assign=True,
+        resets_unassigned=False,
+        resets_filtered=False,
+        bad_resets=frozenset(),
+        no_instances_errno=EPERM,
+        isc_failure=0x08,
+    ),
+)
+_MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
+_AP_6_1 = ApKernel(
+    name="6.1",
+    features=frozenset({"mdev.bind", "vfio_ap.bind", "vfio_ap.guest_matrix_kept"}),
+    bus=replace(_AP_V6.bus, veto_errno=EBUSY, queues=ap_bus.stay_when_deconfigured),
+    mdev=MdevPolicy(driver="vfio_ap_mdev", module="vfio_ap", vfio_devices=True),
+    vfio_ap=replace(
+        _AP_V6.vfio_ap,
+        filters=dict.fromkeys(FilterName, _MERGED_FILTER),
+        follows_machine=True,
+        guest_decides=False,
+        repeats_assign=False,
+        resets_unassigned=True,
+        bad_resets=frozenset({0x01, 0x02, 0x03, 0x04, 0x05}),
+        no_instances_errno=EUSERS,
+    ),
+)
+_AP_6_12 = ApKernel(
+    name="6.12",
+    features=_AP_6_1.features
+    | {
+        "ap.depth_is_size",
+        "ap.features",
+        "ap.message_pool",
+        "ap.queue_functions",
+        "ap.strict_poll",
+        "vfio_ap.ap_config",
+    },
+    bus=replace(
+        _AP_6_1.bus,
+        oldest_type=ap_bus.CEX4,
+        nudges_queues=True,
+        asks_for_interrupts=True,
+        bindings=ap_bus.BindingsEvent.PER_SCAN,
+        checkstop_is_offline=True,
+    ),
+    mdev=_AP_6_1.mdev,
+    vfio_ap=replace(
+        _AP_6_1.vfio_ap,
+        resets_filtered=True,
+        bad_resets=frozenset({0x01, 0x02, 0x05}),
+        isc_failure=0x06,
+    ),
+)
+AP_KERNELS: dict[str, ApKernel] = {kernel.name: kernel for kernel in (_AP_V6, _AP_6_1, _AP_6_12)}
+
+_DESCRIBED_STATS = frozenset(
+    {
+        "debugfs.strict_numbers",
+        "kvm.rmaps_stat_file",
+        "kvm.stats_described",
+        "kvm.stats_nx_pages",
+        "kvm.stats_page_faults",
+        "kvm.vcpu_guest_mode_file",
+        "kvm.vcpu_pid_file",
+    }
+)
+_FAST_ZAP = frozenset({"trace.mmu_valid_gen", "trace.mmu_zap_all_fast"})
+_MMU_5_4 = _FAST_ZAP | {"kvm.stats_nx_pages", "trace.mmu_sptes"}
+_MMU_6_1 = (
+    _MMU_5_4
+    | _DESCRIBED_STATS
+    | {
+        "kvm.parameters_of_2022",
+        "mmu.role_has_4_byte_gpte",
+        "trace.dirty_ring",
+        "trace.mmu_tdp",
+    }
+)
+_MMU_6_18 = _MMU_6_1 | {
+    "kvm.parameters_of_2025",
+    "trace.mmu_wide_error_code",
+    "trace.no_change_pte",
+}
+
+
+def _series(patch: int) -> frozenset[str]:
+    """Features of 5.3 with the first patches of the series that made zapping fast."""
+    features: set[str] = set()
+    if patch >= 4:
+        features.add("trace.mmu_valid_gen")
+    if patch >= 5:
+        features.add("trace.mmu_zap_all_fast")
+    if 4 <= patch < 10:
+        features.add("trace.mmu_valid_gen_wide")
+    return frozenset(features)
+
+
+MMU_KERNELS: dict[str, MmuKernel] = {
+    kernel.name: kernel
+    for kernel in (
+        MmuKernel("5.3", frozenset(), kvm_mmu.K5_3, params={"zap_flow": "zap_all"}),
+        *(MmuKernel(p.name, _series(n), p) for n, p in enumerate(kvm_mmu.SERIES, start=1)),
+        MmuKernel("5.4", _MMU_5_4, kvm_mmu.K5_4),
+        MmuKernel(
+            "5.4-stable",
+            _MMU_5_4 | {"debugfs.strict_numbers", "trace.mmu_fault_gpa"},
+            kvm_mmu.K5_4_STABLE,
+            params={"mmio_gen_bits": "18"},
+        ),
+        MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1),
+        MmuKernel(
+            "6.18",
+            _MMU_6_18,
+            kvm_mmu.K6_18,
+            params={"as_num": "1"},
+        ),
+    )
+}
+
+_VCPU = frozenset({"trace.kvm_vcpu"})
+_STATE = _VCPU | {"trace.kvm_state"}
+_REQUESTS = _STATE | {"trace.kvm_requests"}
+
+_APICV_6_1 = frozenset({"apicv.boolean_parameter", "apicv.force_avic"})
+_APICV_6_18 = _APICV_6_1 | {"apicv.enable_ipiv"}
+_LIMITS_5 = VcpuLimits(count=288, ids=1023)
+_LIMITS_6 = VcpuLimits(count=1024, ids=4096)
+
+APICV_KERNELS: dict[str, ApicvKernel] = {
+    kernel.name: kernel
+    for kernel in (
+        ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), _LIMITS_5, apicv.ENUM_STATE),
+        ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, _LIMITS_5, apicv.FLIP_LINES),
+        ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_LINES),
+        ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
+        ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
+    )
+}
+
+TRACE_KERNELS: dict[str, Build] = {"6.1": V6_1, "6.18": V6_18}
+
+K = TypeVar("K")
+
+
+def kernel_of(kernels: Mapping[str, K], name: str) -> K:
+    """The kernel of this name. Raises EINVAL."""
+    try:
+        return kernels[name]
+    except KeyError:
+        raise KernelError(EINVAL, f"{name!r} is none of {', '.join(kernels)}") from None

@@ -1,0 +1,174 @@
+"""Runs a recorded script against a machine and compares every result with the recorded one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from errno import errorcode
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from fakesys.core.errors import ERRNO_NAMES, KernelError
+from fakesys.machine.machine import Machine
+from fakesys.machine.scenario import Origin, ScenarioError
+from fakesys.machine.timeline import Timeline, log
+from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
+from fakesys.subsystems.control.script import ScriptError, Step, machine_in
+
+NOW = f"{FOLDER}clock/now"
+ABSENT = "ENOENT"
+
+
+class Difference(NamedTuple):
+    """A step that had another result than when it was recorded."""
+
+    step: Step
+    result: str
+
+
+class Target(Protocol):
+    """What the steps are done on. Each raises OSError."""
+
+    def write(self, path: str, text: bytes, *, truncate: bool) -> int:
+        """One write(2); the bytes taken."""
+
+    def clear(self, path: str) -> None:
+        """Open with O_TRUNC, and close."""
+
+    def mkdir(self, path: str) -> None:
+        """Make a directory."""
+
+    def rmdir(self, path: str) -> None:
+        """Remove a directory."""
+
+    def read(self, path: str) -> str:
+        """The text of a file."""
+
+
+class InMemory:
+    """A machine of this process."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        if machine.scenario.at:
+            Timeline(machine, machine.scenario, log).schedule()
+
+    def write(self, path: str, text: bytes, *, truncate: bool) -> int:
+        """By the same road as a write to a mount."""
+        return self._machine.write(path, text.decode("latin-1"), truncate=truncate)
+
+    def clear(self, path: str) -> None:
+        """By the same road as an open on a mount."""
+        fs = self._machine.fs
+        fs.open(fs.resolve(path), os.O_WRONLY | os.O_TRUNC).release()
+
+    def mkdir(self, path: str) -> None:
+        """A directory, such as an instance of tracefs."""
+        self._machine.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        """The pair of `mkdir`."""
+        self._machine.rmdir(path)
+
+    def read(self, path: str) -> str:
+        """The text of a file."""
+        return self._machine.read(path)
+
+
+class OnMount:
+    """A mount, by system calls."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, path: str, text: bytes, *, truncate: bool) -> int:
+        """One write(2)."""
+        with self._open(path, os.O_TRUNC if truncate else os.O_APPEND) as descriptor:
+            return os.write(descriptor, text)
+
+    def clear(self, path: str) -> None:
+        """One open(2)."""
+        with self._open(path, os.O_TRUNC):
+            pass
+
+    def mkdir(self, path: str) -> None:
+        """mkdir(2)."""
+        (self._root / path).mkdir()
+
+    def rmdir(self, path: str) -> None:
+        """rmdir(2)."""
+        (self._root / path).rmdir()
+
+    def read(self, path: str) -> str:
+        """The text of a file."""
+        return (self._root / path).read_text(encoding="latin-1")
+
+    @contextmanager
+    def _open(self, path: str, flags: int) -> Iterator[int]:
+        # O_NONBLOCK: what would wait here for ever did not wait when it was recorded.
+        descriptor = os.open(self._root / path, os.O_WRONLY | os.O_NONBLOCK | flags)
+        try:
+            yield descriptor
+        finally:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def machine_of(script: str) -> Machine:
+    """A fresh machine as the one that was recorded. Raises ScriptError."""
+    described = machine_in(script)
+    if described is None:
+        raise ScriptError("the script does not say of which machine it is; use --mount")
+    try:
+        origin = msgspec.json.decode(described, type=Origin)
+        return Machine(origin.profile, origin.scenario, seed=origin.seed)
+    except (msgspec.DecodeError, ScenarioError, KernelError) as error:
+        raise ScriptError(f"the line `#: ` describes no machine: {error}") from None
+
+
+def replay(steps: Iterable[Step], target: Target) -> Iterator[Difference]:
+    """Do the steps; those with another result. The time stands still between them."""
+    rate = target.read(RATE)
+    try:
+        for step in steps:
+            result = _done(step, target)
+            if result != step.result:
+                yield Difference(step, result)
+    finally:
+        target.write(RATE, rate.encode(), truncate=True)
+
+
+def _done(step: Step, target: Target) -> str:
+    """The result of a step: `ok`, or the name of an errno."""
+    try:
+        return _do(step, target)
+    except OSError as error:
+        number = error.errno or 0
+        return ERRNO_NAMES.get(number) or errorcode.get(number, str(number))
+
+
+def _do(step: Step, target: Target) -> str:
+    match step.word:
+        case "put" | "add" | "block":
+            taken = target.write(step.path, step.text, truncate=step.word == "put")
+            return "ok" if taken == len(step.text) else f"{taken} bytes"
+        case "mkdir":
+            target.mkdir(step.path)
+            return "ok"
+        case "rmdir":
+            target.rmdir(step.path)
+            return "ok"
+        case "clear":
+            target.clear(step.path)
+        case "hold" | "start":
+            target.write(RATE, b"0\n", truncate=True)
+    if step.word == "start":
+        left = float(step.seconds) - float(target.read(NOW))
+        if left > 0:
+            target.write(ADVANCE, f"{left:.9f}\n".encode(), truncate=True)
+    if step.word == "advance":
+        target.write(ADVANCE, f"{step.seconds}\n".encode(), truncate=True)
+    return ""

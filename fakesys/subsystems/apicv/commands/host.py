@@ -1,0 +1,291 @@
+"""Commands about interrupt controllers, lines, timers, devices and the VM as a whole."""
+
+from __future__ import annotations
+
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO
+
+from fakesys.core.commands import (
+    Args,
+    Operand,
+    Option,
+    OptionalOperand,
+    Verb,
+    flag,
+    number,
+    number_within,
+    word,
+    words_of,
+)
+from fakesys.subsystems.apicv.chips.ioapic import Redirection
+from fakesys.subsystems.apicv.chips.lapic import Mode
+from fakesys.subsystems.apicv.commands.operands import (
+    COUNT,
+    DESTINATION,
+    NO_CHIP,
+    VEC,
+    apic_id,
+    apic_vm,
+    delivery_mode,
+    vector,
+)
+from fakesys.subsystems.apicv.devices import posted
+from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
+from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.state.vcpu import Route
+from fakesys.subsystems.kvm.files.commands import NO_VM, VM, vm_of
+
+PIC_BASE = Option("base", vector, 0, "vector of pin 0; the slave begins 8 above", required=True)
+IMR = Option("imr", number_within(0, 0xFFFF), 0, "masks of pins 0-15", required=True)
+AEOI = Option("aeoi", flag, False, "interrupts end themselves")
+PIN = Operand("PIN", number)
+PIN_VEC: Option[int | None] = Option("vec", vector, None, "vector; as it was by default")
+PIN_DST: Option[int | None] = Option("dst", vector, None, "destination; as it was by default")
+PIN_DM: Option[Mode | None] = Option("dm", delivery_mode, None, "delivery mode")
+PIN_MODE: Option[str | None] = Option("mode", words_of("phys", "logical"), None, "of dst=")
+TRIGGER: Option[str | None] = Option("trig", words_of("edge", "level"), None, "trigger mode")
+MASK: Option[bool | None] = Option("mask", flag, None, "0 lets interrupts through")
+GSI = Operand("GSI", number)
+WITH_STATUS = OptionalOperand("status", words_of("status"), "")
+ON = Operand("0|1", flag)
+VECTOR = Operand("V", vector)
+
+
+def _pic(apicv: Apicv, args: Args) -> str:
+    vm = apic_vm(apicv, args)
+    hostside.configure_pic(vm, args[PIC_BASE], args[IMR], auto_eoi=args[AEOI])
+    return ""
+
+
+def _ioapic(apicv: Apicv, args: Args) -> str:
+    vm = apic_vm(apicv, args)
+    old = hostside.pin_of(vm, args[PIN])
+    mode = args[PIN_DM]
+    new = Redirection(
+        vector=_or(args[PIN_VEC], old.vector),
+        dest=_or(args[PIN_DST], old.dest),
+        mode=old.mode if mode is None else mode,
+        logical=old.logical if args[PIN_MODE] is None else args[PIN_MODE] == "logical",
+        level=old.level if args[TRIGGER] is None else args[TRIGGER] == "level",
+        # A pin that is set up lets interrupts through unless it says otherwise.
+        masked=bool(_or(args[MASK], 0)),
+    )
+    hostside.configure_pin(vm, args[PIN], new)
+    return ""
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _irq(apicv: Apicv, args: Args) -> str:
+    status = bool(args[WITH_STATUS])
+    result = hostside.set_line(apic_vm(apicv, args), args[GSI], high=args[ON], status=status)
+    return f"status={result}" if status else ""
+
+
+def _pulse(apicv: Apicv, args: Args) -> str:
+    hostside.pulse(apic_vm(apicv, args), args[GSI])
+    return ""
+
+
+def _rtc(apicv: Apicv, args: Args) -> str:
+    return f"coalesced={hostside.tick_rtc(apic_vm(apicv, args), args[COUNT])}"
+
+
+def _pit_tick(apicv: Apicv, args: Args) -> str:
+    hostside.tick_pit(apic_vm(apicv, args), args[COUNT])
+    return ""
+
+
+def _pit_reinject(apicv: Apicv, args: Args) -> str:
+    hostside.set_reinject(apic_vm(apicv, args), on=args[ON])
+    return ""
+
+
+def _pit_load(apicv: Apicv, args: Args) -> str:
+    hostside.load_pit(apic_vm(apicv, args))
+    return ""
+
+
+def _extint(apicv: Apicv, args: Args) -> str:
+    hostside.queue_extint(apic_vm(apicv, args), args[VECTOR])
+    return ""
+
+
+def _controllers() -> tuple[Verb[Apicv], ...]:
+    bad_pin = NO_CHIP | {EINVAL: "there is no such pin"}
+    return (
+        Verb(
+            words=(VM, "pic"),
+            options=(PIC_BASE, IMR, AEOI),
+            run=_pic,
+            errors=NO_CHIP,
+            doc="The host sets both PICs.",
+        ),
+        Verb(
+            words=(VM, "ioapic", PIN),
+            options=(PIN_VEC, PIN_DST, PIN_DM, PIN_MODE, TRIGGER, MASK),
+            run=_ioapic,
+            errors=bad_pin,
+            doc="The host sets a redirection entry; what is not given stays, but the mask goes.",
+        ),
+        Verb(
+            words=(VM, "irq", GSI, ON, WITH_STATUS),
+            run=_irq,
+            errors=bad_pin,
+            doc="KVM_IRQ_LINE, with `status` KVM_IRQ_LINE_STATUS: 0 is coalesced, -1 masked.",
+        ),
+        Verb(
+            words=(VM, "pulse", GSI),
+            run=_pulse,
+            errors=bad_pin,
+            doc="A line goes high and low.",
+        ),
+        Verb(
+            words=(VM, "rtc", "tick", COUNT),
+            run=_rtc,
+            errors=NO_CHIP,
+            doc="Ticks of the real time clock: pulses of GSI 8 with status.",
+        ),
+        Verb(
+            words=(VM, "pit", "tick", COUNT),
+            run=_pit_tick,
+            errors=NO_CHIP,
+            doc="Ticks of the PIT, each to its end.",
+        ),
+        Verb(
+            words=(VM, "pit", "reinject", ON),
+            run=_pit_reinject,
+            errors=NO_CHIP,
+            doc="KVM_REINJECT_CONTROL.",
+        ),
+        Verb(
+            words=(VM, "pit", "load"),
+            run=_pit_load,
+            errors=NO_CHIP,
+            doc="The counter is loaded: no tick is owed any more.",
+        ),
+        Verb(
+            words=(VM, "extint", VECTOR),
+            run=_extint,
+            errors=NO_VM
+            | {
+                ENXIO: "the PIC is in the kernel",
+                EEXIST: "a vector waits already",
+                EINVAL: "there is no vCPU 0",
+                EBUSY: "vCPU 0 neither runs nor sleeps",
+            },
+            doc="User space's PIC has a vector for vCPU 0: now, or when a window opens.",
+        ),
+    )
+
+
+DEVICE = Operand("D", word)
+HOST_IRQ = Option("irq", number, 0, "number of the host's interrupt", required=True)
+DEVICE_GSI = Option("gsi", number, 0, "GSI of the MSI route", required=True)
+DEVICE_DST = Option("dst", apic_id, 0, "APIC id, or logical destination", required=True)
+DEVICE_DM = Option("dm", delivery_mode, Mode.FIXED, "delivery mode")
+DEVICE_TRIGGER = Option("trig", words_of("edge", "level"), "edge", "trigger mode")
+VM_ID = Option("vmid", number, 0, "AVIC id of the VM", required=True)
+VCPU_ID = Option("vcpu", number, 0, "id of the vCPU", required=True)
+HANDLER = Operand("auto|manual", word, one_of=("auto", "manual"))
+NO_DEVICE = {ENOENT: "there is no such VM or device"}
+
+
+def _route(args: Args) -> Route:
+    return Route(
+        vector=args[VEC],
+        dest=args[DEVICE_DST],
+        logical=args[DESTINATION] == "logical",
+        mode=args[DEVICE_DM],
+        level=args[DEVICE_TRIGGER] == "level",
+    )
+
+
+def _dev_add(apicv: Apicv, args: Args) -> str:
+    posted.add(apic_vm(apicv, args), args[DEVICE], args[HOST_IRQ], args[DEVICE_GSI], _route(args))
+    return ""
+
+
+def _dev_route(apicv: Apicv, args: Args) -> str:
+    posted.reroute(apic_vm(apicv, args), args[DEVICE], _route(args))
+    return ""
+
+
+def _dev_fire(apicv: Apicv, args: Args) -> str:
+    posted.fire(apic_vm(apicv, args), args[DEVICE], args[COUNT])
+    return ""
+
+
+def _dev_del(apicv: Apicv, args: Args) -> str:
+    posted.remove(apic_vm(apicv, args), args[DEVICE])
+    return ""
+
+
+def _ga_log(apicv: Apicv, args: Args) -> str:
+    posted.report(apicv.by_vm_id(args[VM_ID]), apicv.lines, args[VM_ID], args[VCPU_ID])
+    return ""
+
+
+def _sev(apicv: Apicv, args: Args) -> str:
+    apicv.start_sev(vm_of(apicv.kvm, args))
+    return ""
+
+
+def _handler(apicv: Apicv, args: Args) -> str:
+    apic_vm(apicv, args).auto = args[HANDLER] == "auto"
+    return ""
+
+
+def _devices() -> tuple[Verb[Apicv], ...]:
+    route = (VEC, DEVICE_DST, DESTINATION, DEVICE_DM, DEVICE_TRIGGER)
+    return (
+        Verb(
+            words=(VM, "dev", "add", DEVICE),
+            options=(HOST_IRQ, DEVICE_GSI, *route),
+            run=_dev_add,
+            errors=NO_VM
+            | {EEXIST: "the name is in use", ENODEV: "there are no local APICs in the kernel"},
+            doc="An interrupt of an assigned device.",
+        ),
+        Verb(
+            words=(VM, "dev", "route", DEVICE),
+            options=route,
+            run=_dev_route,
+            errors=NO_DEVICE,
+            doc="The guest writes another message into the device.",
+        ),
+        Verb(
+            words=(VM, "dev", "fire", DEVICE, COUNT),
+            run=_dev_fire,
+            errors=NO_DEVICE,
+            doc="The device raises its interrupt.",
+        ),
+        Verb(
+            words=(VM, "dev", "del", DEVICE),
+            run=_dev_del,
+            errors=NO_DEVICE,
+            doc="The device is taken away.",
+        ),
+        Verb(
+            words=("galog",),
+            options=(VM_ID, VCPU_ID),
+            run=_ga_log,
+            doc="The IOMMU's GA log names a VM and vCPU; unknown ones wake nobody.",
+        ),
+        Verb(
+            words=(VM, "sev", "init"),
+            run=_sev,
+            errors=NO_VM | {EINVAL: "there are vCPUs", EBUSY: "it is an SEV guest already"},
+            doc="KVM_SEV_INIT.",
+        ),
+        Verb(
+            words=(VM, "handler", HANDLER),
+            run=_handler,
+            errors=NO_VM,
+            doc="auto: every interrupt that a guest gets is ended at once, and IRET follows.",
+        ),
+    )
+
+
+VERBS: tuple[Verb[Apicv], ...] = (*_controllers(), *_devices())

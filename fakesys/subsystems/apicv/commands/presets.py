@@ -1,0 +1,51 @@
+"""The commands of `fakesys/kvm/preset`."""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL
+from typing import Any
+
+from fakesys.core.commands import Args, Option, Verb, flag, number_within, word, words_of
+from fakesys.subsystems.apicv import presets
+from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.presets import Guest, Order
+from fakesys.subsystems.apicv.state.params import REINJECT
+from fakesys.subsystems.kvm.files.commands import FD, IRQCHIP, PID
+from fakesys.subsystems.kvm.model import Irqchip
+
+VCPUS = Option("vcpus", number_within(1, 4096), 1, "how many vCPUs", required=True)
+NAME = Option("name", word, "g", "name of the VM")
+SYNIC = Option("hv_synic", flag, False, "each vCPU has Hyper-V's interrupt controller")
+CHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", IRQCHIP.doc)
+
+
+def _preset(name: str, system: Guest, doc: str, *more: Option[Any]) -> Verb[Apicv]:
+    def run(apicv: Apicv, args: Args) -> str:
+        order = Order(
+            name=args[NAME],
+            vcpus=args[VCPUS],
+            irqchip=Irqchip(args[CHIP]),
+            reinject=args[REINJECT],
+            synic=args.get(SYNIC),
+            pid=args[PID],
+            fd=args[FD],
+        )
+        return presets.boot(apicv, system, order)
+
+    return Verb(
+        words=(name,),
+        options=(VCPUS, CHIP, NAME, REINJECT, PID, FD, *more),
+        run=run,
+        errors={
+            EEXIST: "the name, or the owner's descriptor, is in use",
+            EINVAL: "too many vCPUs, or no local APICs",
+        },
+        doc=doc,
+    )
+
+
+PRESETS: tuple[Verb[Apicv], ...] = (
+    _preset("linux-boot", presets.LINUX, "Linux boots: PIT, APs, RTC, an assigned device."),
+    _preset("windows2019-boot", presets.WINDOWS, "As linux-boot with 1024 RTC ticks.", SYNIC),
+    _preset("freebsd-boot", presets.FREEBSD, "Fewer PIT ticks, more and logical IPIs."),
+)

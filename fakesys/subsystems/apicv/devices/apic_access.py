@@ -1,0 +1,144 @@
+"""Guest accesses to local APIC registers, and to the MSR that moves or disables the APIC.
+
+Like arch/x86/kvm/svm/avic.c: is_avic_unaccelerated_access_trap, avic_unaccel_trap_write;
+lapic.c: kvm_lapic_reg_write, kvm_lapic_set_base (v6.1).
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv.chips import lapic
+from fakesys.subsystems.apicv.devices import ipi
+from fakesys.subsystems.apicv.engine import guest_steps as guest
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+TRAPS = frozenset(
+    (
+        lapic.ID, lapic.EOI, lapic.RRR, lapic.LDR, lapic.DFR, lapic.SPIV, lapic.ESR, lapic.LVTT,
+        lapic.LVTTHMR, lapic.LVTPC, lapic.LVT0, lapic.LVT1, lapic.LVTERR, lapic.TMICT, lapic.TDCR,
+    )
+)  # fmt: skip
+"""Writes after which the guest exits; the register has its new value already."""
+APR = 0x90
+FAULTING_READS = frozenset((APR, lapic.RRR, lapic.TMCCT))
+PLAIN_WRITES = frozenset((lapic.TPR, lapic.ICR2))
+LAST_REGISTER = 0x3F0
+LVT_MASK = 0x107FF
+MSR_APICBASE_WRITE = 1
+"""EXITINFO1 of WRMSR."""
+
+
+def require_register(offset: int) -> None:
+    """Raises EINVAL for an offset at which no register can be."""
+    if offset % 0x10 or offset > LAST_REGISTER:
+        raise KernelError(EINVAL, f"there is no APIC register at {offset:#x}")
+
+
+def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
+    """The guest reads a register."""
+    value = vcpu.lapic.read(offset)
+    accelerated = vm.accelerates(vcpu)
+    if accelerated and offset not in FAULTING_READS:
+        return value
+    if accelerated:
+        guest.leave_for_fault(vm, vcpu, offset, write=False)
+    else:
+        guest.leave_for_page(vm, vcpu, offset, write=False)
+    vm.lines.apic_register(offset, value, write=False)
+    entry.enter(vm, vcpu)
+    return value
+
+
+def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
+    """The guest writes a register."""
+    if offset == lapic.EOI:
+        guest.apic_eoi(vm, vcpu)
+    elif offset == lapic.ICR:
+        high = vcpu.lapic.icr2
+        ipi.send(vm, vcpu, high if vcpu.lapic.x2apic else high >> 24, value)
+    elif offset in PLAIN_WRITES and vm.accelerates(vcpu):
+        _set(vm, vcpu, offset, value)
+        entry.in_guest(vm, vcpu)
+    else:
+        _write_with_exit(vm, vcpu, offset, value)
+
+
+def _write_with_exit(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
+    accelerated = vm.accelerates(vcpu)
+    if not accelerated:
+        guest.leave_for_page(vm, vcpu, offset, write=True)
+    elif offset in TRAPS:
+        guest.leave_for_trap(vm, vcpu, offset, 0)
+    else:
+        guest.leave_for_fault(vm, vcpu, offset, write=True)
+    vm.lines.apic_register(offset, value, write=True)
+    _set(vm, vcpu, offset, value)
+    if vcpu.apicv_active:
+        running.sync_tables(vm, vcpu)
+    entry.enter(vm, vcpu)
+
+
+def _set(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
+    local = vcpu.lapic
+    if offset == lapic.ID:
+        if not local.x2apic:
+            local.id = value >> 24 & 0xFF
+            ids_changed(vm)
+    elif offset == lapic.LDR:
+        local.ldr = value & 0xFF000000
+        ids_changed(vm)
+    elif offset == lapic.DFR:
+        local.dfr = value | 0x0FFFFFFF
+        ids_changed(vm)
+    elif offset == lapic.TPR:
+        local.tpr = value & 0xFF
+    elif offset == lapic.LVT0:
+        local.lvt0 = value & LVT_MASK
+    elif offset == lapic.ICR2:
+        local.icr2 = value
+    elif offset in TRAPS:
+        local.others[offset] = value & 0xFFFFFFFF
+
+
+def require_base(vcpu: ApicVcpu, *, x2apic: bool) -> None:
+    """Raises EINVAL where the guest would get a general protection fault."""
+    if x2apic and not vcpu.wants_x2apic:
+        raise KernelError(EINVAL, "CPUID of the vCPU has no x2APIC")
+
+
+def write_base(
+    vm: ApicVm, vcpu: ApicVcpu, *, base: int | None = None, enabled: bool = True,
+    x2apic: bool = False,
+) -> None:  # fmt: skip
+    """The guest writes MSR_IA32_APICBASE; `base` None leaves the address."""
+    crowd.leave(vm, vcpu, Exit.MSR, MSR_APICBASE_WRITE, 0)
+    set_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
+    entry.enter(vm, vcpu)
+
+
+def set_base(
+    vm: ApicVm, vcpu: ApicVcpu, *, base: int | None = None, enabled: bool = True,
+    x2apic: bool = False,
+) -> None:  # fmt: skip
+    """What the base MSR does. lapic.c:kvm_lapic_set_base (v6.1)."""
+    local = vcpu.lapic
+    changed = (local.enabled, local.x2apic) != (enabled, x2apic)
+    local.enabled, local.x2apic = enabled, x2apic
+    if x2apic:
+        local.id = vcpu.id
+    if base is not None:
+        local.base = base
+    if changed and vm.policy.off_without_apic and vm.has_lapics:
+        vcpu.requests |= UPDATE
+    if enabled and local.base != lapic.BASE:
+        vm.switch.inhibit(Reason.APIC_BASE_MODIFIED)
+    ids_changed(vm)

@@ -1,0 +1,245 @@
+"""Interprocessor interrupts: what AVIC hardware does with a write to ICR, and what is left to KVM.
+
+Like arch/x86/kvm/svm/avic.c: avic_incomplete_ipi_interception, avic_kick_target_vcpus (v6.1),
+[5.3] svm.c; lapic.c:kvm_apic_send_ipi. Addresses of tables: AMD manual volume 2, chapter 15.29.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from msgspec import Struct
+
+from fakesys.subsystems.apicv.chips import lapic
+from fakesys.subsystems.apicv.chips.lapic import Mode
+from fakesys.subsystems.apicv.engine import delivery
+from fakesys.subsystems.apicv.engine import guest_steps as guest
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine.delivery import Message
+from fakesys.subsystems.apicv.state.avic_tables import CLUSTER_DFR
+from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Source
+from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
+
+LOGICAL = 0x800
+ASSERT = 0x4000
+LEVEL = 0x8000
+SHORTHAND = 0xC0000
+SELF, ALL, OTHERS = 0x40000, 0x80000, 0xC0000
+LOWEST_VECTOR = 16
+BROADCAST = 0xFF
+X2APIC_BROADCAST = 0xFFFFFFFF
+
+INVALID_TARGET_WARNING = "WARNING: avic_incomplete_ipi_interception: Invalid IPI target"
+UNKNOWN_FAILURE = "Unknown IPI interception"
+
+
+class Failure(IntEnum):
+    """Why hardware gave an IPI up: EXITINFO2 bits 32-63."""
+
+    INVALID_TYPE = 0
+    NOT_RUNNING = 1
+    INVALID_TARGET = 2
+    INVALID_VECTOR = 4
+
+
+class Targets(Struct, frozen=True):
+    """What hardware finds in its tables. `single`: one id was named.
+
+    `invalid`: index of the first entry that is not valid; -1 when all are.
+    """
+
+    mask: int
+    invalid: int = -1
+    single: bool = False
+    logical: bool = False
+
+
+def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
+    """The guest writes ICR. `dest`: an APIC id; the upper half in x2APIC mode is `dest` itself."""
+    local = vcpu.lapic
+    icrh = dest if local.x2apic else (dest & 0xFF) << 24
+    local.icr2, local.icr = icrh, icrl
+    if vm.accelerates(vcpu):
+        _by_hardware(vm, vcpu, icrh, icrl)
+        return
+    guest.leave_for_page(vm, vcpu, lapic.ICR, write=True)
+    _write_icr(vm, vcpu, icrh, icrl)
+    entry.enter(vm, vcpu)
+
+
+def _write_icr(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
+    if vcpu.lapic.x2apic:
+        vm.lines.apic_register(lapic.ICR, icrh << 32 | icrl, write=True)
+    else:
+        vm.lines.apic_register(lapic.ICR2, icrh, write=True)
+        vm.lines.apic_register(lapic.ICR, icrl, write=True)
+    _send_by_kvm(vm, vcpu, icrh, icrl)
+
+
+def _send_by_kvm(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
+    dest = icrh if vcpu.lapic.x2apic else icrh >> 24
+    vm.lines.apic_ipi(icrl, dest)
+    mode = Mode(icrl >> 8 & 7)
+    message = Message(icrl & 0xFF, mode, icrl & LEVEL, asserted=bool(icrl & ASSERT))
+    delivery.deliver(vm, _matching(vm, vcpu, dest, icrl), message)
+
+
+def _matching(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> int:
+    """The vCPUs that lapic.c:kvm_apic_match_dest finds."""
+    shorthand = icrl & SHORTHAND
+    if shorthand:
+        everybody = vm.map.physical(BROADCAST)
+        return {SELF: vcpu.bit, ALL: everybody, OTHERS: everybody & ~vcpu.bit}[shorthand]
+    wide = vcpu.lapic.x2apic
+    if icrl & LOGICAL:
+        return vm.map.logical(dest, wide=wide)
+    return vm.map.physical(dest, wide=wide)
+
+
+def _by_hardware(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
+    if icrl & (lapic.MODE_MASK | LEVEL):
+        _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_TYPE, 0)
+        if vm.policy.rewrites_icr:
+            _write_icr(vm, vcpu, icrh, icrl)
+        else:
+            _send_by_kvm(vm, vcpu, icrh, icrl)
+        entry.enter(vm, vcpu)
+        return
+    if icrl & 0xFF < LOWEST_VECTOR:
+        _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_VECTOR, 0)
+        if vm.policy.rewrites_icr:
+            vm.kvm.kvm.kernel.log(UNKNOWN_FAILURE)
+        entry.enter(vm, vcpu)
+        return
+    _deliver_fixed(vm, vcpu, icrh, icrl)
+
+
+def _deliver_fixed(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
+    targets = _look_up(vm, vcpu, icrh, icrl)
+    if targets.invalid >= 0:
+        # Hardware gives up as a whole, whoever else was meant.
+        _invalid_target(vm, vcpu, icrh, icrl, targets.invalid)
+        return
+    asleep = targets.mask & ~vm.marked
+    post(vm, targets.mask, icrl & 0xFF)
+    if asleep:
+        index = _index_of(vm, vm.lowest(asleep), targets)
+        _not_running(vm, vcpu, icrh, icrl, index, targets)
+
+
+def _look_up(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> Targets:
+    shorthand = icrl & SHORTHAND
+    if shorthand == SELF:
+        return Targets(vcpu.bit, single=True)
+    wide = vcpu.lapic.x2apic
+    dest = icrh if wide else icrh >> 24
+    if shorthand or dest == (X2APIC_BROADCAST if wide else BROADCAST):
+        everybody = vm.with_entry
+        return Targets(everybody & ~vcpu.bit if shorthand == OTHERS else everybody)
+    if icrl & LOGICAL:
+        return _look_up_logical(vm, _logical_indices(vcpu, dest, wide=wide), wide=wide)
+    known = vm.physical.entries.get(dest)
+    if known is None:
+        return Targets(0, invalid=dest)
+    return Targets(1 << known.vcpu_id, single=True)
+
+
+def _look_up_logical(vm: ApicVm, indices: list[int], *, wide: bool) -> Targets:
+    mask, invalid = 0, -1
+    for index in indices:
+        apic_id = index if wide else vm.logical.entries.get(index)
+        known = None if apic_id is None else vm.physical.entries.get(apic_id)
+        if known is not None:
+            mask |= 1 << known.vcpu_id
+        elif invalid < 0:
+            invalid = index
+    return Targets(mask, invalid, single=len(indices) == 1, logical=True)
+
+
+def _logical_indices(vcpu: ApicVcpu, dest: int, *, wide: bool) -> list[int]:
+    if wide:
+        cluster = dest >> 16
+        return [cluster << 4 | bit for bit in bits_of(dest & 0xFFFF)]
+    if vcpu.lapic.dfr == CLUSTER_DFR:
+        return [(dest >> 4) * 4 + bit for bit in bits_of(dest & 0xF)]
+    return bits_of(dest)
+
+
+def _index_of(vm: ApicVm, vcpu: ApicVcpu, targets: Targets) -> int:
+    """How the exit names the target: its physical id, or its index in the logical table."""
+    assert vcpu.entry is not None
+    if not targets.logical or vcpu.lapic.x2apic:
+        return vcpu.entry.apic_id
+    known = vm.logical.entries.items()
+    return next(index for index, apic_id in known if vm.physical.entries.get(apic_id) is vcpu.entry)
+
+
+def post(vm: ApicVm, mask: int, vector: int) -> None:
+    """Hardware sets IRR in the backing pages and rings the doorbells of those in guest."""
+    mask &= ~vm.requested.get(vector, 0)
+    if not mask:
+        return
+    bit = 1 << vector
+    waiting = 0
+    quick = 0 if vm.lazy.kicked else vm.plain & vm.marked
+    for vcpu in vm.members(mask):
+        local = vcpu.lapic
+        if local.irr & bit:
+            waiting |= vcpu.bit
+            continue
+        if quick >> vcpu.id & 1 and vcpu.interrupts_on and vector >> 4 > local.ppr >> 4:
+            # Nothing else waits there, so the handler starts at once; see serve_by_hardware.
+            _start_at_once(vm, vcpu, bit)
+            continue
+        crowd.rouse(vm, vcpu)
+        local.request(vector)
+        if vm.is_marked(vcpu):
+            delivery.serve_by_hardware(vm, vcpu)
+    vm.requested[vector] = vm.requested.get(vector, 0) | waiting
+
+
+def _start_at_once(vm: ApicVm, vcpu: ApicVcpu, bit: int) -> None:
+    level = bool(vcpu.lapic.tmr & bit)
+    if vm.auto and not level:
+        return
+    vcpu.lapic.isr |= bit
+    vcpu.interrupts_on = False
+    if vm.auto:
+        vm.handlers.append((vcpu, Source.LAPIC))
+
+
+def _give_up(
+    vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, failure: Failure, index: int
+) -> None:
+    index &= vm.policy.index_mask
+    crowd.leave(vm, vcpu, Exit.INCOMPLETE_IPI, icrh << 32 | icrl, failure << 32 | index)
+    vm.lines.incomplete_ipi(vcpu, icrh, icrl, failure, index)
+
+
+def _invalid_target(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int) -> None:
+    _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_TARGET, index)
+    if vm.policy.loses_invalid_ipi:
+        vm.warn_once(INVALID_TARGET_WARNING)
+    else:
+        _send_by_kvm(vm, vcpu, icrh, icrl)
+    entry.enter(vm, vcpu)
+
+
+def _not_running(
+    vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int, targets: Targets
+) -> None:
+    """IRR is set everywhere; wake who sleeps."""
+    _give_up(vm, vcpu, icrh, icrl, Failure.NOT_RUNNING, index)
+    if not vm.policy.completes_delivery:
+        for target in vm.members(targets.mask & ~vm.marked):
+            crowd.wake(vm, target)
+        entry.enter(vm, vcpu)
+        return
+    if not targets.single:
+        vm.lines.kick_slowpath(icrh, icrl, index & vm.policy.index_mask)
+    message = Message(icrl & 0xFF)
+    for target in vm.members(targets.mask):
+        delivery.complete(vm, target, message)
+    entry.enter(vm, vcpu)

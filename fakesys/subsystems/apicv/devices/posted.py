@@ -1,0 +1,141 @@
+"""Assigned devices: interrupts that the IOMMU posts to a vCPU's APIC page without KVM.
+
+Like arch/x86/kvm/svm/avic.c: avic_pi_update_irte, svm_ir_list_add, avic_ga_log_notifier (v6.1).
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENODEV, ENOENT
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv.chips.lapic import Mode
+from fakesys.subsystems.apicv.engine import delivery
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine.delivery import LEVEL_MESSAGE, Message
+from fakesys.subsystems.apicv.engine.quiesce import command
+from fakesys.subsystems.apicv.state.tracer import Lines
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Assigned, Route, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+
+def device(vm: ApicVm, name: str) -> Assigned:
+    """The device of this name. Raises ENOENT."""
+    if name not in vm.devices:
+        raise KernelError(ENOENT, f"{vm.kvm.name} has no device {name!r}")
+    return vm.devices[name]
+
+
+def add(vm: ApicVm, name: str, host_irq: int, gsi: int, route: Route) -> None:
+    """Assign a device. Raises EEXIST, ENODEV without local APICs in the kernel."""
+    if name in vm.devices:
+        raise KernelError(EEXIST, f"{vm.kvm.name} has a device {name!r}")
+    if not vm.has_lapics:
+        raise KernelError(ENODEV, f"{vm.kvm.name} has no local APICs in the kernel")
+    with command(vm):
+        assigned = Assigned(name, host_irq, gsi, route)
+        vm.devices[name] = assigned
+        _update(vm, assigned)
+
+
+def reroute(vm: ApicVm, name: str, route: Route) -> None:
+    """The guest writes another message into the device. Raises ENOENT."""
+    assigned = device(vm, name)
+    with command(vm):
+        assigned.route = route
+        _update(vm, assigned)
+
+
+def remove(vm: ApicVm, name: str) -> None:
+    """Take the device away. Raises ENOENT."""
+    assigned = device(vm, name)
+    with command(vm):
+        route = assigned.route
+        if assigned.target is not None:
+            vm.lines.msi(route.address, route.data)
+            _trace(vm, assigned.target, assigned, on=False)
+        _unlist(vm, assigned)
+        del vm.devices[name]
+
+
+def fire(vm: ApicVm, name: str, count: int = 1) -> None:
+    """The device raises its interrupt so many times. Raises ENOENT."""
+    assigned = device(vm, name)
+    for _ in range(count):
+        with command(vm):
+            _fire(vm, assigned)
+
+
+def report(vm: ApicVm | None, lines: Lines, vm_id: int, vcpu_id: int) -> None:
+    """The GA log names a VM and a vCPU: wake it if it sleeps. Unknown ones are just traced."""
+    if vm is None:
+        lines.ga_log(vm_id, vcpu_id)
+        return
+    with command(vm):
+        vm.lines.ga_log(vm_id, vcpu_id)
+        vcpu = vm.vcpus.get(vcpu_id)
+        if vcpu is not None:
+            crowd.wake(vm, vcpu)
+
+
+def ga_tag(vm: ApicVm, vcpu: ApicVcpu) -> int:
+    """What an IRTE in guest mode hands to the GA log: AVIC_GATAG."""
+    return vm.vm_id << vm.policy.ga_tag_shift | vcpu.id
+
+
+def _update(vm: ApicVm, assigned: Assigned) -> None:
+    route = assigned.route
+    vm.lines.msi(route.address, route.data)
+    _unlist(vm, assigned)
+    target = _single_target(vm, route)
+    if target is None:
+        return
+    crowd.rouse(vm, target)
+    if not target.apicv_active:
+        return
+    assigned.target, assigned.guest_mode = target, True
+    target.ir_list[assigned.name] = assigned
+    _trace(vm, target, assigned, on=True)
+
+
+def _single_target(vm: ApicVm, route: Route) -> ApicVcpu | None:
+    """The one vCPU that can take the interrupt directly. svm: get_pi_vcpu_info."""
+    if route.mode not in (Mode.FIXED, Mode.LOWEST):
+        return None
+    mask = _targets(vm, route)
+    return vm.lowest(mask) if mask.bit_count() == 1 else None
+
+
+def _targets(vm: ApicVm, route: Route) -> int:
+    return vm.map.logical(route.dest) if route.logical else vm.map.physical(route.dest)
+
+
+def _unlist(vm: ApicVm, assigned: Assigned) -> None:
+    target = assigned.target
+    assigned.target, assigned.guest_mode = None, False
+    if target is not None:
+        crowd.rouse(vm, target)
+        del target.ir_list[assigned.name]
+
+
+def _trace(vm: ApicVm, target: ApicVcpu, assigned: Assigned, *, on: bool) -> None:
+    page = target.entry.page if target.entry is not None else 0
+    vector = assigned.route.vector
+    vm.lines.irte_update(target, assigned.host_irq, assigned.gsi, vector, page, on=on)
+
+
+def _fire(vm: ApicVm, assigned: Assigned) -> None:
+    route, target = assigned.route, assigned.target
+    if target is None or not assigned.guest_mode:
+        vm.lines.msi(route.address, route.data)
+        trigger = LEVEL_MESSAGE if route.level else 0
+        message = Message(route.vector, route.mode, trigger)
+        delivery.deliver(vm, _targets(vm, route), message)
+        return
+    crowd.rouse(vm, target)
+    target.lapic.request(route.vector)
+    if vm.is_marked(target):
+        delivery.serve_by_hardware(vm, target)
+        return
+    vm.lines.ga_log(vm.vm_id, target.id)
+    if target.run is not Run.GUEST:
+        crowd.wake(vm, target)

@@ -1,0 +1,71 @@
+"""Hyper-V's synthetic interrupt controller, as far as it keeps AVIC off.
+
+Like arch/x86/kvm/hyperv.c: kvm_hv_activate_synic, synic_update_vector (v6.1), [v3/09].
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENODEV
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine.quiesce import command
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.policy import SynicRule
+from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+SINTS = 16
+FIRST_VECTOR = 16
+SINT_MASKED = 1 << 16
+SINT_AUTO_EOI = 1 << 17
+MSR_SINT0 = 0x40000090
+
+
+def enable(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """KVM_CAP_HYPERV_SYNIC2. Raises EBUSY in guest, ENODEV without a local APIC."""
+    _require_lapic(vm)
+    runstate.require_outside(vcpu)
+    with command(vm, vcpu):
+        vcpu.synic = True
+        if vm.policy.synic is SynicRule.AT_ENABLE:
+            vm.switch.inhibit(Reason.HYPERV, vcpu)
+
+
+def write_sint(
+    vm: ApicVm, vcpu: ApicVcpu, sint: int, vector: int, *, auto_eoi: bool, masked: bool
+) -> None:
+    """The guest writes HV_X64_MSR_SINTx. Raises EBUSY, ENODEV; EINVAL where it would fault."""
+    _require_lapic(vm)
+    runstate.in_guest(vcpu)
+    if not vcpu.synic or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
+        raise KernelError(EINVAL, f"SINT{sint} cannot be set to vector {vector}")
+    with command(vm, vcpu):
+        crowd.leave(vm, vcpu, Exit.MSR, 1, 0)
+        value = vector | (SINT_MASKED if masked else 0) | (SINT_AUTO_EOI if auto_eoi else 0)
+        vm.lines.write_msr(MSR_SINT0 + sint, value)
+        _set(vm, vcpu, sint, vector if auto_eoi and not masked else None)
+        entry.enter(vm, vcpu)
+
+
+def _require_lapic(vm: ApicVm) -> None:
+    if not vm.has_lapics:
+        raise KernelError(ENODEV, f"{vm.kvm.name} has no local APICs in the kernel")
+
+
+def _set(vm: ApicVm, vcpu: ApicVcpu, sint: int, auto_eoi_vector: int | None) -> None:
+    before = bool(vcpu.auto_eoi)
+    vcpu.auto_eoi.pop(sint, None)
+    if auto_eoi_vector is not None:
+        vcpu.auto_eoi[sint] = auto_eoi_vector
+    after = bool(vcpu.auto_eoi)
+    if before == after or vm.policy.synic is SynicRule.AT_ENABLE:
+        return
+    vm.synic_auto_eoi_used += 1 if after else -1
+    if vm.synic_auto_eoi_used:
+        vm.switch.inhibit(Reason.HYPERV)
+    else:
+        vm.switch.allow(Reason.HYPERV)

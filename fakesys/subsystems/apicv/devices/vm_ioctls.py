@@ -1,0 +1,143 @@
+"""What user space and devices do to the controllers: lines, pins, timer, queued vectors.
+
+Raises KernelError before any change: ENODEV without the controller, EINVAL for pins that are not.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL, ENODEV, ENXIO
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv.chips.ioapic import PINS, RTC_PIN, Ioapic, Redirection
+from fakesys.subsystems.apicv.chips.pic import Pic
+from fakesys.subsystems.apicv.chips.pit import Pit
+from fakesys.subsystems.apicv.engine import routing as irqs
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine.quiesce import command
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+
+def controllers(vm: ApicVm) -> tuple[Pic, Ioapic]:
+    """PIC and IOAPIC. Raises ENODEV when they are not in the kernel."""
+    if vm.pic is None or vm.ioapic is None:
+        raise KernelError(ENODEV, f"{vm.kvm.name} has no PIC and IOAPIC in the kernel")
+    return vm.pic, vm.ioapic
+
+
+def pit_of(vm: ApicVm) -> Pit:
+    """The PIT. Raises ENODEV without one."""
+    if vm.pit is None:
+        raise KernelError(ENODEV, f"{vm.kvm.name} has no PIT in the kernel")
+    return vm.pit
+
+
+def set_line(vm: ApicVm, gsi: int, *, high: bool, status: bool = False) -> int:
+    """KVM_IRQ_LINE or KVM_IRQ_LINE_STATUS; how many took it. Raises ENODEV, EINVAL."""
+    require_gsi(vm, gsi)
+    with command(vm):
+        return irqs.set_irq(vm, gsi, high=high, status=status)
+
+
+def pulse(vm: ApicVm, gsi: int, *, status: bool = False) -> int:
+    """High and low; how many took it. Raises ENODEV, EINVAL."""
+    require_gsi(vm, gsi)
+    with command(vm):
+        result = irqs.set_irq(vm, gsi, high=True, status=status)
+        irqs.set_irq(vm, gsi, high=False, status=status)
+    return result
+
+
+def require_gsi(vm: ApicVm, gsi: int) -> None:
+    """Raises ENODEV without controllers, EINVAL for a GSI without a route."""
+    controllers(vm)
+    if gsi >= PINS:
+        raise KernelError(EINVAL, f"GSI {gsi} has no route")
+
+
+def tick_rtc(vm: ApicVm, count: int = 1) -> int:
+    """So many ticks of the real time clock; how many were coalesced. Raises ENODEV."""
+    return sum(pulse(vm, RTC_PIN, status=True) == 0 for _ in range(count))
+
+
+def tick_pit(vm: ApicVm, count: int = 1) -> None:
+    """So many ticks of the PIT, each to its end. Raises ENODEV."""
+    pit = pit_of(vm)
+    for _ in range(count):
+        with command(vm):
+            pit.tick()
+
+
+def set_reinject(vm: ApicVm, *, on: bool) -> None:
+    """KVM_REINJECT_CONTROL. Raises ENODEV. i8254.c:kvm_pit_set_reinject (v6.1)."""
+    pit = pit_of(vm)
+    if pit.reinject == on:
+        return
+    with command(vm):
+        pit.reinject = on
+        if vm.policy.pit_reinject_inhibits:
+            change = vm.switch.inhibit if on else vm.switch.allow
+            change(Reason.PIT_REINJ)
+        if on:
+            pit.restart()
+
+
+def load_pit(vm: ApicVm) -> None:
+    """The counter is loaded. Raises ENODEV."""
+    pit_of(vm).restart()
+
+
+def configure_pic(vm: ApicVm, base: int, imr: int, *, auto_eoi: bool) -> None:
+    """The host sets both PICs. Raises ENODEV."""
+    pic, _ = controllers(vm)
+    with command(vm):
+        irqs.configure_pic(vm, pic, base, imr, auto_eoi=auto_eoi)
+
+
+def configure_pin(vm: ApicVm, pin: int, new: Redirection) -> None:
+    """The host sets the entry of a pin that is one (`pin_of`). Raises ENODEV."""
+    _, ioapic = controllers(vm)
+    with command(vm):
+        irqs.configure_pin(vm, ioapic, pin, new)
+
+
+def pin_of(vm: ApicVm, pin: int) -> Redirection:
+    """The present entry of a pin. Raises ENODEV, EINVAL."""
+    _, ioapic = controllers(vm)
+    if pin >= PINS:
+        raise KernelError(EINVAL, f"the IOAPIC has no pin {pin}")
+    return ioapic.pins[pin]
+
+
+def queue_extint(vm: ApicVm, vector: int) -> None:
+    """User space's PIC has a vector for vCPU 0. Raises ENXIO, EEXIST, EINVAL, EBUSY.
+
+    Like x86.c:kvm_vcpu_ioctl_interrupt (v6.1): not with a PIC in the kernel.
+    """
+    if vm.pic is not None:
+        raise KernelError(ENXIO, f"{vm.kvm.name} has its PIC in the kernel")
+    vcpu = vm.vcpus.get(0)
+    if vcpu is None:
+        raise KernelError(EINVAL, f"{vm.kvm.name} has no vCPU 0")
+    if vcpu.user_extint is not None:
+        raise KernelError(EEXIST, f"vector {vcpu.user_extint} waits already")
+    runstate.require(vcpu, Run.GUEST, Run.HALTED)
+    with command(vm, vcpu):
+        _queue(vm, vcpu, vector)
+
+
+def _queue(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
+    was = vcpu.run
+    runstate.to_user_space(vm, vcpu)
+    vcpu.user_extint = vector
+    vcpu.user_window = not vcpu.interrupts_on
+    vcpu.run = Run.HOST
+    if not vcpu.user_window:
+        vcpu.requests |= EVENT
+    if was is Run.HALTED and vcpu.user_window:
+        entry.block(vm, vcpu, Run.HALTED)
+        return
+    runstate.load(vm, vcpu)
+    entry.enter(vm, vcpu)

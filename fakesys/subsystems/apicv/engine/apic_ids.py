@@ -1,0 +1,32 @@
+"""Who answers to which id changed: the map is made anew, and may keep AVIC off.
+
+Like arch/x86/kvm/lapic.c: kvm_recalculate_apic_map (v6.18), kvm_lapic_xapic_id_updated (v6.1).
+"""
+
+from __future__ import annotations
+
+from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+
+def ids_changed(vm: ApicVm) -> None:
+    """The map of ids is made anew; what it finds may keep AVIC off."""
+    vm.map.changed()
+    vm.map.refresh_aliases()
+    if vm.policy.watches_map:
+        _follow(vm, Reason.PHYSICAL_ID_ALIASED, on=vm.map.physical_aliased)
+        _follow(vm, Reason.LOGICAL_ID_ALIASED, on=vm.map.logical_aliased)
+        _follow(vm, Reason.APIC_ID_MODIFIED, on=vm.map.id_modified)
+    elif vm.map.id_modified and Reason.APIC_ID_MODIFIED in vm.policy.numbers:
+        _follow(vm, Reason.APIC_ID_MODIFIED, on=True)
+
+
+def _follow(vm: ApicVm, reason: Reason, *, on: bool) -> None:
+    """Set or clear a reason that the map decides about; silent while it stays as it is."""
+    number = vm.policy.numbers[reason]
+    if bool(vm.switch.mask >> number & 1) == on:
+        return
+    if on:
+        vm.switch.inhibit(reason)
+    else:
+        vm.switch.allow(reason)

@@ -1,0 +1,131 @@
+"""What the guest of a vCPU does, step by step; the vCPU is in guest before and after.
+
+These are the steps alone: `phases.command` lets the others react.
+"""
+
+from __future__ import annotations
+
+from fakesys.subsystems.apicv.chips import lapic
+from fakesys.subsystems.apicv.chips.pic import Chip
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import routing as irqs
+from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, Run, Source
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+MASTER_COMMAND, SLAVE_COMMAND = 0x20, 0xA0
+NON_SPECIFIC_EOI = 0x20
+# EXITINFO1 of OUT: 64-bit address, 8-bit operand (SVM: IOIO intercept).
+OUT_BYTE = 1 << 9 | 1 << 4
+OUT_LENGTH = 2
+"""Bytes of the instruction `out %al, imm8`."""
+# Nested page fault of a guest's access to the APIC page: present, user, reserved bit, write.
+NPF_WRITE, NPF_READ = 0x10000000F, 0x10000000D
+
+
+def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
+    """CLI, STI or IRET."""
+    if not on:
+        vcpu.interrupts_on = False
+        return
+    vcpu.interrupts_on = True
+    entry.in_guest(vm, vcpu)
+
+
+def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """HLT: sleep, unless something waits already."""
+    crowd.leave(vm, vcpu, Exit.HLT)
+    vcpu.stats.halt_exits += 1
+    vcpu.run = Run.HALTED
+    if entry.is_runnable(vm, vcpu):
+        entry.enter(vm, vcpu)
+    else:
+        entry.block(vm, vcpu, Run.HALTED)
+
+
+def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
+    """Write a non-specific EOI to a PIC's command port."""
+    info1 = port << 16 | OUT_BYTE
+    crowd.leave(vm, vcpu, Exit.IO, info1, vcpu.rip + OUT_LENGTH)
+    vcpu.stats.io_exits += 1
+    vm.lines.out_byte(port, NON_SPECIFIC_EOI)
+    if vm.pic is not None:
+        vm.pic.end(vm.pic.master if port == MASTER_COMMAND else vm.pic.slave)
+    entry.enter(vm, vcpu)
+
+
+def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Write EOI: hidden, trapped or emulated, by AVIC and how the vector was triggered."""
+    local = vcpu.lapic
+    vector = local.isr.bit_length() - 1
+    accelerated = vm.accelerates(vcpu)
+    if accelerated and not (vector >= 0 and local.is_level(vector)):
+        local.end()
+        entry.in_guest(vm, vcpu)
+        return
+    if accelerated:
+        leave_for_trap(vm, vcpu, lapic.EOI, vector)
+    else:
+        leave_for_page(vm, vcpu, lapic.EOI, write=True)
+    vm.lines.apic_register(lapic.EOI, 0, write=True)
+    vm.lines.eoi(vcpu, vector)
+    if vector >= 0:
+        local.end()
+        _tell_ioapic(vm, vcpu, vector)
+        vcpu.requests |= EVENT
+    entry.enter(vm, vcpu)
+
+
+def _tell_ioapic(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
+    irqs.end_vector(vm, vcpu, vector)
+    if vm.has_lapics and vm.ioapic is None and vcpu.lapic.is_level(vector):
+        # KVM_EXIT_IOAPIC_EOI: the IOAPIC is in user space.
+        vm.lines.to_user_space(vcpu, IOAPIC_EOI)
+
+
+IOAPIC_EOI = 26
+"""KVM_EXIT_IOAPIC_EOI."""
+
+
+def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None:
+    """Exit after a write that AVIC does not finish alone."""
+    crowd.leave(vm, vcpu, Exit.UNACCELERATED, 1 << 32 | offset, max(vector, 0))
+    vm.lines.unaccelerated(vcpu, offset, trap=True, write=True, vector=max(vector, 0))
+
+
+def leave_for_fault(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
+    """Exit before an access that AVIC does not do at all; it is emulated."""
+    crowd.leave(vm, vcpu, Exit.UNACCELERATED, write << 32 | offset, 0)
+    vm.lines.unaccelerated(vcpu, offset, trap=False, write=write, vector=0)
+    vcpu.stats.insn_emulation += 1
+
+
+def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
+    """Exit because the APIC page is not mapped, or MSR access in x2APIC mode; emulated."""
+    local = vcpu.lapic
+    if local.x2apic:
+        crowd.leave(vm, vcpu, Exit.MSR, int(write), 0)
+        return
+    error = NPF_WRITE if write else NPF_READ
+    crowd.leave(vm, vcpu, Exit.NPF, error, local.base | offset)
+    vcpu.stats.insn_emulation += 1
+
+
+def handle(vm: ApicVm, vcpu: ApicVcpu, source: Source) -> None:
+    """The handler of a guest that ends every interrupt at once: EOI, then IRET."""
+    if vcpu.run is not Run.GUEST:
+        return
+    if source is Source.LAPIC:
+        apic_eoi(vm, vcpu)
+    elif source is Source.PIC and vm.pic is not None:
+        _end_at_pics(vm, vcpu, vm.pic.master, vm.pic.slave)
+    if vcpu.run is Run.GUEST:
+        set_interrupts(vm, vcpu, on=True)
+
+
+def _end_at_pics(vm: ApicVm, vcpu: ApicVcpu, master: Chip, slave: Chip) -> None:
+    if slave.isr:
+        pic_eoi(vm, vcpu, SLAVE_COMMAND)
+    if master.isr:
+        pic_eoi(vm, vcpu)

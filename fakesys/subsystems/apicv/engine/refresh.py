@@ -1,0 +1,63 @@
+"""What a vCPU does when it finds an APICv request: AVIC on or off for itself.
+
+Like [v3] x86.c: kvm_vcpu_activate_apicv, kvm_vcpu_deactivate_apicv; kvm_vcpu_update_apicv,
+svm_refresh_apicv_exec_ctrl (v6.1).
+"""
+
+from __future__ import annotations
+
+from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.state.policy import NestedRule, Style
+from fakesys.subsystems.apicv.state.vcpu import (
+    ACTIVATE,
+    APICV_REQUESTS,
+    DEACTIVATE,
+    EVENT,
+    ApicVcpu,
+)
+from fakesys.subsystems.apicv.state.vm import ApicVm
+
+
+def serve(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Handle the APICv requests that are pending on this vCPU."""
+    found = vcpu.requests & APICV_REQUESTS
+    if not found:
+        return
+    vcpu.requests &= ~APICV_REQUESTS
+    if vm.policy.style is not Style.ENUM:
+        update(vm, vcpu)
+        return
+    if found & ACTIVATE:
+        set_active(vm, vcpu, active=True)
+    if found & DEACTIVATE:
+        set_active(vm, vcpu, active=False)
+
+
+def update(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Be as the VM is, unless something about this vCPU is against it."""
+    set_active(vm, vcpu, active=vm.switch.active and not _has_own_reason(vm, vcpu))
+
+
+def _has_own_reason(vm: ApicVm, vcpu: ApicVcpu) -> bool:
+    if vcpu.in_l2 and vm.policy.nested is NestedRule.WHILE_IN_L2:
+        return True
+    return vm.policy.off_without_apic and not vcpu.lapic.enabled
+
+
+def set_active(vm: ApicVm, vcpu: ApicVcpu, *, active: bool) -> None:
+    """AVIC on or off in this vCPU's control block; no-op when it is so."""
+    if vcpu.apicv_active == active or not vm.has_lapics:
+        return
+    vcpu.apicv_active = active
+    vcpu.lapic.note_active(active=active, scans=vm.policy.off_scans_irr)
+    if active:
+        running.sync_tables(vm, vcpu)
+    for device in vcpu.ir_list.values():
+        device.guest_mode = active
+    if vm.policy.off_clears_running:
+        if active and not vcpu.blocked:
+            running.load(vm, vcpu)
+        else:
+            vm.mark(vcpu, running=False)
+    if vm.policy.off_sets_event and not active:
+        vcpu.requests |= EVENT

@@ -1,0 +1,167 @@
+"""The way of a vCPU back into the guest, and what sends it to sleep or wakes it.
+
+Like arch/x86/kvm/x86.c: vcpu_enter_guest, vcpu_block, kvm_arch_vcpu_runnable (v5.3, v6.1).
+The steps of one entry: requests; if EVENT is among them INIT/SIPI and injection; again if a
+request has come meanwhile; the guest.
+"""
+
+from __future__ import annotations
+
+from fakesys.subsystems.apicv.engine import delivery, injection
+from fakesys.subsystems.apicv.engine import refresh as activation
+from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
+from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.stats import bucket_of
+
+IRQ_WINDOW_OPEN = 7
+"""KVM_EXIT_IRQ_WINDOW_OPEN."""
+
+
+def run_on(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """The vCPU's turn: it reacts to a kick or wake."""
+    vm.lines.act(vcpu)
+    if vcpu.run is Run.GUEST and vcpu.kicked:
+        crowd.throw_out(vm, vcpu)
+        vm.todo &= ~vcpu.bit
+    if vcpu.run is Run.HOST:
+        enter(vm, vcpu)
+    elif vcpu.blocked and is_runnable(vm, vcpu):
+        unblock(vm, vcpu)
+
+
+def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """From the host into the guest, or to sleep if INIT says so."""
+    vcpu.run = Run.HOST
+    while True:
+        activation.serve(vm, vcpu)
+        if vcpu.requests & NMI:
+            vcpu.requests = vcpu.requests & ~NMI | EVENT
+        if vcpu.requests & EVENT:
+            vcpu.requests &= ~EVENT
+            vcpu.stats.req_event += 1
+            if not _accept_events(vm, vcpu):
+                block(vm, vcpu, Run.UNINIT)
+                return
+            injection.inject(vm, vcpu)
+        elif vcpu.user_window and not vcpu.v_irq:
+            # vcpu->run->request_interrupt_window counts as an event.
+            vcpu.stats.req_event += 1
+            injection.inject(vm, vcpu)
+        if not vcpu.requests:
+            break
+        injection.cancel(vcpu)
+    vcpu.run = Run.GUEST
+    vm.lines.entry(vcpu)
+    _start_handler(vm, vcpu)
+    in_guest(vm, vcpu)
+
+
+def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    event, vcpu.event_inj = vcpu.event_inj, None
+    if event is None:
+        return
+    vcpu.interrupts_on = False
+    if vm.auto:
+        vm.handlers.append((vcpu, event.source))
+
+
+def in_guest(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """What hardware does next while the guest runs: deliver, or leave because a window is open."""
+    delivery.serve_by_hardware(vm, vcpu)
+    # V_IRQ is ignored while AVIC is on.
+    if vcpu.run is Run.GUEST and vcpu.v_irq and vcpu.interrupts_on and not vcpu.apicv_active:
+        _window_opened(vm, vcpu)
+
+
+def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """The vintr exit. svm.c:interrupt_window_interception (v6.1)."""
+    crowd.rouse(vm, vcpu)
+    vm.lines.act(vcpu)
+    crowd.leave(vm, vcpu, Exit.VINTR)
+    vcpu.stats.irq_window_exits += 1
+    vcpu.requests |= EVENT
+    vcpu.v_irq = False
+    vm.switch.window_opened(vcpu)
+    if vcpu.user_window:
+        # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that waits.
+        vcpu.stats.request_irq_exits += 1
+        vm.lines.to_user_space(vcpu, IRQ_WINDOW_OPEN)
+        vcpu.user_window = False
+    enter(vm, vcpu)
+
+
+def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
+    """Would a vCPU that sleeps find a reason to wake up?"""
+    if vcpu.run is Run.UNINIT:
+        return vcpu.init_pending or (vcpu.sipi_pending and vcpu.waits_for_sipi)
+    if vcpu.nmi_pending or vcpu.init_pending or vcpu.injected is not None:
+        return True
+    if not vcpu.interrupts_on:
+        return False
+    if injection.has_extint(vm, vcpu):
+        return True
+    return vm.has_lapics and vcpu.lapic.deliverable() >= 0
+
+
+def block(vm: ApicVm, vcpu: ApicVcpu, state: Run) -> None:
+    """Sleep. `state`: HALTED or UNINIT."""
+    vcpu.run = state
+    vcpu.blocked_since = vm.now_ns()
+    # Whoever waits for INIT counts as not run yet.
+    vcpu.stats.blocking = int(state is Run.HALTED)
+    running.set_running(vm, vcpu, running=False)
+
+
+def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Stop sleeping; an AP that only got INIT sleeps on as one that waits for SIPI."""
+    was = vcpu.run
+    slept = vm.now_ns() - vcpu.blocked_since
+    vm.lines.wakeup(vcpu, slept)
+    vcpu.stats.blocking = 0
+    if was is Run.HALTED:
+        vcpu.stats.halt_wait_ns += slept
+        vcpu.stats.halt_wait_hist[bucket_of(slept)] += 1
+    vcpu.run = Run.HOST
+    if vm.policy.toggles_running:
+        activation.serve(vm, vcpu)
+    running.set_running(vm, vcpu, running=True)
+    if was is Run.UNINIT and not _accept_events(vm, vcpu):
+        block(vm, vcpu, Run.UNINIT)
+        return
+    enter(vm, vcpu)
+
+
+def _accept_events(vm: ApicVm, vcpu: ApicVcpu) -> bool:
+    """Take INIT and SIPI; may the vCPU run? lapic.c:kvm_apic_accept_events (v5.3)."""
+    init, sipi = vcpu.init_pending, vcpu.sipi_pending
+    vcpu.init_pending = vcpu.sipi_pending = False
+    if init:
+        reset(vm, vcpu)
+        # The boot CPU runs on from the reset vector.
+        vcpu.waits_for_sipi = vcpu.id != 0
+    if sipi and vcpu.waits_for_sipi:
+        vcpu.waits_for_sipi = False
+    return not vcpu.waits_for_sipi
+
+
+def reset(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """What INIT does. x86.c:kvm_vcpu_reset."""
+    vcpu.lapic.reset(first=vcpu.id == 0)
+    vm.requested.clear()
+    ids_changed(vm)
+    vcpu.interrupts_on = True
+    vcpu.injected = vcpu.event_inj = None
+    vcpu.nmi_pending = vcpu.v_irq = vcpu.in_l2 = False
+    vcpu.requests |= EVENT
+    drop_handlers(vm, vcpu)
+
+
+def drop_handlers(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Handlers of this vCPU never get to their end."""
+    kept = [entry for entry in vm.handlers if entry[0] is not vcpu]
+    vm.handlers.clear()
+    vm.handlers.extend(kept)

@@ -1,0 +1,43 @@
+"""The module parameters that decide about AVIC, and how a VM that is made now sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fakesys.core.commands import Option, flag
+from fakesys.subsystems.apicv.state.vm import Module
+from fakesys.subsystems.kvm.params import Param, Params
+
+AVIC = Param("avic", flag, True, "kvm_amd: use AVIC, if there is nested paging.", modprobe=True)
+NPT = Param("npt", flag, True, "kvm_amd: use nested paging.", modprobe=True)
+NESTED = Param("nested", flag, True, "kvm_amd: guests may have guests.", modprobe=True)
+X2AVIC = Param("x2avic", flag, False, "kvm_amd: the processor has x2AVIC.", modprobe=True)
+STATE_FILE = Param(
+    "apicv_state_file",
+    flag,
+    False,
+    "A file apicv-state in debugfs, as the second version of the series had.",
+)
+
+PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, STATE_FILE)
+
+PIT: Option[bool | None] = Option("pit", flag, None, "a PIT in the kernel; there is with a PIC")
+REINJECT = Option("reinject", flag, True, "the PIT reinjects lost ticks")
+
+VM_OPTIONS: tuple[Option[Any], ...] = (PIT, REINJECT)
+
+
+def uses_avic(params: Params) -> bool:
+    """What the parameter reads as: AVIC needs nested paging."""
+    return params[AVIC] and uses_npt(params)
+
+
+def uses_npt(params: Params) -> bool:
+    """Nested paging, unless the memory model was told to use shadow paging."""
+    paging = params.rows.get("paging")
+    return params[NPT] and (paging is None or paging.show(params[paging]) != "shadow")
+
+
+def module_of(params: Params) -> Module:
+    """The parameters for a VM that is made now."""
+    return Module(avic=uses_avic(params), nested=params[NESTED], x2avic=params[X2AVIC])

@@ -1,0 +1,249 @@
+"""Events of virtualised APICs: requests to start and stop, inhibit reasons, AVIC's exits."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
+
+REQUEST_PAIR = "trace.apicv_request_pair"
+"""Starting and stopping are two requests with an event each."""
+REQUEST_BIT = "trace.apicv_request_bit"
+"""One request for both; its event tells the reason's number."""
+
+# arch/x86/include/asm/kvm_host.h:APICV_INHIBIT_REASONS (v6.18): bit N is reason N.
+INHIBITS = Flags(
+    {
+        1 << 0: "DISABLED",
+        1 << 1: "HYPERV",
+        1 << 2: "ABSENT",
+        1 << 3: "BLOCKIRQ",
+        1 << 4: "PHYSICAL_ID_ALIASED",
+        1 << 5: "APIC_ID_MODIFIED",
+        1 << 6: "APIC_BASE_MODIFIED",
+        1 << 7: "NESTED",
+        1 << 8: "IRQWIN",
+        1 << 9: "PIT_REINJ",
+        1 << 10: "SEV",
+        1 << 11: "LOGICAL_ID_ALIASED",
+        1 << 12: "PHYSICAL_ID_TOO_BIG",
+    },
+    "|",
+    lambda _mask, name: f'{{ ((((1UL))) << (APICV_INHIBIT_REASON_{name})), "{name}" }}',
+)
+
+
+def _inhibit(event: KvmApicvInhibitChanged) -> str:
+    return (
+        f"{'set' if event.set else 'cleared'} reason={unsigned32(event.reason)},"
+        f" inhibits=0x{event.inhibits:x}"
+    )
+
+
+class KvmApicvActivateRequest(Tracepoint):
+    """The APIC shall be virtualised again."""
+
+    system = "kvm"
+    event = "kvm_apicv_activate_request"
+    print_fmt = '"vcpu=%u", REC->vcpu'
+    needs = REQUEST_PAIR
+
+    vcpu: tp.KU32
+
+    def text(self) -> str:
+        return f"vcpu={self.vcpu}"
+
+
+class KvmApicvDeactivateRequest(Tracepoint):
+    """The APIC shall no longer be virtualised: `disable` for good, else for a while."""
+
+    system = "kvm"
+    event = "kvm_apicv_deactivate_request"
+    print_fmt = '"vcpu=%u, disable=%s", REC->vcpu, REC->disable ? "disabled" : "suspended"'
+    needs = REQUEST_PAIR
+
+    vcpu: tp.KU32
+    disable: tp.Bool
+
+    def text(self) -> str:
+        return f"vcpu={self.vcpu}, disable={'disabled' if self.disable else 'suspended'}"
+
+
+class KvmApicvUpdateRequest(Tracepoint):
+    """Virtualising the APIC starts or ends. `bit`: the reason number."""
+
+    system = "kvm"
+    event = "kvm_apicv_update_request"
+    print_fmt = '"%s bit=%lu", REC->activate ? "activate" : "deactivate", REC->bit'
+    needs = REQUEST_BIT
+
+    activate: tp.Bool
+    bit: tp.UnsignedLong
+
+    def text(self) -> str:
+        return f"{'activate' if self.activate else 'deactivate'} bit={self.bit}"
+
+
+class KvmApicvInhibitChanged(Tracepoint):
+    """A reason not to use the hardware's APIC came or went. `inhibits`: all there are."""
+
+    system = "kvm"
+    event = "kvm_apicv_inhibit_changed"
+    print_fmt = (
+        '"%s reason=%u, inhibits=0x%lx%s%s", REC->set ? "set" : "cleared", REC->reason, '
+        '(REC->inhibits), (REC->inhibits) ? " " : "", '
+        f'(REC->inhibits) ? __print_flags(REC->inhibits, "|", {INHIBITS.listing}) : ""'
+    )
+    needs = STATE
+
+    reason: tp.Int
+    set: tp.Bool
+    inhibits: tp.UnsignedLong
+
+    def text(self) -> str:
+        names = INHIBITS.names(self.inhibits)
+        return f"{_inhibit(self)} {names}" if names else _inhibit(self)
+
+    variants = (
+        Variant(
+            unless=REQUESTS,
+            print_fmt=(
+                '"%s reason=%u, inhibits=0x%lx", REC->set ? "set" : "cleared", '
+                "REC->reason, REC->inhibits"
+            ),
+            text=_inhibit,
+        ),
+    )
+
+
+class KvmApicvAcceptIrq(Tracepoint):
+    """An interrupt goes to a vCPU without being injected."""
+
+    system = "kvm"
+    event = "kvm_apicv_accept_irq"
+    print_fmt = (
+        '"apicid %x vec %u (%s|%s)", REC->apicid, REC->vec, '
+        f"__print_symbolic((REC->dm >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        'REC->tm ? "level" : "edge"'
+    )
+    needs = STATE
+
+    apicid: tp.U32
+    dm: tp.U16
+    tm: tp.U16
+    vec: tp.U8
+
+    def text(self) -> str:
+        return (
+            f"apicid {self.apicid:x} vec {self.vec}"
+            f" ({DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
+            ")"
+        )
+
+
+class KvmAvicIncompleteIpi(Tracepoint):
+    """The processor could not deliver an interrupt between vCPUs by itself. `id`: why."""
+
+    system = "kvm"
+    event = "kvm_avic_incomplete_ipi"
+    print_fmt = (
+        '"vcpu=%u, icrh:icrl=%#010x:%08x, id=%u, index=%u", REC->vcpu, REC->icrh, REC->icrl, '
+        "REC->id, REC->index"
+    )
+
+    vcpu: tp.KU32
+    icrh: tp.KU32
+    icrl: tp.KU32
+    id: tp.KU32
+    index: tp.KU32
+
+    def text(self) -> str:
+        return (
+            f"vcpu={self.vcpu}, icrh:icrl={self.icrh:#010x}:{self.icrl:08x}, id="
+            f"{self.id}, index={self.index}"
+        )
+
+
+class KvmAvicUnacceleratedAccess(Tracepoint):
+    """The processor left an access to a register of the APIC to KVM. `ft`: 1 is a trap."""
+
+    system = "kvm"
+    event = "kvm_avic_unaccelerated_access"
+    print_fmt = (
+        '"vcpu=%u, offset=%#x(%s), %s, %s, vec=%#x", REC->vcpu, REC->offset, '
+        f"__print_symbolic(REC->offset, {APIC_REGISTERS.listing}), "
+        'REC->ft ? "trap" : "fault", REC->rw ? "write" : "read", REC->vec'
+    )
+
+    vcpu: tp.KU32
+    offset: tp.KU32
+    ft: tp.Bool
+    rw: tp.Bool
+    vec: tp.KU32
+
+    def text(self) -> str:
+        return (
+            f"vcpu={self.vcpu}, offset={self.offset:#x}"
+            f"({APIC_REGISTERS.name(self.offset)}), {'trap' if self.ft else 'fault'}, "
+            f"{'write' if self.rw else 'read'}, vec={self.vec:#x}"
+        )
+
+
+class KvmAvicGaLog(Tracepoint):
+    """The IOMMU reports an interrupt for a vCPU that was not running."""
+
+    system = "kvm"
+    event = "kvm_avic_ga_log"
+    print_fmt = '"vmid=%u, vcpuid=%u", REC->vmid, REC->vcpuid'
+
+    vmid: tp.KU32
+    vcpuid: tp.KU32
+
+    def text(self) -> str:
+        return f"vmid={self.vmid}, vcpuid={self.vcpuid}"
+
+
+class KvmAvicKickVcpuSlowpath(Tracepoint):
+    """The target of an interrupt had to be searched."""
+
+    system = "kvm"
+    event = "kvm_avic_kick_vcpu_slowpath"
+    print_fmt = '"icrh:icrl=%#08x:%08x, index=%u", REC->icrh, REC->icrl, REC->index'
+    needs = STATE
+
+    icrh: tp.KU32
+    icrl: tp.KU32
+    index: tp.KU32
+
+    def text(self) -> str:
+        return f"icrh:icrl={self.icrh:#08x}:{self.icrl:08x}, index={self.index}"
+
+
+class KvmAvicDoorbell(Tracepoint):
+    """A running vCPU is told of an interrupt."""
+
+    system = "kvm"
+    event = "kvm_avic_doorbell"
+    print_fmt = '"vcpuid=%u, apicid=%u", REC->vcpuid, REC->apicid'
+    needs = STATE
+
+    vcpuid: tp.KU32
+    apicid: tp.KU32
+
+    def text(self) -> str:
+        return f"vcpuid={self.vcpuid}, apicid={self.apicid}"
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmApicvActivateRequest,
+    KvmApicvDeactivateRequest,
+    KvmApicvUpdateRequest,
+    KvmApicvInhibitChanged,
+    KvmApicvAcceptIrq,
+    KvmAvicIncompleteIpi,
+    KvmAvicUnacceleratedAccess,
+    KvmAvicGaLog,
+    KvmAvicKickVcpuSlowpath,
+    KvmAvicDoorbell,
+)

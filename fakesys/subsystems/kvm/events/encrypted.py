@@ -1,0 +1,119 @@
+"""Events of encrypted guests."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+
+
+class KvmVmgexitEnter(Tracepoint):
+    """An encrypted guest asks for something."""
+
+    system = "kvm"
+    event = "kvm_vmgexit_enter"
+    print_fmt = (
+        '"vcpu %u, exit_reason %llx, exit_info1 %llx, exit_info2 %llx", REC->vcpu_id, '
+        "REC->exit_reason, REC->info1, REC->info2"
+    )
+    needs = STATE
+
+    vcpu_id: tp.UnsignedInt
+    exit_reason: tp.KU64
+    info1: tp.KU64
+    info2: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}, exit_reason {self.exit_reason:x}, exit_info1 "
+            f"{self.info1:x}, exit_info2 {self.info2:x}"
+        )
+
+
+class KvmVmgexitExit(Tracepoint):
+    """What an encrypted guest asked for is done."""
+
+    system = "kvm"
+    event = "kvm_vmgexit_exit"
+    print_fmt = (
+        '"vcpu %u, exit_reason %llx, exit_info1 %llx, exit_info2 %llx", REC->vcpu_id, '
+        "REC->exit_reason, REC->info1, REC->info2"
+    )
+    needs = STATE
+
+    vcpu_id: tp.UnsignedInt
+    exit_reason: tp.KU64
+    info1: tp.KU64
+    info2: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}, exit_reason {self.exit_reason:x}, exit_info1 "
+            f"{self.info1:x}, exit_info2 {self.info2:x}"
+        )
+
+
+class KvmVmgexitMsrProtocolEnter(Tracepoint):
+    """An encrypted guest asks for something by a register."""
+
+    system = "kvm"
+    event = "kvm_vmgexit_msr_protocol_enter"
+    print_fmt = '"vcpu %u, ghcb_gpa %016llx", REC->vcpu_id, REC->ghcb_gpa'
+    needs = STATE
+
+    vcpu_id: tp.UnsignedInt
+    ghcb_gpa: tp.KU64
+
+    def text(self) -> str:
+        return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}"
+
+
+class KvmVmgexitMsrProtocolExit(Tracepoint):
+    """What an encrypted guest asked for by a register is done."""
+
+    system = "kvm"
+    event = "kvm_vmgexit_msr_protocol_exit"
+    print_fmt = '"vcpu %u, ghcb_gpa %016llx, result %d", REC->vcpu_id, REC->ghcb_gpa, REC->result'
+    needs = STATE
+
+    vcpu_id: tp.UnsignedInt
+    ghcb_gpa: tp.KU64
+    result: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}, result {self.result}"
+
+
+class KvmRmpFault(Tracepoint):
+    """A page of an encrypted guest has the wrong owner or size."""
+
+    system = "kvm"
+    event = "kvm_rmp_fault"
+    print_fmt = (
+        '"vcpu %u gpa %016llx pfn 0x%llx error_code 0x%llx rmp_level %d psmash_ret %d", '
+        "REC->vcpu_id, REC->gpa, REC->pfn, REC->error_code, REC->rmp_level, REC->psmash_ret"
+    )
+    needs = REQUESTS
+
+    vcpu_id: tp.UnsignedInt
+    gpa: tp.KU64
+    pfn: tp.KU64
+    error_code: tp.KU64
+    rmp_level: tp.Int
+    psmash_ret: tp.Int
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id} gpa {self.gpa:016x} pfn 0x{self.pfn:x}"
+            f" error_code 0x{self.error_code:x} rmp_level {self.rmp_level} psmash_ret "
+            f"{self.psmash_ret}"
+        )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmVmgexitEnter,
+    KvmVmgexitExit,
+    KvmVmgexitMsrProtocolEnter,
+    KvmVmgexitMsrProtocolExit,
+    KvmRmpFault,
+)

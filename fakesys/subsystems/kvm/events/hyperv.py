@@ -1,0 +1,186 @@
+"""Events of Hyper-V's hypercalls."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+
+
+def _mask(event: KvmHvFlushTlb) -> str:
+    return (
+        f"processor_mask 0x{event.processor_mask:x} address_space 0x{event.address_space:x}"
+        f" flags 0x{event.flags:x}"
+    )
+
+
+def _banks(event: KvmHvFlushTlbEx) -> str:
+    return (
+        f"valid_bank_mask 0x{event.valid_bank_mask:x} format 0x{event.format:x}"
+        f" address_space 0x{event.address_space:x} flags 0x{event.flags:x}"
+    )
+
+
+class KvmHvHypercall(Tracepoint):
+    """The guest made a hypercall of Hyper-V."""
+
+    system = "kvm"
+    event = "kvm_hv_hypercall"
+    print_fmt = (
+        '"code 0x%x %s var_cnt 0x%x rep_cnt 0x%x idx 0x%x in 0x%llx out 0x%llx", REC->code, '
+        'REC->fast ? "fast" : "slow", REC->var_cnt, REC->rep_cnt, REC->rep_idx, REC->ingpa, '
+        "REC->outgpa"
+    )
+
+    rep_cnt: tp.U16
+    rep_idx: tp.U16
+    ingpa: tp.U64
+    outgpa: tp.U64
+    code: tp.U16
+    var_cnt: tp.U16
+    fast: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"code 0x{self.code:x} {'fast' if self.fast else 'slow'}"
+            f" var_cnt 0x{self.var_cnt:x} rep_cnt 0x{self.rep_cnt:x} idx 0x{self.rep_idx:x}"
+            f" in 0x{self.ingpa:x} out 0x{self.outgpa:x}"
+        )
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("rep_cnt", "rep_idx", "ingpa", "outgpa", "code", "fast"),
+            print_fmt=(
+                '"code 0x%x %s cnt 0x%x idx 0x%x in 0x%llx out 0x%llx", REC->code, '
+                'REC->fast ? "fast" : "slow", REC->rep_cnt, REC->rep_idx, REC->ingpa, REC->outgpa'
+            ),
+            text=lambda self: (
+                f"code 0x{self.code:x} {'fast' if self.fast else 'slow'} cnt 0x{self.rep_cnt:x}"
+                f" idx 0x{self.rep_idx:x} in 0x{self.ingpa:x} out 0x{self.outgpa:x}"
+            ),
+        ),
+    )
+
+
+class KvmHvHypercallDone(Tracepoint):
+    """A hypercall of Hyper-V is done."""
+
+    system = "kvm"
+    event = "kvm_hv_hypercall_done"
+    print_fmt = '"result 0x%llx", REC->result'
+    needs = STATE
+
+    result: tp.U64
+
+    def text(self) -> str:
+        return f"result 0x{self.result:x}"
+
+
+class KvmHvFlushTlb(Tracepoint):
+    """The guest asks to flush TLBs of some vCPUs."""
+
+    system = "kvm"
+    event = "kvm_hv_flush_tlb"
+    print_fmt = (
+        '"processor_mask 0x%llx address_space 0x%llx flags 0x%llx %s", REC->processor_mask, '
+        'REC->address_space, REC->flags, REC->guest_mode ? "(L2)" : ""'
+    )
+
+    processor_mask: tp.KU64
+    address_space: tp.KU64
+    flags: tp.KU64
+    guest_mode: tp.Bool
+
+    def text(self) -> str:
+        return f"{_mask(self)} {'(L2)' if self.guest_mode else ''}"
+
+    variants = (
+        Variant(
+            unless=REQUESTS,
+            fields=("processor_mask", "address_space", "flags"),
+            print_fmt=(
+                '"processor_mask 0x%llx address_space 0x%llx flags 0x%llx", '
+                "REC->processor_mask, REC->address_space, REC->flags"
+            ),
+            text=_mask,
+        ),
+    )
+
+
+class KvmHvFlushTlbEx(Tracepoint):
+    """The guest asks to flush TLBs of vCPUs in banks."""
+
+    system = "kvm"
+    event = "kvm_hv_flush_tlb_ex"
+    print_fmt = (
+        '"valid_bank_mask 0x%llx format 0x%llx address_space 0x%llx flags 0x%llx %s", '
+        "REC->valid_bank_mask, REC->format, REC->address_space, REC->flags, "
+        'REC->guest_mode ? "(L2)" : ""'
+    )
+
+    valid_bank_mask: tp.KU64
+    format: tp.KU64
+    address_space: tp.KU64
+    flags: tp.KU64
+    guest_mode: tp.Bool
+
+    def text(self) -> str:
+        return f"{_banks(self)} {'(L2)' if self.guest_mode else ''}"
+
+    variants = (
+        Variant(
+            unless=REQUESTS,
+            fields=("valid_bank_mask", "format", "address_space", "flags"),
+            print_fmt=(
+                '"valid_bank_mask 0x%llx format 0x%llx address_space 0x%llx flags 0x%llx", '
+                "REC->valid_bank_mask, REC->format, REC->address_space, REC->flags"
+            ),
+            text=_banks,
+        ),
+    )
+
+
+class KvmHvSendIpi(Tracepoint):
+    """The guest sends an interrupt to some vCPUs."""
+
+    system = "kvm"
+    event = "kvm_hv_send_ipi"
+    print_fmt = '"vector %x processor_mask 0x%llx", REC->vector, REC->processor_mask'
+
+    vector: tp.KU32
+    processor_mask: tp.KU64
+
+    def text(self) -> str:
+        return f"vector {self.vector:x} processor_mask 0x{self.processor_mask:x}"
+
+
+class KvmHvSendIpiEx(Tracepoint):
+    """The guest sends an interrupt to vCPUs in banks."""
+
+    system = "kvm"
+    event = "kvm_hv_send_ipi_ex"
+    print_fmt = (
+        '"vector %x format %llx valid_bank_mask 0x%llx", REC->vector, REC->format, '
+        "REC->valid_bank_mask"
+    )
+
+    vector: tp.KU32
+    format: tp.KU64
+    valid_bank_mask: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vector {self.vector:x} format {self.format:x}"
+            f" valid_bank_mask 0x{self.valid_bank_mask:x}"
+        )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmHvHypercall,
+    KvmHvHypercallDone,
+    KvmHvFlushTlb,
+    KvmHvFlushTlbEx,
+    KvmHvSendIpi,
+    KvmHvSendIpiEx,
+)

@@ -1,0 +1,433 @@
+"""Events of interrupts: controllers, local APICs, injection."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
+from fakesys.subsystems.kvm.symbols import (
+    APIC_REGISTERS,
+    DELIVERY_MODES,
+    DESTINATIONS,
+    EXCEPTIONS,
+    IRQCHIPS,
+    OLD_EXCEPTIONS,
+    Symbols,
+    unsigned32,
+)
+
+
+def _apic_format(conversion: str) -> str:
+    return (
+        f'"apic_%s %s = 0x%{conversion}", REC->rw ? "write" : "read", '
+        f"__print_symbolic(REC->reg, {APIC_REGISTERS.listing}), REC->val"
+    )
+
+
+def _exception_format(names: Symbols) -> str:
+    return (
+        f'"%s%s%s%s%s", __print_symbolic(REC->exception, {names.listing}), '
+        '!REC->has_error ? "" : " (", '
+        '!REC->has_error ? "" : __print_symbolic(REC->error_code, { }), '
+        '!REC->has_error ? "" : ")", REC->reinjected ? " [reinjected]" : ""'
+    )
+
+
+def _exception(event: KvmInjException, names: Symbols) -> str:
+    code = f" ({event.error_code:#x})" if event.has_error else ""
+    again = " [reinjected]" if event.reinjected else ""
+    return f"{names.name(event.exception)}{code}{again}"
+
+
+def _old_exception(event: KvmInjException) -> str:
+    code = event.error_code if event.has_error else 0
+    return f"{OLD_EXCEPTIONS.name(event.exception)} (0x{code:x})"
+
+
+def _vt_d(event: KvmPiIrteUpdate) -> str:
+    return f"VT-d PI is {_updated(event)}, pi_desc_addr: 0x{event.pi_desc_addr:x}"
+
+
+def _updated(event: KvmPiIrteUpdate) -> str:
+    return (
+        f"{'enabled and being updated' if event.set else 'disabled'} for irq {event.host_irq},"
+        f" vcpu {event.vcpu_id}, gsi: 0x{event.gsi:x}, gvec: 0x{event.gvec:x}"
+    )
+
+
+class KvmSetIrq(Tracepoint):
+    """The level of an interrupt line was set."""
+
+    system = "kvm"
+    event = "kvm_set_irq"
+    print_fmt = '"gsi %u level %d source %d", REC->gsi, REC->level, REC->irq_source_id'
+
+    gsi: tp.UnsignedInt
+    level: tp.Int
+    irq_source_id: tp.Int
+
+    def text(self) -> str:
+        return f"gsi {self.gsi} level {self.level} source {self.irq_source_id}"
+
+
+class KvmPicSetIrq(Tracepoint):
+    """A pin of the PIC was set."""
+
+    system = "kvm"
+    event = "kvm_pic_set_irq"
+    print_fmt = (
+        '"chip %u pin %u (%s%s)%s", REC->chip, REC->pin, '
+        '(REC->elcr & (1 << REC->pin)) ? "level":"edge", '
+        '(REC->imr & (1 << REC->pin)) ? "|masked":"", REC->coalesced ? " (coalesced)" : ""'
+    )
+
+    chip: tp.U8
+    pin: tp.U8
+    elcr: tp.U8
+    imr: tp.U8
+    coalesced: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"chip {self.chip} pin {self.pin}"
+            f" ({'level' if self.elcr & (1 << self.pin) else 'edge'}"
+            f"{'|masked' if self.imr & (1 << self.pin) else ''})"
+            f"{' (coalesced)' if self.coalesced else ''}"
+        )
+
+
+class KvmIoapicSetIrq(Tracepoint):
+    """A pin of the IOAPIC was set. `e`: its redirection entry."""
+
+    system = "kvm"
+    event = "kvm_ioapic_set_irq"
+    print_fmt = (
+        '"pin %u dst %x vec %u (%s|%s|%s%s)%s", REC->pin, (u8)(REC->e >> 56), (u8)REC->e, '
+        f"__print_symbolic((REC->e >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        '(REC->e & (1<<11)) ? "logical" : "physical", (REC->e & (1<<15)) ? "level" : "edge", '
+        '(REC->e & (1<<16)) ? "|masked" : "", REC->coalesced ? " (coalesced)" : ""'
+    )
+
+    e: tp.U64
+    pin: tp.Int
+    coalesced: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"pin {unsigned32(self.pin)} dst {self.e >> 56 & 0xFF:x} vec {self.e & 0xFF}"
+            f" ({DELIVERY_MODES.name(self.e >> 8 & 0x7)}|"
+            f"{'logical' if self.e & (1 << 11) else 'physical'}|"
+            f"{'level' if self.e & (1 << 15) else 'edge'}"
+            f"{'|masked' if self.e & (1 << 16) else ''})"
+            f"{' (coalesced)' if self.coalesced else ''}"
+        )
+
+
+class KvmIoapicDelayedEoiInj(Tracepoint):
+    """A level interrupt that came back too often is injected after a delay."""
+
+    system = "kvm"
+    event = "kvm_ioapic_delayed_eoi_inj"
+    print_fmt = (
+        '"dst %x vec %u (%s|%s|%s%s)", (u8)(REC->e >> 56), (u8)REC->e, '
+        f"__print_symbolic((REC->e >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        '(REC->e & (1<<11)) ? "logical" : "physical", (REC->e & (1<<15)) ? "level" : "edge", '
+        '(REC->e & (1<<16)) ? "|masked" : ""'
+    )
+
+    e: tp.U64
+
+    def text(self) -> str:
+        return (
+            f"dst {self.e >> 56 & 0xFF:x} vec {self.e & 0xFF}"
+            f" ({DELIVERY_MODES.name(self.e >> 8 & 0x7)}|"
+            f"{'logical' if self.e & (1 << 11) else 'physical'}|"
+            f"{'level' if self.e & (1 << 15) else 'edge'}"
+            f"{'|masked' if self.e & (1 << 16) else ''})"
+        )
+
+
+class KvmMsiSetIrq(Tracepoint):
+    """A message signalled interrupt."""
+
+    system = "kvm"
+    event = "kvm_msi_set_irq"
+    print_fmt = (
+        '"dst %llx vec %u (%s|%s|%s%s)", '
+        "(u8)(REC->address >> 12) | ((REC->address >> 32) & 0xffffff00), (u8)REC->data, "
+        f"__print_symbolic((REC->data >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        '(REC->address & (1<<2)) ? "logical" : "physical", '
+        '(REC->data & (1<<15)) ? "level" : "edge", (REC->address & (1<<3)) ? "|rh" : ""'
+    )
+
+    address: tp.U64
+    data: tp.U64
+
+    def text(self) -> str:
+        destination = self.address >> 12 & 0xFF | self.address >> 32 & 0xFFFFFF00
+        mode = "logical" if self.address & 1 << 2 else "physical"
+        trigger = "level" if self.data & 1 << 15 else "edge"
+        hint = "|rh" if self.address & 1 << 3 else ""
+        delivery = DELIVERY_MODES.name(self.data >> 8 & 7)
+        vector = self.data & 0xFF
+        return f"dst {destination:x} vec {vector} ({delivery}|{mode}|{trigger}{hint})"
+
+
+class KvmAckIrq(Tracepoint):
+    """A pin of an interrupt controller was acknowledged."""
+
+    system = "kvm"
+    event = "kvm_ack_irq"
+    print_fmt = f'"irqchip %s pin %u", __print_symbolic(REC->irqchip, {IRQCHIPS.listing}), REC->pin'
+
+    irqchip: tp.UnsignedInt
+    pin: tp.UnsignedInt
+
+    def text(self) -> str:
+        return f"irqchip {IRQCHIPS.name(self.irqchip)} pin {self.pin}"
+
+
+class KvmApic(Tracepoint):
+    """The guest accessed a register of its local APIC. `rw`: 1 writes."""
+
+    system = "kvm"
+    event = "kvm_apic"
+    print_fmt = _apic_format("llx")
+
+    rw: tp.UnsignedInt
+    reg: tp.UnsignedInt
+    val: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"apic_{'write' if self.rw else 'read'} {APIC_REGISTERS.name(self.reg)}"
+            f" = 0x{self.val:x}"
+        )
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("rw", "reg", ("val", tp.c_type(tp.UnsignedInt))),
+            print_fmt=_apic_format("x"),
+        ),
+    )
+
+
+class KvmApicIpi(Tracepoint):
+    """A local APIC sends an interrupt to another."""
+
+    system = "kvm"
+    event = "kvm_apic_ipi"
+    print_fmt = (
+        '"dst %x vec %u (%s|%s|%s|%s|%s)", REC->dest_id, (u8)REC->icr_low, '
+        f"__print_symbolic((REC->icr_low >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        '(REC->icr_low & (1<<11)) ? "logical" : "physical", '
+        '(REC->icr_low & (1<<14)) ? "assert" : "de-assert", '
+        '(REC->icr_low & (1<<15)) ? "level" : "edge", '
+        f"__print_symbolic((REC->icr_low >> 18 & 0x3), {DESTINATIONS.listing})"
+    )
+
+    icr_low: tp.U32
+    dest_id: tp.U32
+
+    def text(self) -> str:
+        return (
+            f"dst {self.dest_id:x} vec {self.icr_low & 0xFF}"
+            f" ({DELIVERY_MODES.name(self.icr_low >> 8 & 0x7)}|"
+            f"{'logical' if self.icr_low & (1 << 11) else 'physical'}|"
+            f"{'assert' if self.icr_low & (1 << 14) else 'de-assert'}|"
+            f"{'level' if self.icr_low & (1 << 15) else 'edge'}|"
+            f"{DESTINATIONS.name(self.icr_low >> 18 & 0x3)})"
+        )
+
+
+class KvmApicAcceptIrq(Tracepoint):
+    """A local APIC takes an interrupt. `tm`: 1 is level triggered."""
+
+    system = "kvm"
+    event = "kvm_apic_accept_irq"
+    print_fmt = (
+        '"apicid %x vec %u (%s|%s)", REC->apicid, REC->vec, '
+        f"__print_symbolic((REC->dm >> 8 & 0x7), {DELIVERY_MODES.listing}), "
+        'REC->tm ? "level" : "edge"'
+    )
+
+    apicid: tp.U32
+    dm: tp.U16
+    tm: tp.U16
+    vec: tp.U8
+
+    def text(self) -> str:
+        return (
+            f"apicid {self.apicid:x} vec {self.vec}"
+            f" ({DELIVERY_MODES.name(self.dm >> 8 & 0x7)}|{'level' if self.tm else 'edge'}"
+            ")"
+        )
+
+    variants = (
+        Variant(
+            unless=VCPU,
+            fields=("apicid", "dm", ("tm", tp.c_type(tp.U8)), "vec"),
+        ),
+    )
+
+
+class KvmEoi(Tracepoint):
+    """The guest ended an interrupt."""
+
+    system = "kvm"
+    event = "kvm_eoi"
+    print_fmt = '"apicid %x vector %d", REC->apicid, REC->vector'
+
+    apicid: tp.U32
+    vector: tp.Int
+
+    def text(self) -> str:
+        return f"apicid {self.apicid:x} vector {self.vector}"
+
+
+class KvmPvEoi(Tracepoint):
+    """The guest ended an interrupt by memory it shares with KVM."""
+
+    system = "kvm"
+    event = "kvm_pv_eoi"
+    print_fmt = '"apicid %x vector %d", REC->apicid, REC->vector'
+
+    apicid: tp.U32
+    vector: tp.Int
+
+    def text(self) -> str:
+        return f"apicid {self.apicid:x} vector {self.vector}"
+
+
+class KvmInjVirq(Tracepoint):
+    """An interrupt is injected. `irq`: its vector as older kernels call it."""
+
+    system = "kvm"
+    event = "kvm_inj_virq"
+    print_fmt = (
+        '"%s 0x%x%s", REC->soft ? "Soft/INTn" : "IRQ", REC->vector, '
+        'REC->reinjected ? " [reinjected]" : ""'
+    )
+
+    vector: tp.UnsignedInt
+    soft: tp.Bool
+    reinjected: tp.Bool
+    irq: tp.UnsignedInt
+
+    def text(self) -> str:
+        return (
+            f"{'Soft/INTn' if self.soft else 'IRQ'} 0x{self.vector:x}"
+            f"{' [reinjected]' if self.reinjected else ''}"
+        )
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("irq",),
+            print_fmt='"irq %u", REC->irq',
+            text=lambda self: f"irq {self.irq}",
+        ),
+        Variant(
+            needs=STATE,
+            fields=("vector", "soft", "reinjected"),
+        ),
+    )
+
+
+class KvmInjException(Tracepoint):
+    """An exception is injected."""
+
+    system = "kvm"
+    event = "kvm_inj_exception"
+    print_fmt = _exception_format(EXCEPTIONS)
+
+    exception: tp.KU8
+    has_error: tp.KU8
+    error_code: tp.KU32
+    reinjected: tp.Bool
+
+    def text(self) -> str:
+        return _exception(self, EXCEPTIONS)
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("exception", "has_error", "error_code"),
+            print_fmt=(
+                f'"%s (0x%x)", __print_symbolic(REC->exception, {OLD_EXCEPTIONS.listing}), '
+                "REC->has_error ? REC->error_code : 0"
+            ),
+            text=_old_exception,
+        ),
+        Variant(
+            unless=REQUESTS,
+            print_fmt=_exception_format(OLD_EXCEPTIONS),
+            text=lambda self: _exception(self, OLD_EXCEPTIONS),
+        ),
+    )
+
+
+class KvmPiIrteUpdate(Tracepoint):
+    """An assigned device's interrupt goes directly to a vCPU, or no longer."""
+
+    system = "kvm"
+    event = "kvm_pi_irte_update"
+    print_fmt = (
+        '"PI is %s for irq %u, vcpu %d, gsi: 0x%x, gvec: 0x%x", '
+        'REC->set ? "enabled and being updated" : "disabled", REC->host_irq, REC->vcpu_id, '
+        "REC->gsi, REC->gvec"
+    )
+
+    host_irq: tp.UnsignedInt
+    vcpu_id: tp.Int
+    gsi: tp.UnsignedInt
+    gvec: tp.UnsignedInt
+    set: tp.Bool
+    pi_desc_addr: tp.KU64
+
+    def text(self) -> str:
+        return f"PI is {_updated(self)}"
+
+    variants = (
+        Variant(
+            unless=REQUESTS,
+            fields=(
+                "host_irq",
+                ("vcpu_id", tp.c_type(tp.UnsignedInt)),
+                "gsi",
+                "gvec",
+                "pi_desc_addr",
+                "set",
+            ),
+            print_fmt=(
+                '"VT-d PI is %s for irq %u, vcpu %u, gsi: 0x%x, gvec: 0x%x, '
+                'pi_desc_addr: 0x%llx", '
+                'REC->set ? "enabled and being updated" : "disabled", REC->host_irq, REC->vcpu_id, '
+                "REC->gsi, REC->gvec, REC->pi_desc_addr"
+            ),
+            text=_vt_d,
+        ),
+        Variant(
+            needs=REQUESTS,
+            fields=("host_irq", "vcpu_id", "gsi", "gvec", "set"),
+        ),
+    )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmSetIrq,
+    KvmPicSetIrq,
+    KvmIoapicSetIrq,
+    KvmIoapicDelayedEoiInj,
+    KvmMsiSetIrq,
+    KvmAckIrq,
+    KvmApic,
+    KvmApicIpi,
+    KvmApicAcceptIrq,
+    KvmEoi,
+    KvmPvEoi,
+    KvmInjVirq,
+    KvmInjException,
+    KvmPiIrteUpdate,
+)

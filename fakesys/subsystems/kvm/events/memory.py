@@ -1,0 +1,239 @@
+"""Events of guest memory: what the host does to it, faults that wait, dirty rings."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import DIRTY_RING, FAULT_VCPU, NO_CHANGE_PTE
+from fakesys.subsystems.kvm.symbols import unsigned32
+
+
+class KvmUnmapHvaRange(Tracepoint):
+    """The host takes a range of addresses away."""
+
+    system = "kvm"
+    event = "kvm_unmap_hva_range"
+    print_fmt = '"mmu notifier unmap range: %#016lx -- %#016lx", REC->start, REC->end'
+
+    start: tp.UnsignedLong
+    end: tp.UnsignedLong
+
+    def text(self) -> str:
+        return f"mmu notifier unmap range: {self.start:#016x} -- {self.end:#016x}"
+
+
+class KvmAgeHva(Tracepoint):
+    """The host asks whether a range was used, and forgets it."""
+
+    system = "kvm"
+    event = "kvm_age_hva"
+    print_fmt = '"mmu notifier age hva: %#016lx -- %#016lx", REC->start, REC->end'
+
+    start: tp.UnsignedLong
+    end: tp.UnsignedLong
+
+    def text(self) -> str:
+        return f"mmu notifier age hva: {self.start:#016x} -- {self.end:#016x}"
+
+
+class KvmTestAgeHva(Tracepoint):
+    """The host asks whether an address was used."""
+
+    system = "kvm"
+    event = "kvm_test_age_hva"
+    print_fmt = '"mmu notifier test age hva: %#016lx", REC->hva'
+
+    hva: tp.UnsignedLong
+
+    def text(self) -> str:
+        return f"mmu notifier test age hva: {self.hva:#016x}"
+
+
+class KvmSetSpteHva(Tracepoint):
+    """The host put another page at an address."""
+
+    system = "kvm"
+    event = "kvm_set_spte_hva"
+    print_fmt = '"mmu notifier set pte hva: %#016lx", REC->hva'
+    unless = NO_CHANGE_PTE
+
+    hva: tp.UnsignedLong
+
+    def text(self) -> str:
+        return f"mmu notifier set pte hva: {self.hva:#016x}"
+
+
+class KvmAgePage(Tracepoint):
+    """A page was found used or not, before 6.0."""
+
+    system = "kvm"
+    event = "kvm_age_page"
+    print_fmt = (
+        '"hva %llx gfn %llx level %u %s", REC->hva, REC->gfn, REC->level, '
+        'REC->referenced ? "YOUNG" : "OLD"'
+    )
+    unless = FAULT_VCPU
+
+    hva: tp.KU64
+    gfn: tp.KU64
+    level: tp.KU8
+    referenced: tp.KU8
+
+    def text(self) -> str:
+        age = "YOUNG" if self.referenced else "OLD"
+        return f"hva {self.hva:x} gfn {self.gfn:x} level {self.level} {age}"
+
+
+class KvmTryAsyncGetPage(Tracepoint):
+    """A page must be read in; the guest may go on meanwhile."""
+
+    system = "kvm"
+    event = "kvm_try_async_get_page"
+    print_fmt = '"gva = %#llx, gfn = %#llx", REC->gva, REC->gfn'
+
+    gva: tp.U64
+    gfn: tp.KU64
+
+    def text(self) -> str:
+        return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
+
+
+class KvmAsyncPfRepeatedFault(Tracepoint):
+    """The guest touched a page again that is being read in."""
+
+    system = "kvm"
+    event = "kvm_async_pf_repeated_fault"
+    print_fmt = '"gva = %#llx, gfn = %#llx", REC->gva, REC->gfn'
+
+    gva: tp.U64
+    gfn: tp.KU64
+
+    def text(self) -> str:
+        return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
+
+    variants = (
+        Variant(
+            unless=FAULT_VCPU,
+            event="kvm_async_pf_doublefault",
+        ),
+    )
+
+
+class KvmAsyncPfNotPresent(Tracepoint):
+    """The guest is told to wait for a page."""
+
+    system = "kvm"
+    event = "kvm_async_pf_not_present"
+    print_fmt = '"token %#llx gva %#llx", REC->token, REC->gva'
+
+    token: tp.U64
+    gva: tp.U64
+
+    def text(self) -> str:
+        return f"token {self.token:#x} gva {self.gva:#x}"
+
+
+class KvmAsyncPfReady(Tracepoint):
+    """The guest is told that a page is there."""
+
+    system = "kvm"
+    event = "kvm_async_pf_ready"
+    print_fmt = '"token %#llx gva %#llx", REC->token, REC->gva'
+
+    token: tp.U64
+    gva: tp.U64
+
+    def text(self) -> str:
+        return f"token {self.token:#x} gva {self.gva:#x}"
+
+
+class KvmAsyncPfCompleted(Tracepoint):
+    """A page was read in."""
+
+    system = "kvm"
+    event = "kvm_async_pf_completed"
+    print_fmt = '"gva %#llx address %#lx", REC->gva, REC->address'
+
+    address: tp.UnsignedLong
+    gva: tp.KU64
+
+    def text(self) -> str:
+        return f"gva {self.gva:#x} address {self.address:#x}"
+
+
+class KvmDirtyRingPush(Tracepoint):
+    """A dirty page went into a vCPU's ring."""
+
+    system = "kvm"
+    event = "kvm_dirty_ring_push"
+    print_fmt = (
+        '"ring %d: dirty 0x%x reset 0x%x slot %u offset 0x%llx (used %u)", REC->index, '
+        "REC->dirty_index, REC->reset_index, REC->slot, REC->offset, "
+        "REC->dirty_index - REC->reset_index"
+    )
+    needs = DIRTY_RING
+
+    index: tp.Int
+    dirty_index: tp.KU32
+    reset_index: tp.KU32
+    slot: tp.KU32
+    offset: tp.KU64
+
+    def text(self) -> str:
+        used = unsigned32(self.dirty_index - self.reset_index)
+        return (
+            f"ring {self.index}: dirty 0x{self.dirty_index:x} reset 0x{self.reset_index:x}"
+            f" slot {self.slot} offset 0x{self.offset:x} (used {used})"
+        )
+
+
+class KvmDirtyRingReset(Tracepoint):
+    """Pages of a vCPU's ring were collected."""
+
+    system = "kvm"
+    event = "kvm_dirty_ring_reset"
+    print_fmt = (
+        '"ring %d: dirty 0x%x reset 0x%x (used %u)", REC->index, REC->dirty_index, '
+        "REC->reset_index, REC->dirty_index - REC->reset_index"
+    )
+    needs = DIRTY_RING
+
+    index: tp.Int
+    dirty_index: tp.KU32
+    reset_index: tp.KU32
+
+    def text(self) -> str:
+        used = unsigned32(self.dirty_index - self.reset_index)
+        indexes = f"dirty 0x{self.dirty_index:x} reset 0x{self.reset_index:x}"
+        return f"ring {self.index}: {indexes} (used {used})"
+
+
+class KvmDirtyRingExit(Tracepoint):
+    """A vCPU's ring is full."""
+
+    system = "kvm"
+    event = "kvm_dirty_ring_exit"
+    print_fmt = '"vcpu %d", REC->vcpu_id'
+    needs = DIRTY_RING
+
+    vcpu_id: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu {self.vcpu_id}"
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmUnmapHvaRange,
+    KvmAgeHva,
+    KvmTestAgeHva,
+    KvmSetSpteHva,
+    KvmAgePage,
+    KvmTryAsyncGetPage,
+    KvmAsyncPfRepeatedFault,
+    KvmAsyncPfNotPresent,
+    KvmAsyncPfReady,
+    KvmAsyncPfCompleted,
+    KvmDirtyRingPush,
+    KvmDirtyRingReset,
+    KvmDirtyRingExit,
+)

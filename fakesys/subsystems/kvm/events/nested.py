@@ -1,0 +1,313 @@
+"""Events of guests in guests."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
+from fakesys.subsystems.kvm.events.run import EXIT_STATE, exit_format, exit_state
+from fakesys.subsystems.kvm.exits import (
+    VMX,
+    plain_reason_format,
+    plain_reason_name,
+    reason_format,
+    reason_name,
+)
+from fakesys.subsystems.kvm.symbols import VM_ENTRY_ERRORS
+
+_EXIT_INFO = "ext_inf1: 0x%016llx ext_inf2: 0x%016llx ext_int: 0x%08x ext_int_err: 0x%08x"
+_EXIT_INFO_ARGUMENTS = (
+    "REC->exit_info1, REC->exit_info2, REC->exit_int_info, REC->exit_int_info_err"
+)
+
+
+def _exit_info(event: KvmNestedVmexitInject | KvmNestedVmexitOld) -> str:
+    return (
+        f"ext_inf1: 0x{event.exit_info1:016x} ext_inf2: 0x{event.exit_info2:016x}"
+        f" ext_int: 0x{event.exit_int_info:08x} ext_int_err: 0x{event.exit_int_info_err:08x}"
+    )
+
+
+class KvmNestedVmenter(Tracepoint):
+    """The guest enters a guest of its own."""
+
+    system = "kvm"
+    event = "kvm_nested_vmenter"
+    print_fmt = (
+        '"rip: 0x%016llx %s: 0x%016llx nested_rip: 0x%016llx int_ctl: 0x%08x event_inj: '
+        '0x%08x nested_%s=%s %s: 0x%016llx", REC->rip, REC->isa == 1 ? "vmcs" : "vmcb", '
+        "REC->vmcb, REC->nested_rip, REC->int_ctl, REC->event_inj, "
+        'REC->isa == 1 ? "ept" : "npt", REC->tdp_enabled ? "y" : "n", '
+        '!REC->tdp_enabled ? "guest_cr3" : REC->isa == 1 ? "nested_eptp" : "nested_cr3", '
+        "REC->guest_pgd"
+    )
+    needs = STATE
+
+    rip: tp.U64
+    vmcb: tp.U64
+    nested_rip: tp.U64
+    int_ctl: tp.U32
+    event_inj: tp.U32
+    tdp_enabled: tp.Bool
+    guest_pgd: tp.U64
+    isa: tp.U32
+
+    def text(self) -> str:
+        vmx = self.isa == VMX
+        tables = "nested_eptp" if vmx else "nested_cr3"
+        return (
+            f"rip: 0x{self.rip:016x} {'vmcs' if vmx else 'vmcb'}: 0x{self.vmcb:016x}"
+            f" nested_rip: 0x{self.nested_rip:016x} int_ctl: 0x{self.int_ctl:08x}"
+            f" event_inj: 0x{self.event_inj:08x} nested_{'ept' if vmx else 'npt'}="
+            f"{'y' if self.tdp_enabled else 'n'} {tables if self.tdp_enabled else 'guest_cr3'}:"
+            f" 0x{self.guest_pgd:016x}"
+        )
+
+
+class KvmNestedVmrun(Tracepoint):
+    """The guest enters a guest of its own, before 6.1."""
+
+    system = "kvm"
+    event = "kvm_nested_vmrun"
+    print_fmt = (
+        '"rip: 0x%016llx vmcb: 0x%016llx nrip: 0x%016llx int_ctl: 0x%08x event_inj: 0x%08x '
+        'npt: %s", REC->rip, REC->vmcb, REC->nested_rip, REC->int_ctl, REC->event_inj, '
+        'REC->npt ? "on" : "off"'
+    )
+    unless = STATE
+
+    rip: tp.U64
+    vmcb: tp.U64
+    nested_rip: tp.U64
+    int_ctl: tp.U32
+    event_inj: tp.U32
+    npt: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"rip: 0x{self.rip:016x} vmcb: 0x{self.vmcb:016x} nrip: 0x{self.nested_rip:016x}"
+            f" int_ctl: 0x{self.int_ctl:08x} event_inj: 0x{self.event_inj:08x}"
+            f" npt: {'on' if self.npt else 'off'}"
+        )
+
+
+class KvmNestedVmenterFailed(Tracepoint):
+    """The guest could not enter its own guest."""
+
+    system = "kvm"
+    event = "kvm_nested_vmenter_failed"
+    print_fmt = (
+        '"%s%s", __get_str(msg), !REC->err ? "" : __print_symbolic(REC->err, '
+        f"{VM_ENTRY_ERRORS.listing})"
+    )
+    needs = VCPU
+
+    msg: tp.DynamicString
+    err: tp.KU32
+
+    def text(self) -> str:
+        return f"{self.msg}{VM_ENTRY_ERRORS.name(self.err) if self.err else ''}"
+
+
+class KvmNestedIntercepts(Tracepoint):
+    """What the guest wants to intercept in its own guest."""
+
+    system = "kvm"
+    event = "kvm_nested_intercepts"
+    print_fmt = (
+        '"cr_read: %04x cr_write: %04x excp: %08x intercepts: %08x %08x %08x", REC->cr_read, '
+        "REC->cr_write, REC->exceptions, REC->intercept1, REC->intercept2, REC->intercept3"
+    )
+    needs = STATE
+
+    cr_read: tp.U16
+    cr_write: tp.U16
+    exceptions: tp.U32
+    intercept1: tp.U32
+    intercept2: tp.U32
+    intercept3: tp.U32
+
+    def text(self) -> str:
+        return (
+            f"cr_read: {self.cr_read:04x} cr_write: {self.cr_write:04x} excp: "
+            f"{self.exceptions:08x} intercepts: {self.intercept1:08x} "
+            f"{self.intercept2:08x} {self.intercept3:08x}"
+        )
+
+
+class KvmNestedInterceptsOld(Tracepoint):
+    """What the guest wants to intercept in its own guest, before 6.1."""
+
+    system = "kvm"
+    event = "kvm_nested_intercepts"
+    print_fmt = (
+        '"cr_read: %04x cr_write: %04x excp: %08x intercept: %016llx", REC->cr_read, '
+        "REC->cr_write, REC->exceptions, REC->intercept"
+    )
+    unless = STATE
+
+    cr_read: tp.U16
+    cr_write: tp.U16
+    exceptions: tp.U32
+    intercept: tp.U64
+
+    def text(self) -> str:
+        return (
+            f"cr_read: {self.cr_read:04x} cr_write: {self.cr_write:04x}"
+            f" excp: {self.exceptions:08x} intercept: {self.intercept:016x}"
+        )
+
+
+class KvmNestedVmexit(Tracepoint):
+    """The nested guest was left, for KVM."""
+
+    system = "kvm"
+    event = "kvm_nested_vmexit"
+    print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
+    needs = STATE
+
+    exit_reason: tp.UnsignedInt
+    guest_rip: tp.UnsignedLong
+    isa: tp.KU32
+    info1: tp.KU64
+    info2: tp.KU64
+    intr_info: tp.KU32
+    error_code: tp.KU32
+    vcpu_id: tp.UnsignedInt
+    requests: tp.KU64
+
+    def text(self) -> str:
+        return f"{exit_state(self)} requests 0x{self.requests:016x}"
+
+    variants = (
+        Variant(
+            unless=REQUESTS,
+            fields=(*EXIT_STATE,),
+            print_fmt=exit_format(),
+            text=exit_state,
+        ),
+    )
+
+
+class KvmNestedVmexitOld(Tracepoint):
+    """The nested guest was left, for KVM, before 6.1."""
+
+    system = "kvm"
+    event = "kvm_nested_vmexit"
+    print_fmt = (
+        f'"rip: 0x%016llx reason: %s {_EXIT_INFO}", REC->rip, '
+        f"{plain_reason_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
+    )
+    unless = STATE
+
+    rip: tp.U64
+    exit_code: tp.U32
+    exit_info1: tp.U64
+    exit_info2: tp.U64
+    exit_int_info: tp.U32
+    exit_int_info_err: tp.U32
+    isa: tp.U32
+
+    def text(self) -> str:
+        reason = plain_reason_name(self.exit_code, self.isa)
+        return f"rip: 0x{self.rip:016x} reason: {reason} {_exit_info(self)}"
+
+
+class KvmNestedVmexitInject(Tracepoint):
+    """The nested guest was left, for the guest."""
+
+    system = "kvm"
+    event = "kvm_nested_vmexit_inject"
+    print_fmt = (
+        f'"reason: %s%s%s {_EXIT_INFO}", {reason_format("exit_code")}, {_EXIT_INFO_ARGUMENTS}'
+    )
+
+    exit_code: tp.U32
+    exit_info1: tp.U64
+    exit_info2: tp.U64
+    exit_int_info: tp.U32
+    exit_int_info_err: tp.U32
+    isa: tp.U32
+
+    def text(self) -> str:
+        return f"reason: {reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
+
+    variants = (
+        Variant(
+            unless=STATE,
+            print_fmt=(
+                f'"reason: %s {_EXIT_INFO}", {plain_reason_format("exit_code")}, '
+                f"{_EXIT_INFO_ARGUMENTS}"
+            ),
+            text=lambda self: (
+                f"reason: {plain_reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
+            ),
+        ),
+    )
+
+
+class KvmNestedIntrVmexit(Tracepoint):
+    """The nested guest was left because an interrupt is pending."""
+
+    system = "kvm"
+    event = "kvm_nested_intr_vmexit"
+    print_fmt = '"rip: 0x%016llx", REC->rip'
+
+    rip: tp.U64
+
+    def text(self) -> str:
+        return f"rip: 0x{self.rip:016x}"
+
+
+class KvmInvlpga(Tracepoint):
+    """The guest executed INVLPGA."""
+
+    system = "kvm"
+    event = "kvm_invlpga"
+    print_fmt = '"rip: 0x%016llx asid: %u address: 0x%016llx", REC->rip, REC->asid, REC->address'
+
+    rip: tp.U64
+    asid: tp.UnsignedInt
+    address: tp.U64
+
+    def text(self) -> str:
+        return f"rip: 0x{self.rip:016x} asid: {self.asid} address: 0x{self.address:016x}"
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("rip", ("asid", tp.c_type(tp.Int)), "address"),
+            print_fmt=(
+                '"rip: 0x%016llx asid: %d address: 0x%016llx", REC->rip, REC->asid, REC->address'
+            ),
+        ),
+    )
+
+
+class KvmSkinit(Tracepoint):
+    """The guest executed SKINIT."""
+
+    system = "kvm"
+    event = "kvm_skinit"
+    print_fmt = '"rip: 0x%016llx slb: 0x%08x", REC->rip, REC->slb'
+
+    rip: tp.U64
+    slb: tp.U32
+
+    def text(self) -> str:
+        return f"rip: 0x{self.rip:016x} slb: 0x{self.slb:08x}"
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmNestedVmenter,
+    KvmNestedVmrun,
+    KvmNestedVmenterFailed,
+    KvmNestedIntercepts,
+    KvmNestedInterceptsOld,
+    KvmNestedVmexit,
+    KvmNestedVmexitOld,
+    KvmNestedVmexitInject,
+    KvmNestedIntrVmexit,
+    KvmInvlpga,
+    KvmSkinit,
+)

@@ -1,0 +1,385 @@
+"""Events of a vCPU's life: into the guest, out of it, to user space, to sleep."""
+
+from __future__ import annotations
+
+from errno import EINTR
+from typing import Protocol
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
+from fakesys.subsystems.kvm.exits import (
+    plain_reason_format,
+    plain_reason_name,
+    reason_format,
+    reason_name,
+)
+from fakesys.subsystems.kvm.symbols import LOADS, USER_EXITS, signed32, signed64
+
+EXIT_STATE = (
+    "exit_reason",
+    "guest_rip",
+    "isa",
+    "info1",
+    "info2",
+    "intr_info",
+    "error_code",
+    "vcpu_id",
+)
+
+
+def exit_format(more: str = "", arguments: str = "") -> str:
+    """The print fmt of an exit, with more of it at the end."""
+    return (
+        '"vcpu %u reason %s%s%s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x'
+        f' error_code 0x%08x{more}", REC->vcpu_id, {reason_format("exit_reason")}, '
+        f"REC->guest_rip, REC->info1, REC->info2, REC->intr_info, REC->error_code{arguments}"
+    )
+
+
+class ExitState(Protocol):
+    """An exit from a guest, nested or not."""
+
+    vcpu_id: int
+    exit_reason: int
+    isa: int
+    guest_rip: int
+    info1: int
+    info2: int
+    intr_info: int
+    error_code: int
+
+
+def exit_state(event: ExitState) -> str:
+    """The text of an exit."""
+    return (
+        f"vcpu {event.vcpu_id} reason {reason_name(event.exit_reason, event.isa)}"
+        f" rip 0x{event.guest_rip:x} info1 0x{event.info1:016x} info2 0x{event.info2:016x}"
+        f" intr_info 0x{event.intr_info:08x} error_code 0x{event.error_code:08x}"
+    )
+
+
+_OLD_EXIT_FORMAT = (
+    '"vcpu %u reason %s rip 0x%lx info %llx %llx", REC->vcpu_id, '
+    f"{plain_reason_format('exit_reason')}, REC->guest_rip, REC->info1, REC->info2"
+)
+
+
+def _old_exit(event: KvmExit) -> str:
+    reason = plain_reason_name(event.exit_reason, event.isa)
+    return f"reason {reason} rip 0x{event.guest_rip:x} info {event.info1:x} {event.info2:x}"
+
+
+def _at_once(event: KvmEntry) -> str:
+    return "[immediate exit]" if event.immediate_exit else ""
+
+
+class KvmEntry(Tracepoint):
+    """A vCPU enters the guest."""
+
+    system = "kvm"
+    event = "kvm_entry"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
+    print_fmt = (
+        '"vcpu %u, rip 0x%lx intr_info 0x%08x error_code 0x%08x%s", REC->vcpu_id, REC->rip, '
+        'REC->intr_info, REC->error_code, REC->immediate_exit ? "[immediate exit]" : ""'
+    )
+
+    vcpu_id: tp.UnsignedInt
+    rip: tp.UnsignedLong
+    immediate_exit: tp.Bool
+    intr_info: tp.KU32
+    error_code: tp.KU32
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}, rip 0x{self.rip:x} intr_info 0x{self.intr_info:08x}"
+            f" error_code 0x{self.error_code:08x}{_at_once(self)}"
+        )
+
+    variants = (
+        Variant(
+            unless=STATE,
+            fields=("vcpu_id",),
+            print_fmt='"vcpu %u", REC->vcpu_id',
+            text=lambda self: f"vcpu {self.vcpu_id}",
+        ),
+        Variant(
+            unless=REQUESTS,
+            fields=("vcpu_id", "rip", "immediate_exit"),
+            print_fmt=(
+                '"vcpu %u, rip 0x%lx%s", REC->vcpu_id, REC->rip, '
+                'REC->immediate_exit ? "[immediate exit]" : ""'
+            ),
+            text=lambda self: f"vcpu {self.vcpu_id}, rip 0x{self.rip:x}{_at_once(self)}",
+        ),
+    )
+
+
+class KvmExit(Tracepoint):
+    """A vCPU left the guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
+
+    system = "kvm"
+    event = "kvm_exit"
+    common_flags = tp.IRQS_OFF
+    common_preempt_count = 1
+    print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
+
+    exit_reason: tp.UnsignedInt
+    guest_rip: tp.UnsignedLong
+    isa: tp.KU32
+    info1: tp.KU64
+    info2: tp.KU64
+    intr_info: tp.KU32
+    error_code: tp.KU32
+    vcpu_id: tp.UnsignedInt
+    requests: tp.KU64
+
+    def text(self) -> str:
+        return f"{exit_state(self)} requests 0x{self.requests:016x}"
+
+    variants = (
+        Variant(
+            unless=VCPU,
+            fields=("exit_reason", "guest_rip", "isa", "info1", "info2"),
+            print_fmt=_OLD_EXIT_FORMAT.replace("vcpu %u ", "").replace("REC->vcpu_id, ", ""),
+            text=_old_exit,
+        ),
+        Variant(
+            unless=STATE,
+            fields=("exit_reason", "guest_rip", "isa", "info1", "info2", "vcpu_id"),
+            print_fmt=_OLD_EXIT_FORMAT,
+            text=lambda self: f"vcpu {self.vcpu_id} {_old_exit(self)}",
+        ),
+        Variant(
+            unless=REQUESTS,
+            fields=(*EXIT_STATE,),
+            print_fmt=exit_format(),
+            text=exit_state,
+        ),
+    )
+
+
+class KvmUserspaceExit(Tracepoint):
+    """KVM_RUN returned. `errno`: negative, or 0 and `reason` is KVM_EXIT_*."""
+
+    system = "kvm"
+    event = "kvm_userspace_exit"
+    print_fmt = (
+        '"reason %s (%d)", '
+        'REC->errno < 0 ? (REC->errno == -4 ? "restart" : "error") : '
+        f"__print_symbolic(REC->reason, {USER_EXITS.listing}), "
+        "REC->errno < 0 ? -REC->errno : REC->reason"
+    )
+
+    reason: tp.U32
+    errno: tp.Int
+
+    def text(self) -> str:
+        if self.errno < 0:
+            return f"reason {'restart' if self.errno == -EINTR else 'error'} ({-self.errno})"
+        return f"reason {USER_EXITS.name(self.reason)} ({signed32(self.reason)})"
+
+
+class KvmVcpuWakeup(Tracepoint):
+    """A vCPU that had nothing to do goes on. `ns`: how long it waited or polled."""
+
+    system = "kvm"
+    event = "kvm_vcpu_wakeup"
+    print_fmt = (
+        '"%s time %lld ns, polling %s", REC->waited ? "wait" : "poll", REC->ns, '
+        'REC->valid ? "valid" : "invalid"'
+    )
+
+    ns: tp.U64
+    waited: tp.Bool
+    valid: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"{'wait' if self.waited else 'poll'} time {signed64(self.ns)} ns, polling "
+            f"{'valid' if self.valid else 'invalid'}"
+        )
+
+
+class KvmHaltPollNs(Tracepoint):
+    """How long a halted vCPU polls was changed."""
+
+    system = "kvm"
+    event = "kvm_halt_poll_ns"
+    print_fmt = (
+        '"vcpu %u: halt_poll_ns %u (%s %u)", REC->vcpu_id, REC->new, '
+        'REC->grow ? "grow" : "shrink", REC->old'
+    )
+
+    grow: tp.Bool
+    vcpu_id: tp.UnsignedInt
+    new: tp.UnsignedInt
+    old: tp.UnsignedInt
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}: halt_poll_ns {self.new}"
+            f" ({'grow' if self.grow else 'shrink'} {self.old})"
+        )
+
+
+class KvmPleWindowUpdate(Tracepoint):
+    """How long a guest may spin was changed."""
+
+    system = "kvm"
+    event = "kvm_ple_window_update"
+    print_fmt = (
+        '"vcpu %u old %u new %u (%s)", REC->vcpu_id, REC->old, REC->new, '
+        'REC->old < REC->new ? "growed" : "shrinked"'
+    )
+    needs = VCPU
+
+    vcpu_id: tp.UnsignedInt
+    new: tp.UnsignedInt
+    old: tp.UnsignedInt
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id} old {self.old} new {self.new}"
+            f" ({'growed' if self.old < self.new else 'shrinked'})"
+        )
+
+
+class KvmPleWindow(Tracepoint):
+    """How long a guest may spin was changed, before 5.4."""
+
+    system = "kvm"
+    event = "kvm_ple_window"
+    print_fmt = (
+        '"vcpu %u: ple_window %d (%s %d)", REC->vcpu_id, REC->new, REC->grow ? "grow" : "shrink", '
+        "REC->old"
+    )
+    unless = VCPU
+
+    grow: tp.Bool
+    vcpu_id: tp.UnsignedInt
+    new: tp.Int
+    old: tp.Int
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}: ple_window {self.new}"
+            f" ({'grow' if self.grow else 'shrink'} {self.old})"
+        )
+
+
+class KvmFpu(Tracepoint):
+    """The guest's floating point state is loaded or unloaded."""
+
+    system = "kvm"
+    event = "kvm_fpu"
+    print_fmt = f'"%s", __print_symbolic(REC->load, {LOADS.listing})'
+
+    load: tp.KU32
+
+    def text(self) -> str:
+        return f"{LOADS.name(self.load)}"
+
+
+class KvmWaitLapicExpire(Tracepoint):
+    """The timer of the local APIC fired `delta` TSC cycles late (early if negative)."""
+
+    system = "kvm"
+    event = "kvm_wait_lapic_expire"
+    print_fmt = (
+        '"vcpu %u: delta %lld (%s)", REC->vcpu_id, REC->delta, REC->delta < 0 ? "early" : "late"'
+    )
+
+    vcpu_id: tp.UnsignedInt
+    delta: tp.KS64
+
+    def text(self) -> str:
+        return f"vcpu {self.vcpu_id}: delta {self.delta} ({'early' if self.delta < 0 else 'late'})"
+
+
+class KvmHvTimerState(Tracepoint):
+    """The timer of the processor is used for the guest's timer, or no longer."""
+
+    system = "kvm"
+    event = "kvm_hv_timer_state"
+    print_fmt = '"vcpu_id %x hv_timer %x", REC->vcpu_id, REC->hv_timer_in_use'
+
+    vcpu_id: tp.UnsignedInt
+    hv_timer_in_use: tp.UnsignedInt
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id:x} hv_timer {self.hv_timer_in_use:x}"
+
+
+class KvmPmlFull(Tracepoint):
+    """The log of dirty pages is full."""
+
+    system = "kvm"
+    event = "kvm_pml_full"
+    print_fmt = '"vcpu %d: PML full", REC->vcpu_id'
+
+    vcpu_id: tp.UnsignedInt
+
+    def text(self) -> str:
+        return f"vcpu {signed32(self.vcpu_id)}: PML full"
+
+
+class KvmPvTlbFlush(Tracepoint):
+    """A vCPU that is not running is told to flush its TLB later."""
+
+    system = "kvm"
+    event = "kvm_pv_tlb_flush"
+    print_fmt = '"vcpu %u need_flush_tlb %s", REC->vcpu_id, REC->need_flush_tlb ? "true" : "false"'
+
+    vcpu_id: tp.UnsignedInt
+    need_flush_tlb: tp.Bool
+
+    def text(self) -> str:
+        return f"vcpu {self.vcpu_id} need_flush_tlb {'true' if self.need_flush_tlb else 'false'}"
+
+
+class KvmSmmTransition(Tracepoint):
+    """The vCPU enters or leaves system management mode."""
+
+    system = "kvm"
+    event = "kvm_smm_transition"
+    print_fmt = (
+        '"vcpu %u: %s SMM, smbase 0x%llx", REC->vcpu_id, '
+        'REC->entering ? "entering" : "leaving", REC->smbase'
+    )
+
+    vcpu_id: tp.UnsignedInt
+    smbase: tp.KU64
+    entering: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"vcpu {self.vcpu_id}: {'entering' if self.entering else 'leaving'}"
+            f" SMM, smbase 0x{self.smbase:x}"
+        )
+
+    variants = (
+        Variant(
+            unless=STATE,
+            event="kvm_enter_smm",
+        ),
+    )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmEntry,
+    KvmExit,
+    KvmUserspaceExit,
+    KvmVcpuWakeup,
+    KvmHaltPollNs,
+    KvmPleWindowUpdate,
+    KvmPleWindow,
+    KvmFpu,
+    KvmWaitLapicExpire,
+    KvmHvTimerState,
+    KvmPmlFull,
+    KvmPvTlbFlush,
+    KvmSmmTransition,
+)

@@ -1,0 +1,273 @@
+"""Events of Hyper-V's synthetic interrupt controller, timers and debugger."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.kvm.events.features import STATE
+
+
+class KvmHvNotifyAckedSint(Tracepoint):
+    """An interrupt of the synthetic controller was acknowledged."""
+
+    system = "kvm"
+    event = "kvm_hv_notify_acked_sint"
+    print_fmt = '"vcpu_id %d sint %u", REC->vcpu_id, REC->sint'
+
+    vcpu_id: tp.Int
+    sint: tp.KU32
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} sint {self.sint}"
+
+
+class KvmHvSynicSetIrq(Tracepoint):
+    """The synthetic controller raises an interrupt."""
+
+    system = "kvm"
+    event = "kvm_hv_synic_set_irq"
+    print_fmt = (
+        '"vcpu_id %d sint %u vector %d ret %d", REC->vcpu_id, REC->sint, REC->vector, REC->ret'
+    )
+
+    vcpu_id: tp.Int
+    sint: tp.KU32
+    vector: tp.Int
+    ret: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} sint {self.sint} vector {self.vector} ret {self.ret}"
+
+
+class KvmHvSynicSendEoi(Tracepoint):
+    """An interrupt of the synthetic controller was ended."""
+
+    system = "kvm"
+    event = "kvm_hv_synic_send_eoi"
+    print_fmt = '"vcpu_id %d vector %d", REC->vcpu_id, REC->vector'
+
+    vcpu_id: tp.Int
+    sint: tp.KU32
+    vector: tp.Int
+    ret: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} vector {self.vector}"
+
+
+class KvmHvSynicSetMsr(Tracepoint):
+    """A register of the synthetic controller was written."""
+
+    system = "kvm"
+    event = "kvm_hv_synic_set_msr"
+    print_fmt = (
+        '"vcpu_id %d msr 0x%x data 0x%llx host %d", REC->vcpu_id, REC->msr, REC->data, REC->host'
+    )
+
+    vcpu_id: tp.Int
+    msr: tp.KU32
+    data: tp.KU64
+    host: tp.Bool
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} msr 0x{self.msr:x} data 0x{self.data:x} host {self.host:d}"
+
+
+class KvmHvStimerSetConfig(Tracepoint):
+    """A synthetic timer was set up."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_set_config"
+    print_fmt = (
+        '"vcpu_id %d timer %d config 0x%llx host %d", REC->vcpu_id, REC->timer_index, '
+        "REC->config, REC->host"
+    )
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+    config: tp.KU64
+    host: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} timer {self.timer_index} config 0x{self.config:x}"
+            f" host {self.host:d}"
+        )
+
+
+class KvmHvStimerSetCount(Tracepoint):
+    """A synthetic timer's count was written."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_set_count"
+    print_fmt = (
+        '"vcpu_id %d timer %d count %llu host %d", REC->vcpu_id, REC->timer_index, '
+        "REC->count, REC->host"
+    )
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+    count: tp.KU64
+    host: tp.Bool
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} timer {self.timer_index} count {self.count} host {self.host:d}"
+        )
+
+
+class KvmHvStimerStartPeriodic(Tracepoint):
+    """A periodic synthetic timer runs."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_start_periodic"
+    print_fmt = (
+        '"vcpu_id %d timer %d time_now %llu exp_time %llu", REC->vcpu_id, REC->timer_index, '
+        "REC->time_now, REC->exp_time"
+    )
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+    time_now: tp.KU64
+    exp_time: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} timer {self.timer_index} time_now {self.time_now}"
+            f" exp_time {self.exp_time}"
+        )
+
+
+class KvmHvStimerStartOneShot(Tracepoint):
+    """A synthetic timer runs once."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_start_one_shot"
+    print_fmt = (
+        '"vcpu_id %d timer %d time_now %llu count %llu", REC->vcpu_id, REC->timer_index, '
+        "REC->time_now, REC->count"
+    )
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+    time_now: tp.KU64
+    count: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} timer {self.timer_index} time_now {self.time_now}"
+            f" count {self.count}"
+        )
+
+
+class KvmHvStimerCallback(Tracepoint):
+    """The time of a synthetic timer has come."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_callback"
+    print_fmt = '"vcpu_id %d timer %d", REC->vcpu_id, REC->timer_index'
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
+
+
+class KvmHvStimerExpiration(Tracepoint):
+    """A synthetic timer has fired."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_expiration"
+    print_fmt = (
+        '"vcpu_id %d timer %d direct %d send result %d", REC->vcpu_id, REC->timer_index, '
+        "REC->direct, REC->msg_send_result"
+    )
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+    direct: tp.Int
+    msg_send_result: tp.Int
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} timer {self.timer_index} direct {self.direct}"
+            f" send result {self.msg_send_result}"
+        )
+
+
+class KvmHvStimerCleanup(Tracepoint):
+    """A synthetic timer was stopped."""
+
+    system = "kvm"
+    event = "kvm_hv_stimer_cleanup"
+    print_fmt = '"vcpu_id %d timer %d", REC->vcpu_id, REC->timer_index'
+
+    vcpu_id: tp.Int
+    timer_index: tp.Int
+
+    def text(self) -> str:
+        return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
+
+
+class KvmHvSyndbgSetMsr(Tracepoint):
+    """A register of the synthetic debugger was written."""
+
+    system = "kvm"
+    event = "kvm_hv_syndbg_set_msr"
+    print_fmt = (
+        '"vcpu_id %d vp_index %u msr 0x%x data 0x%llx", REC->vcpu_id, REC->vp_index, '
+        "REC->msr, REC->data"
+    )
+    needs = STATE
+
+    vcpu_id: tp.Int
+    vp_index: tp.KU32
+    msr: tp.KU32
+    data: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x}"
+            f" data 0x{self.data:x}"
+        )
+
+
+class KvmHvSyndbgGetMsr(Tracepoint):
+    """A register of the synthetic debugger was read."""
+
+    system = "kvm"
+    event = "kvm_hv_syndbg_get_msr"
+    print_fmt = (
+        '"vcpu_id %d vp_index %u msr 0x%x data 0x%llx", REC->vcpu_id, REC->vp_index, '
+        "REC->msr, REC->data"
+    )
+    needs = STATE
+
+    vcpu_id: tp.Int
+    vp_index: tp.KU32
+    msr: tp.KU32
+    data: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"vcpu_id {self.vcpu_id} vp_index {self.vp_index} msr 0x{self.msr:x}"
+            f" data 0x{self.data:x}"
+        )
+
+
+EVENTS: tuple[type[Tracepoint], ...] = (
+    KvmHvNotifyAckedSint,
+    KvmHvSynicSetIrq,
+    KvmHvSynicSendEoi,
+    KvmHvSynicSetMsr,
+    KvmHvStimerSetConfig,
+    KvmHvStimerSetCount,
+    KvmHvStimerStartPeriodic,
+    KvmHvStimerStartOneShot,
+    KvmHvStimerCallback,
+    KvmHvStimerExpiration,
+    KvmHvStimerCleanup,
+    KvmHvSyndbgSetMsr,
+    KvmHvSyndbgGetMsr,
+)

@@ -1,0 +1,156 @@
+"""Events of walks through the guest's tables, and of sptes for emulated pages."""
+
+from __future__ import annotations
+
+from fakesys.core import tracepoint as tp
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed
+from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
+from fakesys.subsystems.kvm_mmu.events.features import WIDE_CODE
+
+
+class KvmMmuPagetableWalk(Tracepoint):
+    """A walk through the guest's tables begins."""
+
+    system = "kvmmmu"
+    event = "kvm_mmu_pagetable_walk"
+    print_fmt = (
+        '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
+        f'__print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
+    )
+
+    addr: tp.U64
+    pferr: tp.U32
+
+    def text(self) -> str:
+        return f"addr {self.addr:x} pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
+
+    variants = (
+        Variant(
+            unless=WIDE_CODE,
+            print_fmt=(
+                '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
+                f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'
+            ),
+            text=lambda self: (
+                f"addr {self.addr:x} pferr {self.pferr:x} {OLD_FAULT_FLAGS.names(self.pferr)}"
+            ),
+        ),
+    )
+
+
+class KvmMmuPagingElement(Tracepoint):
+    """One entry of the guest's tables was read in a walk."""
+
+    system = "kvmmmu"
+    event = "kvm_mmu_paging_element"
+    print_fmt = '"pte %llx level %u", REC->pte, REC->level'
+
+    pte: tp.U64
+    level: tp.U32
+
+    def text(self) -> str:
+        return f"pte {self.pte:x} level {self.level}"
+
+
+class KvmMmuSetAccessedBit(Tracepoint):
+    """A walk set the accessed bit of a guest's entry."""
+
+    system = "kvmmmu"
+    event = "kvm_mmu_set_accessed_bit"
+    print_fmt = '"gpa %llx", REC->gpa'
+
+    gpa: tp.U64
+
+    def text(self) -> str:
+        return f"gpa {self.gpa:x}"
+
+
+class KvmMmuSetDirtyBit(Tracepoint):
+    """A walk set the dirty bit of a guest's entry."""
+
+    system = "kvmmmu"
+    event = "kvm_mmu_set_dirty_bit"
+    print_fmt = '"gpa %llx", REC->gpa'
+
+    gpa: tp.U64
+
+    def text(self) -> str:
+        return f"gpa {self.gpa:x}"
+
+
+class KvmMmuWalkerError(Tracepoint):
+    """A walk found that the guest may not do this."""
+
+    system = "kvmmmu"
+    event = "kvm_mmu_walker_error"
+    print_fmt = f'"pferr %x %s", REC->pferr, __print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
+
+    pferr: tp.U32
+
+    def text(self) -> str:
+        return f"pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
+
+    variants = (
+        Variant(
+            unless=WIDE_CODE,
+            print_fmt=(
+                '"pferr %x %s", REC->pferr, '
+                f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'
+            ),
+            text=lambda self: f"pferr {self.pferr:x} {OLD_FAULT_FLAGS.names(self.pferr)}",
+        ),
+    )
+
+
+class MarkMmioSpte(Tracepoint):
+    """An spte now says that its page is emulated."""
+
+    system = "kvmmmu"
+    event = "mark_mmio_spte"
+    print_fmt = '"sptep:%p gfn %llx access %x gen %x", REC->sptep, REC->gfn, REC->access, REC->gen'
+
+    sptep: tp.VoidPointer
+    gfn: tp.Gfn
+    access: tp.Unsigned
+    gen: tp.UnsignedInt
+
+    def text(self) -> str:
+        return (
+            f"sptep:{hashed(self.sptep)} gfn {self.gfn:x} access {self.access:x} gen {self.gen:x}"
+        )
+
+
+class HandleMmioPageFault(Tracepoint):
+    """A fault on a page that is emulated, known from its spte."""
+
+    system = "kvmmmu"
+    event = "handle_mmio_page_fault"
+    print_fmt = '"addr:%llx gfn %llx access %x", REC->addr, REC->gfn, REC->access'
+
+    addr: tp.KU64
+    gfn: tp.Gfn
+    access: tp.Unsigned
+
+    def text(self) -> str:
+        return f"addr:{self.addr:x} gfn {self.gfn:x} access {self.access:x}"
+
+
+class CheckMmioSpte(Tracepoint):
+    """Is the generation in an spte of an emulated page still the present one?"""
+
+    system = "kvmmmu"
+    event = "check_mmio_spte"
+    print_fmt = (
+        '"spte %llx kvm_gen %x spte-gen %x valid %d", REC->spte, REC->kvm_gen, REC->spte_gen, '
+        "REC->kvm_gen == REC->spte_gen"
+    )
+
+    kvm_gen: tp.UnsignedInt
+    spte_gen: tp.UnsignedInt
+    spte: tp.KU64
+
+    def text(self) -> str:
+        return (
+            f"spte {self.spte:x} kvm_gen {self.kvm_gen:x} spte-gen {self.spte_gen:x}"
+            f" valid {self.kvm_gen == self.spte_gen:d}"
+        )

@@ -1,0 +1,187 @@
+"""Dirty logging: which pages of a slot were written since somebody asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from errno import EINVAL, ENOENT
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm_mmu.shadow.arch import Kit
+from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, AddressSpaces, Memslot
+
+# KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 and its arguments.
+CAP_MANUAL_PROTECT = 168
+MANUAL = 1
+INITIALLY_SET = 2
+# Pages per word of the bitmap: what CLEAR_DIRTY_LOG must be a multiple of.
+WORD = 64
+_CHUNK = 4096
+_CLEAN = bytes(_CHUNK)
+
+
+class DirtyLog:
+    """Both kinds: GET clears and protects; or GET only tells, and CLEAR does the rest."""
+
+    def __init__(self, kit: Kit, spaces: AddressSpaces) -> None:
+        self._kit = kit
+        self._spaces = spaces
+        self.manual = 0
+
+    def set_manual(self, argument: int) -> None:
+        """KVM_ENABLE_CAP of the second kind. Raises EINVAL. Like kvm_main.c (v6.1)."""
+        allowed = self._kit.policy.manual_dirty_caps if argument & MANUAL else MANUAL
+        if argument & ~allowed:
+            raise KernelError(EINVAL, f"{argument} is not within {allowed:#x}")
+        self.manual = argument
+
+    @property
+    def starts_full(self) -> bool:
+        """Are all pages of a new log dirty at first?"""
+        return self.manual == MANUAL | INITIALLY_SET
+
+    def prepare(self, slot: Memslot) -> None:
+        """The slot's flags changed: its bitmap comes or goes."""
+        if not slot.flags & LOG_DIRTY_PAGES:
+            slot.dirty = None
+        elif slot.dirty is None:
+            slot.dirty = bytearray(-(-slot.npages // WORD) * 8)
+            if self.starts_full:
+                _set_all(slot.dirty, slot.npages)
+
+    def commit(self, slot: Memslot) -> None:
+        """Write-protect a slot that is logged from now on; let large pages come back otherwise.
+
+        Like x86.c:kvm_mmu_slot_apply_flags (v6.1).
+        """
+        if slot.read_only:
+            return
+        if not slot.logs_dirty:
+            if self._zap_collapsible(slot):
+                self._kit.flush_remote_tlbs()
+            return
+        if self.starts_full:
+            return
+        changed = False
+        for row, mask in self._tables(slot):
+            changed |= self._kit.sptes.protect(row, mask, seal=False)
+        if changed or self._kit.policy.log_dirty_always_flushes:
+            self._kit.flush_remote_tlbs()
+
+    def get(self, number: int) -> list[tuple[int, int]]:
+        """KVM_GET_DIRTY_LOG: ranges of page offsets. Raises EINVAL, ENOENT.
+
+        Like kvm_main.c:kvm_get_dirty_log_protect (v6.1).
+        """
+        slot = self._logged(number)
+        assert slot.dirty is not None
+        dirty = list(self.ranges(slot))
+        if self.manual or not dirty:
+            return dirty
+        for first, words in _dirty_words(slot.dirty):
+            self._protect(slot, first, words)
+        slot.dirty[:] = bytes(len(slot.dirty))
+        self._kit.flush_remote_tlbs()
+        return dirty
+
+    def clear(self, number: int, first: int, npages: int) -> None:
+        """KVM_CLEAR_DIRTY_LOG of all pages in a range. Raises EINVAL, ENOENT.
+
+        Like kvm_main.c:kvm_clear_dirty_log_protect (v6.1).
+        """
+        if first % WORD:
+            self._spaces.slot(number)
+            raise KernelError(EINVAL, f"{first} is no multiple of {WORD}")
+        slot = self._logged(number)
+        assert slot.dirty is not None
+        left = slot.npages - first
+        if first > slot.npages or npages > left or (npages < left and npages % WORD):
+            raise KernelError(
+                EINVAL, f"{npages} pages from {first} are not whole words of the slot"
+            )
+        low, high = first // 8, -(-(first + npages) // 8)
+        cleared = False
+        for offset, mask in _dirty_words(slot.dirty[low:high]):
+            self._protect(slot, first + offset, mask)
+            cleared = True
+        slot.dirty[low:high] = bytes(high - low)
+        if cleared:
+            self._kit.flush_remote_tlbs()
+
+    @staticmethod
+    def ranges(slot: Memslot) -> Iterator[tuple[int, int]]:
+        """First and last page offset of each run of dirty pages."""
+        assert slot.dirty is not None
+        start = last = -2
+        for first, mask in _dirty_words(slot.dirty):
+            for low, high in _runs(mask):
+                if first + low != last + 1:
+                    if last >= 0:
+                        yield start, last
+                    start = first + low
+                last = first + high
+        if last >= 0:
+            yield start, last
+
+    def _tables(self, slot: Memslot) -> list[tuple[int, int]]:
+        """Tables and masks of the sptes that map the slot."""
+        if not slot.mappable:
+            return []
+        return list(self._kit.sptes.tables(slot.base_gfn, slot.npages))
+
+    def _protect(self, slot: Memslot, first: int, mask: int) -> None:
+        """Take W from the pages `first` + N of a slot for each bit N."""
+        if slot.mappable:
+            self._kit.sptes.protect_pages(slot.base_gfn + first, mask)
+
+    def _logged(self, number: int) -> Memslot:
+        slot = self._spaces.slot(number)
+        if slot is None or slot.dirty is None:
+            raise KernelError(ENOENT, f"slot {number} has no dirty log")
+        return slot
+
+    def _zap_collapsible(self, slot: Memslot) -> bool:
+        """Drop small sptes that a large one could replace.
+
+        Like mmu.c:kvm_mmu_zap_collapsible_spte (v6.1).
+        """
+        if slot.memory is None or not slot.memory.thp:
+            return False
+        dropped = 0
+        for row, mask in self._tables(slot):
+            gfn = self._kit.pages.gfn[row]
+            if not self._kit.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
+                continue
+            if slot.memory.is_large(slot.page(gfn)):
+                dropped += self._kit.sptes.drop(row, mask)
+        return dropped > 0
+
+
+def _set_all(bitmap: bytearray, npages: int) -> None:
+    bitmap[: npages // 8] = b"\xff" * (npages // 8)
+    if npages % 8:
+        bitmap[npages // 8] = (1 << npages % 8) - 1
+
+
+def _dirty_words(bitmap: bytearray) -> Iterator[tuple[int, int]]:
+    """Page offset and mask of 64 bytes each that are not clean."""
+    for start in range(0, len(bitmap), _CHUNK):
+        chunk = bytes(bitmap[start : start + _CHUNK])
+        if chunk == _CLEAN[: len(chunk)]:
+            continue
+        for at in range(0, len(chunk), WORD):
+            mask = int.from_bytes(chunk[at : at + WORD], "little")
+            if mask:
+                yield (start + at) * 8, mask
+
+
+def _runs(mask: int) -> Iterator[tuple[int, int]]:
+    """First and last bit of each run of ones, ascending."""
+    at = 0
+    while mask:
+        gap = (mask & -mask).bit_length() - 1
+        mask >>= gap
+        at += gap
+        length = (~mask & mask + 1).bit_length() - 1
+        yield at, at + length - 1
+        mask >>= length
+        at += length

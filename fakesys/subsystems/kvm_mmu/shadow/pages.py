@@ -1,0 +1,330 @@
+"""The shadow pages of a VM as columns of packed numbers: no object per page.
+
+A page is a row number. Rows of freed pages are used again, so a row is no identity beyond
+`free`. Three structures hold the rows: the list in order of age (oldest at the tail), a hash by
+gfn, and the count per bucket of the kernel's own hash, of which only the collisions are visible.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from fakesys.subsystems.kvm_mmu.shadow.role import INVALID
+
+NONE = -1
+UNSYNC = 1
+ON_LIST = 2
+ACCOUNTED = 4
+
+# arch/x86/kvm/mmu.c:kvm_page_table_hashfn over hash_64, KVM_MMU_HASH_SHIFT (v5.4).
+HASH_BUCKETS = 4096
+_GOLDEN = 0x61C8864680B583EB
+_U64 = (1 << 64) - 1
+_FIRST_HEADS = 1024
+
+
+def kernel_bucket(gfn: int) -> int:
+    """The bucket of mmu_page_hash."""
+    return (gfn * _GOLDEN & _U64) >> 52
+
+
+class ShadowPages:
+    """Rows of shadow pages. Columns are public: the models read and write them.
+
+    `present`: sptes in use, links to child tables included. `parent`, `parent_index`: the first
+    spte that points here (NONE: none). `used`: pages not yet zapped (n_used_mmu_pages).
+    `valid_gen`: the generation of pages that are not obsolete.
+    """
+
+    def __init__(self) -> None:
+        self.gfn = array("Q")
+        self.role = array("I")
+        self.gen = array("I")
+        self.roots = array("H")
+        self.flags = array("B")
+        self.flood = array("B")
+        self.leaf = array("B")
+        self.present = array("H")
+        self.parent = array("i")
+        self.parent_index = array("H")
+        self.valid_gen = 0
+        self.used = 0
+        self._position = array("I")
+        self._chain = array("i")
+        self._free = array("i")
+        self._heads = array("i", [NONE]) * _FIRST_HEADS
+        self._order = array("i")
+        self._tail = 0
+        self._dead = 0
+        self._buckets = array("I", [0]) * HASH_BUCKETS
+
+    def __len__(self) -> int:
+        """Pages in memory: the used ones and those zapped but not freed."""
+        return len(self.gfn) - len(self._free)
+
+    @property
+    def bytes_per_row(self) -> float:
+        """Memory of the columns, the list and the hash, per row."""
+        columns = (
+            *(self.gfn, self.role, self.gen, self.roots, self.flags, self.flood, self.leaf),
+            *(self.present, self.parent, self.parent_index, self._position, self._chain),
+            *(self._order, self._heads, self._free),
+        )
+        total = sum(column.itemsize * len(column) for column in columns)
+        return total / max(1, len(self.gfn))
+
+    def alloc(self, gfn: int, role: int) -> int:
+        """A new page of the present generation at the head of the list."""
+        if self._free:
+            row = self._free.pop()
+            self._fill(row, gfn, role)
+        else:
+            row = len(self.gfn)
+            self._extend(gfn, role)
+        # Never while somebody walks the list: walks begin anew after pages were made.
+        if self._tail + self._dead > 4096 and (self._tail + self._dead) * 2 > len(self._order):
+            self._compact()
+        self.append(row)
+        self.used += 1
+        self._buckets[kernel_bucket(gfn)] += 1
+        if len(self.gfn) > 2 * len(self._heads):
+            self._grow_hash()
+        else:
+            head = self._hash(gfn)
+            self._chain[row] = self._heads[head]
+            self._heads[head] = row
+        return row
+
+    def alloc_tables(
+        self, gfn: int, count: int, role: int, parent: int, index: int
+    ) -> tuple[list[int], int]:
+        """`count` pages of level 1 with neighbouring gfns, linked below neighbouring entries.
+
+        As `alloc` does it one by one; also answers the most collisions that one of them met.
+        Precondition: there are no such pages yet.
+        """
+        worst = 0
+        rows = self._take_rows(count)
+        heads, chain, buckets = self._heads, self._chain, self._buckets
+        mask, at = len(heads) - 1, len(self._order)
+        gen = self.valid_gen
+        for place, row in enumerate(rows):
+            number = gfn + (place << 9)
+            self.gfn[row], self.role[row], self.gen[row] = number, role, gen
+            self.parent[row], self.parent_index[row] = parent, index + place
+            self.flags[row], self._position[row] = ON_LIST, at + place
+            head = (number ^ number >> 9) & mask
+            chain[row] = heads[head]
+            heads[head] = row
+            bucket = (number * _GOLDEN & _U64) >> 52
+            worst = max(worst, buckets[bucket])
+            buckets[bucket] += 1
+        self._order.extend(rows)
+        self.used += count
+        if len(self.gfn) > 2 * len(heads):
+            self._grow_hash()
+        return rows, worst
+
+    def _take_rows(self, count: int) -> list[int]:
+        """Rows with nothing in them."""
+        rows = self._free[-count:].tolist()
+        del self._free[len(self._free) - len(rows) :]
+        for row in rows:
+            self.roots[row] = self.flood[row] = self.leaf[row] = self.present[row] = 0
+        first, fresh = len(self.gfn), count - len(rows)
+        for column in (self.gfn, self.role, self.gen, self.roots, self.flags, self.flood):
+            column.frombytes(bytes(column.itemsize * fresh))
+        for column in (self.leaf, self.present, self.parent, self.parent_index):
+            column.frombytes(bytes(column.itemsize * fresh))
+        for column in (self._position, self._chain):
+            column.frombytes(bytes(column.itemsize * fresh))
+        rows.extend(range(first, first + fresh))
+        return rows
+
+    def find(self, gfn: int, role: int) -> int:
+        """The page of this gfn and role that is neither invalid nor obsolete, or NONE."""
+        row = self._heads[self._hash(gfn)]
+        gfns, roles, gens, chain = self.gfn, self.role, self.gen, self._chain
+        while row != NONE:
+            if gfns[row] == gfn and roles[row] == role and gens[row] == self.valid_gen:
+                return row
+            row = chain[row]
+        return NONE
+
+    def at(self, gfn: int) -> list[int]:
+        """All valid pages of this gfn, the newest first."""
+        found = []
+        row = self._heads[self._hash(gfn)]
+        while row != NONE:
+            if self.gfn[row] == gfn and not self.is_stale(row):
+                found.append(row)
+            row = self._chain[row]
+        return found
+
+    def all_at(self, gfn: int) -> list[int]:
+        """All pages of this gfn that are not invalid, obsolete ones too."""
+        found = []
+        row = self._heads[self._hash(gfn)]
+        while row != NONE:
+            if self.gfn[row] == gfn:
+                found.append(row)
+            row = self._chain[row]
+        return found
+
+    def collisions(self, gfn: int) -> int:
+        """Valid pages of other gfns that a look-up in vain passes in the kernel's bucket."""
+        count = self._buckets[kernel_bucket(gfn)]
+        return count - len(self.at(gfn)) if count else 0
+
+    def is_stale(self, row: int) -> bool:
+        """Would a look-up pass over it: invalid, or of an older generation?"""
+        return bool(self.role[row] & INVALID) or self.gen[row] != self.valid_gen
+
+    def invalidate(self, row: int) -> None:
+        """Set role.invalid: no look-up finds it any more."""
+        if self.role[row] & INVALID:
+            return
+        if self.gen[row] == self.valid_gen:
+            self._buckets[kernel_bucket(self.gfn[row])] -= 1
+        self.role[row] |= INVALID
+        # The kernel leaves it in its hash until it is freed, and passes over it.
+        self._unhash(row)
+
+    def new_generation(self, valid_gen: int) -> None:
+        """All pages are obsolete at once; the cost does not depend on their number."""
+        self.valid_gen = valid_gen
+        self._buckets = array("I", [0]) * HASH_BUCKETS
+
+    def append(self, row: int) -> None:
+        """Put a page at the head of the list."""
+        self.flags[row] |= ON_LIST
+        self._position[row] = len(self._order)
+        self._order.append(row)
+
+    def unlist(self, row: int) -> None:
+        """Take a page off the list."""
+        self.flags[row] &= ~ON_LIST
+        self._order[self._position[row]] = NONE
+        self._dead += 1
+
+    def free(self, row: int) -> None:
+        """Forget an invalid page that is off the list."""
+        self._free.append(row)
+
+    def oldest(self) -> int:
+        """The tail of the list, or NONE."""
+        return self.next_newer(self.before_tail)[1]
+
+    def age(self, row: int) -> int:
+        """Its place on the list; older pages have smaller ones."""
+        return self._position[row]
+
+    def next_newer(self, position: int) -> tuple[int, int]:
+        """Position and row of the next page towards the head; row NONE at the end."""
+        order = self._order
+        position += 1
+        end = len(order)
+        while position < end and order[position] == NONE:
+            position += 1
+        return position, (order[position] if position < end else NONE)
+
+    def next_older(self, position: int) -> tuple[int, int]:
+        """Position and row of the next page towards the tail before `position`."""
+        order = self._order
+        position -= 1
+        while position >= self._tail and order[position] == NONE:
+            position -= 1
+        return position, (order[position] if position >= self._tail else NONE)
+
+    @property
+    def before_tail(self) -> int:
+        """The position from which a walk from the tail begins."""
+        order, end = self._order, len(self._order)
+        while self._tail < end and order[self._tail] == NONE:
+            self._tail += 1
+            self._dead -= 1
+        return self._tail - 1
+
+    @property
+    def after_head(self) -> int:
+        """The position from which a walk from the head begins."""
+        order = self._order
+        while len(order) > self._tail and order[-1] == NONE:
+            order.pop()
+            self._dead -= 1
+        return len(order)
+
+    def oldest_first(self) -> Iterator[int]:
+        """The rows on the list, from the tail; the list may not change meanwhile."""
+        return (row for row in self._order[self._tail :] if row != NONE)
+
+    def clear(self, keep: list[int]) -> None:
+        """Forget all pages but these invalid ones, at a cost that hardly depends on the number."""
+        kept = set(keep)
+        listed = [row for row in keep if self.flags[row] & ON_LIST]
+        rows = len(self.gfn)
+        if kept:
+            self._free = array("i", (row for row in range(rows) if row not in kept))
+        else:
+            self._free = array("i", range(rows))
+        self._heads = array("i", [NONE]) * max(_FIRST_HEADS, len(self._heads))
+        self._order = array("i")
+        self._tail = self._dead = 0
+        self._buckets = array("I", [0]) * HASH_BUCKETS
+        for row in listed:
+            self.append(row)
+
+    def _fill(self, row: int, gfn: int, role: int) -> None:
+        self.gfn[row] = gfn
+        self.role[row] = role
+        self.gen[row] = self.valid_gen
+        self.roots[row] = self.flags[row] = self.flood[row] = self.leaf[row] = 0
+        self.present[row] = self.parent_index[row] = 0
+        self.parent[row] = NONE
+
+    def _extend(self, gfn: int, role: int) -> None:
+        self.gfn.append(gfn)
+        self.role.append(role)
+        self.gen.append(self.valid_gen)
+        self.roots.append(0)
+        self.flags.append(0)
+        self.flood.append(0)
+        self.leaf.append(0)
+        self.present.append(0)
+        self.parent.append(NONE)
+        self.parent_index.append(0)
+        self._position.append(0)
+        self._chain.append(NONE)
+
+    def _hash(self, gfn: int) -> int:
+        # Tables of guests have neighbouring gfns, direct pages gfns that are 512 apart.
+        return (gfn ^ gfn >> 9) & (len(self._heads) - 1)
+
+    def _rehash(self, row: int) -> None:
+        head = self._hash(self.gfn[row])
+        self._chain[row] = self._heads[head]
+        self._heads[head] = row
+
+    def _unhash(self, row: int) -> None:
+        head = self._hash(self.gfn[row])
+        at = self._heads[head]
+        if at == row:
+            self._heads[head] = self._chain[row]
+            return
+        while self._chain[at] != row:
+            at = self._chain[at]
+        self._chain[at] = self._chain[row]
+
+    def _grow_hash(self) -> None:
+        self._heads = array("i", [NONE]) * (len(self._heads) * 2)
+        free = set(self._free)
+        for row in range(len(self.gfn)):
+            if row not in free and not self.role[row] & INVALID:
+                self._rehash(row)
+
+    def _compact(self) -> None:
+        self._order = array("i", [row for row in self._order[self._tail :] if row != NONE])
+        for position, row in enumerate(self._order):
+            self._position[row] = position
+        self._tail = self._dead = 0

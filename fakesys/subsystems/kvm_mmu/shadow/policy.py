@@ -1,0 +1,253 @@
+"""What each kernel does in its own way: one frozen object for each, no version test elsewhere.
+
+Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast invalidate/zap series
+(2019-09-12); arch/x86/kvm/mmu/*.c of 6.1 and 6.18.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fakesys.subsystems.kvm_mmu.shadow import role
+
+
+class ZapFlow(Enum):
+    """What the deletion or move of a memslot calls."""
+
+    ZAP_ALL = "zap_all"
+    FAST = "fast"
+
+
+class Generation(Enum):
+    """What `mmu_valid_gen` is."""
+
+    NONE = "none"
+    COUNTER = "counter"
+    TOGGLE = "toggle"
+
+
+class SpteBits(Struct, frozen=True):
+    """The software bits of a present leaf spte."""
+
+    host_writable: int
+    mmu_writable: int
+    mmu_present: int
+
+
+class MmioBits(Struct, frozen=True):
+    """Where an MMIO spte keeps its generation: (first bit of generation, bits, spte bit) twice."""
+
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+
+    @property
+    def width(self) -> int:
+        """Bits of generation in an spte."""
+        return self.low[1] + self.high[1]
+
+    @property
+    def mask(self) -> int:
+        """The generation that fits."""
+        return (1 << self.width) - 1
+
+    def pack(self, generation: int) -> int:
+        """The bits of an spte that say this generation."""
+        word = 0
+        for first, bits, at in (self.low, self.high):
+            word |= (generation >> first & (1 << bits) - 1) << at
+        return word
+
+
+class NxRules(Struct, frozen=True):
+    """How a kernel works around the flaw of large pages that are fetched from, see nx.py."""
+
+    # Until 5.9 any table made by a fetch counted, also where no large page was possible.
+    counts_all: bool
+    # 5.16: the recovery's period is a parameter, by default an hour divided by the ratio.
+    period_by_ratio: bool
+    # 6.3: what a logged slot maps is forgotten instead of zapped.
+    spares_logged: bool
+    # 6.0: a VM may be spared; 6.5, and stable kernels: `never` switches it off for good.
+    may_be_off: bool
+
+
+class MmuPolicy(Struct, frozen=True):
+    """One kernel. The comments name the patch of the series that changed a line (series NN)."""
+
+    name: str
+    # series 01: delete and move call the fast flow; 03: so does the wrap of the MMIO generation.
+    delete_flow: ZapFlow
+    wrap_flow: ZapFlow
+    # series 10: a u8 that toggles.
+    generation: Generation
+    # series 02: an invalid page counts as obsolete.
+    invalid_is_obsolete: bool
+    # series 06: pages zapped before a lock break is considered; 0: after every page.
+    batch: int
+    # 2021-11: every zapped page counts for the batch, not only those of an unstable walk.
+    batch_counts_all: bool
+    # series 01-06: what is zapped is freed, with a flush, before the lock is dropped.
+    commit_on_break: bool
+    # series 07: the reload is requested right after the generation changed.
+    explicit_reload: bool
+    # series 08: zapped pages wait on a list of the VM, which the shrinker frees first.
+    vm_zapped_list: bool
+    # series 09: zapping a rooted page asks for a reload only if it was not obsolete.
+    reload_unless_obsolete: bool
+    # series 11: the walk passes over invalid pages only if they are roots.
+    skip_only_rooted: bool
+    # 6.0: an invalid root leaves the list; before that it moves to the head.
+    roots_leave_list: bool
+    # 6.0: only roots that are obsolete are freed at a reload.
+    reload_obsolete_only: bool
+    # 5.7: recycling passes over roots and counts pages, not calls.
+    recycle_skips_roots: bool
+    # 5.8: the budget follows creation and deletion only.
+    budget_on_every_change: bool
+    # 5.14: every request for a remote flush is counted.
+    counts_flush_requests: bool
+    # 6.0: LOG_DIRTY flushes whether or not an spte lost its W.
+    log_dirty_always_flushes: bool
+    # 6.0: faults are counted by outcome; before that each one that got to an spte is `pf_fixed`.
+    counts_by_outcome: bool
+    # RET_PF_INVALID as a fast fault tells it (6.1, 6.18).
+    ret_pf_invalid: int
+    # 6.13: KVM has no shrinker of shadow pages any more.
+    has_shrinker: bool
+    # 5.4: `kvm_mmu_set_spte` follows `mark_mmio_spte`.
+    mmio_set_spte_event: bool
+    # 6.13: slot-only zap while the quirk SLOT_ZAP_ALL is disabled.
+    slot_zap_quirk: int
+    quirks: int
+    manual_dirty_caps: int
+    get_nr_mmu_pages: bool
+    user_mem_slots: int
+    base_role: int
+    spte: SpteBits
+    # Where 19 bits of MMIO generation stand; 18 bits stand at the same place everywhere.
+    mmio_19: MmioBits
+    # 5.4; None: no such workaround.
+    nx: NxRules | None = None
+
+    def next_generation(self, valid_gen: int) -> int:
+        """The generation after a fast zap.
+
+        A kernel without one zaps fast only when told to (the knob `zap_flow`): it counts as well.
+        """
+        return valid_gen ^ 1 if self.generation is Generation.TOGGLE else valid_gen + 1
+
+
+OLD_SPTE = SpteBits(host_writable=1 << 10, mmu_writable=1 << 11, mmu_present=0)
+NEW_SPTE = SpteBits(host_writable=1 << 9, mmu_writable=1 << 10, mmu_present=1 << 11)
+
+MMIO_19_OLD = MmioBits(low=(0, 9, 3), high=(9, 10, 52))
+MMIO_18 = MmioBits(low=(0, 9, 3), high=(9, 9, 54))
+MMIO_19_NEW = MmioBits(low=(0, 8, 3), high=(8, 11, 52))
+
+_COMMON_ROLE = role.EFER_NX | role.CR0_WP
+
+K5_3 = MmuPolicy(
+    name="5.3",
+    delete_flow=ZapFlow.ZAP_ALL,
+    wrap_flow=ZapFlow.ZAP_ALL,
+    generation=Generation.NONE,
+    invalid_is_obsolete=False,
+    batch=0,
+    batch_counts_all=False,
+    commit_on_break=False,
+    explicit_reload=False,
+    vm_zapped_list=False,
+    reload_unless_obsolete=False,
+    skip_only_rooted=True,
+    roots_leave_list=False,
+    reload_obsolete_only=False,
+    recycle_skips_roots=False,
+    budget_on_every_change=True,
+    counts_flush_requests=False,
+    log_dirty_always_flushes=False,
+    counts_by_outcome=False,
+    ret_pf_invalid=3,
+    has_shrinker=True,
+    mmio_set_spte_event=True,
+    slot_zap_quirk=0,
+    quirks=0,
+    manual_dirty_caps=1,
+    get_nr_mmu_pages=True,
+    user_mem_slots=509,
+    base_role=_COMMON_ROLE | role.PTE_SIZE,
+    spte=OLD_SPTE,
+    mmio_19=MMIO_19_OLD,
+)
+SERIES_01 = replace(
+    K5_3,
+    name="series-01",
+    delete_flow=ZapFlow.FAST,
+    generation=Generation.COUNTER,
+    commit_on_break=True,
+    skip_only_rooted=False,
+)
+SERIES_02 = replace(SERIES_01, name="series-02", invalid_is_obsolete=True)
+SERIES_03 = replace(SERIES_02, name="series-03", wrap_flow=ZapFlow.FAST)
+# 04: the generation appears in the events of shadow pages. 05: kvm_mmu_zap_all_fast. Features.
+SERIES_04 = replace(SERIES_03, name="series-04")
+SERIES_05 = replace(SERIES_04, name="series-05")
+SERIES_06 = replace(SERIES_05, name="series-06", batch=10)
+SERIES_07 = replace(SERIES_06, name="series-07", commit_on_break=False, explicit_reload=True)
+SERIES_08 = replace(SERIES_07, name="series-08", vm_zapped_list=True)
+SERIES_09 = replace(SERIES_08, name="series-09", reload_unless_obsolete=True)
+SERIES_10 = replace(SERIES_09, name="series-10", generation=Generation.TOGGLE)
+SERIES_11 = replace(SERIES_10, name="series-11", skip_only_rooted=True)
+K5_4 = replace(
+    SERIES_11,
+    name="5.4",
+    nx=NxRules(counts_all=True, period_by_ratio=False, spares_logged=False, may_be_off=False),
+)
+K5_4_STABLE = replace(K5_4, name="5.4-stable", batch_counts_all=True)
+K6_1 = replace(
+    K5_4_STABLE,
+    name="6.1",
+    roots_leave_list=True,
+    reload_obsolete_only=True,
+    recycle_skips_roots=True,
+    budget_on_every_change=False,
+    counts_flush_requests=True,
+    log_dirty_always_flushes=True,
+    counts_by_outcome=True,
+    mmio_set_spte_event=False,
+    quirks=0x7F,
+    manual_dirty_caps=3,
+    user_mem_slots=32764,
+    base_role=_COMMON_ROLE,
+    spte=NEW_SPTE,
+    mmio_19=MMIO_19_NEW,
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, may_be_off=True),
+)
+K6_18 = replace(
+    K6_1,
+    name="6.18",
+    vm_zapped_list=False,
+    ret_pf_invalid=4,
+    has_shrinker=False,
+    slot_zap_quirk=1 << 7,
+    quirks=0x3FF,
+    get_nr_mmu_pages=False,
+    nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, may_be_off=True),
+)
+
+SERIES: tuple[MmuPolicy, ...] = (
+    SERIES_01,
+    SERIES_02,
+    SERIES_03,
+    SERIES_04,
+    SERIES_05,
+    SERIES_06,
+    SERIES_07,
+    SERIES_08,
+    SERIES_09,
+    SERIES_10,
+    SERIES_11,
+)
+POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_18)

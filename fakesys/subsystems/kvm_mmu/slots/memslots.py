@@ -1,0 +1,271 @@
+"""Memslots: what guest physical memory there is, the checks of the ioctl, generations."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from dataclasses import dataclass, field
+from enum import Enum
+from errno import EEXIST, EINVAL
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm_mmu.slots.host import (
+    BLOCK_PAGES,
+    PAGE,
+    USER_SPACE_END,
+    HostMemory,
+    HostSpace,
+)
+
+LOG_DIRTY_PAGES = 1
+READONLY = 2
+KNOWN_FLAGS = LOG_DIRTY_PAGES | READONLY
+
+UPDATE_IN_PROGRESS = 1 << 63
+# KVM_MEM_MAX_NR_PAGES
+MAX_PAGES = (1 << 31) - 1
+_U64 = 1 << 64
+
+
+class Change(Enum):
+    """What a request does to a slot: enum kvm_mr_change."""
+
+    CREATE = "create"
+    DELETE = "delete"
+    MOVE = "move"
+    FLAGS_ONLY = "flags only"
+    NOTHING = "nothing"
+
+
+class Region(NamedTuple):
+    """struct kvm_userspace_memory_region. `slot`: id in bits 0-15, address space above."""
+
+    slot: int
+    flags: int
+    guest_phys_addr: int
+    memory_size: int
+    userspace_addr: int
+
+
+class Memslot(Struct, eq=False):
+    """A range of guest physical memory. `dirty`: a bit per page, with LOG_DIRTY only."""
+
+    id: int
+    as_id: int
+    base_gfn: int
+    npages: int
+    userspace_addr: int
+    flags: int
+    memory: HostMemory | None
+    invalid: bool = False
+    dirty: bytearray | None = None
+
+    @property
+    def end_gfn(self) -> int:
+        """The first gfn behind it."""
+        return self.base_gfn + self.npages
+
+    @property
+    def mappable(self) -> bool:
+        """Can an spte map it? No vCPU is ever in SMM, so nothing maps the slots of that."""
+        return not self.as_id
+
+    @property
+    def logs_dirty(self) -> bool:
+        """Is it dirty-logged?"""
+        return self.dirty is not None
+
+    @property
+    def read_only(self) -> bool:
+        """Is it KVM_MEM_READONLY?"""
+        return bool(self.flags & READONLY)
+
+    def page(self, gfn: int) -> int:
+        """The page within its host memory."""
+        assert self.memory is not None
+        return (self.userspace_addr - self.memory.hva) // PAGE + gfn - self.base_gfn
+
+    def backed(self, gfn: int) -> bool:
+        """Is there host memory behind a gfn?"""
+        return self.memory is not None and self.page(gfn) < self.memory.npages
+
+    def fits_large(self, gfn: int) -> bool:
+        """Could one 2 MiB page map the block of a gfn: same offset, all of it within the slot?"""
+        base = gfn & -BLOCK_PAGES
+        if (self.base_gfn ^ self.userspace_addr // PAGE) & BLOCK_PAGES - 1:
+            return False
+        return base >= self.base_gfn and base + BLOCK_PAGES <= self.end_gfn
+
+    def mark_dirty(self, gfn: int) -> None:
+        """Like kvm_main.c:mark_page_dirty_in_slot."""
+        if self.dirty is not None:
+            offset = gfn - self.base_gfn
+            self.dirty[offset >> 3] |= 1 << (offset & 7)
+
+    def mark_all_dirty(self, gfn: int, mask: int) -> None:
+        """Mark the pages `gfn` + N for each bit N of a mask; a page before the slot has no bit."""
+        if self.dirty is None or not mask:
+            return
+        offset = gfn - self.base_gfn
+        mask, offset = (mask >> -offset, 0) if offset < 0 else (mask, offset)
+        first = offset >> 3
+        mask <<= offset & 7
+        last = first + (mask.bit_length() + 7 >> 3)
+        old = int.from_bytes(self.dirty[first:last], "little")
+        self.dirty[first:last] = (old | mask).to_bytes(last - first, "little")
+
+
+@dataclass(eq=False)
+class Memslots:
+    """The slots of one address space, by id and by gfn."""
+
+    generation: int
+    by_id: dict[int, Memslot] = field(default_factory=dict)
+    _starts: list[int] = field(default_factory=list)
+    _last: Memslot | None = None
+
+    def find(self, gfn: int) -> Memslot | None:
+        """The slot that holds a gfn."""
+        last = self._last
+        if last is not None and last.base_gfn <= gfn < last.base_gfn + last.npages:
+            return last
+        index = bisect_right(self._starts, gfn) - 1
+        if index < 0:
+            return None
+        slot = self._by_start[self._starts[index]]
+        if gfn >= slot.end_gfn:
+            return None
+        self._last = slot
+        return slot
+
+    def insert(self, slot: Memslot) -> None:
+        """The slot is there from now on."""
+        self.by_id[slot.id] = slot
+        self._by_start[slot.base_gfn] = slot
+        insort(self._starts, slot.base_gfn)
+
+    def remove(self, slot: Memslot) -> None:
+        """The slot is gone."""
+        del self.by_id[slot.id]
+        del self._by_start[slot.base_gfn]
+        self._starts.remove(slot.base_gfn)
+        self._last = None
+
+    def overlap(self, slot_id: int, first: int, npages: int) -> Memslot | None:
+        """Another slot that shares pages with this range."""
+        for other in self.by_id.values():
+            if other.id != slot_id and first < other.end_gfn and other.base_gfn < first + npages:
+                return other
+        return None
+
+    def __post_init__(self) -> None:
+        self._by_start: dict[int, Memslot] = {}
+
+    @property
+    def in_order(self) -> list[Memslot]:
+        """By gfn."""
+        return [self._by_start[start] for start in self._starts]
+
+
+class AddressSpaces:
+    """All memslots of a VM; address space 1 is that of SMM.
+
+    `physical_bits`: of addresses that the MMU can map. `start`: the first generation.
+    """
+
+    def __init__(
+        self,
+        host: HostSpace,
+        *,
+        as_num: int,
+        user_mem_slots: int,
+        physical_bits: int,
+        start: int,
+    ) -> None:
+        self._host = host
+        self._user_mem_slots = user_mem_slots
+        self._physical_bits = physical_bits
+        self.as_num = as_num
+        # Address spaces count in steps of their number and never meet in a generation.
+        self.spaces = [Memslots(start + as_id) for as_id in range(as_num)]
+
+    @property
+    def npages(self) -> int:
+        """Pages of all slots."""
+        return sum(slot.npages for space in self.spaces for slot in space.by_id.values())
+
+    @property
+    def mappable(self) -> list[Memslot]:
+        """The slots that sptes can map, by gfn."""
+        return self.spaces[0].in_order
+
+    def slot(self, number: int) -> Memslot | None:
+        """The slot of an ioctl's number. Raises EINVAL for a number that cannot be one."""
+        as_id, slot_id = number >> 16, number & 0xFFFF
+        if as_id >= self.as_num or slot_id >= self._user_mem_slots:
+            raise KernelError(EINVAL, f"slot {number} is beyond {self._user_mem_slots - 1}")
+        return self.spaces[as_id].by_id.get(slot_id)
+
+    def check(self, region: Region) -> Change:
+        """What a request would do. Raises EINVAL, EEXIST.
+
+        Like kvm_main.c:__kvm_set_memory_region and x86.c:kvm_arch_prepare_memory_region (v6.1).
+        """
+        self._check_numbers(region)
+        old = self.slot(region.slot)
+        if not region.memory_size:
+            if old is None:
+                raise KernelError(EINVAL, f"there is no slot {region.slot} to delete")
+            return Change.DELETE
+        change = self._change(region, old)
+        if change in (Change.CREATE, Change.MOVE):
+            self._check_place(region)
+        return change
+
+    def new_slot(self, region: Region) -> Memslot:
+        """The slot that a request describes."""
+        return Memslot(
+            id=region.slot & 0xFFFF,
+            as_id=region.slot >> 16,
+            base_gfn=region.guest_phys_addr // PAGE,
+            npages=region.memory_size // PAGE,
+            userspace_addr=region.userspace_addr,
+            flags=region.flags,
+            memory=self._host.at(region.userspace_addr),
+        )
+
+    def _check_numbers(self, region: Region) -> None:
+        _, flags, gpa, size, address = region
+        if flags & ~KNOWN_FLAGS:
+            raise KernelError(EINVAL, f"unknown flags {flags & ~KNOWN_FLAGS:#x}")
+        if size % PAGE or gpa % PAGE or address % PAGE:
+            raise KernelError(EINVAL, "size, gpa and address are multiples of 4096")
+        if address + size > USER_SPACE_END:
+            raise KernelError(EINVAL, f"{address:#x} is no user address")
+        self.slot(region.slot)
+        if gpa + size >= _U64:
+            raise KernelError(EINVAL, "gpa and size wrap around")
+        if size // PAGE > MAX_PAGES:
+            raise KernelError(EINVAL, f"a slot has at most {MAX_PAGES} pages")
+
+    def _change(self, region: Region, old: Memslot | None) -> Change:
+        if old is None:
+            return Change.CREATE
+        if region.userspace_addr != old.userspace_addr or region.memory_size // PAGE != old.npages:
+            raise KernelError(EINVAL, "size and address of a slot stay as they are")
+        if (region.flags ^ old.flags) & READONLY:
+            raise KernelError(EINVAL, "a slot stays read-only or writable")
+        if region.guest_phys_addr // PAGE != old.base_gfn:
+            return Change.MOVE
+        return Change.FLAGS_ONLY if region.flags != old.flags else Change.NOTHING
+
+    def _check_place(self, region: Region) -> None:
+        first, npages = region.guest_phys_addr // PAGE, region.memory_size // PAGE
+        space = self.spaces[region.slot >> 16]
+        other = space.overlap(region.slot & 0xFFFF, first, npages)
+        if other is not None:
+            raise KernelError(EEXIST, f"overlaps slot {other.id}")
+        if first + npages - 1 >= 1 << self._physical_bits - 12:
+            raise KernelError(EINVAL, f"beyond {self._physical_bits} bits of physical address")

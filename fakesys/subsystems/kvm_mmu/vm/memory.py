@@ -1,0 +1,288 @@
+"""The memory of one VM: every part put together, and the ioctls that concern it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EINVAL, ENOTTY
+from typing import NamedTuple
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Bus
+from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
+from fakesys.subsystems.kvm_mmu.ops.dirty import CAP_MANUAL_PROTECT, DirtyLog
+from fakesys.subsystems.kvm_mmu.ops.faults import Faults
+from fakesys.subsystems.kvm_mmu.ops.mmio import Mmio
+from fakesys.subsystems.kvm_mmu.ops.notifier import Notifier
+from fakesys.subsystems.kvm_mmu.ops.prefetch import Prefetch
+from fakesys.subsystems.kvm_mmu.ops.pte_write import PteWriter
+from fakesys.subsystems.kvm_mmu.ops.roots import Paging, Roots, VcpuMmu, never
+from fakesys.subsystems.kvm_mmu.ops.set_spte import SpteSetter
+from fakesys.subsystems.kvm_mmu.ops.sync import Syncer
+from fakesys.subsystems.kvm_mmu.ops.walker import GuestMemory, Walker
+from fakesys.subsystems.kvm_mmu.ops.zap import FLOWS, Flow, Zapper, nobody_waits
+from fakesys.subsystems.kvm_mmu.shadow.arch import Kit, Knobs
+from fakesys.subsystems.kvm_mmu.shadow.links import Tree
+from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT
+from fakesys.subsystems.kvm_mmu.slots.host import PAGE, HostSpace
+from fakesys.subsystems.kvm_mmu.slots.memslots import (
+    UPDATE_IN_PROGRESS,
+    AddressSpaces,
+    Change,
+    Memslot,
+    Region,
+)
+
+# KVM_MIN_ALLOC_MMU_PAGES; one shadow page per 50 pages of guest memory.
+MIN_MMU_PAGES = 64
+PAGES_PER_SHADOW_PAGE = 50
+# Guest physical bits that tables of four levels map, and those of a shadowed guest.
+TDP_BITS = 48
+SHADOW_BITS = 52
+CAP_DISABLE_QUIRKS2 = 213
+CAP_DISABLE_NX_HUGE_PAGES = 220
+
+
+class Zapped(NamedTuple):
+    """What the deletion or move of a slot took: pages zapped, drops of the lock."""
+
+    pages: int
+    rounds: int
+
+
+class VmMemory:
+    """Memslots, shadow pages and vCPUs' translations of one VM."""
+
+    def __init__(self, bus: Bus, policy: MmuPolicy, knobs: Knobs, stats: VmStats) -> None:
+        self.host = HostSpace()
+        self.kit = Kit(bus, policy, knobs, stats)
+        self.tree = Tree(self.kit)
+        self.zapper = Zapper(self.kit, self.tree)
+        self.roots = Roots(self.kit, self.tree, self.zapper)
+        self.spaces = AddressSpaces(
+            self.host,
+            as_num=knobs.as_num,
+            user_mem_slots=policy.user_mem_slots,
+            physical_bits=TDP_BITS if knobs.tdp else SHADOW_BITS,
+            start=knobs.wrap_gen,
+        )
+        slots = self.slots = self.spaces.spaces[0]
+        self.guest_memory = GuestMemory(slots)
+        self.walker = Walker(bus, self.guest_memory)
+        self.mmio = Mmio(self.kit, slots)
+        self.setter = SpteSetter(self.kit, self.tree, slots)
+        self.prefetch = Prefetch(self.kit, slots, self.guest_memory, self.setter)
+        self.faults = Faults(
+            self.kit,
+            self.tree,
+            self.roots,
+            slots,
+            self.walker,
+            self.mmio,
+            self.setter,
+            self.prefetch,
+        )
+        Syncer(self.kit, self.tree, self.guest_memory)
+        self.pte_writer = PteWriter(self.kit, self.tree, self.zapper)
+        self.dirty = DirtyLog(self.kit, self.spaces)
+        self.notifier = Notifier(self.kit, self.spaces)
+        self.vcpus: dict[int, VcpuMmu] = {}
+        self.disabled_quirks = 0
+
+    def add_vcpu(
+        self, vcpu_id: int, stats: VcpuStats, in_guest: Callable[[], bool] = never
+    ) -> VcpuMmu:
+        """A vCPU, which has nothing loaded. `in_guest`: does it run the guest now?"""
+        paging = Paging.TDP if self.kit.knobs.tdp else Paging.NONE
+        vcpu = VcpuMmu(vcpu_id, stats, paging, in_guest=in_guest)
+        self.vcpus[vcpu_id] = vcpu
+        self.kit.vcpus.append(vcpu)
+        return vcpu
+
+    def set_region(self, region: Region) -> Zapped | None:
+        """KVM_SET_USER_MEMORY_REGION; what a deletion or move took. Raises EINVAL, EEXIST.
+
+        Like kvm_main.c:kvm_set_memslot (v6.1), __kvm_set_memory_region (v5.4).
+        """
+        change = self.spaces.check(region)
+        old = self.spaces.slot(region.slot)
+        if change is Change.CREATE:
+            self._create(region)
+        elif change is Change.FLAGS_ONLY:
+            assert old is not None
+            self._change_flags(old, region.flags)
+        elif change in (Change.DELETE, Change.MOVE):
+            assert old is not None
+            return self._delete(old, region if change is Change.MOVE else None)
+        return None
+
+    def _delete(self, slot: Memslot, moved_to: Region | None = None) -> Zapped:
+        flow = self.begin_removal(slot)
+        if flow is not None:
+            flow.step()
+        self.end_removal(slot, moved_to)
+        return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
+
+    def set_private_slot(self, slot_id: int, gpa: int, *, present: bool) -> int:
+        """A page of KVM's own comes or goes in every address space; how many updates that took.
+
+        0 where a slot of the owner lies there. Like x86.c:__x86_set_memory_region (v6.1).
+        """
+        spaces = self.spaces.spaces
+        if present and any(space.overlap(slot_id, gpa // PAGE, 1) for space in spaces):
+            return 0
+        page = self.host.private_page()
+        for as_id, space in enumerate(spaces):
+            if present:
+                self._create(Region(as_id << 16 | slot_id, 0, gpa, PAGE, page.hva))
+            else:
+                self._delete(space.by_id[slot_id])
+        return len(spaces)
+
+    def has_slot_at(self, gpa: int) -> bool:
+        """Is there guest memory at this address?"""
+        return any(space.find(gpa // PAGE) is not None for space in self.spaces.spaces)
+
+    def zap_gfn_range(self, start: int, end: int) -> None:
+        """Drop what is mapped at these gfns. Like mmu.c:kvm_zap_gfn_range (v6.1)."""
+        self.kit.notifier_seq += 1
+        if self.kit.sptes.drop_range(start, end - start):
+            self.kit.flush_remote_tlbs()
+
+    def begin_removal(
+        self,
+        slot: Memslot,
+        flow: ZapFlow | None = None,
+        break_wanted: Callable[[], bool] = nobody_waits,
+    ) -> Flow | None:
+        """Make a slot invalid and begin to zap; None if that was done at once, without a walk.
+
+        `flow`: instead of the kernel's.
+        """
+        slot.invalid = True
+        self._install(slot.as_id)
+        quirk = self.kit.policy.slot_zap_quirk
+        if flow is None and quirk and self.disabled_quirks & quirk:
+            self._zap_slot_only(slot)
+            return None
+        return self.begin_zap(flow or self.kit.delete_flow, break_wanted)
+
+    def end_removal(self, slot: Memslot, moved_to: Region | None) -> None:
+        """All is zapped: the slot goes, or comes back at its new place."""
+        space = self.spaces.spaces[slot.as_id]
+        space.remove(slot)
+        if moved_to is not None:
+            slot.invalid = False
+            slot.base_gfn = moved_to.guest_phys_addr >> 12
+            slot.flags = moved_to.flags
+            self.dirty.prepare(slot)
+            space.insert(slot)
+        self._install(slot.as_id)
+        self._set_budget(Change.DELETE if moved_to is None else Change.MOVE)
+
+    def begin_zap(self, flow: ZapFlow, break_wanted: Callable[[], bool] = nobody_waits) -> Flow:
+        """Begin to zap everything; the caller steps on."""
+        zap = FLOWS[flow](self.kit, self.zapper, break_wanted)
+        zap.begin()
+        return zap
+
+    def set_nr_mmu_pages(self, number: int) -> None:
+        """KVM_SET_NR_MMU_PAGES. Raises EINVAL below 64."""
+        if number < MIN_MMU_PAGES:
+            raise KernelError(EINVAL, f"{number} shadow pages are fewer than {MIN_MMU_PAGES}")
+        self.roots.change_budget(number)
+        self.roots.n_requested = number
+
+    def get_nr_mmu_pages(self) -> int:
+        """KVM_GET_NR_MMU_PAGES. Raises ENOTTY where the ioctl is gone."""
+        if not self.kit.policy.get_nr_mmu_pages:
+            raise KernelError(ENOTTY, "this kernel has no KVM_GET_NR_MMU_PAGES")
+        return self.roots.n_max
+
+    def enable_cap(self, number: int, argument: int) -> None:
+        """KVM_ENABLE_CAP. Raises EINVAL for capabilities that memory does not know."""
+        if number == CAP_MANUAL_PROTECT:
+            self.dirty.set_manual(argument)
+        elif number == CAP_DISABLE_QUIRKS2:
+            self.disable_quirks(argument)
+        elif number == CAP_DISABLE_NX_HUGE_PAGES:
+            self.disable_nx_huge_pages(argument)
+        else:
+            raise KernelError(EINVAL, f"capability {number} cannot be enabled")
+
+    def disable_quirks(self, mask: int) -> None:
+        """KVM_CAP_DISABLE_QUIRKS2: raises EINVAL for quirks that the kernel does not have."""
+        unknown = mask & ~self.kit.policy.quirks
+        if unknown or not self.kit.policy.quirks:
+            raise KernelError(EINVAL, f"no such quirks: {unknown:#x}")
+        self.disabled_quirks |= mask
+
+    def disable_nx_huge_pages(self, argument: int) -> None:
+        """KVM_CAP_VM_DISABLE_NX_HUGE_PAGES: this VM is spared. Raises EINVAL once it has a vCPU,
+        for an argument, and where the kernel has no such capability.
+        """
+        rules = self.kit.policy.nx
+        if argument or self.vcpus or rules is None or not rules.may_be_off:
+            raise KernelError(EINVAL, "only before the first vCPU, with 0, in kernels that have it")
+        self.kit.nx_disabled = True
+
+    def destroy(self) -> None:
+        """The owner's memory goes, then the vCPUs.
+
+        Like mmu.c:kvm_mmu_zap_all, kvm_mmu_unload.
+        """
+        self.begin_zap(ZapFlow.ZAP_ALL).step()
+        for vcpu in self.vcpus.values():
+            self.roots.free(vcpu)
+
+    def _create(self, region: Region) -> None:
+        slot = self.spaces.new_slot(region)
+        self.dirty.prepare(slot)
+        self.spaces.spaces[slot.as_id].insert(slot)
+        self._install(slot.as_id)
+        self._set_budget(Change.CREATE)
+
+    def _change_flags(self, slot: Memslot, flags: int) -> None:
+        slot.flags = flags
+        self.dirty.prepare(slot)
+        self._install(slot.as_id)
+        self._set_budget(Change.FLAGS_ONLY)
+        self.dirty.commit(slot)
+
+    def _install(self, as_id: int) -> None:
+        """Publish slots under a new generation. Like kvm_main.c:kvm_swap_active_memslots."""
+        space = self.spaces.spaces[as_id]
+        generation = space.generation
+        space.generation = generation | UPDATE_IN_PROGRESS
+        space.generation = generation + self.spaces.as_num
+        self.mmio.invalidate(space.generation, self.spaces.as_num, self._zap_for_wrap)
+
+    def _zap_for_wrap(self) -> None:
+        self.begin_zap(self.kit.wrap_flow).step()
+
+    def _set_budget(self, change: Change) -> None:
+        if self.roots.n_requested:
+            return
+        if change in (Change.CREATE, Change.DELETE) or self.kit.policy.budget_on_every_change:
+            wanted = self.spaces.npages // PAGES_PER_SHADOW_PAGE
+            self.roots.change_budget(max(MIN_MMU_PAGES, wanted))
+
+    def _zap_slot_only(self, slot: Memslot) -> None:
+        """Drop the slot's sptes, and zap the guest's tables in it. Like mmu.c:kvm_mmu_zap_memslot.
+
+        Differs: the walk never yields, so there is one flush at most.
+        """
+        if not slot.mappable:
+            return
+        dropped = self.kit.sptes.drop_range(slot.base_gfn, slot.npages)
+        zapped: list[int] = []
+        if self.tree.tracked.indirect:
+            for row in list(self.kit.pages.oldest_first()):
+                pages = self.kit.pages
+                within = slot.base_gfn <= pages.gfn[row] < slot.end_gfn
+                if within and not pages.role[row] & DIRECT and not pages.is_stale(row):
+                    self.zapper.prepare(row, zapped)
+        if zapped:
+            self.zapper.commit(zapped)
+        elif dropped:
+            self.kit.flush_remote_tlbs()

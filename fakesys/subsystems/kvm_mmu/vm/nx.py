@@ -1,0 +1,178 @@
+"""The workaround for processors that fail when a page which they fetch from changes its size.
+
+Large pages are mapped without X. A fetch from one maps it in small pages; now and then the
+oldest of these are zapped, so that the guest gets large pages back.
+Like arch/x86/kvm/mmu/mmu.c:set_nx_huge_pages, kvm_recover_nx_lpages (v6.1).
+"""
+
+from __future__ import annotations
+
+from errno import EPERM
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fakesys.core.clock import Timer
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Task
+from fakesys.core.text import kstrtobool, kstrtoull
+from fakesys.subsystems.kvm.model import Kvm, Vm
+from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
+
+if TYPE_CHECKING:
+    from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
+
+# As far as the kernel's 15 letters go.
+WORKER_COMM = "kvm-nx-lpage-re"
+RATIO = 60
+LARGEST_RATIO = 3600
+HOUR_MS = 3_600_000
+
+
+class Worker:
+    """The thread that recovers the large pages of one VM."""
+
+    __slots__ = ("memory", "started_ns", "task", "timer")
+
+    def __init__(self, memory: VmMemory, now_ns: int) -> None:
+        self.memory = memory
+        self.started_ns = now_ns
+        self.timer: Timer | None = None
+        self.task: Task | None = None
+
+
+class NxHugePages:
+    """The parameters `nx_huge_pages`, `..._recovery_ratio`, `..._recovery_period_ms`.
+
+    `rules` None: a kernel without the workaround.
+    """
+
+    def __init__(self, kvm: Kvm, rules: NxRules | None) -> None:
+        self._kvm = kvm
+        self._rules = rules
+        self._workers: dict[Vm, Worker] = {}
+        self.on = False
+        self.never = False
+        self.ratio = RATIO
+        self.period_ms = 0
+
+    @property
+    def mode(self) -> str:
+        """What `nx_huge_pages` reads as, without newline."""
+        return "never" if self.never else "Y" if self.on else "N"
+
+    def add(self, vm: Vm, memory: VmMemory) -> None:
+        """A new VM, with a thread of its own if there may ever be something to recover."""
+        memory.kit.nx_on_host = self.on
+        if self._rules is None or self.never:
+            return
+        worker = self._workers[vm] = Worker(memory, self._kvm.kernel.clock.now_ns)
+        self._arm(vm, worker)
+
+    def remove(self, vm: Vm) -> None:
+        """The VM goes, its thread first."""
+        worker = self._workers.pop(vm, None)
+        if worker is not None and worker.timer is not None:
+            worker.timer.cancel()
+
+    def set_mode(self, text: str) -> None:
+        """Write to `nx_huge_pages`: off, force, auto, never, or a truth value.
+
+        When that changes something, the pages of every VM are zapped. Raises EINVAL, EPERM once
+        it is `never`, EBUSY for `never` while a VM exists.
+        """
+        self._require_changeable()
+        word = text.removesuffix("\n")
+        if word == "never" and self._rules is not None and self._rules.may_be_off:
+            self._kvm.require_idle()
+            self.never, on = True, False
+        elif word in ("off", "auto"):
+            # `auto`: AMD's processors do not have the flaw.
+            on = False
+        else:
+            on = word == "force" or kstrtobool(text)
+        if on == self.on:
+            return
+        self.on = on
+        for vm, worker in reversed(self._workers.items()):
+            worker.memory.kit.nx_on_host = on
+            with self._kvm.in_owner(vm):
+                worker.memory.begin_zap(ZapFlow.FAST).step()
+        self._arm_all()
+
+    def set_ratio(self, text: str) -> None:
+        """Write to `nx_huge_pages_recovery_ratio`; 0: nothing is recovered. Raises EINVAL, ERANGE,
+        EPERM.
+        """
+        self._require_changeable()
+        self.ratio = kstrtoull(text, bits=32)
+        self._arm_all()
+
+    def set_period(self, text: str) -> None:
+        """Write to `nx_huge_pages_recovery_period_ms`; 0: by the ratio. Raises EINVAL, ERANGE,
+        EPERM.
+        """
+        self._require_changeable()
+        self.period_ms = kstrtoull(text, bits=32)
+        self._arm_all()
+
+    def _require_changeable(self) -> None:
+        if self.never:
+            raise KernelError(EPERM, "nx_huge_pages is `never` until the module is loaded again")
+
+    def _period_seconds(self) -> float | None:
+        """Time between two recoveries; None for never. Like calc_nx_huge_pages_recovery_period."""
+        if self._rules is None or not self.on or not self.ratio:
+            return None
+        if not self._rules.period_by_ratio:
+            return 60.0
+        return (self.period_ms or HOUR_MS // min(self.ratio, LARGEST_RATIO)) / 1000
+
+    def _arm_all(self) -> None:
+        for vm, worker in self._workers.items():
+            self._arm(vm, worker)
+
+    def _arm(self, vm: Vm, worker: Worker) -> None:
+        if worker.timer is not None:
+            worker.timer.cancel()
+            worker.timer = None
+        period = self._period_seconds()
+        if period is None:
+            return
+        clock = self._kvm.kernel.clock
+        passed = (clock.now_ns - worker.started_ns) / 1e9
+        worker.timer = clock.after(max(0.0, period - passed), partial(self._recover, vm))
+
+    def _recover(self, vm: Vm) -> None:
+        worker = self._workers[vm]
+        if worker.task is None:
+            worker.task = Task(pid=self._kvm.new_thread(vm.pid), comm=WORKER_COMM, cpu=0)
+        bus = self._kvm.kernel.bus
+        before, bus.task = bus.task, worker.task
+        try:
+            assert self._rules is not None
+            recover(worker.memory, self.ratio, spares_logged=self._rules.spares_logged)
+        finally:
+            bus.task = before
+        worker.timer = None
+        worker.started_ns = self._kvm.kernel.clock.now_ns
+        self._arm(vm, worker)
+
+
+def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:
+    """Zap one in `ratio` of the split pages, oldest first.
+
+    `spares_logged`: those whose slot is logged are only forgotten, for a fault would split them
+    again.
+    """
+    kit = memory.kit
+    zapped: list[int] = []
+    for _ in range(-(-len(kit.nx_splits) // ratio)):
+        row = next(iter(kit.nx_splits), None)
+        if row is None:
+            break
+        slot = memory.slots.find(kit.pages.gfn[row])
+        if spares_logged and slot is not None and slot.logs_dirty:
+            kit.forget_split(row)
+        else:
+            memory.zapper.prepare(row, zapped)
+    memory.zapper.commit(zapped)

@@ -1,0 +1,211 @@
+"""`sys/module/kvm/parameters`: what decides about memory, and settings that nothing here asks for.
+
+Sources: [5.3] arch/x86/kvm/x86.c, mmu.c; arch/x86/kvm/x86.c, mmu/mmu.c, mmu/spte.c, mmu/tdp_mmu.c,
+virt/kvm/kvm_main.c (v6.1, v6.18) module_param calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EACCES, EBUSY, EINVAL, EPERM, ERANGE
+from typing import NamedTuple
+
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtobool, kstrtoll, kstrtoull
+from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.kvm.stats import NX_PAGES
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
+from fakesys.subsystems.kvm_mmu.params import MMIO_CACHING
+from fakesys.subsystems.kvm_mmu.vm.nx import NxHugePages
+from fakesys.tree.attr import Attr, Layout
+from fakesys.tree.kinds import SYSFS
+
+SINCE_2022 = "kvm.parameters_of_2022"
+"""The parameters that came between 5.5 and 6.1, or are of another type since then."""
+SINCE_2025 = "kvm.parameters_of_2025"
+"""The same for 6.2 to 6.18."""
+
+READ_ONLY = {EACCES: "the parameter is read only, for root too"}
+NO_TRUTH = {EINVAL: "neither yes nor no"}
+NO_NUMBER = {EINVAL: "no number", ERANGE: "more than 32 bits"}
+FINAL = {EPERM: "nx_huge_pages is `never`"}
+
+Features = str | tuple[str, ...]
+
+
+class KvmModule(NamedTuple):
+    """The models behind the parameters."""
+
+    apicv: Apicv
+    mmu: MmuExtension
+
+
+def _truth(text: str) -> str:
+    return "Y" if kstrtobool(text) else "N"
+
+
+def _truth_as_number(text: str) -> str:
+    return str(int(kstrtobool(text)))
+
+
+def _natural(text: str) -> str:
+    return str(kstrtoull(text, bits=32))
+
+
+def _integer(text: str) -> str:
+    return str(kstrtoll(text, bits=32))
+
+
+def _setting(
+    name: str,
+    default: str,
+    parse: Callable[[str], str],
+    doc: str,
+    needs: Features = (),
+    unless: Features = (),
+) -> Attr[KvmModule]:
+    """A parameter that can be changed; the models here do not depend on it."""
+
+    def store(module: KvmModule, text: str) -> None:
+        module.apicv.settings[name] = parse(text)
+
+    return Attr(
+        name=name,
+        mode=0o644,
+        doc=doc,
+        show=lambda module: f"{module.apicv.settings.get(name, default)}\n",
+        store=store,
+        errors=NO_NUMBER if parse in (_natural, _integer) else NO_TRUTH,
+        needs=needs,
+        unless=unless,
+    )
+
+
+def _fixed(
+    name: str, text: str, doc: str, needs: Features = (), unless: Features = ()
+) -> Attr[KvmModule]:
+    return Attr(
+        name=name,
+        mode=0o444,
+        doc=doc,
+        show=lambda _: f"{text}\n",
+        errors=READ_ONLY,
+        needs=needs,
+        unless=unless,
+    )
+
+
+def _show_mmio_caching(module: KvmModule) -> str:
+    return "Y\n" if module.mmu.kvm.params[MMIO_CACHING] else "N\n"
+
+
+def _store_tdp_mmu(_module: KvmModule, text: str) -> None:
+    if kstrtobool(text):
+        raise KernelError(EINVAL, "there is no TDP MMU here: direct pages are in the shadow MMU")
+
+
+def _nx_setting(
+    name: str,
+    show: Callable[[NxHugePages], object],
+    store: Callable[[NxHugePages, str], None],
+    doc: str,
+    errors: dict[int, str],
+    needs: Features = NX_PAGES,
+) -> Attr[KvmModule]:
+    return Attr(
+        name=name,
+        mode=0o644,
+        doc=doc,
+        show=lambda module: f"{show(module.mmu.nx)}\n",
+        store=lambda module, text: store(module.mmu.nx, text),
+        errors=errors | FINAL,
+        needs=needs,
+    )
+
+
+_MEMORY = (
+    _nx_setting(
+        "nx_huge_pages",
+        lambda nx: nx.mode,
+        NxHugePages.set_mode,
+        "Large pages are mapped without X, and split when they are fetched from:"
+        " off, force, auto, never, yes or no. A change zaps the pages of every VM.",
+        NO_TRUTH | {EBUSY: "`never` while a VM exists"},
+    ),
+    _nx_setting(
+        "nx_huge_pages_recovery_ratio",
+        lambda nx: nx.ratio,
+        NxHugePages.set_ratio,
+        "One in so many split pages is zapped at a time; 0: none.",
+        NO_NUMBER,
+    ),
+    _nx_setting(
+        "nx_huge_pages_recovery_period_ms",
+        lambda nx: nx.period_ms,
+        NxHugePages.set_period,
+        "Milliseconds between two recoveries; 0: an hour divided by the ratio.",
+        NO_NUMBER,
+        needs=SINCE_2022,
+    ),
+    _setting("flush_on_reuse", "N", _truth, "Flush whenever a root is used again.", SINCE_2022),
+    Attr(
+        name="mmio_caching",
+        mode=0o444,
+        doc="Are there MMIO sptes? As `fakesys/kvm/params/mmio_caching`.",
+        show=_show_mmio_caching,
+        errors=READ_ONLY,
+        needs=SINCE_2022,
+    ),
+    Attr(
+        name="tdp_mmu",
+        mode=0o644,
+        doc="Always off: with TDP, this host has direct pages in the shadow MMU.",
+        show=lambda _: "N\n",
+        store=_store_tdp_mmu,
+        errors={EINVAL: "not off"},
+        needs=SINCE_2022,
+        unless=SINCE_2025,
+    ),
+    _fixed("tdp_mmu", "N", "Off: with TDP, direct pages are in the shadow MMU.", SINCE_2025),
+    _setting("eager_page_split", "Y", _truth, "Asked for by the TDP MMU only.", SINCE_2022),
+)
+
+_POLLING = (
+    _setting("halt_poll_ns", "200000", _natural, "How long a halted vCPU polls; here it sleeps."),
+    _setting("halt_poll_ns_grow", "2", _natural, "Factor by which it polls longer."),
+    _setting("halt_poll_ns_grow_start", "10000", _natural, "Nanoseconds that growing begins with."),
+    _setting(
+        "halt_poll_ns_shrink", "0", _natural, "Factor by which it polls less.", unless=SINCE_2025
+    ),
+    _setting("halt_poll_ns_shrink", "2", _natural, "Factor by which it polls less.", SINCE_2025),
+)
+
+_TIME = (
+    _setting("min_timer_period_us", "200", _natural, "Shortest period of a local APIC timer."),
+    _setting("tsc_tolerance_ppm", "250", _natural, "By how much TSC frequencies may differ."),
+    _fixed("kvmclock_periodic_sync", "Y", "The paravirtual clock is synchronised."),
+    _setting(
+        "lapic_timer_advance_ns",
+        "-1",
+        _integer,
+        "How early the timer is armed; -1 adapts.",
+        unless=SINCE_2025,
+    ),
+    _fixed("lapic_timer_advance", "Y", "The timer is armed early, as it adapts.", SINCE_2025),
+    _setting("pi_inject_timer", "0", _truth_as_number, "Timers go by posted interrupts."),
+)
+
+_OTHERS = (
+    _setting("ignore_msrs", "N", _truth, "Accesses to unknown MSRs are ignored."),
+    _setting("report_ignored_msrs", "Y", _truth, "Ignored accesses are logged."),
+    _fixed("vector_hashing", "Y", "Lowest priority goes by the vector's number."),
+    _fixed("enable_vmware_backdoor", "N", "VMware's port."),
+    _fixed("force_emulation_prefix", "N", "A prefix asks for emulation.", unless=SINCE_2022),
+    _setting("force_emulation_prefix", "0", _integer, "A prefix asks for emulation.", SINCE_2022),
+    _fixed("enable_pmu", "Y", "Guests have counters of events.", SINCE_2022),
+    _fixed("mitigate_smt_rsb", "N", "Against speculation across threads.", SINCE_2022),
+    _fixed("allow_unsafe_mappings", "N", "Pages that nobody counts may be mapped.", SINCE_2025),
+    _fixed("enable_virt_at_load", "Y", "Virtualisation is on while the module is.", SINCE_2025),
+)
+
+LAYOUT: Layout[KvmModule] = Layout((*_MEMORY, *_POLLING, *_TIME, *_OTHERS), kind=SYSFS)

@@ -1,0 +1,180 @@
+"""Reading and writing of the control files: text to model and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from errno import EINVAL, EOVERFLOW
+
+from fakesys.core.errors import KernelError
+from fakesys.core.text import kstrtoull
+from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
+from fakesys.subsystems.tracing.base.options import NOP_REFUSE
+from fakesys.subsystems.tracing.model.instance import DEFAULT_KB, Instance
+from fakesys.subsystems.tracing.model.model import Tracing
+
+_GROUPS = re.compile(r"[\s,]")
+_HEX = re.compile("[0-9a-fA-F]+")
+
+
+def decimal(text: str) -> int:
+    """A number in base 10. Raises EINVAL, ERANGE."""
+    return kstrtoull(text, base=10)
+
+
+def zero_or_one(text: str) -> bool:
+    """A switch. Raises EINVAL for any other number."""
+    value = decimal(text)
+    if value > 1:
+        raise KernelError(EINVAL, f"{value} is neither 0 nor 1")
+    return value == 1
+
+
+def held(instance: Instance) -> Callable[[], None]:
+    """An open file keeps its instance; the result lets go."""
+    instance.opened += 1
+
+    def let_go() -> None:
+        instance.opened -= 1
+
+    return let_go
+
+
+def write_tracing_on(instance: Instance, text: str) -> None:
+    """0: off; any other number: on."""
+    instance.switch(decimal(text) != 0)
+
+
+def write_tracer(instance: Instance, text: str) -> None:
+    """`nop` is the only one."""
+    if text.strip() != "nop":
+        raise KernelError(EINVAL, f"there is no tracer {text.strip()!r}")
+    instance.expand()
+
+
+def clock_text(instance: Instance) -> str:
+    """All clocks, the current one in brackets."""
+    words = (f"[{name}]" if name == instance.clock else name for name in NAMES)
+    return " ".join(words) + "\n"
+
+
+def write_clock(instance: Instance, text: str) -> None:
+    """The name of a clock."""
+    instance.set_clock(text.strip())
+
+
+def write_option(instance: Instance, text: str) -> None:
+    """NAME or noNAME. Like kernel/trace/trace.c:trace_set_options (v6.1).
+
+    The option that nop refuses is asked for here even if it would not change.
+    """
+    word = text.strip()
+    on = not word.startswith("no")
+    name = word if on else word.removeprefix("no")
+    if name == NOP_REFUSE:
+        raise KernelError(EINVAL, "the tracer nop refuses this option")
+    instance.set_option(name, on)
+
+
+def cpumask_text(instance: Instance) -> str:
+    """Hex digits, in groups of 32 bits."""
+    return mask_text(instance.cpumask, instance.tracing.cpus)
+
+
+def mask_text(mask: int, bits: int) -> str:
+    """A bitmap as `%*pb` prints it: as many digits as `bits` needs, a comma every eight."""
+    digits = f"{mask:0{-(-bits // 4)}x}"
+    groups = [digits[max(0, end - 8) : end] for end in range(len(digits), 0, -8)]
+    return ",".join(reversed(groups)) + "\n"
+
+
+def write_cpumask(instance: Instance, text: str) -> None:
+    """A hex mask. Raises EINVAL, EOVERFLOW for a CPU that does not exist."""
+    instance.set_cpumask(parse_mask(text, instance.tracing.cpus))
+
+
+def parse_mask(text: str, bits: int) -> int:
+    """Groups of up to eight hex digits, the last one lowest. Raises EINVAL, EOVERFLOW.
+
+    Like lib/bitmap-str.c:bitmap_parse (v6.18): it begins at the end and stops at what is wrong.
+    """
+    groups = [group for group in _GROUPS.split(text.partition("\n")[0]) if group]
+    value = 0
+    for place, group in enumerate(reversed(groups)):
+        if place >= -(-bits // 32):
+            raise KernelError(EOVERFLOW, f"{text!r} has more than {place} groups")
+        if not _HEX.fullmatch(group[-8:]):
+            raise KernelError(EINVAL, f"{text!r} is no mask")
+        if len(group) > 8:
+            refusal = EOVERFLOW if _HEX.fullmatch(group[-9]) else EINVAL
+            raise KernelError(refusal, f"{group!r} has more than eight digits")
+        value |= int(group, 16) << 32 * place
+    if value >> bits:
+        raise KernelError(EOVERFLOW, f"there are {bits} CPUs")
+    return value
+
+
+def write_percent(instance: Instance, text: str) -> None:
+    """0 to 100."""
+    value = decimal(text)
+    if value > 100:
+        raise KernelError(EINVAL, f"{value} is more than 100")
+    instance.percent = value
+
+
+def size_text(instance: Instance) -> str:
+    """KB per CPU, X when they differ."""
+    sizes = {instance.size_kb(cpu) for cpu in range(len(instance.buffers))}
+    if len(sizes) > 1:
+        return "X\n"
+    return _size(sizes.pop(), instance.expanded, DEFAULT_KB)
+
+
+def total_size_text(instance: Instance) -> str:
+    """KB of all CPUs."""
+    cpus = len(instance.buffers)
+    total = sum(instance.size_kb(cpu) for cpu in range(cpus))
+    return _size(total, instance.expanded, DEFAULT_KB * cpus)
+
+
+def cpu_size_text(instance: Instance, cpu: int) -> str:
+    """KB of one CPU."""
+    return _size(instance.size_kb(cpu), instance.expanded, DEFAULT_KB)
+
+
+def _size(kilobytes: int, expanded: bool, later: int) -> str:
+    return f"{kilobytes}\n" if expanded else f"{kilobytes} (expanded: {later})\n"
+
+
+def stats_text(instance: Instance, cpu: int) -> str:
+    """The counts of one buffer. Like kernel/trace/trace.c:tracing_stats_read (v6.1)."""
+    buffer = instance.buffers[cpu]
+    oldest = buffer.oldest_stamp() or 0
+    in_ns = instance.in_ns
+    return (
+        f"entries: {buffer.entries}\n"
+        f"overrun: {buffer.overrun}\n"
+        "commit overrun: 0\n"
+        f"bytes: {buffer.bytes}\n"
+        f"oldest event ts: {stamp_text(oldest, in_ns=in_ns)}\n"
+        f"now ts: {stamp_text(instance.now(), in_ns=in_ns)}\n"
+        f"dropped events: {buffer.dropped}\n"
+        f"read events: {buffer.read_events}\n"
+    )
+
+
+def free_on_close(instance: Instance) -> None:
+    """What closing `free_buffer` does."""
+    if instance.options["disable_on_free"]:
+        instance.switch(False)
+    instance.shrink()
+
+
+def available_events(tracing: Tracing) -> str:
+    """`SYSTEM:EVENT`, one a line."""
+    return "".join(f"{form.name}\n" for form in tracing.events)
+
+
+def write_cmdlines_size(tracing: Tracing, text: str) -> None:
+    """How many names are kept."""
+    tracing.cmdlines.resize(decimal(text))

@@ -1,0 +1,79 @@
+"""The file `snapshot`. Like kernel/trace/trace.c:tracing_snapshot_write, show_snapshot (v6.1)."""
+
+from __future__ import annotations
+
+from errno import EINVAL
+
+from fakesys.core.errors import KernelError
+from fakesys.core.text import c_string
+from fakesys.subsystems.tracing.files.open_files import TraceFile
+from fakesys.subsystems.tracing.files.settings import decimal
+from fakesys.subsystems.tracing.model.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.output.consume import Snapshot
+from fakesys.subsystems.tracing.ring.ring import CpuBuffer
+
+_COMMANDS = """# Snapshot commands:
+# echo 0 > snapshot : frees the snapshot
+# echo 1 > snapshot : keeps what is recorded now as the snapshot
+# echo 2 > snapshot : clears the snapshot without freeing it
+#                      (2 stands for any number but 0 and 1)
+"""
+_CPU_COMMANDS = """# Snapshot commands:
+# echo 0 > snapshot : is refused for one CPU
+# echo 1 > snapshot : keeps what this CPU recorded as its snapshot
+# echo 2 > snapshot : clears the snapshot of this CPU
+#                      (2 stands for any number but 0 and 1)
+"""
+
+
+class SnapshotFile(TraceFile):
+    """An open `snapshot`: reads like `trace`, a written number commands."""
+
+    def __init__(self, instance: Instance, cpu: int) -> None:
+        super().__init__(instance, _buffers(instance, cpu), reading=False)
+        self._cpu = cpu
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """0, 1 or another number. Raises EINVAL."""
+        write_snapshot(self.instance, self._cpu, c_string(data))
+        self._buffers = _buffers(self.instance, self._cpu)
+        return len(data)
+
+    def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
+        """Those of the snapshot."""
+        return _buffers(self.instance, WHOLE)
+
+    def head(self, counted: Snapshot, *, empty: bool) -> bytes:
+        """The comment lines: of `trace`, or how to use the file while it is empty."""
+        if not empty:
+            return super().head(counted, empty=empty)
+        state = "freed" if self.instance.snapshot is None else "allocated"
+        commands = _COMMANDS if self._cpu == WHOLE else _CPU_COMMANDS
+        return f"# tracer: nop\n#\n#\n# * Snapshot is {state} *\n#\n{commands}".encode()
+
+
+def write_snapshot(instance: Instance, cpu: int, text: str) -> None:
+    """What is written to a snapshot file. Raises EINVAL: no number, or 0 for one CPU."""
+    command = decimal(text)
+    if command == 0:
+        if cpu != WHOLE:
+            raise KernelError(EINVAL, "a snapshot of one CPU cannot be freed")
+        instance.snapshot = None
+    elif command == 1:
+        if cpu == WHOLE:
+            instance.swap_snapshot()
+        else:
+            _swap_one(instance, cpu)
+    else:
+        for _, buffer in _buffers(instance, cpu):
+            buffer.reset()
+
+
+def _buffers(instance: Instance, cpu: int) -> list[tuple[int, CpuBuffer]]:
+    kept = instance.snapshot or []
+    return [(number, b) for number, b in enumerate(kept) if cpu in (WHOLE, number)]
+
+
+def _swap_one(instance: Instance, cpu: int) -> None:
+    kept = instance.allot_snapshot()
+    instance.buffers[cpu], kept[cpu] = kept[cpu], instance.buffers[cpu]

@@ -1,0 +1,162 @@
+"""What a histogram can count by: fields of the event, of its task, and how each is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from errno import EINVAL
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import Struct
+
+from fakesys.core.errors import KernelError
+from fakesys.core.events import Task
+from fakesys.core.tracepoint import EventFormat
+from fakesys.subsystems.tracing.base.trace import ADDRESSES, STACK, SYMBOL_REACH, place_of, symbol
+from fakesys.subsystems.tracing.filter.filters import operand
+
+ALL_BITS = (1 << 64) - 1
+
+# Numbers of x86's system calls that a client of this file system makes.
+_SYSCALLS = {0: "sys_read", 1: "sys_write", 2: "sys_open", 3: "sys_close", 257: "sys_openat"}
+
+Value = int | str
+Getter = Callable[[Any, Task], Value]
+Printer = Callable[[Value], str]
+
+
+class HistError(KernelError):
+    """A text that is no histogram; `at` is the part of the command that is wrong."""
+
+    def __init__(self, message: str, at: str) -> None:
+        super().__init__(EINVAL, f"{message}: {at!r}")
+        self.message = message
+        self.at = at
+
+
+class HistField(Struct, frozen=True):
+    """A key or value: its spelling, where it comes from, how it is shown."""
+
+    name: str
+    modifier: str
+    is_text: bool
+    get: Getter
+    show: Printer
+
+    @property
+    def spelling(self) -> str:
+        """As in the trigger file."""
+        return f"{self.name}.{self.modifier}" if self.modifier else self.name
+
+
+class Context(Struct, frozen=True):
+    """What is asked of the machine while a histogram counts and prints."""
+
+    comm_of: Callable[[int], str]
+    now: Callable[[], int]
+
+
+def parse_field(text: str, form: EventFormat, context: Context, whole: str) -> HistField:
+    """A field with an optional modifier. Raises HistError; `whole` is what the error points at."""
+    name, _, modifier = text.partition(".")
+    if name in ("stacktrace", "common_stacktrace"):
+        return HistField(name, "", True, lambda event, task: _stack(), str)
+    if name == "common_timestamp":
+        return _timestamp(modifier, context)
+    if name in ("cpu", "common_cpu"):
+        return HistField(name, modifier, False, lambda event, task: task.cpu, _decimal)
+    found = None if name in ("comm", "COMM", "CPU") else _own_field(form, name)
+    if found is None:
+        raise HistError("Couldn't find field", name)
+    get, is_text = found
+    show = _printer(name, modifier, is_text, context)
+    if show is None:
+        raise HistError("Invalid field modifier", modifier)
+    if modifier.startswith("buckets="):
+        size = int(modifier.partition("=")[2])
+        return HistField(name, modifier, False, _bucket(get, size), show)
+    if modifier == "log2":
+        return HistField(name, modifier, False, _log2(get), show)
+    return HistField(name, modifier, is_text, get, show)
+
+
+def _own_field(form: EventFormat, name: str) -> tuple[Getter, bool] | None:
+    found = operand(form, name)
+    if found is None:
+        return None
+    get = found.get
+    if found.is_text:
+        return get, True
+    return lambda event, task: int(get(event, task)) & ALL_BITS, False
+
+
+def _timestamp(modifier: str, context: Context) -> HistField:
+    if modifier not in ("", "usecs"):
+        raise HistError("Invalid field modifier", modifier)
+    divisor = 1000 if modifier else 1
+    return HistField(
+        "common_timestamp", modifier, False, lambda event, task: context.now() // divisor, _decimal
+    )
+
+
+def _decimal(value: Value) -> str:
+    return f"{value:>10}"
+
+
+def _text(value: Value) -> str:
+    return f"{value:<50}"
+
+
+def _symbol(value: Value) -> str:
+    return f"[{value:x}] {place_of(int(value))[0]:<45}"
+
+
+def _symbol_offset(value: Value) -> str:
+    return f"[{value:x}] {symbol(int(value), with_offset=True):<55}"
+
+
+def _syscall(value: Value) -> str:
+    return f"{_SYSCALLS.get(int(value), 'unknown_syscall'):<30}[{value:3}]"
+
+
+def _stack() -> str:
+    return "".join(
+        f"\n         {name}+0x0/{SYMBOL_REACH:#x}" for name in STACK if name in ADDRESSES
+    )
+
+
+def _log2(get: Getter) -> Getter:
+    # The kernel rounds up to a power of two.
+    return lambda event, task: max(0, (int(get(event, task)) - 1).bit_length())
+
+
+def _bucket(get: Getter, size: int) -> Getter:
+    return lambda event, task: int(get(event, task)) // size * size
+
+
+# Read only, so that a snapshot of the machine may name what is in it.
+_SIMPLE: Mapping[str, Printer] = MappingProxyType(
+    {
+        "": _decimal,
+        "hex": lambda value: f"{value:x}",
+        "sym": _symbol,
+        "sym-offset": _symbol_offset,
+        "syscall": _syscall,
+        "log2": lambda value: f"~ 2^{value:<2}",
+    }
+)
+
+
+def _printer(name: str, modifier: str, is_text: bool, context: Context) -> Printer | None:
+    if is_text:
+        return None if modifier else _text
+    if modifier == "execname":
+        if name != "common_pid":
+            return None
+        return lambda value: f"{context.comm_of(int(value)):<16}[{value:10}]"
+    if modifier.startswith("buckets="):
+        size = modifier.partition("=")[2]
+        if not size.isdigit() or int(size) == 0:
+            return None
+        return lambda value: f"~ {value}-{int(value) + int(size) - 1}"
+    return _SIMPLE.get(modifier)

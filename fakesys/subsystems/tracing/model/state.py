@@ -1,0 +1,60 @@
+"""Tracing as plain data: what the machine's state says of it. The records are counted only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fakesys.subsystems.tracing.model.events import NO_FILTER, EventFile
+from fakesys.subsystems.tracing.model.instance import Instance
+from fakesys.subsystems.tracing.model.model import Tracing
+from fakesys.subsystems.tracing.ring.ring import CpuBuffer
+
+
+def state(tracing: Tracing) -> dict[str, Any]:
+    """The top directory and the instances."""
+    return {
+        "instances": {name: _instance(each) for name, each in tracing.instances.items()},
+        "top": _instance(tracing.top),
+    }
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    options = instance.options
+    return {
+        "buffers": [_buffer(instance, cpu) for cpu in range(len(instance.buffers))],
+        "clock": instance.clock,
+        "cpumask": f"{instance.cpumask:x}",
+        "events": [file.form.name for file in instance.enabled_files()],
+        "events_changed": {
+            file.form.name: _event(file) for file in instance.known_files() if _event(file)
+        },
+        "options": [name for name in options.names() if options[name]],
+        "percent": instance.percent,
+        "pids": sorted(instance.pids.pids),
+        "notrace_pids": sorted(instance.notrace_pids.pids),
+        "snapshot": instance.snapshot is not None,
+        "tracing_on": instance.on,
+    }
+
+
+def _buffer(instance: Instance, cpu: int) -> dict[str, int]:
+    buffer: CpuBuffer = instance.buffers[cpu]
+    return {
+        "dropped": buffer.dropped,
+        "entries": buffer.entries,
+        "overrun": buffer.overrun,
+        "read": buffer.read_events,
+        "size_kb": instance.size_kb(cpu),
+    }
+
+
+def _event(file: EventFile) -> dict[str, Any]:
+    """Filter and triggers of an event, without those that it has not."""
+    found: dict[str, Any] = {}
+    if file.filter_text != NO_FILTER:
+        found["filter"] = file.filter_text
+    if file.triggers:
+        found["triggers"] = [trigger.text() for trigger in file.triggers]
+    if file.soft_disabled:
+        found["soft_disabled"] = True
+    return found

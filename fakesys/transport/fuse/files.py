@@ -1,0 +1,219 @@
+"""Requests about open files and open directories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
+from select import POLLERR, POLLHUP
+
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.waiters import Waiters
+from fakesys.transport.fuse import protocol, replies
+from fakesys.transport.fuse.listing import Listing, OpenDirectory
+from fakesys.transport.fuse.names import Handler
+from fakesys.transport.fuse.nodes import NodeTable
+from fakesys.transport.fuse.protocol import Message, Op, OpenFlag
+from fakesys.transport.fuse.replies import Replies
+from fakesys.tree.attr import Handle
+from fakesys.tree.filesystem import FileSystem
+from fakesys.tree.node import Directory, File
+from fakesys.tree.openfile import OpenFile
+
+# Looked up once: these run for every request.
+_unpack_open = protocol.OPEN_IN.unpack_from
+_unpack_read = protocol.READ_IN.unpack_from
+_unpack_number = protocol.FH.unpack_from
+_pack_open = protocol.OPEN_OUT.pack
+_CACHED = int(OpenFlag.KEEP_CACHE)
+_DIRECT = int(OpenFlag.DIRECT_IO)
+_DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
+SEEK_HOLE = 4
+_DIRECTORY_OPEN = 0
+
+
+class Files:
+    """One handler per request, and the open files by the number that the kernel uses."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        nodes: NodeTable,
+        pack: Replies,
+        wake_poller: Callable[[int], None],
+    ) -> None:
+        self._fs = fs
+        self._nodes = nodes
+        self._pack = pack
+        self._wake_poller = wake_poller
+        self._last_number = 0
+        self._open_files: dict[int, tuple[File, Handle]] = {}
+        self._open_directories: dict[int, OpenDirectory] = {}
+        # The kernel's handle of each open file that somemessage polls.
+        self._polled: dict[int, int] = {}
+        # Set while clients are still being told of a change: streams then wait for it.
+        self.unsettled: Waiters | None = None
+
+    def fixed(self) -> Mapping[int, Handler]:
+        """The requests whose length follows from their structure."""
+        return {
+            Op.OPEN: self._open,
+            Op.READ: self._read,
+            Op.WRITE: self._write,
+            Op.RELEASE: self._release,
+            Op.POLL: self._poll,
+            Op.LSEEK: self._lseek,
+            Op.FSYNC: self._fsync,
+            Op.OPENDIR: self._opendir,
+            Op.READDIR: self._readdir,
+            Op.READDIRPLUS: self._readdirplus,
+            Op.RELEASEDIR: self._releasedir,
+            Op.FSYNCDIR: self._fsyncdir,
+            Op.IOCTL: self._ioctl,
+            Op.FALLOCATE: self._fallocate,
+            Op.COPY_FILE_RANGE: self._fallocate,
+        }
+
+    def __len__(self) -> int:
+        return len(self._open_files) + len(self._open_directories)
+
+    def close_all(self) -> None:
+        """The mount is gone: let go of every handle."""
+        for _, handle in self._open_files.values():
+            handle.release()
+        self._open_files.clear()
+        self._open_directories.clear()
+
+    def _open(self, nodeid: int, message: Message) -> bytes:
+        (flags,) = _unpack_open(message)
+        node = self._nodes[nodeid]
+        if not isinstance(node, File):
+            raise KernelError(EISDIR, f"{node.path} is not a file")
+        handle = self._fs.open(node, flags)
+        number = self._last_number = self._last_number + 1
+        self._open_files[number] = node, handle
+        if node.row.announced and node.kind_.cacheable and flags & O_ACCMODE == O_RDONLY:
+            # Every change of this text is told, and nobody writes through the cache.
+            return _pack_open(number, _CACHED, 0)
+        return _pack_open(number, _DIRECT if node.kind_.seekable else _DIRECT_STREAM, 0)
+
+    def _read(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = _unpack_read(message)
+        node, handle = self._open_files[number]
+        if self.unsettled is not None and not isinstance(handle, OpenFile):
+            raise Blocked(self.unsettled)
+        # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
+        return self._fs.read(node, handle, offset, size, nonblock=flags & O_NONBLOCK != 0)
+
+    def _write(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = protocol.WRITE_IN.unpack_from(message)
+        node, handle = self._open_files[number]
+        # With O_APPEND the kernel sends the size that it believes in.
+        if flags & O_APPEND:
+            offset = 0
+        start = protocol.WRITE_IN.size
+        data = bytes(message[start : start + size])
+        nonblock = flags & O_NONBLOCK != 0
+        taken = self._fs.write(node, handle, data, offset, nonblock=nonblock)
+        return protocol.WRITE_OUT.pack(taken, 0)
+
+    def _release(self, _nodeid: int, message: Message) -> bytes:
+        (number,) = _unpack_number(message)
+        _, handle = self._open_files.pop(number)
+        if self._polled:
+            self._stop_polling(number, handle)
+        handle.release()
+        return b""
+
+    def _fsync(self, _nodeid: int, message: Message) -> bytes:
+        node, _ = self._open_files[protocol.FH.unpack_from(message)[0]]
+        return _no_data(node.kind.fsync, "this file has no fsync")
+
+    def _poll(self, _nodeid: int, message: Message) -> bytes:
+        number, kernel_handle, flags, _ = protocol.POLL_IN.unpack_from(message)
+        node, handle = self._open_files[number]
+        waiters = handle.waiters()
+        if flags & protocol.POLL_SCHEDULE_NOTIFY and waiters is not None:
+            self._polled[number] = kernel_handle
+            waiters.add(("poll", number), lambda: self._wake_poller(kernel_handle))
+        if node.gone and not isinstance(handle, OpenFile):
+            return protocol.POLL_OUT.pack(POLLERR | POLLHUP, 0)
+        return protocol.POLL_OUT.pack(handle.poll(), 0)
+
+    def wake_pollers(self) -> None:
+        """Let everybody who polls look again."""
+        for kernel_handle in self._polled.values():
+            self._wake_poller(kernel_handle)
+
+    def _stop_polling(self, number: int, handle: Handle) -> None:
+        waiters = handle.waiters()
+        if self._polled.pop(number, None) is not None and waiters is not None:
+            waiters.discard(("poll", number))
+
+    def _lseek(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, whence, _ = protocol.LSEEK_IN.unpack_from(message)
+        node, _ = self._open_files[number]
+        if not node.kind.has_end:
+            raise KernelError(EINVAL, "this file knows no holes")
+        if offset >= node.size:
+            raise KernelError(ENXIO, f"{offset} is behind the end")
+        return protocol.LSEEK_OUT.pack(node.size if whence == SEEK_HOLE else offset)
+
+    def _ioctl(self, _nodeid: int, _message: Message) -> bytes:
+        raise KernelError(ENOTTY, "no ioctl here")
+
+    def _fallocate(self, _nodeid: int, _message: Message) -> bytes:
+        raise KernelError(EOPNOTSUPP, "these files have no blocks")
+
+    def _opendir(self, nodeid: int, _message: Message) -> bytes:
+        node = self._nodes[nodeid]
+        if not isinstance(node, Directory):
+            raise KernelError(ENOTDIR, f"{node.path} is not a directory")
+        number = self._last_number = self._last_number + 1
+        self._open_directories[number] = OpenDirectory(node)
+        return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
+
+    def _readdir(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
+        return self._listing(self._open_directories[number], offset, flags).piece(offset, size)
+
+    def _readdirplus(self, _nodeid: int, message: Message) -> bytes:
+        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
+        opened = self._open_directories[number]
+        listing = self._listing(opened, offset, flags)
+        nodes = self._nodes
+        if offset == 0:
+            # What the kernel knows and was not told to forget is not told again.
+            opened.tells_all = listing.told_at != nodes.corrections
+            listing.told_at = nodes.corrections
+        tells_all = opened.tells_all
+        answer = bytearray()
+        for node, entry in listing.entries(offset):
+            if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
+                break
+            if node is None or (not tells_all and node.ino in nodes):
+                answer += replies.UNTOLD_ENTRY
+            else:
+                answer += self._pack.entry(nodes.remember(node), node)
+            answer += entry
+        return bytes(answer)
+
+    def _listing(self, opened: OpenDirectory, offset: int, flags: int) -> Listing:
+        if offset:
+            return opened.now()
+        if not flags & O_NOATIME:
+            opened.directory.listed()
+        return opened.from_start()
+
+    def _releasedir(self, _nodeid: int, message: Message) -> bytes:
+        del self._open_directories[protocol.FH.unpack_from(message)[0]]
+        return b""
+
+    def _fsyncdir(self, nodeid: int, _message: Message) -> bytes:
+        return _no_data(self._nodes[nodeid].kind.directory_fsync, "this directory has no fsync")
+
+
+def _no_data(errno: int, why: str) -> bytes:
+    if errno:
+        raise KernelError(errno, why)
+    return b""

@@ -1,0 +1,202 @@
+"""Requests about names and attributes: look-up, stat, chmod, links, xattrs, and all refusals."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable, Mapping
+from errno import EINVAL, ENOENT, EOPNOTSUPP, ERANGE
+
+from fakesys.core.errors import KernelError
+from fakesys.transport.fuse import protocol, replies
+from fakesys.transport.fuse.nodes import NodeTable
+from fakesys.transport.fuse.protocol import Message, Op, Valid
+from fakesys.transport.fuse.replies import Replies
+from fakesys.transport.xattrs import ExtendedAttributes
+from fakesys.tree.filesystem import NAME_MAX, FileSystem
+from fakesys.tree.node import File, Node, Symlink
+
+# Takes the node number and the whole request, gives the data of the answer.
+Handler = Callable[[int, Message], bytes]
+HEADER_SIZE = protocol.IN_HEADER.size
+_STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096, 0)
+
+
+class Names:
+    """One handler per request; each takes the node number and the message and gives the answer."""
+
+    def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies) -> None:
+        self._fs = fs
+        self._nodes = nodes
+        self._pack = pack
+        self.xattrs = ExtendedAttributes()
+
+    def handlers(self) -> Mapping[int, Handler]:
+        """The requests that are answered here."""
+        return {
+            Op.LOOKUP: self._lookup,
+            Op.GETATTR: self._getattr,
+            Op.SETATTR: self._setattr,
+            Op.READLINK: self._readlink,
+            Op.SYMLINK: self._symlink,
+            Op.MKNOD: self._mknod,
+            Op.MKDIR: self._mkdir,
+            Op.UNLINK: self._unlink,
+            Op.RMDIR: self._rmdir,
+            Op.RENAME: self._rename,
+            Op.RENAME2: self._rename2,
+            Op.LINK: self._link,
+            Op.CREATE: self._create,
+            Op.TMPFILE: self._tmpfile,
+            Op.STATFS: self._statfs,
+            Op.GETXATTR: self._getxattr,
+            Op.SETXATTR: self._setxattr,
+            Op.LISTXATTR: self._listxattr,
+            Op.REMOVEXATTR: self._removexattr,
+        }
+
+    def silent(self) -> Mapping[int, Callable[[int, Message], None]]:
+        """The requests that have no answer."""
+        return {Op.FORGET: self._forget, Op.BATCH_FORGET: self._batch_forget}
+
+    def _entry(self, node: Node) -> bytes:
+        return self._pack.entry(self._nodes.remember(node), node)
+
+    def _lookup(self, nodeid: int, message: Message) -> bytes:
+        directory = self._nodes[nodeid]
+        try:
+            node = self._fs.lookup(directory, replies.decode(bytes(message[HEADER_SIZE:-1])))
+        except KernelError as error:
+            if error.errno != ENOENT:
+                raise
+            return replies.NO_ENTRY_REPLY
+        return self._entry(node)
+
+    def _forget(self, nodeid: int, message: Message) -> None:
+        (count,) = protocol.FORGET_IN.unpack_from(message)
+        self._nodes.forget(nodeid, count)
+
+    def _batch_forget(self, _nodeid: int, message: Message) -> None:
+        (total, _) = protocol.BATCH_FORGET_IN.unpack_from(message)
+        start = protocol.BATCH_FORGET_IN.size
+        pairs = message[start : start + total * protocol.FORGET_ONE.size]
+        for nodeid, count in protocol.FORGET_ONE.iter_unpack(pairs):
+            self._nodes.forget(nodeid, count)
+
+    def _getattr(self, nodeid: int, message: Message) -> bytes:
+        node = self._nodes[nodeid]
+        # fstat(2) comes without an open file; with one it is lseek(SEEK_END) that asks.
+        if protocol.GETATTR_IN.unpack_from(message)[0] & 1 and not node.kind.has_end:
+            raise KernelError(EINVAL, "this file has no end to seek from")
+        return self._pack.attr(node)
+
+    def _setattr(self, nodeid: int, message: Message) -> bytes:
+        fields = protocol.SETATTR_IN.unpack_from(message)
+        valid, size, mode, uid, gid = fields[0], fields[3], fields[11], fields[13], fields[14]
+        node = self._nodes[nodeid]
+        if valid & Valid.SIZE and isinstance(node, File):
+            if valid & Valid.FH:
+                node.truncate_open(size)
+            else:
+                node.truncate(size)
+        if valid & Valid.MODE:
+            self._fs.chmod(node, stat.S_IMODE(mode))
+        if valid & (Valid.UID | Valid.GID):
+            self._fs.chown(
+                node, uid if valid & Valid.UID else None, gid if valid & Valid.GID else None
+            )
+        if not valid & Valid.SIZE:
+            atime = _new_time(valid, Valid.ATIME, Valid.ATIME_NOW, fields[5], fields[8])
+            mtime = _new_time(valid, Valid.MTIME, Valid.MTIME_NOW, fields[6], fields[9])
+            # Also with nothing to set, as after chown(2) of -1 and -1: ctime moves.
+            node.set_times(atime, mtime)
+        return self._pack.attr(node)
+
+    def _readlink(self, nodeid: int, _message: Message) -> bytes:
+        node = self._nodes[nodeid]
+        if not isinstance(node, Symlink) or node.gone:
+            raise KernelError(ENOENT, f"{node.path} is no link")
+        return replies.encode(node.target)
+
+    def _symlink(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
+
+    def _mknod(self, nodeid: int, message: Message) -> bytes:
+        mode = protocol.MKNOD_IN.unpack_from(message)[0]
+        name = _first_name(message, protocol.MKNOD_IN.size)
+        if stat.S_ISREG(mode):
+            raise self._fs.create(self._nodes[nodeid], name)
+        raise self._fs.make_other(self._nodes[nodeid], name)
+
+    def _mkdir(self, nodeid: int, message: Message) -> bytes:
+        directory = self._nodes[nodeid]
+        name = _first_name(message, protocol.MKDIR_IN.size)
+        self._fs.mkdir(directory, name)
+        return self._entry(self._fs.lookup(directory, name))
+
+    def _unlink(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.unlink(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
+
+    def _rmdir(self, nodeid: int, message: Message) -> bytes:
+        self._fs.rmdir(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
+        return b""
+
+    def _rename(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.rename(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))
+
+    def _rename2(self, nodeid: int, message: Message) -> bytes:
+        name = _first_name(message, HEADER_SIZE + 16)
+        raise self._fs.rename(self._nodes[nodeid], name, with_flags=True)
+
+    def _link(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE + 8))
+
+    def _create(self, nodeid: int, message: Message) -> bytes:
+        raise self._fs.create(self._nodes[nodeid], _first_name(message, protocol.CREATE_IN.size))
+
+    def _tmpfile(self, _nodeid: int, _message: Message) -> bytes:
+        raise KernelError(EOPNOTSUPP, "no file without a name")
+
+    def _statfs(self, _nodeid: int, _message: Message) -> bytes:
+        return _STATFS
+
+    def _getxattr(self, nodeid: int, message: Message) -> bytes:
+        size, _ = protocol.XATTR_IN.unpack_from(message)
+        name = protocol.names_in(message, protocol.XATTR_IN.size)[0]
+        return _sized(self.xattrs.get(self._nodes[nodeid], replies.decode(name)), size)
+
+    def _setxattr(self, nodeid: int, message: Message) -> bytes:
+        size, flags = protocol.SETXATTR_IN.unpack_from(message)
+        name, _, rest = bytes(message[protocol.SETXATTR_IN.size :]).partition(b"\0")
+        self.xattrs.set(self._nodes[nodeid], replies.decode(name), rest[:size], flags)
+        return b""
+
+    def _listxattr(self, nodeid: int, message: Message) -> bytes:
+        size, _ = protocol.XATTR_IN.unpack_from(message)
+        uid, _, _ = protocol.CALLER_IN.unpack(message[protocol.CALLER])
+        names = self.xattrs.names(self._nodes[nodeid], uid)
+        return _sized(b"".join(replies.encode(name) + b"\0" for name in names), size)
+
+    def _removexattr(self, nodeid: int, message: Message) -> bytes:
+        name = protocol.names_in(message, HEADER_SIZE)[0]
+        self.xattrs.remove(self._nodes[nodeid], replies.decode(name))
+        return b""
+
+
+def _first_name(message: Message, offset: int) -> str:
+    return replies.decode(protocol.names_in(message, offset)[0])
+
+
+def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> int | None:
+    if not valid & given:
+        return None
+    return time.time_ns() if valid & now else seconds * replies.NS + nanoseconds
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    """A value, or its length when the caller asks with size 0. Raises ERANGE."""
+    if size == 0:
+        return protocol.XATTR_OUT.pack(len(value), 0)
+    if len(value) > size:
+        raise KernelError(ERANGE, f"{len(value)} bytes do not fit into {size}")
+    return value

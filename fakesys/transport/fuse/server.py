@@ -1,0 +1,104 @@
+"""The loop of the native transport: /dev/fuse on trio."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from errno import ECONNABORTED, EINTR, ENOENT
+
+import trio
+
+from fakesys.transport.fuse.pacing import Pacer
+from fakesys.transport.fuse.session import ServedMachine, Session
+
+# A wait in trio costs as much as two requests. While requests come one after the other the
+# device is polled directly for at most this long, which is also how late a timer can get.
+LINGER_MS = 1
+# Other tasks get their turn after so many requests.
+BURST = 512
+
+
+class Server:
+    """Serves one mounted device until the mount is gone."""
+
+    def __init__(
+        self,
+        machine: ServedMachine,
+        device: int,
+        *,
+        by_epoch: bool = True,
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        self._device = device
+        self._token: trio.lowlevel.TrioToken | None = None
+        self.session = Session(
+            machine, device, run_soon=self._run_soon, by_epoch=by_epoch, owner=owner
+        )
+        self._pacer = Pacer(machine, self.session.settle)
+        self._buffers = [self.session.buffer]
+        self._poll = select.poll()
+        self._poll.register(device, select.POLLIN)
+
+    @property
+    def served(self) -> int:
+        """Requests so far."""
+        return self.session.served
+
+    def settle(self) -> None:
+        """Something happened without a request: tell the clients."""
+        self.session.settle()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve; `started` is called once the kernel has said hello. Ends with the mount."""
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pacer.run)
+                await self._serve(started)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.session.close()
+
+    async def _serve(self, started: Callable[[], None]) -> None:
+        told = False
+        while True:
+            await trio.lowlevel.wait_readable(self._device)
+            while busy := self._burst():
+                await trio.lowlevel.checkpoint()
+            if busy is None:
+                return
+            if self.session.started and not told:
+                told = True
+                started()
+
+    def _burst(self) -> bool | None:
+        """Serve what is there. True: there may be more; None: the mount is gone."""
+        device, buffers, poll, step = (
+            self._device,
+            self._buffers,
+            self._poll.poll,
+            self.session.step,
+        )
+        more = True
+        for _ in range(BURST):
+            try:
+                length = os.readv(device, buffers)
+            except BlockingIOError:
+                more = False
+                break
+            except OSError as error:
+                # ENOENT: the client gave the request up while it was being fetched.
+                if error.errno in (ENOENT, EINTR, ECONNABORTED):
+                    continue
+                return None
+            step(length)
+            if not poll(LINGER_MS):
+                more = False
+                break
+        self._pacer.look()
+        return more
+
+    def _run_soon(self, action: Callable[[], None]) -> None:
+        assert self._token is not None
+        self._token.run_sync_soon(action)
