@@ -62,7 +62,8 @@ check: .venv/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_circles.py tests/test_abi.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_circles.py \
+		tests/test_structure.py tests/test_abi.py
 
 bench: .venv/.dev
 	$(BIN)/python -m tests.bench

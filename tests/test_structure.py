@@ -1,0 +1,58 @@
+"""Folders, files and functions are of a size that one can take in."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from statistics import median
+
+from tests.test_layers import PACKAGE, modules, parsed
+
+FILES_OF_A_FOLDER = 15
+LINES_OF_A_FILE = 400
+LINES_OF_A_FUNCTION = 50
+LINES_OF_THE_MEDIAN_FUNCTION = 6
+
+# What is longer still. These lists only become shorter.
+LONG_FILES = frozenset(
+    {
+        "core.tracepoint",
+        "machine.machine",
+        "subsystems.kvm.events.irq",
+        "subsystems.kvm.model",
+        "subsystems.kvm_mmu.files.commands",
+        "subsystems.kvm_mmu.ops.faults",
+        "subsystems.tracing.filter.filters",
+        "subsystems.tracing.files.top",
+        "transport.fusepy.server",
+    }
+)
+LONG_FUNCTIONS = frozenset(
+    {"subsystems.apicv.commands.host:_controllers", "subsystems.kvm.files.control:mounts"}
+)
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Name and lines of each function of the package, from `def` to its last line."""
+    for module, path in modules().items():
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{module}:{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_folders_have_few_files() -> None:
+    files = Counter(path.parent for path in PACKAGE.rglob("*.py"))
+    assert {str(name): n for name, n in files.items() if n > FILES_OF_A_FOLDER} == {}
+    assert files[PACKAGE] <= 4
+
+
+def test_files_are_short() -> None:
+    lines = {module: len(path.read_text().splitlines()) for module, path in modules().items()}
+    assert {module for module, n in lines.items() if n > LINES_OF_A_FILE} == LONG_FILES
+
+
+def test_functions_are_short() -> None:
+    found = dict(functions())
+    assert {name for name, n in found.items() if n > LINES_OF_A_FUNCTION} == LONG_FUNCTIONS
+    assert median(found.values()) <= LINES_OF_THE_MEDIAN_FUNCTION
