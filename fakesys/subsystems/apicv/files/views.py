@@ -13,6 +13,7 @@ from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.avic_tables import LOGICAL_VALID
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Assigned
 from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
+from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
 from fakesys.subsystems.kvm.model import Vcpu, Vm
 from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.tree.attr import Attr, Files, Row
@@ -179,8 +180,8 @@ def views(apicv: Apicv, kernel: str) -> tuple[Row, ...]:
         show=of(lambda vm: state_text(vm, kernel)),
     )
     each: Files[Vm, Vcpu] = Files(
-        names=lambda vm: [f"vcpu{vcpu_id}" for vcpu_id in vm.vcpus],
-        get=_vcpu_named,
+        names=vcpu_names,
+        get=vcpu_named,
         attr=Attr(
             name="vcpuN",
             mode=0o444,
@@ -190,10 +191,3 @@ def views(apicv: Apicv, kernel: str) -> tuple[Row, ...]:
         label="vcpuN",
     )
     return (state, each, *texts)
-
-
-def _vcpu_named(vm: Vm, name: str) -> Vcpu | None:
-    number = name.removeprefix("vcpu")
-    if number == name or not number.isdecimal() or str(int(number)) != number:
-        return None
-    return vm.vcpus.get(int(number))

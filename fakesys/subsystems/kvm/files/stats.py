@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull, simple_strtoll
+from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat
 from fakesys.tree.attr import Attr, Children, Layout, Mount, Row
@@ -133,13 +134,6 @@ VCPU: Layout[Vcpu] = Layout(
 )
 
 
-def _vcpu_of(vm: Vm, name: str) -> Vcpu | None:
-    number = name.removeprefix("vcpu")
-    if number == name or not number.isdecimal() or str(int(number)) != number:
-        return None
-    return vm.vcpus.get(int(number))
-
-
 _VM_ROWS: tuple[Row, ...] = (
     *_stat_rows(Vm.hold),
     Attr(
@@ -153,8 +147,8 @@ _VM_ROWS: tuple[Row, ...] = (
         hold=Vm.hold,
     ),
     Children(
-        names=lambda vm: [f"vcpu{vcpu_id}" for vcpu_id in vm.vcpus],
-        get=_vcpu_of,
+        names=vcpu_names,
+        get=vcpu_named,
         layout=VCPU,
         label="vcpuN",
     ),
