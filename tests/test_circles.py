@@ -11,7 +11,7 @@ KNOWN_MODULES: frozenset[str] = frozenset(
     {
         "machine.machine",
         "subsystems.ap_bus.bus",
-        "subsystems.tracing.model.model",
+        "subsystems.tracing.instances.tracing",
         "subsystems.vfio_ap.driver",
         "subsystems.kvm.model",
         "tree.node",

@@ -42,7 +42,7 @@ from fakesys.subsystems.kvm.files.control import KernelChoice
 from fakesys.subsystems.kvm.model import Watch, watch_nobody
 from fakesys.subsystems.selftest import files as selftest_files
 from fakesys.subsystems.selftest.model import Selftest
-from fakesys.subsystems.tracing.model.state import state as tracing_state
+from fakesys.subsystems.tracing.instances.state import state as tracing_state
 from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem

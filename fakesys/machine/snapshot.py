@@ -35,7 +35,7 @@ from fakesys.subsystems.control.snapshots import FIRST, LAST, is_complete
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.selftest.model import Selftest
-from fakesys.subsystems.tracing.model.model import Tracing
+from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 if TYPE_CHECKING:
     from fakesys.machine.machine import Machine

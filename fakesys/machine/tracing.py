@@ -11,11 +11,11 @@ from fakesys.subsystems.kvm.events.avic import EVENTS as APICV_EVENTS
 from fakesys.subsystems.kvm.events.catalog import EVENTS as KVM_EVENTS
 from fakesys.subsystems.kvm.events.order import in_order
 from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS
-from fakesys.subsystems.tracing.base.cmdlines import UNKNOWN
-from fakesys.subsystems.tracing.base.host_events import EVENTS as HOST_EVENTS
+from fakesys.subsystems.tracing.base.saved_cmdlines import UNKNOWN
+from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
 from fakesys.subsystems.tracing.files import top as files
-from fakesys.subsystems.tracing.model.clients import Processes
-from fakesys.subsystems.tracing.model.model import Tracing
+from fakesys.subsystems.tracing.instances.task_watch import Processes
+from fakesys.subsystems.tracing.instances.tracing import Tracing
 from fakesys.tree.attr import Mount
 
 # All events, in the order of `available_events`; their numbers follow from it.

@@ -14,7 +14,7 @@ import psutil
 from fakesys.core.events import Task
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm.events.guest import KvmPio
-from fakesys.subsystems.tracing.ring.ring import CpuBuffer, pages_for
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, pages_for
 from tests.bench.measure import ROUNDS, Bench, Figure
 
 EVENTS = 100_000

@@ -14,9 +14,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm.events.guest import KvmPio
-from fakesys.subsystems.tracing.base.trace import ADDRESSES
-from fakesys.subsystems.tracing.hist.hist_fields import Context, HistError
-from fakesys.subsystems.tracing.hist.hist_parse import parse_hist
+from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
+from fakesys.subsystems.tracing.hist.fields import Context, HistError
+from fakesys.subsystems.tracing.hist.parse import parse_hist
 
 TRACING = "sys/kernel/tracing"
 PIO = f"{TRACING}/events/kvm/kvm_pio"

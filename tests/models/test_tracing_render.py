@@ -14,7 +14,7 @@ from msgspec.structs import fields
 from fakesys.core.tracepoint import EventFormat, declared_fields
 from fakesys.machine.machine import Machine
 from fakesys.machine.tracing import TRACEPOINTS
-from fakesys.subsystems.tracing.base.trace import MARKER_IP, Print, stack_of, symbol
+from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, stack_of, symbol
 from fakesys.subsystems.tracing.filter.filters import Dialect, compile_filter
 from fakesys.subsystems.tracing.filter.patterns import exact, glob
 from fakesys.subsystems.tracing.output.render import Renderer, delay_mark, flag_letters

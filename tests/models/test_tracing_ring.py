@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesys.subsystems.tracing.ring.rawpage import RawPage
-from fakesys.subsystems.tracing.ring.ring import (
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import (
     DATA_SIZE,
     DELTA_MAX,
     CpuBuffer,
@@ -20,6 +19,7 @@ from fakesys.subsystems.tracing.ring.ring import (
     encode_record,
     pages_for,
 )
+from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "oracle" / "tracefs" / "ring-pages.json").read_text()

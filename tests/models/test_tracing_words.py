@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.tracing.files.settings import mask_text, parse_mask
-from fakesys.subsystems.tracing.model.pids import PidList
-from fakesys.subsystems.tracing.model.set_event import match, set_event_text, write_set_event
+from fakesys.subsystems.tracing.instances.pid_list import PidList
+from fakesys.subsystems.tracing.instances.set_event import match, set_event_text, write_set_event
 
 TRACING = Machine("6.18").trace_side.tracing
 NAMES = [form.name for form in TRACING.events]

@@ -12,12 +12,12 @@ from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.base.policy import EVENTFS_FEATURE
 from fakesys.subsystems.tracing.files.hist import hist_text
 from fakesys.subsystems.tracing.files.settings import zero_or_one
-from fakesys.subsystems.tracing.model import set_event as grammar
-from fakesys.subsystems.tracing.model.events import EventFile
-from fakesys.subsystems.tracing.model.hist_trigger import clear_hists
-from fakesys.subsystems.tracing.model.instance import Instance
-from fakesys.subsystems.tracing.model.triggers import show_triggers, write_trigger
-from fakesys.subsystems.tracing.ring.rawpage import HEADER_EVENT, HEADER_PAGE
+from fakesys.subsystems.tracing.instances import set_event as grammar
+from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.instances.hist_trigger import clear_hists
+from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.triggers import show_triggers, write_trigger
+from fakesys.subsystems.tracing.ring_buffer.raw_page import HEADER_EVENT, HEADER_PAGE
 from fakesys.tree.attr import Attr, Children, Dir, Layout
 from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, TRACEFS_SEQ, TRACEFS_WORDS, Kind
 

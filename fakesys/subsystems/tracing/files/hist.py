@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cmp_to_key
 
-from fakesys.subsystems.tracing.hist.hist_fields import Value
-from fakesys.subsystems.tracing.hist.hist_parse import HITCOUNT, SortKey, Spec
-from fakesys.subsystems.tracing.model.events import EventFile
-from fakesys.subsystems.tracing.model.hist_trigger import HistTrigger, Key, hists
+from fakesys.subsystems.tracing.hist.fields import Value
+from fakesys.subsystems.tracing.hist.parse import HITCOUNT, SortKey, Spec
+from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.instances.hist_trigger import HistTrigger, Key, hists
 
 Row = tuple[Key, list[int]]
 

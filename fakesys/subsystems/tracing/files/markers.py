@@ -6,8 +6,8 @@ from errno import EBADF, EINVAL, ENODEV
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
-from fakesys.subsystems.tracing.base.trace import MARKER_IP, Print, RawData
-from fakesys.subsystems.tracing.model.instance import Instance
+from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, RawData
+from fakesys.subsystems.tracing.instances.instance import Instance
 
 ID_SIZE = 4
 _PREEMPT_AT = 3

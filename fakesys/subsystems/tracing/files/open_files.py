@@ -8,12 +8,12 @@ from errno import EAGAIN, EBUSY, EINVAL
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.subsystems.tracing.model.instance import WHOLE, Instance
-from fakesys.subsystems.tracing.output.consume import Consumer, Snapshot
+from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
 from fakesys.subsystems.tracing.output.headers import header
+from fakesys.subsystems.tracing.output.iterators import Consumer, Snapshot
 from fakesys.subsystems.tracing.output.render import LineMaker, Renderer
-from fakesys.subsystems.tracing.ring.rawpage import RawPage
-from fakesys.subsystems.tracing.ring.ring import PAGE_HEADER, CpuBuffer
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, CpuBuffer
+from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 
 READABLE = select.POLLIN | select.POLLRDNORM
 ALWAYS = READABLE | select.POLLOUT | select.POLLWRNORM

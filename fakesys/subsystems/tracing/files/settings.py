@@ -10,8 +10,8 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.base.options import NOP_REFUSE
-from fakesys.subsystems.tracing.model.instance import DEFAULT_KB, Instance
-from fakesys.subsystems.tracing.model.model import Tracing
+from fakesys.subsystems.tracing.instances.instance import DEFAULT_KB, Instance
+from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 _GROUPS = re.compile(r"[\s,]")
 _HEX = re.compile("[0-9a-fA-F]+")

@@ -8,9 +8,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import c_string
 from fakesys.subsystems.tracing.files.open_files import TraceFile
 from fakesys.subsystems.tracing.files.settings import decimal
-from fakesys.subsystems.tracing.model.instance import WHOLE, Instance
-from fakesys.subsystems.tracing.output.consume import Snapshot
-from fakesys.subsystems.tracing.ring.ring import CpuBuffer
+from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.output.iterators import Snapshot
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 _COMMANDS = """# Snapshot commands:
 # echo 0 > snapshot : frees the snapshot

@@ -8,7 +8,7 @@ from errno import EBADF, EBUSY, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
 
 from msgspec import Struct
 
-from fakesys.subsystems.tracing.base.errorlog import ErrorLog
+from fakesys.subsystems.tracing.base.error_log import ErrorLog
 from fakesys.subsystems.tracing.files import markers
 from fakesys.subsystems.tracing.files import settings as texts
 from fakesys.subsystems.tracing.files.events import EVENTS
@@ -20,10 +20,10 @@ from fakesys.subsystems.tracing.files.open_files import (
 )
 from fakesys.subsystems.tracing.files.readme import readme
 from fakesys.subsystems.tracing.files.snapshot import SnapshotFile
-from fakesys.subsystems.tracing.model import set_event as grammar
-from fakesys.subsystems.tracing.model.instance import WHOLE, Instance
-from fakesys.subsystems.tracing.model.model import Tracing
-from fakesys.subsystems.tracing.model.pids import PidList
+from fakesys.subsystems.tracing.instances import set_event as grammar
+from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.instances.pid_list import PidList
+from fakesys.subsystems.tracing.instances.tracing import Tracing
 from fakesys.tree.attr import Attr, Children, Dir, Files, Handle, Layout, Mount
 from fakesys.tree.kinds import (
     TRACEFS,

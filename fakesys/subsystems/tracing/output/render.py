@@ -12,9 +12,9 @@ from typing import Any
 
 from fakesys.core.tracepoint import CType, EventFormat, Holds
 from fakesys.subsystems.tracing.base.clocks import NOT_NS
-from fakesys.subsystems.tracing.base.cmdlines import Cmdlines
 from fakesys.subsystems.tracing.base.options import Options
-from fakesys.subsystems.tracing.base.trace import PRINT_ID, KernelStack, Print, RawData, symbol
+from fakesys.subsystems.tracing.base.saved_cmdlines import Cmdlines
+from fakesys.subsystems.tracing.events.ftrace import PRINT_ID, KernelStack, Print, RawData, symbol
 
 _COMMON = Struct("<HBBi")
 _IRQS = {0: ".", 0x01: "d", 0x80: "b", 0x81: "D"}

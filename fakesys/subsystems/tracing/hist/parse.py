@@ -13,8 +13,8 @@ from msgspec import Struct, field
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.core.tracepoint import EventFormat
-from fakesys.subsystems.tracing.hist.hist_expr import Expression, Number
-from fakesys.subsystems.tracing.hist.hist_fields import Context, HistError, HistField, parse_field
+from fakesys.subsystems.tracing.hist.expressions import Expression, Number
+from fakesys.subsystems.tracing.hist.fields import Context, HistError, HistField, parse_field
 
 MOST_KEYS = 3
 MOST_VALUES = 3

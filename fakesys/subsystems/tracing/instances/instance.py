@@ -10,16 +10,16 @@ from fakesys.core.events import Task
 from fakesys.core.tracepoint import EventFormat
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
-from fakesys.subsystems.tracing.base.errorlog import ErrorLog
+from fakesys.subsystems.tracing.base.error_log import ErrorLog
 from fakesys.subsystems.tracing.base.options import Options
 from fakesys.subsystems.tracing.filter.filters import FilterError
-from fakesys.subsystems.tracing.model.events import NO_EXPRESSION, EventFile
-from fakesys.subsystems.tracing.model.pids import PidList
+from fakesys.subsystems.tracing.instances.event_file import NO_EXPRESSION, EventFile
+from fakesys.subsystems.tracing.instances.pid_list import PidList
 from fakesys.subsystems.tracing.output.render import Renderer
-from fakesys.subsystems.tracing.ring.ring import CpuBuffer, pages_for
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, pages_for
 
 if TYPE_CHECKING:
-    from fakesys.subsystems.tracing.model.model import Tracing
+    from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 DEFAULT_KB = 1408
 MINIMUM_PAGES = 2

@@ -14,10 +14,10 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.tracing.base.trace import MARKER_STACK, STACK, stack_of
+from fakesys.subsystems.tracing.events.ftrace import MARKER_STACK, STACK, stack_of
 from fakesys.subsystems.tracing.filter.filters import Filter, FilterError, compile_filter
-from fakesys.subsystems.tracing.model.events import EventFile
-from fakesys.subsystems.tracing.model.hist_trigger import (
+from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.instances.hist_trigger import (
     HistTrigger,
     Table,
     add_hist,
@@ -26,7 +26,7 @@ from fakesys.subsystems.tracing.model.hist_trigger import (
 )
 
 if TYPE_CHECKING:
-    from fakesys.subsystems.tracing.model.instance import Instance
+    from fakesys.subsystems.tracing.instances.instance import Instance
 
 UNLIMITED = -1
 _BLANKS = " \t\n\v\f\r"

@@ -14,15 +14,15 @@ from fakesys.core.events import Changed, Task
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
 from fakesys.subsystems.tracing.base.clocks import Clocks
-from fakesys.subsystems.tracing.base.cmdlines import Cmdlines
-from fakesys.subsystems.tracing.base.host_events import EVENTS as HOST_EVENTS
 from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE
 from fakesys.subsystems.tracing.base.policy import Build
-from fakesys.subsystems.tracing.base.trace import PRINT_ID, STACK_ID, KernelStack, Print, RawData
+from fakesys.subsystems.tracing.base.saved_cmdlines import Cmdlines
+from fakesys.subsystems.tracing.events.ftrace import PRINT_ID, STACK_ID, KernelStack, Print, RawData
+from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
 from fakesys.subsystems.tracing.filter.filters import Dialect
-from fakesys.subsystems.tracing.model.clients import Processes, TaskWatch
-from fakesys.subsystems.tracing.model.events import EventFile
-from fakesys.subsystems.tracing.model.instance import Instance
+from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.task_watch import Processes, TaskWatch
 
 # The system of what is recorded otherwise than by being enabled.
 FTRACE = "ftrace"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakesys.subsystems.tracing.model.events import NO_FILTER, EventFile
-from fakesys.subsystems.tracing.model.instance import Instance
-from fakesys.subsystems.tracing.model.model import Tracing
-from fakesys.subsystems.tracing.ring.ring import CpuBuffer
+from fakesys.subsystems.tracing.instances.event_file import NO_FILTER, EventFile
+from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.tracing import Tracing
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 
 def state(tracing: Tracing) -> dict[str, Any]:

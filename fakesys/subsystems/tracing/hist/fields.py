@@ -12,7 +12,13 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.tracepoint import EventFormat
-from fakesys.subsystems.tracing.base.trace import ADDRESSES, STACK, SYMBOL_REACH, place_of, symbol
+from fakesys.subsystems.tracing.events.ftrace import (
+    ADDRESSES,
+    STACK,
+    SYMBOL_REACH,
+    place_of,
+    symbol,
+)
 from fakesys.subsystems.tracing.filter.filters import operand
 
 ALL_BITS = (1 << 64) - 1

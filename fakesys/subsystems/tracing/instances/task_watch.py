@@ -10,7 +10,8 @@ from typing import Protocol
 
 from fakesys.core.events import Task
 from fakesys.core.kernel import Caller, Kernel
-from fakesys.subsystems.tracing.base.host_events import (
+from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
+from fakesys.subsystems.tracing.events.host import (
     PRIORITY,
     SLEEPING,
     TIMER_SOFTIRQ,
@@ -23,7 +24,6 @@ from fakesys.subsystems.tracing.base.host_events import (
     SoftirqEntry,
     SysExit,
 )
-from fakesys.subsystems.tracing.base.trace import ADDRESSES
 
 SWAPPER = "swapper/0"
 # More processes than a shell script has at a time; older ones are forgotten without an exit.

@@ -13,9 +13,9 @@ from msgspec import Struct, field
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.subsystems.tracing.filter.filters import Filter
-from fakesys.subsystems.tracing.hist.hist_fields import Context, HistError, Value
-from fakesys.subsystems.tracing.hist.hist_parse import Spec, parse_hist
-from fakesys.subsystems.tracing.model.events import EventFile
+from fakesys.subsystems.tracing.hist.fields import Context, HistError, Value
+from fakesys.subsystems.tracing.hist.parse import Spec, parse_hist
+from fakesys.subsystems.tracing.instances.event_file import EventFile
 
 Key = tuple[Value, ...]
 

@@ -6,9 +6,9 @@ from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat
-from fakesys.subsystems.tracing.filter.words import first_word
-from fakesys.subsystems.tracing.model.instance import Instance
-from fakesys.subsystems.tracing.model.model import Tracing
+from fakesys.subsystems.tracing.base.trace_parser import first_word
+from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 
 def write_set_event(instance: Instance, text: str) -> int:

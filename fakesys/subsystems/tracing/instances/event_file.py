@@ -14,8 +14,8 @@ from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.filter.filters import Filter, FilterError, compile_filter
 
 if TYPE_CHECKING:
-    from fakesys.subsystems.tracing.model.instance import Instance
-    from fakesys.subsystems.tracing.model.triggers import Trigger
+    from fakesys.subsystems.tracing.instances.instance import Instance
+    from fakesys.subsystems.tracing.instances.triggers import Trigger
 
 NO_FILTER = "none"
 BAD_SYSTEM_FILTER = "Couldn't find or set field in one of a subsystem's events"

@@ -13,7 +13,7 @@ from typing import Any
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.tracing.hist.hist_fields import ALL_BITS, HistError
+from fakesys.subsystems.tracing.hist.fields import ALL_BITS, HistError
 
 MOST_OPERATORS = 3
 

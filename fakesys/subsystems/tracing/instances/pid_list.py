@@ -6,7 +6,7 @@ from errno import EINVAL, EPERM
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.tracing.filter.words import first_word
+from fakesys.subsystems.tracing.base.trace_parser import first_word
 
 # kernel/trace/pid_list.h: pids of up to 30 bits.
 PID_LIMIT = 1 << 30

@@ -9,7 +9,7 @@ import struct
 
 from msgspec import Struct
 
-from fakesys.subsystems.tracing.ring.ring import DATA_SIZE, PAGE_SIZE, Page, Record
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import DATA_SIZE, PAGE_SIZE, Page, Record
 
 MISSED_EVENTS = 1 << 31
 MISSED_STORED = 1 << 30

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, pairwise, repeat
 
 from fakesys.subsystems.tracing.output.render import AheadMaker, Renderer
-from fakesys.subsystems.tracing.ring.ring import CpuBuffer, Page, Record
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, Page, Record
 
 CHUNK_LINES = 512
 

@@ -21,7 +21,7 @@ from fakesys.core.tracepoint import (
     VoidPointer,
     hashed,
 )
-from fakesys.subsystems.tracing.base.trace import ADDRESSES
+from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 
 SLEEPING = 1
 PRIORITY = 120
