@@ -12,13 +12,14 @@ JOBS ?= 2
 # Every mount is a Python of its own: without kept byte code each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help mount umount test test-fast test-mount test-tools check bench demo abi clean
+.PHONY: help mount umount test test-fast test-mount test-tools check coverage bench demo abi clean
 
 help:
 	@echo "make mount    set up and mount the default machine at ./$(MOUNTPOINT)"
 	@echo "make umount   unmount it"
 	@echo "make test     set up and run all tests"
-	@echo "make check    format, lint, types, layers, reference page"
+	@echo "make check    format, lint, spelling, types, structure, names in prose, reference page"
+	@echo "make coverage measure the coverage of the models and the tree, refuse less than the floor"
 	@echo "make demo     a scenario in memory: no root, no FUSE"
 	@echo "make bench    measure against real sysfs and a C FUSE server"
 	@echo "make abi      write the reference page anew"
@@ -61,9 +62,15 @@ test-tools: .venv/.dev
 check: .venv/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/codespell fakesys tests README.md Makefile .ci pyproject.toml
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_circles.py \
-		tests/test_structure.py tests/test_abi.py
+		tests/test_structure.py tests/test_prose.py tests/test_abi.py
+
+# The floor is `fail_under` in pyproject.toml; it only rises.
+coverage: .venv/.dev
+	$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term:skip-covered tests/core tests/graph tests/tree \
+		tests/models tests/files tests/test_whole_machine.py $(PYTEST_ARGS)
 
 bench: .venv/.dev
 	$(BIN)/python -m tests.bench

@@ -1,4 +1,4 @@
-"""A declared tracepoint: offsets as C gives them, records to and fro, variants by feature."""
+"""A declared tracepoint: offsets as in C, records packed and unpacked, variants by feature."""
 
 from __future__ import annotations
 
