@@ -17,13 +17,11 @@ from fakesys.machine.kvm import KvmSide
 from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS, PROFILES
 from fakesys.subsystems.apicv import presets
 from fakesys.subsystems.apicv.chips import lapic
-from fakesys.subsystems.apicv.devices import apic_access as access
-from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.devices import apic_access, vm_ioctls
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
-from fakesys.subsystems.apicv.presets import GUESTS, TIMER_VECTOR, Boot, Order
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Run
+from fakesys.subsystems.apicv.presets import GUESTS, TIMER_VECTOR, Boot, VmSpec
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS
 
@@ -97,7 +95,7 @@ def kvm_of(kernel: str) -> KvmSide:
 def boot(setup: Setup) -> Timeline:
     """Boot a guest and look at it after each of its actions. Raises EINVAL if it cannot be."""
     side = kvm_of(setup.kernel)
-    order = Order("g", setup.vcpus, reinject=setup.reinject, synic=setup.synic)
+    order = VmSpec("g", setup.vcpus, reinject=setup.reinject, synic=setup.synic)
     vm = presets.make(side.apicv, order)
     samples = [_sample(vm)]
 
@@ -116,15 +114,15 @@ def boot(setup: Setup) -> Timeline:
 
 def _sample(vm: ApicVm) -> Sample:
     exits, injections, events = (vm.kvm.read(_STATS[name]) for name in COUNTED)
-    switch = vm.switch
+    inhibit = vm.inhibit
     return Sample(
         seconds=vm.now_ns() / 1e9,
         exits=exits,
         injections=injections,
         events=events,
-        off=switch.flips.off,
-        on=switch.flips.on,
-        active=switch.active,
+        off=inhibit.flips.off,
+        on=inhibit.flips.on,
+        active=inhibit.active,
     )
 
 
@@ -141,21 +139,21 @@ def storm_cases(setup: Setup) -> list[tuple[str, int, bool]]:
 def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
     """So many windows on vCPU 0. The PIC ends its interrupts by itself."""
     side = kvm_of(kernel)
-    vm = presets.make(side.apicv, Order("g", vcpus, reinject=False))
-    vm.auto = False
+    vm = presets.make(side.apicv, VmSpec("g", vcpus, reinject=False))
+    vm.auto_handler = False
     first = vm.vcpus[0]
     for vcpu in list(vm.vcpus.values())[1:]:
-        runstate.start(vm, vcpu)
+        vcpu_run.start(vm, vcpu)
         if halted:
-            _by(vm, vcpu, lambda v: guest.halt(vm, v))
-    hostside.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=True)
-    _by(vm, first, lambda v: access.write(vm, v, lapic.LVT0, lapic.EXTINT))
+            _by(vm, vcpu, lambda v: guest_steps.halt(vm, v))
+    vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=True)
+    _by(vm, first, lambda v: apic_access.write(vm, v, lapic.LVT0, lapic.EXTINT))
     before = _sample(vm)
-    updates = vm.switch.flips.memslot_updates
+    updates = vm.inhibit.flips.memslot_updates
     for _ in range(windows):
         _window(vm, first)
     after = _sample(vm)
-    assert first.run is Run.GUEST
+    assert first.run is RunState.GUEST
     return Storm(
         kernel,
         vcpus,
@@ -163,16 +161,16 @@ def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
         (after.exits - before.exits) / windows,
         (after.injections - before.injections) / windows,
         (after.events - before.events) / windows,
-        (vm.switch.flips.memslot_updates - updates) / windows,
+        (vm.inhibit.flips.memslot_updates - updates) / windows,
     )
 
 
 def _window(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    _by(vm, vcpu, lambda v: guest.set_interrupts(vm, v, on=False))
-    hostside.tick_pit(vm)
+    _by(vm, vcpu, lambda v: guest_steps.set_interrupts(vm, v, on=False))
+    vm_ioctls.tick_pit(vm)
     # STI, then the IRET of the handler.
     for _ in range(2):
-        _by(vm, vcpu, lambda v: guest.set_interrupts(vm, v, on=True))
+        _by(vm, vcpu, lambda v: guest_steps.set_interrupts(vm, v, on=True))
 
 
 def _by(vm: ApicVm, vcpu: ApicVcpu, action: Callable[[ApicVcpu], None]) -> None:

@@ -10,22 +10,24 @@ from msgspec import Struct
 from fakesys.core.commands import Args
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips.pit import Pit
-from fakesys.subsystems.apicv.engine import refresh as activation
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import routing as irqs
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine import vcpu_load as running
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine import (
+    refresh,
+    requests,
+    routing,
+    vcpu_enter,
+    vcpu_load,
+    vcpu_run,
+)
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.apic_map import ApicMap
 from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
-from fakesys.subsystems.apicv.state.inhibit import Effects, make_switch
+from fakesys.subsystems.apicv.state.inhibit import Effects, make_inhibit
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.params import PIT, REINJECT, module_of
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy, TooBig
-from fakesys.subsystems.apicv.state.tracer import Lines
-from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.tracer import ApicTracer
+from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.files.commands import IRQCHIP
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
@@ -55,7 +57,7 @@ class Apicv:
         self.kvm = kvm
         self.policy = policy
         self.memory = memory
-        self.lines = Lines(kvm.kernel.bus)
+        self.tracer = ApicTracer(kvm.kernel.bus)
         # Module parameters of kvm that were written, as text.
         self.settings: dict[str, str] = {}
         self._vms: dict[Vm, ApicVm] = {}
@@ -69,7 +71,7 @@ class Apicv:
         """The state of a VM and of its vCPU, the latter up to date."""
         vm = self._vms[vcpu.vm]
         found = vm.vcpus[vcpu.id]
-        crowd.refresh(vm, found)
+        requests.update_fields(vm, found)
         return vm, found
 
     def by_vm_id(self, vm_id: int) -> ApicVm | None:
@@ -85,20 +87,20 @@ class Apicv:
 
     def add_vm(self, vm: Vm, args: Args) -> None:
         """KVM_CREATE_VM, then irqchip, PIT and its reinject control, as asked for."""
-        lines = self.lines
+        tracer = self.tracer
         module = module_of(self.kvm.params)
-        apic_vm = ApicVm(vm, self.policy, module, lines, self._new_vm_id(avic=module.avic))
+        apic_vm = ApicVm(vm, self.policy, module, tracer, self._new_vm_id(avic=module.avic))
         apic_vm.map = ApicMap(apic_vm.vcpus.values)
         apic_vm.later = lambda seconds, action: self._later(apic_vm, seconds, action)
         effects = Effects(
-            request_all=lambda request: crowd.request_all(apic_vm, request),
+            request_all=lambda request: requests.request_all(apic_vm, request),
             page=lambda present: self.memory.set_page(vm, self.policy.access_page_slot, present),
             zap=lambda: self.memory.zap(vm),
         )
-        apic_vm.switch = make_switch(self.policy, lines, effects)
+        apic_vm.inhibit = make_inhibit(self.policy, tracer, effects)
         self._vms[vm] = apic_vm
-        vm.before_read.append(lambda: crowd.book(apic_vm))
-        apic_vm.switch.start(avic=module.avic)
+        vm.before_read.append(lambda: requests.account_batched(apic_vm))
+        apic_vm.inhibit.start(avic=module.avic)
         if vm.irqchip is not Irqchip.NONE:
             self.add_irqchip(vm)
         if vm.irqchip is Irqchip.KERNEL and args.get(PIT) is not False:
@@ -112,8 +114,8 @@ class Apicv:
         apic_vm = self._vms[vm]
         with command(apic_vm):
             if vm.irqchip is Irqchip.KERNEL:
-                irqs.make_controllers(apic_vm)
-            apic_vm.switch.irqchip_created()
+                routing.make_controllers(apic_vm)
+            apic_vm.inhibit.irqchip_created()
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         """Raises EINVAL for an id above the hardware's table, in kernels that refuse that.
@@ -129,8 +131,8 @@ class Apicv:
 
     def _brings_page(self, vm: ApicVm) -> bool:
         """Would a new vCPU make the access page?"""
-        born_active = vm.switch.active or not self.policy.born_as_vm
-        return born_active and not vm.switch.page.present
+        born_active = vm.inhibit.active or not self.policy.born_as_vm
+        return born_active and not vm.inhibit.page.present
 
     def check_ids(self, highest: int) -> None:
         """Raises EINVAL if a VM with AVIC cannot have a vCPU of this id."""
@@ -146,33 +148,33 @@ class Apicv:
         new = ApicVcpu(vcpu)
         with command(vm):
             vm.add(new)
-            vm.eager |= new.bit
-            vm.dirty |= new.bit
-            vm.lines.act(new)
+            vm.tracked |= new.bit
+            vm.touched |= new.bit
+            vm.tracer.act(new)
             if vm.avic:
                 self._set_up_avic(vm, new)
             ids_changed(vm)
-            if new.run is Run.GUEST:
-                new.running = vm.switch.active or not self.policy.born_as_vm
-                running.load(vm, new)
-                entry.enter(vm, new)
+            if new.run is RunState.GUEST:
+                new.avic_is_running = vm.inhibit.active or not self.policy.born_as_vm
+                vcpu_load.load(vm, new)
+                vcpu_enter.enter(vm, new)
             else:
-                entry.block(vm, new, Run.UNINIT)
+                vcpu_enter.block(vm, new, RunState.UNINIT)
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Its descriptor is closed: its thread is out of KVM_RUN for ever."""
         self.hold_vcpu(vcpu)
-        self._vms[vcpu.vm].vcpus[vcpu.id].run = Run.STOPPED
+        self._vms[vcpu.vm].vcpus[vcpu.id].run = RunState.STOPPED
 
     def hold_vcpu(self, vcpu: Vcpu) -> None:
         """User space keeps it out of KVM_RUN."""
         vm = self._vms[vcpu.vm]
-        runstate.hold(vm, vm.vcpus[vcpu.id])
+        vcpu_run.hold(vm, vm.vcpus[vcpu.id])
 
     def is_in_guest(self, vcpu: Vcpu) -> bool:
         """Does it run the guest now?"""
         found = self._vms[vcpu.vm].vcpus.get(vcpu.id)
-        return found is not None and found.run is Run.GUEST
+        return found is not None and found.run is RunState.GUEST
 
     def remove_vm(self, vm: Vm) -> None:
         """The VM is gone."""
@@ -189,34 +191,34 @@ class Apicv:
             raise KernelError(EBUSY, f"{vm.name} is an SEV guest already")
         with command(apic_vm):
             apic_vm.sev = True
-            apic_vm.switch.inhibit(Reason.SEV)
+            apic_vm.inhibit.set(Reason.SEV)
 
     def _set_up_avic(self, vm: ApicVm, vcpu: ApicVcpu) -> None:
         """avic.c: avic_init_backing_page, svm.c: svm_create_vcpu."""
         if vcpu.id > vm.module.highest_id:
-            vm.switch.inhibit(Reason.PHYSICAL_ID_TOO_BIG)
+            vm.inhibit.set(Reason.PHYSICAL_ID_TOO_BIG)
             vcpu.requests |= UPDATE
             return
         vcpu.entry = PhysicalEntry(vcpu.id, BACKING_PAGES + vcpu.id * PAGE)
         vm.physical.add(vcpu.id, vcpu.entry)
         vm.with_entry |= vcpu.bit
         if not self.policy.born_as_vm:
-            vm.switch.page.create()
+            vm.inhibit.page.create()
             vcpu.apicv_active = True
             vcpu.requests |= UPDATE
-        elif vm.switch.active:
-            vm.switch.page.create()
-            activation.set_active(vm, vcpu, active=True)
+        elif vm.inhibit.active:
+            vm.inhibit.page.create()
+            refresh.set_active(vm, vcpu, active=True)
 
     def _create_pit(self, vm: ApicVm, *, reinject: bool) -> None:
         """KVM_CREATE_PIT2 turns reinjection on; KVM_REINJECT_CONTROL may turn it off again."""
         with command(vm):
             vm.pit = Pit(reinject=True)
             if self.policy.pit_reinject_inhibits:
-                vm.switch.inhibit(Reason.PIT_REINJ)
+                vm.inhibit.set(Reason.PIT_REINJ)
             if not reinject:
                 vm.pit.reinject = False
-                vm.switch.allow(Reason.PIT_REINJ)
+                vm.inhibit.clear(Reason.PIT_REINJ)
 
     def _new_vm_id(self, *, avic: bool) -> int:
         """The next id that no VM has; 0 is none. avic.c:avic_vm_init."""

@@ -13,25 +13,25 @@ from msgspec import Struct
 from fakesys.core.commands import arguments
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips import lapic
-from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, Redirection
+from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, RedirectEntry
 from fakesys.subsystems.apicv.chips.lapic import Mode
-from fakesys.subsystems.apicv.devices import apic_access as access
-from fakesys.subsystems.apicv.devices import ipi, posted
-from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
-from fakesys.subsystems.apicv.engine import delivery
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine import vcpu_load as running
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
-from fakesys.subsystems.apicv.engine.delivery import Message
+from fakesys.subsystems.apicv.devices import apic_access, ipi, posted, vm_ioctls
+from fakesys.subsystems.apicv.engine import (
+    delivery,
+    guest_steps,
+    requests,
+    vcpu_enter,
+    vcpu_load,
+    vcpu_run,
+)
+from fakesys.subsystems.apicv.engine.delivery import LapicIrq
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.engine.routing import PIT_IOAPIC_PIN
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.params import REINJECT
 from fakesys.subsystems.apicv.state.policy import SynicRule
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Route, Run
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, MsiRoute, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.model import Irqchip
 
@@ -45,7 +45,7 @@ LOGICAL_LIMIT = 8
 """vCPUs that a flat logical destination can name."""
 
 
-class Guest(Struct, frozen=True):
+class GuestOs(Struct, frozen=True):
     """How a guest system differs. `ticks`, `windows`: PIT ticks with interrupts on and off."""
 
     ticks: int = 48
@@ -57,13 +57,13 @@ class Guest(Struct, frozen=True):
     tested_to: int = 1024
 
 
-LINUX = Guest()
-WINDOWS = Guest(rtc_ticks=1024)
-FREEBSD = Guest(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_to=128)
+LINUX = GuestOs()
+WINDOWS = GuestOs(rtc_ticks=1024)
+FREEBSD = GuestOs(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_to=128)
 GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREEBSD}
 
 
-class Order(Struct, frozen=True):
+class VmSpec(Struct, frozen=True):
     """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start.
 
     `pid`, `fd`: as of `Kvm.create_vm`.
@@ -78,7 +78,7 @@ class Order(Struct, frozen=True):
     fd: int = 0
 
 
-def check(apicv: Apicv, order: Order) -> None:
+def check(apicv: Apicv, order: VmSpec) -> None:
     """Raises EINVAL for a VM that cannot boot: too many vCPUs, no local APICs."""
     if order.irqchip is Irqchip.NONE:
         raise KernelError(EINVAL, "these guests need local APICs in the kernel")
@@ -88,7 +88,7 @@ def check(apicv: Apicv, order: Order) -> None:
     apicv.check_ids(order.vcpus - 1)
 
 
-def make(apicv: Apicv, order: Order) -> ApicVm:
+def make(apicv: Apicv, order: VmSpec) -> ApicVm:
     """The VM before its boot. Raises EEXIST, EINVAL before any change."""
     check(apicv, order)
     options = {REINJECT: order.reinject}
@@ -100,18 +100,18 @@ def make(apicv: Apicv, order: Order) -> ApicVm:
         args=arguments(options),
     )
     apic_vm = apicv.of(vm)
-    apic_vm.auto = True
+    apic_vm.auto_handler = True
     apicv.kvm.create_vcpus(vm, count=order.vcpus)
     return apic_vm
 
 
-def boot(apicv: Apicv, guest_system: Guest, order: Order) -> str:
+def boot(apicv: Apicv, guest_os: GuestOs, order: VmSpec) -> str:
     """Make the VM and boot it; `untested-scale` above what the series was tested with.
 
     Raises EEXIST, EINVAL before any change.
     """
-    Boot(make(apicv, order), guest_system).run(synic=order.synic)
-    return "untested-scale" if order.vcpus > guest_system.tested_to else ""
+    Boot(make(apicv, order), guest_os).run(synic=order.synic)
+    return "untested-scale" if order.vcpus > guest_os.tested_to else ""
 
 
 # How long a guest takes, for whoever wants to see it over time: between ticks of the timer and of
@@ -120,14 +120,16 @@ TIMER_PERIOD, CLOCK_PERIOD, DEVICE_PERIOD = 0.01, 1 / 64, 0.001
 CLOSED, BETWEEN_IPIS = 0.002, 0.0001
 
 
-def at_once(_seconds: float) -> None:
+def no_pause(_seconds: float) -> None:
     """No time goes by."""
 
 
 class Boot:
     """One guest's boot, step by step. `pause`: lets so many seconds go by."""
 
-    def __init__(self, vm: ApicVm, system: Guest, pause: Callable[[float], None] = at_once) -> None:
+    def __init__(
+        self, vm: ApicVm, system: GuestOs, pause: Callable[[float], None] = no_pause
+    ) -> None:
         self._pause = pause
         self._vm = vm
         self._system = system
@@ -158,27 +160,27 @@ class Boot:
         vm = self._vm
         if synic or self._wide:
             self._before_first_run(synic=synic)
-        self._by(self._first, lambda v: access.write(vm, v, lapic.LVT0, lapic.EXTINT))
+        self._by(self._first, lambda v: apic_access.write(vm, v, lapic.LVT0, lapic.EXTINT))
         if vm.pic is not None:
-            hostside.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=False)
+            vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=False)
 
     def _before_first_run(self, *, synic: bool) -> None:
         """User space's ioctls on all vCPUs, of which none is in guest yet."""
         vm = self._vm
         with command(vm):
-            crowd.rouse(vm, self._first).run = Run.STOPPED
-            running.put(vm, self._first)
+            requests.sync_vcpu(vm, self._first).run = RunState.STOPPED
+            vcpu_load.put(vm, self._first)
             for vcpu in vm.vcpus.values():
-                crowd.rouse(vm, vcpu)
+                requests.sync_vcpu(vm, vcpu)
                 if self._wide:
                     vcpu.wants_x2apic = True
-                    access.set_base(vm, vcpu, x2apic=True)
+                    apic_access.set_base(vm, vcpu, x2apic=True)
                 vcpu.synic = synic
                 if synic and vm.policy.synic is SynicRule.AT_ENABLE:
-                    vm.switch.inhibit(Reason.HYPERV, vcpu)
-            vm.lines.act(self._first)
-            runstate.load(vm, self._first)
-            entry.enter(vm, self._first)
+                    vm.inhibit.set(Reason.HYPERV, vcpu)
+            vm.tracer.act(self._first)
+            vcpu_run.load(vm, self._first)
+            vcpu_enter.enter(vm, self._first)
 
     def _by(self, vcpu: ApicVcpu, action: Callable[[ApicVcpu], None]) -> None:
         with command(self._vm, vcpu):
@@ -186,9 +188,9 @@ class Boot:
 
     def _tick(self) -> None:
         if self._vm.pit is not None:
-            hostside.tick_pit(self._vm)
+            vm_ioctls.tick_pit(self._vm)
         else:
-            hostside.queue_extint(self._vm, TIMER_VECTOR)
+            vm_ioctls.queue_extint(self._vm, TIMER_VECTOR)
 
     def _timer_through_pic(self) -> None:
         for _ in range(self._system.ticks):
@@ -198,33 +200,33 @@ class Boot:
     def _windows(self) -> None:
         vm = self._vm
         for _ in range(self._system.windows):
-            self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=False))
+            self._by(self._first, lambda v: guest_steps.set_interrupts(vm, v, on=False))
             self._tick()
             self._pause(CLOSED)
-            self._by(self._first, lambda v: guest.set_interrupts(vm, v, on=True))
+            self._by(self._first, lambda v: guest_steps.set_interrupts(vm, v, on=True))
             self._pause(TIMER_PERIOD - CLOSED)
 
     def _timer_through_ioapic(self) -> None:
         vm = self._vm
-        self._by(self._first, lambda v: access.write(vm, v, lapic.LVT0, lapic.MASKED))
+        self._by(self._first, lambda v: apic_access.write(vm, v, lapic.LVT0, lapic.MASKED))
         if vm.pic is None:
             self._message(TIMER_VECTOR, IOAPIC_TICKS, TIMER_PERIOD)
             return
-        hostside.configure_pic(vm, TIMER_VECTOR, 0xFF, auto_eoi=False)
-        pin = Redirection(vector=TIMER_VECTOR, masked=False)
-        hostside.configure_pin(vm, PIT_IOAPIC_PIN, pin)
+        vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0xFF, auto_eoi=False)
+        pin = RedirectEntry(vector=TIMER_VECTOR, masked=False)
+        vm_ioctls.configure_pin(vm, PIT_IOAPIC_PIN, pin)
         for _ in range(IOAPIC_TICKS):
-            hostside.tick_pit(vm)
+            vm_ioctls.tick_pit(vm)
             self._pause(TIMER_PERIOD)
-        hostside.configure_pin(vm, PIT_IOAPIC_PIN, Redirection(vector=TIMER_VECTOR))
+        vm_ioctls.configure_pin(vm, PIT_IOAPIC_PIN, RedirectEntry(vector=TIMER_VECTOR))
 
     def _message(self, vector: int, count: int, period: float) -> None:
         """User space's IOAPIC sends an MSI to vCPU 0."""
-        vm, route = self._vm, Route(vector, 0)
+        vm, route = self._vm, MsiRoute(vector, 0)
         for _ in range(count):
             with command(vm):
-                vm.lines.msi(route.address, route.data)
-                delivery.deliver(vm, self._first.bit, Message(vector, Mode.FIXED))
+                vm.tracer.kvm_msi_set_irq(route.address, route.data)
+                delivery.deliver(vm, self._first.bit, LapicIrq(vector, Mode.FIXED))
             self._pause(period)
 
     def _start_others(self) -> None:
@@ -245,8 +247,8 @@ class Boot:
         logical = self._system.logical_wakes and len(vm.vcpus) <= LOGICAL_LIMIT
         for vcpu in self._others:
             if logical:
-                self._by(vcpu, lambda v: access.write(vm, v, lapic.LDR, 1 << (24 + v.id)))
-            self._by(vcpu, lambda v: guest.halt(vm, v))
+                self._by(vcpu, lambda v: apic_access.write(vm, v, lapic.LDR, 1 << (24 + v.id)))
+            self._by(vcpu, lambda v: guest_steps.halt(vm, v))
         for vcpu in self._others:
             if logical:
                 self._ipi(1 << vcpu.id, WAKE_VECTOR | ipi.LOGICAL)
@@ -258,14 +260,14 @@ class Boot:
         if vm.ioapic is None:
             self._message(RTC_VECTOR, self._system.rtc_ticks, CLOCK_PERIOD)
             return
-        hostside.configure_pin(vm, RTC_PIN, Redirection(vector=RTC_VECTOR, masked=False))
+        vm_ioctls.configure_pin(vm, RTC_PIN, RedirectEntry(vector=RTC_VECTOR, masked=False))
         for _ in range(self._system.rtc_ticks):
-            hostside.tick_rtc(vm)
+            vm_ioctls.tick_rtc(vm)
             self._pause(CLOCK_PERIOD)
 
     def _device(self) -> None:
         vm = self._vm
-        posted.add(vm, "nic", 40, 24, Route(DEVICE_VECTOR, max(vm.vcpus)))
+        posted.add(vm, "nic", 40, 24, MsiRoute(DEVICE_VECTOR, max(vm.vcpus)))
         for _ in range(DEVICE_INTERRUPTS):
             posted.fire(vm, "nic")
             self._pause(DEVICE_PERIOD)

@@ -81,7 +81,7 @@ def state_row(apicv: Apicv) -> Attr[Vm]:
         name="apicv-state",
         mode=0o444,
         doc="The enum of the VM-wide state: 0 disabled, 1 suspended, 2 activated.",
-        show=lambda vm: f"{apicv.of(vm).switch.state.value}\n",
+        show=lambda vm: f"{apicv.of(vm).inhibit.state.value}\n",
         errors={EACCES: "it has no setter"},
         present=lambda vm: bool(apicv.kvm.params[STATE_FILE]) and apicv.of(vm).module.avic,
         hold=Vm.hold,

@@ -17,8 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.state.inhibit import State
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
-from fakesys.subsystems.apicv.state.policy import ApicvPolicy, Style
-from fakesys.subsystems.apicv.state.vcpu import ACTIVATE, APICV_REQUESTS, DEACTIVATE, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.policy import ApicvPolicy, InhibitStyle
+from fakesys.subsystems.apicv.state.vcpu import (
+    ACTIVATE,
+    APICV_REQUESTS,
+    DEACTIVATE,
+    ApicVcpu,
+    RunState,
+)
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS, Scope
 from tests.avic_kit import CTL, KERNELS, Guests, only
@@ -27,11 +33,11 @@ VCPUS = 3
 # Histories of each kernel.
 EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "10")) // 3
 DELIVERIES = ("irq_injections", "req_event")
-FLIP_LINES = {
-    Style.ENUM: ("kvm_apicv_activate_request", "kvm_apicv_deactivate_request"),
-    Style.FLIPS: ("kvm_apicv_update_request",),
-    Style.BITS: ("kvm_apicv_inhibit_changed",),
-    Style.COUNTED: ("kvm_apicv_inhibit_changed",),
+FLIP_TRACE = {
+    InhibitStyle.ENUM: ("kvm_apicv_activate_request", "kvm_apicv_deactivate_request"),
+    InhibitStyle.FLIPS: ("kvm_apicv_update_request",),
+    InhibitStyle.BITS: ("kvm_apicv_inhibit_changed",),
+    InhibitStyle.COUNTED: ("kvm_apicv_inhibit_changed",),
 }
 VCPU = st.integers(0, VCPUS - 1)
 VECTOR = st.sampled_from((0x31, 0x35, 0x41, 0x45, 0x61))
@@ -69,7 +75,7 @@ class Histories(RuleBasedStateMachine):
             guests.boot(VCPUS)
         self.loud.lines.clear()
         self.seen = self.loud.everything()
-        self.flips = self.vm.switch.flips
+        self.flips = self.vm.inhibit.flips
         self.at_first = (self.flips.off, self.flips.on)
 
     @property
@@ -95,7 +101,7 @@ class Histories(RuleBasedStateMachine):
             assert errors[0] == errors[1]
             assert self.loud.everything() == self.seen
             assert self.loud.lines == []
-        self.told += len(only(self.loud.lines, *FLIP_LINES[self.policy.style]))
+        self.told += len(only(self.loud.lines, *FLIP_TRACE[self.policy.style]))
 
     @property
     def policy(self) -> ApicvPolicy:
@@ -130,12 +136,12 @@ class Histories(RuleBasedStateMachine):
     def logical_id(self, number: int) -> None:
         self.give(f"g vcpu {number} apic write 0xd0 {1 << 24 + number:#x}")
 
-    @precondition(lambda self: self.vm.switch.active)
+    @precondition(lambda self: self.vm.inhibit.active)
     @rule(number=VCPU, vector=VECTOR)
     def by_hardware_alone(self, number: int, vector: int) -> None:
         """6: what AVIC delivers counts as no injection and no event."""
         vcpu = self.vcpus()[number]
-        if vcpu.run is not Run.GUEST or not vcpu.apicv_active:
+        if vcpu.run is not RunState.GUEST or not vcpu.apicv_active:
             return
         before = self.loud.sums(*DELIVERIES)
         self.give(f"g vcpu {number} ipi sh=self vec={vector}")
@@ -145,9 +151,9 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def requests_and_flips(self) -> None:
         """1: off and on take turns, one request is pending at most, disabled is for good."""
-        switch = self.vm.switch
+        switch = self.vm.inhibit
         off, on = self.flips.off - self.at_first[0], self.flips.on - self.at_first[1]
-        started_active = self.policy.style is Style.ENUM
+        started_active = self.policy.style is InhibitStyle.ENUM
         assert off - on in ((0, 1) if started_active else (-1, 0, 1))
         for vcpu in self.vcpus():
             pending = vcpu.requests & APICV_REQUESTS
@@ -161,23 +167,23 @@ class Histories(RuleBasedStateMachine):
     def all_are_as_the_vm(self) -> None:
         """2: unless something of its own is against it, and unless it has not run since."""
         for vcpu in self.vcpus():
-            if vcpu.run is Run.GUEST:
-                own = vcpu.in_l2 and self.policy.style in (Style.BITS, Style.COUNTED)
-                assert vcpu.apicv_active == (self.vm.switch.active and not own)
+            if vcpu.run is RunState.GUEST:
+                own = vcpu.in_l2 and self.policy.style in (InhibitStyle.BITS, InhibitStyle.COUNTED)
+                assert vcpu.apicv_active == (self.vm.inhibit.active and not own)
                 assert not vcpu.requests
 
     @invariant()
     def the_page(self) -> None:
         """3: it is there exactly while the VM is active, or always."""
-        page = self.vm.switch.page.present
-        assert page == (self.vm.switch.active if self.policy.page_follows else True)
+        page = self.vm.inhibit.page.present
+        assert page == (self.vm.inhibit.active if self.policy.page_follows else True)
         assert bool(self.loud.view("memslots")) == page
 
     @invariant()
     def the_lines(self) -> None:
         """4: for each flip a line, and more for calls that change nothing."""
         flips = self.flips.off + self.flips.on - sum(self.at_first)
-        if self.policy.style is Style.FLIPS:
+        if self.policy.style is InhibitStyle.FLIPS:
             assert self.told == flips
         else:
             assert self.told >= flips
@@ -187,12 +193,12 @@ class Histories(RuleBasedStateMachine):
         """5: nothing is queued for injection and in the guest at once; marks are of the living."""
         for vcpu in self.vcpus():
             assert vcpu.event_inj is None
-            assert vcpu.injected is None or not vcpu.interrupts_on or vcpu.run is not Run.GUEST
-            if vcpu.run is Run.GUEST and vcpu.apicv_active and vcpu.interrupts_on:
+            assert vcpu.injected is None or not vcpu.interrupts_on or vcpu.run is not RunState.GUEST
+            if vcpu.run is RunState.GUEST and vcpu.apicv_active and vcpu.interrupts_on:
                 assert vcpu.lapic.deliverable() < 0
         assert not self.vm.handlers
-        assert not self.vm.todo
-        assert not self.vm.dirty
+        assert not self.vm.runnable
+        assert not self.vm.touched
 
     @invariant()
     def the_sums(self) -> None:
@@ -220,7 +226,7 @@ class Histories(RuleBasedStateMachine):
         for reason in Reason:
             if reason in self.policy.numbers:
                 known |= 1 << self.policy.numbers[reason]
-        assert not self.vm.switch.mask & ~known
+        assert not self.vm.inhibit.mask & ~known
 
 
 def machine_of(kernel: str) -> Any:

@@ -15,7 +15,7 @@ SUCCESSIVE_MAX = 10000
 """IOAPIC_SUCCESSIVE_IRQ_MAX_COUNT."""
 
 
-class Redirection(Struct):
+class RedirectEntry(Struct):
     """Where a pin's interrupt goes. `mode`: delivery mode, 0 Fixed, 1 LowPrio ... 7 ExtINT."""
 
     vector: int = 0
@@ -40,7 +40,7 @@ class Redirection(Struct):
         )
 
 
-class Raised(Enum):
+class PinResult(Enum):
     """What a raised pin comes to."""
 
     DELIVER = "deliver"
@@ -51,12 +51,12 @@ class Raised(Enum):
 class Ioapic:
     """Pins, `irr` with a bit for each, and how often a level pin was re-sent at once.
 
-    `put_off`: pins that are sent again after a pause only.
+    `delayed`: pins that are sent again after a pause only.
     """
 
     def __init__(self) -> None:
-        self.pins = [Redirection() for _ in range(PINS)]
-        self.irr = self.put_off = 0
+        self.pins = [RedirectEntry() for _ in range(PINS)]
+        self.irr = self.delayed = 0
         self._sources = [0] * PINS
         self._resent = [0] * PINS
 
@@ -71,21 +71,21 @@ class Ioapic:
         """The line is low."""
         self.irr &= ~(1 << pin)
 
-    def raise_pin(self, pin: int) -> Raised:
+    def raise_pin(self, pin: int) -> PinResult:
         """The line is high: is there something to deliver?"""
         entry = self.pins[pin]
         before = self.irr
         self.irr |= 1 << pin
         if not entry.level and before == self.irr:
-            return Raised.COALESCED
+            return PinResult.COALESCED
         return self.service(pin)
 
-    def service(self, pin: int) -> Raised:
+    def service(self, pin: int) -> PinResult:
         """May the pin be delivered now? Like ioapic.c:ioapic_service."""
         entry = self.pins[pin]
         if entry.masked or (entry.level and entry.remote_irr):
-            return Raised.HELD
-        return Raised.DELIVER
+            return PinResult.HELD
+        return PinResult.DELIVER
 
     def delivered(self, pin: int, count: int) -> None:
         """It was delivered to so many APICs; level pins wait for EOI then."""
@@ -100,10 +100,10 @@ class Ioapic:
         self._resent[pin] = self._resent[pin] + 1 if again else 0
         return again
 
-    def floods(self, pin: int) -> bool:
+    def is_storm(self, pin: int) -> bool:
         """Was it re-sent so often in a row that it must wait? Begins to count anew then."""
         if self._resent[pin] != SUCCESSIVE_MAX:
             return False
         self._resent[pin] = 0
-        self.put_off |= 1 << pin
+        self.delayed |= 1 << pin
         return True

@@ -25,10 +25,8 @@ from fakesys.subsystems.apicv.commands.operands import (
     by_guest,
     require_lapics,
 )
-from fakesys.subsystems.apicv.devices import apic_access as access
-from fakesys.subsystems.apicv.devices import ipi
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.devices import apic_access, ipi
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm.files.commands import VCPU, VM
@@ -58,10 +56,10 @@ def _lvt0(apicv: Apicv, args: Args) -> str:
 def _access(apicv: Apicv, args: Args, offset: int, value: int) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
     require_lapics(vm)
-    runstate.in_guest(vcpu)
-    access.require_register(offset)
+    vcpu_run.require_in_guest(vcpu)
+    apic_access.require_register(offset)
     with command(vm, vcpu):
-        access.write(vm, vcpu, offset, value)
+        apic_access.write(vm, vcpu, offset, value)
     return ""
 
 
@@ -72,10 +70,10 @@ def _apic_write(apicv: Apicv, args: Args) -> str:
 def _apic_read(apicv: Apicv, args: Args) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
     require_lapics(vm)
-    runstate.in_guest(vcpu)
-    access.require_register(args[OFFSET])
+    vcpu_run.require_in_guest(vcpu)
+    apic_access.require_register(args[OFFSET])
     with command(vm, vcpu):
-        value = access.read(vm, vcpu, args[OFFSET])
+        value = apic_access.read(vm, vcpu, args[OFFSET])
     return f"value={value:#x}"
 
 
@@ -86,7 +84,7 @@ def _eoi(apicv: Apicv, args: Args) -> str:
 def _ipi(apicv: Apicv, args: Args) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
     require_lapics(vm)
-    runstate.in_guest(vcpu)
+    vcpu_run.require_in_guest(vcpu)
     shorthand = SHORTHANDS[args[SHORTHAND]]
     if not shorthand and DST.name not in args.given:
         raise KernelError(EINVAL, "dst= is missing")
@@ -100,15 +98,15 @@ def _ipi(apicv: Apicv, args: Args) -> str:
 def _apic_base(apicv: Apicv, args: Args) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
     require_lapics(vm)
-    runstate.in_guest(vcpu)
+    vcpu_run.require_in_guest(vcpu)
     text = args[BASE]
     x2apic, enabled = text == "x2apic", text != "off"
     base = None if x2apic or not enabled else number(text)
     if base is not None and (base % 0x1000 or base >> 52):
         raise KernelError(EINVAL, f"{base:#x} is not the address of a page")
-    access.require_base(vcpu, x2apic=x2apic)
+    apic_access.require_base(vcpu, x2apic=x2apic)
     with command(vm, vcpu):
-        access.write_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
+        apic_access.write_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
     return ""
 
 
@@ -137,7 +135,7 @@ def _guest_apic() -> tuple[Verb[Apicv], ...]:
         ),
         Verb(
             words=(VM, "vcpu", VCPU, "piceoi"),
-            run=by_guest(guest.pic_eoi),
+            run=by_guest(guest_steps.pic_eoi),
             errors=NOT_IN_GUEST,
             doc="The guest writes 0x20 to port 0x20.",
         ),

@@ -16,7 +16,7 @@ from fakesys.core.commands import (
     word,
     words_of,
 )
-from fakesys.subsystems.apicv.chips.ioapic import Redirection
+from fakesys.subsystems.apicv.chips.ioapic import RedirectEntry
 from fakesys.subsystems.apicv.chips.lapic import Mode
 from fakesys.subsystems.apicv.commands.operands import (
     COUNT,
@@ -28,10 +28,9 @@ from fakesys.subsystems.apicv.commands.operands import (
     delivery_mode,
     vector,
 )
-from fakesys.subsystems.apicv.devices import posted
-from fakesys.subsystems.apicv.devices import vm_ioctls as hostside
+from fakesys.subsystems.apicv.devices import posted, vm_ioctls
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.state.vcpu import Route
+from fakesys.subsystems.apicv.state.vcpu import MsiRoute
 from fakesys.subsystems.kvm.files.commands import NO_VM, VM, vm_of
 
 PIC_BASE = Option("base", vector, 0, "vector of pin 0; the slave begins 8 above", required=True)
@@ -52,15 +51,15 @@ VECTOR = Operand("V", vector)
 
 def _pic(apicv: Apicv, args: Args) -> str:
     vm = apic_vm(apicv, args)
-    hostside.configure_pic(vm, args[PIC_BASE], args[IMR], auto_eoi=args[AEOI])
+    vm_ioctls.configure_pic(vm, args[PIC_BASE], args[IMR], auto_eoi=args[AEOI])
     return ""
 
 
 def _ioapic(apicv: Apicv, args: Args) -> str:
     vm = apic_vm(apicv, args)
-    old = hostside.pin_of(vm, args[PIN])
+    old = vm_ioctls.pin_of(vm, args[PIN])
     mode = args[PIN_DM]
-    new = Redirection(
+    new = RedirectEntry(
         vector=_or(args[PIN_VEC], old.vector),
         dest=_or(args[PIN_DST], old.dest),
         mode=old.mode if mode is None else mode,
@@ -69,7 +68,7 @@ def _ioapic(apicv: Apicv, args: Args) -> str:
         # A pin that is set up lets interrupts through unless it says otherwise.
         masked=bool(_or(args[MASK], 0)),
     )
-    hostside.configure_pin(vm, args[PIN], new)
+    vm_ioctls.configure_pin(vm, args[PIN], new)
     return ""
 
 
@@ -79,36 +78,36 @@ def _or(value: int | None, default: int) -> int:
 
 def _irq(apicv: Apicv, args: Args) -> str:
     status = bool(args[WITH_STATUS])
-    result = hostside.set_line(apic_vm(apicv, args), args[GSI], high=args[ON], status=status)
+    result = vm_ioctls.set_line(apic_vm(apicv, args), args[GSI], high=args[ON], status=status)
     return f"status={result}" if status else ""
 
 
 def _pulse(apicv: Apicv, args: Args) -> str:
-    hostside.pulse(apic_vm(apicv, args), args[GSI])
+    vm_ioctls.pulse(apic_vm(apicv, args), args[GSI])
     return ""
 
 
 def _rtc(apicv: Apicv, args: Args) -> str:
-    return f"coalesced={hostside.tick_rtc(apic_vm(apicv, args), args[COUNT])}"
+    return f"coalesced={vm_ioctls.tick_rtc(apic_vm(apicv, args), args[COUNT])}"
 
 
 def _pit_tick(apicv: Apicv, args: Args) -> str:
-    hostside.tick_pit(apic_vm(apicv, args), args[COUNT])
+    vm_ioctls.tick_pit(apic_vm(apicv, args), args[COUNT])
     return ""
 
 
 def _pit_reinject(apicv: Apicv, args: Args) -> str:
-    hostside.set_reinject(apic_vm(apicv, args), on=args[ON])
+    vm_ioctls.set_reinject(apic_vm(apicv, args), on=args[ON])
     return ""
 
 
 def _pit_load(apicv: Apicv, args: Args) -> str:
-    hostside.load_pit(apic_vm(apicv, args))
+    vm_ioctls.load_pit(apic_vm(apicv, args))
     return ""
 
 
 def _extint(apicv: Apicv, args: Args) -> str:
-    hostside.queue_extint(apic_vm(apicv, args), args[VECTOR])
+    vm_ioctls.queue_extint(apic_vm(apicv, args), args[VECTOR])
     return ""
 
 
@@ -192,8 +191,8 @@ HANDLER = Operand("auto|manual", word, one_of=("auto", "manual"))
 NO_DEVICE = {ENOENT: "there is no such VM or device"}
 
 
-def _route(args: Args) -> Route:
-    return Route(
+def _route(args: Args) -> MsiRoute:
+    return MsiRoute(
         vector=args[VEC],
         dest=args[DEVICE_DST],
         logical=args[DESTINATION] == "logical",
@@ -223,7 +222,7 @@ def _dev_del(apicv: Apicv, args: Args) -> str:
 
 
 def _ga_log(apicv: Apicv, args: Args) -> str:
-    posted.report(apicv.by_vm_id(args[VM_ID]), apicv.lines, args[VM_ID], args[VCPU_ID])
+    posted.report(apicv.by_vm_id(args[VM_ID]), apicv.tracer, args[VM_ID], args[VCPU_ID])
     return ""
 
 
@@ -233,7 +232,7 @@ def _sev(apicv: Apicv, args: Args) -> str:
 
 
 def _handler(apicv: Apicv, args: Args) -> str:
-    apic_vm(apicv, args).auto = args[HANDLER] == "auto"
+    apic_vm(apicv, args).auto_handler = args[HANDLER] == "auto"
     return ""
 
 

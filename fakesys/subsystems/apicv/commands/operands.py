@@ -16,7 +16,7 @@ from fakesys.core.commands import (
 )
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips.lapic import Mode
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine import vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
@@ -65,7 +65,7 @@ def by_guest(action: VcpuAction) -> Callable[[Apicv, Args], str]:
 
     def run(apicv: Apicv, args: Args) -> str:
         vm, vcpu = apic_vcpu(apicv, args)
-        runstate.in_guest(vcpu)
+        vcpu_run.require_in_guest(vcpu)
         with command(vm, vcpu):
             action(vm, vcpu)
         return ""

@@ -8,7 +8,7 @@ from typing import Any
 from fakesys.core.commands import Args, Option, Verb, flag, number_within, word, words_of
 from fakesys.subsystems.apicv import presets
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.presets import Guest, Order
+from fakesys.subsystems.apicv.presets import GuestOs, VmSpec
 from fakesys.subsystems.apicv.state.params import REINJECT
 from fakesys.subsystems.kvm.files.commands import FD, IRQCHIP, PID
 from fakesys.subsystems.kvm.model import Irqchip
@@ -19,9 +19,9 @@ SYNIC = Option("hv_synic", flag, False, "each vCPU has Hyper-V's interrupt contr
 CHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", IRQCHIP.doc)
 
 
-def _preset(name: str, system: Guest, doc: str, *more: Option[Any]) -> Verb[Apicv]:
+def _preset(name: str, system: GuestOs, doc: str, *more: Option[Any]) -> Verb[Apicv]:
     def run(apicv: Apicv, args: Args) -> str:
-        order = Order(
+        order = VmSpec(
             name=args[NAME],
             vcpus=args[VCPUS],
             irqchip=Irqchip(args[CHIP]),

@@ -24,26 +24,25 @@ from fakesys.subsystems.apicv.commands.operands import (
     by_guest,
 )
 from fakesys.subsystems.apicv.devices import synic
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_run
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.files.commands import VCPU, VM
 
 _GUEST_STATES: dict[str, Callable[[ApicVm, ApicVcpu], None]] = {
-    "cli": lambda vm, vcpu: guest.set_interrupts(vm, vcpu, on=False),
-    "sti": lambda vm, vcpu: guest.set_interrupts(vm, vcpu, on=True),
-    "iret": lambda vm, vcpu: guest.set_interrupts(vm, vcpu, on=True),
-    "hlt": guest.halt,
+    "cli": lambda vm, vcpu: guest_steps.set_interrupts(vm, vcpu, on=False),
+    "sti": lambda vm, vcpu: guest_steps.set_interrupts(vm, vcpu, on=True),
+    "iret": lambda vm, vcpu: guest_steps.set_interrupts(vm, vcpu, on=True),
+    "hlt": guest_steps.halt,
 }
 _HOST_STATES: dict[str, Callable[[ApicVm, ApicVcpu], None]] = {
-    "stop": runstate.stop,
-    "preempt": runstate.preempt,
+    "stop": vcpu_run.stop,
+    "preempt": vcpu_run.preempt,
 }
 _MOVES: dict[str, Callable[[ApicVm, ApicVcpu, int | None], None]] = {
-    "start": runstate.start,
-    "resume": runstate.resume,
+    "start": vcpu_run.start,
+    "resume": vcpu_run.resume,
 }
 
 
@@ -106,13 +105,13 @@ BLOCKIRQ = Option("blockirq", flag, False, "KVM_GUESTDBG_BLOCKIRQ", required=Tru
 
 def _cpuid(apicv: Apicv, args: Args) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
-    runstate.set_cpuid(vm, vcpu, svm=args[SVM], x2apic=args[X2APIC])
+    vcpu_run.set_cpuid(vm, vcpu, svm=args[SVM], x2apic=args[X2APIC])
     return ""
 
 
 def _guest_debug(apicv: Apicv, args: Args) -> str:
     vm, vcpu = apic_vcpu(apicv, args)
-    runstate.set_guest_debug(vm, vcpu, block_irq=args[BLOCKIRQ])
+    vcpu_run.set_guest_debug(vm, vcpu, block_irq=args[BLOCKIRQ])
     return ""
 
 
@@ -136,7 +135,7 @@ NESTED_STEP = Operand("vmrun|vmexit", word, one_of=("vmrun", "vmexit"))
 
 
 def _nested(apicv: Apicv, args: Args) -> str:
-    step = runstate.run_nested if args[NESTED_STEP] == "vmrun" else runstate.leave_nested
+    step = vcpu_run.run_nested if args[NESTED_STEP] == "vmrun" else vcpu_run.leave_nested
     step(*apic_vcpu(apicv, args))
     return ""
 

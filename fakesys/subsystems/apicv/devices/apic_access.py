@@ -11,10 +11,7 @@ from errno import EINVAL
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.devices import ipi
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine import guest_steps, requests, vcpu_enter, vcpu_load
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.tracer import Exit
@@ -50,24 +47,24 @@ def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
     if accelerated and offset not in FAULTING_READS:
         return value
     if accelerated:
-        guest.leave_for_fault(vm, vcpu, offset, write=False)
+        guest_steps.leave_for_fault(vm, vcpu, offset, write=False)
     else:
-        guest.leave_for_page(vm, vcpu, offset, write=False)
-    vm.lines.apic_register(offset, value, write=False)
-    entry.enter(vm, vcpu)
+        guest_steps.leave_for_page(vm, vcpu, offset, write=False)
+    vm.tracer.kvm_apic(offset, value, write=False)
+    vcpu_enter.enter(vm, vcpu)
     return value
 
 
 def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
     """The guest writes a register."""
     if offset == lapic.EOI:
-        guest.apic_eoi(vm, vcpu)
+        guest_steps.apic_eoi(vm, vcpu)
     elif offset == lapic.ICR:
         high = vcpu.lapic.icr2
         ipi.send(vm, vcpu, high if vcpu.lapic.x2apic else high >> 24, value)
     elif offset in PLAIN_WRITES and vm.accelerates(vcpu):
         _set(vm, vcpu, offset, value)
-        entry.in_guest(vm, vcpu)
+        vcpu_enter.continue_guest(vm, vcpu)
     else:
         _write_with_exit(vm, vcpu, offset, value)
 
@@ -75,16 +72,16 @@ def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
 def _write_with_exit(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
     accelerated = vm.accelerates(vcpu)
     if not accelerated:
-        guest.leave_for_page(vm, vcpu, offset, write=True)
+        guest_steps.leave_for_page(vm, vcpu, offset, write=True)
     elif offset in TRAPS:
-        guest.leave_for_trap(vm, vcpu, offset, 0)
+        guest_steps.leave_for_trap(vm, vcpu, offset, 0)
     else:
-        guest.leave_for_fault(vm, vcpu, offset, write=True)
-    vm.lines.apic_register(offset, value, write=True)
+        guest_steps.leave_for_fault(vm, vcpu, offset, write=True)
+    vm.tracer.kvm_apic(offset, value, write=True)
     _set(vm, vcpu, offset, value)
     if vcpu.apicv_active:
-        running.sync_tables(vm, vcpu)
-    entry.enter(vm, vcpu)
+        vcpu_load.sync_tables(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def _set(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
@@ -120,9 +117,9 @@ def write_base(
     x2apic: bool = False,
 ) -> None:  # fmt: skip
     """The guest writes MSR_IA32_APICBASE; `base` None leaves the address."""
-    crowd.leave(vm, vcpu, Exit.MSR, MSR_APICBASE_WRITE, 0)
+    requests.exit_guest(vm, vcpu, Exit.MSR, MSR_APICBASE_WRITE, 0)
     set_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def set_base(
@@ -140,5 +137,5 @@ def set_base(
     if changed and vm.policy.off_without_apic and vm.has_lapics:
         vcpu.requests |= UPDATE
     if enabled and local.base != lapic.BASE:
-        vm.switch.inhibit(Reason.APIC_BASE_MODIFIED)
+        vm.inhibit.set(Reason.APIC_BASE_MODIFIED)
     ids_changed(vm)

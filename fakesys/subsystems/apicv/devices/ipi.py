@@ -12,14 +12,11 @@ from msgspec import Struct
 
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.lapic import Mode
-from fakesys.subsystems.apicv.engine import delivery
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine.delivery import Message
+from fakesys.subsystems.apicv.engine import delivery, guest_steps, requests, vcpu_enter
+from fakesys.subsystems.apicv.engine.delivery import LapicIrq
 from fakesys.subsystems.apicv.state.avic_tables import CLUSTER_DFR
 from fakesys.subsystems.apicv.state.tracer import Exit
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Source
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, IrqSource
 from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
 
 LOGICAL = 0x800
@@ -62,27 +59,27 @@ def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
     icrh = dest if local.x2apic else (dest & 0xFF) << 24
     local.icr2, local.icr = icrh, icrl
     if vm.accelerates(vcpu):
-        _by_hardware(vm, vcpu, icrh, icrl)
+        _send_by_hardware(vm, vcpu, icrh, icrl)
         return
-    guest.leave_for_page(vm, vcpu, lapic.ICR, write=True)
+    guest_steps.leave_for_page(vm, vcpu, lapic.ICR, write=True)
     _write_icr(vm, vcpu, icrh, icrl)
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def _write_icr(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
     if vcpu.lapic.x2apic:
-        vm.lines.apic_register(lapic.ICR, icrh << 32 | icrl, write=True)
+        vm.tracer.kvm_apic(lapic.ICR, icrh << 32 | icrl, write=True)
     else:
-        vm.lines.apic_register(lapic.ICR2, icrh, write=True)
-        vm.lines.apic_register(lapic.ICR, icrl, write=True)
+        vm.tracer.kvm_apic(lapic.ICR2, icrh, write=True)
+        vm.tracer.kvm_apic(lapic.ICR, icrl, write=True)
     _send_by_kvm(vm, vcpu, icrh, icrl)
 
 
 def _send_by_kvm(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
     dest = icrh if vcpu.lapic.x2apic else icrh >> 24
-    vm.lines.apic_ipi(icrl, dest)
+    vm.tracer.kvm_apic_ipi(icrl, dest)
     mode = Mode(icrl >> 8 & 7)
-    message = Message(icrl & 0xFF, mode, icrl & LEVEL, asserted=bool(icrl & ASSERT))
+    message = LapicIrq(icrl & 0xFF, mode, icrl & LEVEL, asserted=bool(icrl & ASSERT))
     delivery.deliver(vm, _matching(vm, vcpu, dest, icrl), message)
 
 
@@ -98,20 +95,20 @@ def _matching(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> int:
     return vm.map.physical(dest, wide=wide)
 
 
-def _by_hardware(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
+def _send_by_hardware(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
     if icrl & (lapic.MODE_MASK | LEVEL):
-        _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_TYPE, 0)
+        _exit_incomplete(vm, vcpu, icrh, icrl, Failure.INVALID_TYPE, 0)
         if vm.policy.rewrites_icr:
             _write_icr(vm, vcpu, icrh, icrl)
         else:
             _send_by_kvm(vm, vcpu, icrh, icrl)
-        entry.enter(vm, vcpu)
+        vcpu_enter.enter(vm, vcpu)
         return
     if icrl & 0xFF < LOWEST_VECTOR:
-        _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_VECTOR, 0)
+        _exit_incomplete(vm, vcpu, icrh, icrl, Failure.INVALID_VECTOR, 0)
         if vm.policy.rewrites_icr:
             vm.kvm.kvm.kernel.log(UNKNOWN_FAILURE)
-        entry.enter(vm, vcpu)
+        vcpu_enter.enter(vm, vcpu)
         return
     _deliver_fixed(vm, vcpu, icrh, icrl)
 
@@ -122,7 +119,7 @@ def _deliver_fixed(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
         # Hardware gives up as a whole, whoever else was meant.
         _invalid_target(vm, vcpu, icrh, icrl, targets.invalid)
         return
-    asleep = targets.mask & ~vm.marked
+    asleep = targets.mask & ~vm.running
     post(vm, targets.mask, icrl & 0xFF)
     if asleep:
         index = _index_of(vm, vm.lowest(asleep), targets)
@@ -178,12 +175,12 @@ def _index_of(vm: ApicVm, vcpu: ApicVcpu, targets: Targets) -> int:
 
 def post(vm: ApicVm, mask: int, vector: int) -> None:
     """Hardware sets IRR in the backing pages and rings the doorbells of those in guest."""
-    mask &= ~vm.requested.get(vector, 0)
+    mask &= ~vm.irr_known.get(vector, 0)
     if not mask:
         return
     bit = 1 << vector
     waiting = 0
-    quick = 0 if vm.lazy.kicked else vm.plain & vm.marked
+    quick = 0 if vm.batch.kicked else vm.batched & vm.running
     for vcpu in vm.members(mask):
         local = vcpu.lapic
         if local.irr & bit:
@@ -193,53 +190,53 @@ def post(vm: ApicVm, mask: int, vector: int) -> None:
             # Nothing else waits there, so the handler starts at once; see serve_by_hardware.
             _start_at_once(vm, vcpu, bit)
             continue
-        crowd.rouse(vm, vcpu)
+        requests.sync_vcpu(vm, vcpu)
         local.request(vector)
-        if vm.is_marked(vcpu):
+        if vm.is_running(vcpu):
             delivery.serve_by_hardware(vm, vcpu)
-    vm.requested[vector] = vm.requested.get(vector, 0) | waiting
+    vm.irr_known[vector] = vm.irr_known.get(vector, 0) | waiting
 
 
 def _start_at_once(vm: ApicVm, vcpu: ApicVcpu, bit: int) -> None:
     level = bool(vcpu.lapic.tmr & bit)
-    if vm.auto and not level:
+    if vm.auto_handler and not level:
         return
     vcpu.lapic.isr |= bit
     vcpu.interrupts_on = False
-    if vm.auto:
-        vm.handlers.append((vcpu, Source.LAPIC))
+    if vm.auto_handler:
+        vm.handlers.append((vcpu, IrqSource.LAPIC))
 
 
-def _give_up(
+def _exit_incomplete(
     vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, failure: Failure, index: int
 ) -> None:
     index &= vm.policy.index_mask
-    crowd.leave(vm, vcpu, Exit.INCOMPLETE_IPI, icrh << 32 | icrl, failure << 32 | index)
-    vm.lines.incomplete_ipi(vcpu, icrh, icrl, failure, index)
+    requests.exit_guest(vm, vcpu, Exit.INCOMPLETE_IPI, icrh << 32 | icrl, failure << 32 | index)
+    vm.tracer.kvm_avic_incomplete_ipi(vcpu, icrh, icrl, failure, index)
 
 
 def _invalid_target(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int) -> None:
-    _give_up(vm, vcpu, icrh, icrl, Failure.INVALID_TARGET, index)
+    _exit_incomplete(vm, vcpu, icrh, icrl, Failure.INVALID_TARGET, index)
     if vm.policy.loses_invalid_ipi:
         vm.warn_once(INVALID_TARGET_WARNING)
     else:
         _send_by_kvm(vm, vcpu, icrh, icrl)
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def _not_running(
     vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int, targets: Targets
 ) -> None:
     """IRR is set everywhere; wake who sleeps."""
-    _give_up(vm, vcpu, icrh, icrl, Failure.NOT_RUNNING, index)
+    _exit_incomplete(vm, vcpu, icrh, icrl, Failure.NOT_RUNNING, index)
     if not vm.policy.completes_delivery:
-        for target in vm.members(targets.mask & ~vm.marked):
-            crowd.wake(vm, target)
-        entry.enter(vm, vcpu)
+        for target in vm.members(targets.mask & ~vm.running):
+            requests.wake(vm, target)
+        vcpu_enter.enter(vm, vcpu)
         return
     if not targets.single:
-        vm.lines.kick_slowpath(icrh, icrl, index & vm.policy.index_mask)
-    message = Message(icrl & 0xFF)
+        vm.tracer.kvm_avic_kick_vcpu_slowpath(icrh, icrl, index & vm.policy.index_mask)
+    message = LapicIrq(icrl & 0xFF)
     for target in vm.members(targets.mask):
         delivery.complete(vm, target, message)
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)

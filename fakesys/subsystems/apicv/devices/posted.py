@@ -1,4 +1,4 @@
-"""Assigned devices: interrupts that the IOMMU posts to a vCPU's APIC page without KVM.
+"""AssignedIrq devices: interrupts that the IOMMU posts to a vCPU's APIC page without KVM.
 
 Like arch/x86/kvm/svm/avic.c: avic_pi_update_irte, svm_ir_list_add, avic_ga_log_notifier (v6.1).
 """
@@ -9,35 +9,34 @@ from errno import EEXIST, ENODEV, ENOENT
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips.lapic import Mode
-from fakesys.subsystems.apicv.engine import delivery
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine.delivery import LEVEL_MESSAGE, Message
+from fakesys.subsystems.apicv.engine import delivery, requests
+from fakesys.subsystems.apicv.engine.delivery import LEVEL_MESSAGE, LapicIrq
 from fakesys.subsystems.apicv.engine.quiesce import command
-from fakesys.subsystems.apicv.state.tracer import Lines
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Assigned, Route, Run
+from fakesys.subsystems.apicv.state.tracer import ApicTracer
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, MsiRoute, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
-def device(vm: ApicVm, name: str) -> Assigned:
+def device(vm: ApicVm, name: str) -> AssignedIrq:
     """The device of this name. Raises ENOENT."""
     if name not in vm.devices:
         raise KernelError(ENOENT, f"{vm.kvm.name} has no device {name!r}")
     return vm.devices[name]
 
 
-def add(vm: ApicVm, name: str, host_irq: int, gsi: int, route: Route) -> None:
+def add(vm: ApicVm, name: str, host_irq: int, gsi: int, route: MsiRoute) -> None:
     """Assign a device. Raises EEXIST, ENODEV without local APICs in the kernel."""
     if name in vm.devices:
         raise KernelError(EEXIST, f"{vm.kvm.name} has a device {name!r}")
     if not vm.has_lapics:
         raise KernelError(ENODEV, f"{vm.kvm.name} has no local APICs in the kernel")
     with command(vm):
-        assigned = Assigned(name, host_irq, gsi, route)
+        assigned = AssignedIrq(name, host_irq, gsi, route)
         vm.devices[name] = assigned
         _update(vm, assigned)
 
 
-def reroute(vm: ApicVm, name: str, route: Route) -> None:
+def reroute(vm: ApicVm, name: str, route: MsiRoute) -> None:
     """The guest writes another message into the device. Raises ENOENT."""
     assigned = device(vm, name)
     with command(vm):
@@ -51,7 +50,7 @@ def remove(vm: ApicVm, name: str) -> None:
     with command(vm):
         route = assigned.route
         if assigned.target is not None:
-            vm.lines.msi(route.address, route.data)
+            vm.tracer.kvm_msi_set_irq(route.address, route.data)
             _trace(vm, assigned.target, assigned, on=False)
         _unlist(vm, assigned)
         del vm.devices[name]
@@ -65,16 +64,16 @@ def fire(vm: ApicVm, name: str, count: int = 1) -> None:
             _fire(vm, assigned)
 
 
-def report(vm: ApicVm | None, lines: Lines, vm_id: int, vcpu_id: int) -> None:
+def report(vm: ApicVm | None, tracer: ApicTracer, vm_id: int, vcpu_id: int) -> None:
     """The GA log names a VM and a vCPU: wake it if it sleeps. Unknown ones are just traced."""
     if vm is None:
-        lines.ga_log(vm_id, vcpu_id)
+        tracer.kvm_avic_ga_log(vm_id, vcpu_id)
         return
     with command(vm):
-        vm.lines.ga_log(vm_id, vcpu_id)
+        vm.tracer.kvm_avic_ga_log(vm_id, vcpu_id)
         vcpu = vm.vcpus.get(vcpu_id)
         if vcpu is not None:
-            crowd.wake(vm, vcpu)
+            requests.wake(vm, vcpu)
 
 
 def ga_tag(vm: ApicVm, vcpu: ApicVcpu) -> int:
@@ -82,14 +81,14 @@ def ga_tag(vm: ApicVm, vcpu: ApicVcpu) -> int:
     return vm.vm_id << vm.policy.ga_tag_shift | vcpu.id
 
 
-def _update(vm: ApicVm, assigned: Assigned) -> None:
+def _update(vm: ApicVm, assigned: AssignedIrq) -> None:
     route = assigned.route
-    vm.lines.msi(route.address, route.data)
+    vm.tracer.kvm_msi_set_irq(route.address, route.data)
     _unlist(vm, assigned)
     target = _single_target(vm, route)
     if target is None:
         return
-    crowd.rouse(vm, target)
+    requests.sync_vcpu(vm, target)
     if not target.apicv_active:
         return
     assigned.target, assigned.guest_mode = target, True
@@ -97,7 +96,7 @@ def _update(vm: ApicVm, assigned: Assigned) -> None:
     _trace(vm, target, assigned, on=True)
 
 
-def _single_target(vm: ApicVm, route: Route) -> ApicVcpu | None:
+def _single_target(vm: ApicVm, route: MsiRoute) -> ApicVcpu | None:
     """The one vCPU that can take the interrupt directly. svm: get_pi_vcpu_info."""
     if route.mode not in (Mode.FIXED, Mode.LOWEST):
         return None
@@ -105,37 +104,37 @@ def _single_target(vm: ApicVm, route: Route) -> ApicVcpu | None:
     return vm.lowest(mask) if mask.bit_count() == 1 else None
 
 
-def _targets(vm: ApicVm, route: Route) -> int:
+def _targets(vm: ApicVm, route: MsiRoute) -> int:
     return vm.map.logical(route.dest) if route.logical else vm.map.physical(route.dest)
 
 
-def _unlist(vm: ApicVm, assigned: Assigned) -> None:
+def _unlist(vm: ApicVm, assigned: AssignedIrq) -> None:
     target = assigned.target
     assigned.target, assigned.guest_mode = None, False
     if target is not None:
-        crowd.rouse(vm, target)
+        requests.sync_vcpu(vm, target)
         del target.ir_list[assigned.name]
 
 
-def _trace(vm: ApicVm, target: ApicVcpu, assigned: Assigned, *, on: bool) -> None:
+def _trace(vm: ApicVm, target: ApicVcpu, assigned: AssignedIrq, *, on: bool) -> None:
     page = target.entry.page if target.entry is not None else 0
     vector = assigned.route.vector
-    vm.lines.irte_update(target, assigned.host_irq, assigned.gsi, vector, page, on=on)
+    vm.tracer.kvm_pi_irte_update(target, assigned.host_irq, assigned.gsi, vector, page, on=on)
 
 
-def _fire(vm: ApicVm, assigned: Assigned) -> None:
+def _fire(vm: ApicVm, assigned: AssignedIrq) -> None:
     route, target = assigned.route, assigned.target
     if target is None or not assigned.guest_mode:
-        vm.lines.msi(route.address, route.data)
+        vm.tracer.kvm_msi_set_irq(route.address, route.data)
         trigger = LEVEL_MESSAGE if route.level else 0
-        message = Message(route.vector, route.mode, trigger)
+        message = LapicIrq(route.vector, route.mode, trigger)
         delivery.deliver(vm, _targets(vm, route), message)
         return
-    crowd.rouse(vm, target)
+    requests.sync_vcpu(vm, target)
     target.lapic.request(route.vector)
-    if vm.is_marked(target):
+    if vm.is_running(target):
         delivery.serve_by_hardware(vm, target)
         return
-    vm.lines.ga_log(vm.vm_id, target.id)
-    if target.run is not Run.GUEST:
-        crowd.wake(vm, target)
+    vm.tracer.kvm_avic_ga_log(vm.vm_id, target.id)
+    if target.run is not RunState.GUEST:
+        requests.wake(vm, target)

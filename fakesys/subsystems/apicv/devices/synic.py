@@ -8,9 +8,7 @@ from __future__ import annotations
 from errno import EINVAL, ENODEV
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine import requests, vcpu_enter, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import SynicRule
@@ -28,11 +26,11 @@ MSR_SINT0 = 0x40000090
 def enable(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """KVM_CAP_HYPERV_SYNIC2. Raises EBUSY in guest, ENODEV without a local APIC."""
     _require_lapic(vm)
-    runstate.require_outside(vcpu)
+    vcpu_run.require_outside(vcpu)
     with command(vm, vcpu):
         vcpu.synic = True
         if vm.policy.synic is SynicRule.AT_ENABLE:
-            vm.switch.inhibit(Reason.HYPERV, vcpu)
+            vm.inhibit.set(Reason.HYPERV, vcpu)
 
 
 def write_sint(
@@ -40,15 +38,15 @@ def write_sint(
 ) -> None:
     """The guest writes HV_X64_MSR_SINTx. Raises EBUSY, ENODEV; EINVAL where it would fault."""
     _require_lapic(vm)
-    runstate.in_guest(vcpu)
+    vcpu_run.require_in_guest(vcpu)
     if not vcpu.synic or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
         raise KernelError(EINVAL, f"SINT{sint} cannot be set to vector {vector}")
     with command(vm, vcpu):
-        crowd.leave(vm, vcpu, Exit.MSR, 1, 0)
+        requests.exit_guest(vm, vcpu, Exit.MSR, 1, 0)
         value = vector | (SINT_MASKED if masked else 0) | (SINT_AUTO_EOI if auto_eoi else 0)
-        vm.lines.write_msr(MSR_SINT0 + sint, value)
+        vm.tracer.kvm_msr(MSR_SINT0 + sint, value)
         _set(vm, vcpu, sint, vector if auto_eoi and not masked else None)
-        entry.enter(vm, vcpu)
+        vcpu_enter.enter(vm, vcpu)
 
 
 def _require_lapic(vm: ApicVm) -> None:
@@ -66,6 +64,6 @@ def _set(vm: ApicVm, vcpu: ApicVcpu, sint: int, auto_eoi_vector: int | None) -> 
         return
     vm.synic_auto_eoi_used += 1 if after else -1
     if vm.synic_auto_eoi_used:
-        vm.switch.inhibit(Reason.HYPERV)
+        vm.inhibit.set(Reason.HYPERV)
     else:
-        vm.switch.allow(Reason.HYPERV)
+        vm.inhibit.clear(Reason.HYPERV)

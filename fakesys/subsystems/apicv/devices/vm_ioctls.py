@@ -8,15 +8,13 @@ from __future__ import annotations
 from errno import EEXIST, EINVAL, ENODEV, ENXIO
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv.chips.ioapic import PINS, RTC_PIN, Ioapic, Redirection
+from fakesys.subsystems.apicv.chips.ioapic import PINS, RTC_PIN, Ioapic, RedirectEntry
 from fakesys.subsystems.apicv.chips.pic import Pic
 from fakesys.subsystems.apicv.chips.pit import Pit
-from fakesys.subsystems.apicv.engine import routing as irqs
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
-from fakesys.subsystems.apicv.engine import vcpu_run as runstate
+from fakesys.subsystems.apicv.engine import routing, vcpu_enter, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
-from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
@@ -38,15 +36,15 @@ def set_line(vm: ApicVm, gsi: int, *, high: bool, status: bool = False) -> int:
     """KVM_IRQ_LINE or KVM_IRQ_LINE_STATUS; how many took it. Raises ENODEV, EINVAL."""
     require_gsi(vm, gsi)
     with command(vm):
-        return irqs.set_irq(vm, gsi, high=high, status=status)
+        return routing.set_irq(vm, gsi, high=high, status=status)
 
 
 def pulse(vm: ApicVm, gsi: int, *, status: bool = False) -> int:
     """High and low; how many took it. Raises ENODEV, EINVAL."""
     require_gsi(vm, gsi)
     with command(vm):
-        result = irqs.set_irq(vm, gsi, high=True, status=status)
-        irqs.set_irq(vm, gsi, high=False, status=status)
+        result = routing.set_irq(vm, gsi, high=True, status=status)
+        routing.set_irq(vm, gsi, high=False, status=status)
     return result
 
 
@@ -78,7 +76,7 @@ def set_reinject(vm: ApicVm, *, on: bool) -> None:
     with command(vm):
         pit.reinject = on
         if vm.policy.pit_reinject_inhibits:
-            change = vm.switch.inhibit if on else vm.switch.allow
+            change = vm.inhibit.set if on else vm.inhibit.clear
             change(Reason.PIT_REINJ)
         if on:
             pit.restart()
@@ -93,17 +91,17 @@ def configure_pic(vm: ApicVm, base: int, imr: int, *, auto_eoi: bool) -> None:
     """The host sets both PICs. Raises ENODEV."""
     pic, _ = controllers(vm)
     with command(vm):
-        irqs.configure_pic(vm, pic, base, imr, auto_eoi=auto_eoi)
+        routing.configure_pic(vm, pic, base, imr, auto_eoi=auto_eoi)
 
 
-def configure_pin(vm: ApicVm, pin: int, new: Redirection) -> None:
+def configure_pin(vm: ApicVm, pin: int, new: RedirectEntry) -> None:
     """The host sets the entry of a pin that is one (`pin_of`). Raises ENODEV."""
     _, ioapic = controllers(vm)
     with command(vm):
-        irqs.configure_pin(vm, ioapic, pin, new)
+        routing.configure_pin(vm, ioapic, pin, new)
 
 
-def pin_of(vm: ApicVm, pin: int) -> Redirection:
+def pin_of(vm: ApicVm, pin: int) -> RedirectEntry:
     """The present entry of a pin. Raises ENODEV, EINVAL."""
     _, ioapic = controllers(vm)
     if pin >= PINS:
@@ -123,21 +121,21 @@ def queue_extint(vm: ApicVm, vector: int) -> None:
         raise KernelError(EINVAL, f"{vm.kvm.name} has no vCPU 0")
     if vcpu.user_extint is not None:
         raise KernelError(EEXIST, f"vector {vcpu.user_extint} waits already")
-    runstate.require(vcpu, Run.GUEST, Run.HALTED)
+    vcpu_run.require(vcpu, RunState.GUEST, RunState.HALTED)
     with command(vm, vcpu):
         _queue(vm, vcpu, vector)
 
 
 def _queue(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     was = vcpu.run
-    runstate.to_user_space(vm, vcpu)
+    vcpu_run.to_user_space(vm, vcpu)
     vcpu.user_extint = vector
     vcpu.user_window = not vcpu.interrupts_on
-    vcpu.run = Run.HOST
+    vcpu.run = RunState.HOST
     if not vcpu.user_window:
         vcpu.requests |= EVENT
-    if was is Run.HALTED and vcpu.user_window:
-        entry.block(vm, vcpu, Run.HALTED)
+    if was is RunState.HALTED and vcpu.user_window:
+        vcpu_enter.block(vm, vcpu, RunState.HALTED)
         return
-    runstate.load(vm, vcpu)
-    entry.enter(vm, vcpu)
+    vcpu_run.load(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)

@@ -24,9 +24,9 @@ def ids_changed(vm: ApicVm) -> None:
 def _follow(vm: ApicVm, reason: Reason, *, on: bool) -> None:
     """Set or clear a reason that the map decides about; silent while it stays as it is."""
     number = vm.policy.numbers[reason]
-    if bool(vm.switch.mask >> number & 1) == on:
+    if bool(vm.inhibit.mask >> number & 1) == on:
         return
     if on:
-        vm.switch.inhibit(reason)
+        vm.inhibit.set(reason)
     else:
-        vm.switch.allow(reason)
+        vm.inhibit.clear(reason)

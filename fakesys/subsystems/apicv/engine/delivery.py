@@ -9,8 +9,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fakesys.subsystems.apicv.chips.lapic import Mode
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, Run, Source
+from fakesys.subsystems.apicv.engine import requests
+from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, IrqSource, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 # How KVM writes "level" in trig_mode: a pin's entry has one bit, ICR and MSI data have bit 15.
@@ -19,7 +19,7 @@ LEVEL_PIN = 1
 LEVEL_MESSAGE = 0x8000
 
 
-class Message(Struct, frozen=True):
+class LapicIrq(Struct, frozen=True):
     """What arrives. `trigger`: not 0 for level, as its sender writes it; see the constants.
 
     `asserted`: False for INIT de-assert.
@@ -31,7 +31,7 @@ class Message(Struct, frozen=True):
     asserted: bool = True
 
 
-def deliver(vm: ApicVm, targets: int, message: Message) -> list[ApicVcpu]:
+def deliver(vm: ApicVm, targets: int, message: LapicIrq) -> list[ApicVcpu]:
     """Give the message to the vCPUs in `targets`, of which LOWEST picks one; who got it."""
     chosen = vm.members(targets)
     if message.mode is Mode.LOWEST and len(chosen) > 1:
@@ -42,54 +42,54 @@ def deliver(vm: ApicVm, targets: int, message: Message) -> list[ApicVcpu]:
     return chosen
 
 
-def accept(vm: ApicVm, vcpu: ApicVcpu, message: Message) -> None:
+def accept(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
     """One local APIC takes the message."""
-    crowd.rouse(vm, vcpu)
-    vm.lines.apic_accept(vcpu, message.vector, message.mode, message.trigger)
+    requests.sync_vcpu(vm, vcpu)
+    vm.tracer.kvm_apic_accept_irq(vcpu, message.vector, message.mode, message.trigger)
     if message.mode in (Mode.FIXED, Mode.LOWEST):
         _accept_vector(vm, vcpu, message)
     elif message.mode is Mode.NMI:
         vcpu.nmi_pending = True
         vcpu.requests |= NMI
-        crowd.kick(vm, vcpu)
+        requests.kick(vm, vcpu)
     elif message.mode is Mode.INIT:
         if message.asserted or not message.trigger:
             vcpu.init_pending, vcpu.sipi_pending = True, False
-            crowd.request_event(vm, vcpu)
+            requests.request_event(vm, vcpu)
     elif message.mode is Mode.SIPI:
         vcpu.sipi_pending = True
-        crowd.request_event(vm, vcpu)
+        requests.request_event(vm, vcpu)
     elif message.mode is Mode.SMI:
         vcpu.requests |= EVENT
-        crowd.kick(vm, vcpu)
+        requests.kick(vm, vcpu)
 
 
-def _accept_vector(vm: ApicVm, vcpu: ApicVcpu, message: Message) -> None:
+def _accept_vector(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
     lapic = vcpu.lapic
     lapic.set_trigger(message.vector, level=bool(message.trigger))
     lapic.request(message.vector)
     if not vcpu.apicv_active:
-        crowd.request_event(vm, vcpu)
+        requests.request_event(vm, vcpu)
     elif vm.policy.completes_delivery:
         complete(vm, vcpu, message)
-    elif vm.is_marked(vcpu):
+    elif vm.is_running(vcpu):
         # The doorbell; rung in vain if the mark is stale.
         serve_by_hardware(vm, vcpu)
     else:
-        crowd.wake(vm, vcpu)
+        requests.wake(vm, vcpu)
 
 
-def complete(vm: ApicVm, vcpu: ApicVcpu, message: Message) -> None:
+def complete(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
     """IRR is set: make the vCPU notice. svm.c:svm_complete_interrupt_delivery."""
-    crowd.rouse(vm, vcpu)
+    requests.sync_vcpu(vm, vcpu)
     if not vcpu.apicv_active:
-        crowd.request_event(vm, vcpu)
+        requests.request_event(vm, vcpu)
         return
-    vm.lines.apicv_accept(vcpu, message.vector, message.mode, message.trigger)
-    if vcpu.run is not Run.GUEST:
-        crowd.wake(vm, vcpu)
+    vm.tracer.kvm_apicv_accept_irq(vcpu, message.vector, message.mode, message.trigger)
+    if vcpu.run is not RunState.GUEST:
+        requests.wake(vm, vcpu)
         return
-    vm.lines.doorbell(vcpu)
+    vm.tracer.kvm_avic_doorbell(vcpu)
     serve_by_hardware(vm, vcpu)
 
 
@@ -99,14 +99,14 @@ def serve_by_hardware(vm: ApicVm, vcpu: ApicVcpu) -> None:
     A handler that ends an edge vector at once leaves no trace: the EOI is accelerated too.
     """
     lapic = vcpu.lapic
-    while vcpu.run is Run.GUEST and vcpu.apicv_active and vcpu.interrupts_on:
+    while vcpu.run is RunState.GUEST and vcpu.apicv_active and vcpu.interrupts_on:
         vector = lapic.deliverable()
         if vector < 0:
             return
         vm.serve(vcpu, vector)
-        if vm.auto and not lapic.is_level(vector):
+        if vm.auto_handler and not lapic.is_level(vector):
             lapic.end()
             continue
         vcpu.interrupts_on = False
-        if vm.auto:
-            vm.handlers.append((vcpu, Source.LAPIC))
+        if vm.auto_handler:
+            vm.handlers.append((vcpu, IrqSource.LAPIC))

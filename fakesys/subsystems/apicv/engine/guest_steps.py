@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.pic import Chip
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import routing as irqs
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import requests, routing, vcpu_enter
 from fakesys.subsystems.apicv.state.tracer import Exit
-from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, Run, Source
+from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, IrqSource, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 MASTER_COMMAND, SLAVE_COMMAND = 0x20, 0xA0
@@ -30,29 +28,29 @@ def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
         vcpu.interrupts_on = False
         return
     vcpu.interrupts_on = True
-    entry.in_guest(vm, vcpu)
+    vcpu_enter.continue_guest(vm, vcpu)
 
 
 def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """HLT: sleep, unless something waits already."""
-    crowd.leave(vm, vcpu, Exit.HLT)
+    requests.exit_guest(vm, vcpu, Exit.HLT)
     vcpu.stats.halt_exits += 1
-    vcpu.run = Run.HALTED
-    if entry.is_runnable(vm, vcpu):
-        entry.enter(vm, vcpu)
+    vcpu.run = RunState.HALTED
+    if vcpu_enter.is_runnable(vm, vcpu):
+        vcpu_enter.enter(vm, vcpu)
     else:
-        entry.block(vm, vcpu, Run.HALTED)
+        vcpu_enter.block(vm, vcpu, RunState.HALTED)
 
 
 def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
     """Write a non-specific EOI to a PIC's command port."""
     info1 = port << 16 | OUT_BYTE
-    crowd.leave(vm, vcpu, Exit.IO, info1, vcpu.rip + OUT_LENGTH)
+    requests.exit_guest(vm, vcpu, Exit.IO, info1, vcpu.rip + OUT_LENGTH)
     vcpu.stats.io_exits += 1
-    vm.lines.out_byte(port, NON_SPECIFIC_EOI)
+    vm.tracer.kvm_pio(port, NON_SPECIFIC_EOI)
     if vm.pic is not None:
         vm.pic.end(vm.pic.master if port == MASTER_COMMAND else vm.pic.slave)
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -62,26 +60,26 @@ def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
     accelerated = vm.accelerates(vcpu)
     if accelerated and not (vector >= 0 and local.is_level(vector)):
         local.end()
-        entry.in_guest(vm, vcpu)
+        vcpu_enter.continue_guest(vm, vcpu)
         return
     if accelerated:
         leave_for_trap(vm, vcpu, lapic.EOI, vector)
     else:
         leave_for_page(vm, vcpu, lapic.EOI, write=True)
-    vm.lines.apic_register(lapic.EOI, 0, write=True)
-    vm.lines.eoi(vcpu, vector)
+    vm.tracer.kvm_apic(lapic.EOI, 0, write=True)
+    vm.tracer.kvm_eoi(vcpu, vector)
     if vector >= 0:
         local.end()
         _tell_ioapic(vm, vcpu, vector)
         vcpu.requests |= EVENT
-    entry.enter(vm, vcpu)
+    vcpu_enter.enter(vm, vcpu)
 
 
 def _tell_ioapic(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
-    irqs.end_vector(vm, vcpu, vector)
+    routing.end_vector(vm, vcpu, vector)
     if vm.has_lapics and vm.ioapic is None and vcpu.lapic.is_level(vector):
         # KVM_EXIT_IOAPIC_EOI: the IOAPIC is in user space.
-        vm.lines.to_user_space(vcpu, IOAPIC_EOI)
+        vm.tracer.kvm_userspace_exit(vcpu, IOAPIC_EOI)
 
 
 IOAPIC_EOI = 26
@@ -90,14 +88,16 @@ IOAPIC_EOI = 26
 
 def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None:
     """Exit after a write that AVIC does not finish alone."""
-    crowd.leave(vm, vcpu, Exit.UNACCELERATED, 1 << 32 | offset, max(vector, 0))
-    vm.lines.unaccelerated(vcpu, offset, trap=True, write=True, vector=max(vector, 0))
+    requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, 1 << 32 | offset, max(vector, 0))
+    vm.tracer.kvm_avic_unaccelerated_access(
+        vcpu, offset, trap=True, write=True, vector=max(vector, 0)
+    )
 
 
 def leave_for_fault(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
     """Exit before an access that AVIC does not do at all; it is emulated."""
-    crowd.leave(vm, vcpu, Exit.UNACCELERATED, write << 32 | offset, 0)
-    vm.lines.unaccelerated(vcpu, offset, trap=False, write=write, vector=0)
+    requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, write << 32 | offset, 0)
+    vm.tracer.kvm_avic_unaccelerated_access(vcpu, offset, trap=False, write=write, vector=0)
     vcpu.stats.insn_emulation += 1
 
 
@@ -105,22 +105,22 @@ def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> N
     """Exit because the APIC page is not mapped, or MSR access in x2APIC mode; emulated."""
     local = vcpu.lapic
     if local.x2apic:
-        crowd.leave(vm, vcpu, Exit.MSR, int(write), 0)
+        requests.exit_guest(vm, vcpu, Exit.MSR, int(write), 0)
         return
     error = NPF_WRITE if write else NPF_READ
-    crowd.leave(vm, vcpu, Exit.NPF, error, local.base | offset)
+    requests.exit_guest(vm, vcpu, Exit.NPF, error, local.base | offset)
     vcpu.stats.insn_emulation += 1
 
 
-def handle(vm: ApicVm, vcpu: ApicVcpu, source: Source) -> None:
+def handle(vm: ApicVm, vcpu: ApicVcpu, source: IrqSource) -> None:
     """The handler of a guest that ends every interrupt at once: EOI, then IRET."""
-    if vcpu.run is not Run.GUEST:
+    if vcpu.run is not RunState.GUEST:
         return
-    if source is Source.LAPIC:
+    if source is IrqSource.LAPIC:
         apic_eoi(vm, vcpu)
-    elif source is Source.PIC and vm.pic is not None:
+    elif source is IrqSource.PIC and vm.pic is not None:
         _end_at_pics(vm, vcpu, vm.pic.master, vm.pic.slave)
-    if vcpu.run is Run.GUEST:
+    if vcpu.run is RunState.GUEST:
         set_interrupts(vm, vcpu, on=True)
 
 

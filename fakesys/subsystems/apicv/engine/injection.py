@@ -6,7 +6,7 @@ svm.c: svm_inject_irq, svm_enable_irq_window (v6.1).
 
 from __future__ import annotations
 
-from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, Pending, Source
+from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, IrqSource, QueuedIrq
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.model import Irqchip
 
@@ -44,8 +44,8 @@ def inject(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if vcpu.event_inj is None and vcpu.interrupts_on and is_injectable(vm, vcpu):
         _put_in(vm, vcpu, _take(vm, vcpu), reinjected=False)
     if vcpu.user_window or is_injectable(vm, vcpu):
-        # Order: the state of the VM first, as hardware ignores V_IRQ while AVIC is on.
-        vm.switch.open_window(vcpu)
+        # VmSpec: the state of the VM first, as hardware ignores V_IRQ while AVIC is on.
+        vm.inhibit.enable_irq_window(vcpu)
         vcpu.v_irq = True
 
 
@@ -56,21 +56,21 @@ def cancel(vcpu: ApicVcpu) -> None:
         vcpu.requests |= EVENT
 
 
-def _take(vm: ApicVm, vcpu: ApicVcpu) -> Pending:
+def _take(vm: ApicVm, vcpu: ApicVcpu) -> QueuedIrq:
     """The PIC's or user space's interrupt before the LAPIC's. irq.c:kvm_cpu_get_interrupt."""
     if has_extint(vm, vcpu):
         if vm.pic is not None:
-            return Pending(vm.pic.acknowledge(), Source.PIC)
+            return QueuedIrq(vm.pic.acknowledge(), IrqSource.PIC)
         vector, vcpu.user_extint = vcpu.user_extint or 0, None
-        return Pending(vector, Source.USER)
+        return QueuedIrq(vector, IrqSource.USER)
     vector = vcpu.lapic.deliverable()
     vm.serve(vcpu, vector)
-    return Pending(vector, Source.LAPIC)
+    return QueuedIrq(vector, IrqSource.LAPIC)
 
 
-def _put_in(vm: ApicVm, vcpu: ApicVcpu, event: Pending, *, reinjected: bool) -> None:
+def _put_in(vm: ApicVm, vcpu: ApicVcpu, event: QueuedIrq, *, reinjected: bool) -> None:
     if vcpu.in_l2 or not is_injectable(vm, vcpu):
-        vm.switch.window_served(vcpu)
-    vm.lines.inject(vcpu, event.vector, reinjected=reinjected)
+        vm.inhibit.irq_window_injected(vcpu)
+    vm.tracer.kvm_inj_virq(vcpu, event.vector, reinjected=reinjected)
     vcpu.stats.irq_injections += 1
     vcpu.event_inj = event

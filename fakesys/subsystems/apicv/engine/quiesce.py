@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fakesys.subsystems.apicv.engine import guest_steps as guest
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import routing as irqs
-from fakesys.subsystems.apicv.engine import vcpu_enter as entry
+from fakesys.subsystems.apicv.engine import guest_steps, requests, routing, vcpu_enter
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
@@ -23,10 +20,10 @@ def command(vm: ApicVm, actor: ApicVcpu | None = None) -> Iterator[None]:
 
     The body must not raise after its first change.
     """
-    with vm.lines.context():
-        vm.lines.act(actor)
+    with vm.tracer.context():
+        vm.tracer.act(actor)
         if actor is not None:
-            crowd.rouse(vm, actor)
+            requests.sync_vcpu(vm, actor)
             actor.kvm.runs()
         yield
         quiesce(vm)
@@ -36,24 +33,24 @@ def quiesce(vm: ApicVm) -> None:
     """Let everybody react until nothing is left to do."""
     while step(vm):
         pass
-    crowd.settle(vm)
+    requests.regroup(vm)
 
 
 def step(vm: ApicVm) -> bool:
     """One reaction; False when there was none."""
     if vm.pit is not None and vm.pit.due:
-        irqs.run_pit(vm)
-    elif vm.todo:
-        vcpu = vm.lowest(vm.todo)
-        vm.todo &= ~vcpu.bit
-        entry.run_on(vm, crowd.rouse(vm, vcpu))
-    elif vm.lazy.kicked:
-        crowd.catch_up(vm)
+        routing.run_pit(vm)
+    elif vm.runnable:
+        vcpu = vm.lowest(vm.runnable)
+        vm.runnable &= ~vcpu.bit
+        vcpu_enter.take_turn(vm, requests.sync_vcpu(vm, vcpu))
+    elif vm.batch.kicked:
+        requests.run_batched(vm)
     elif vm.handlers:
         vcpu, source = vm.handlers.popleft()
-        crowd.rouse(vm, vcpu)
-        vm.lines.act(vcpu)
-        guest.handle(vm, vcpu, source)
+        requests.sync_vcpu(vm, vcpu)
+        vm.tracer.act(vcpu)
+        guest_steps.handle(vm, vcpu, source)
     else:
         return False
     return True

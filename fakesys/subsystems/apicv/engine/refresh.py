@@ -6,8 +6,8 @@ svm_refresh_apicv_exec_ctrl (v6.1).
 
 from __future__ import annotations
 
-from fakesys.subsystems.apicv.engine import vcpu_load as running
-from fakesys.subsystems.apicv.state.policy import NestedRule, Style
+from fakesys.subsystems.apicv.engine import vcpu_load
+from fakesys.subsystems.apicv.state.policy import InhibitStyle, NestedRule
 from fakesys.subsystems.apicv.state.vcpu import (
     ACTIVATE,
     APICV_REQUESTS,
@@ -18,13 +18,13 @@ from fakesys.subsystems.apicv.state.vcpu import (
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
-def serve(vm: ApicVm, vcpu: ApicVcpu) -> None:
+def serve_requests(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Handle the APICv requests that are pending on this vCPU."""
     found = vcpu.requests & APICV_REQUESTS
     if not found:
         return
     vcpu.requests &= ~APICV_REQUESTS
-    if vm.policy.style is not Style.ENUM:
+    if vm.policy.style is not InhibitStyle.ENUM:
         update(vm, vcpu)
         return
     if found & ACTIVATE:
@@ -35,7 +35,7 @@ def serve(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 def update(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Be as the VM is, unless something about this vCPU is against it."""
-    set_active(vm, vcpu, active=vm.switch.active and not _has_own_reason(vm, vcpu))
+    set_active(vm, vcpu, active=vm.inhibit.active and not _has_own_reason(vm, vcpu))
 
 
 def _has_own_reason(vm: ApicVm, vcpu: ApicVcpu) -> bool:
@@ -51,13 +51,13 @@ def set_active(vm: ApicVm, vcpu: ApicVcpu, *, active: bool) -> None:
     vcpu.apicv_active = active
     vcpu.lapic.note_active(active=active, scans=vm.policy.off_scans_irr)
     if active:
-        running.sync_tables(vm, vcpu)
+        vcpu_load.sync_tables(vm, vcpu)
     for device in vcpu.ir_list.values():
         device.guest_mode = active
     if vm.policy.off_clears_running:
         if active and not vcpu.blocked:
-            running.load(vm, vcpu)
+            vcpu_load.load(vm, vcpu)
         else:
-            vm.mark(vcpu, running=False)
+            vm.set_running(vcpu, running=False)
     if vm.policy.off_sets_event and not active:
         vcpu.requests |= EVENT

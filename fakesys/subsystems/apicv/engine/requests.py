@@ -8,51 +8,51 @@ throws those in guest out at once.
 from __future__ import annotations
 
 from fakesys.subsystems.apicv.state.tracer import Exit
-from fakesys.subsystems.apicv.state.vcpu import APICV_REQUESTS, EVENT, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vcpu import APICV_REQUESTS, EVENT, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
-def rouse(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
+def sync_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
     """Give the vCPU what it got in the crowd; from now on it is tracked by itself."""
     bit = 1 << vcpu.id
-    if vm.dirty & bit:
+    if vm.touched & bit:
         return vcpu
-    vm.dirty |= bit
-    if vm.eager & bit:
+    vm.touched |= bit
+    if vm.tracked & bit:
         return vcpu
-    vm.eager |= bit
-    if not vm.plain & bit:
+    vm.tracked |= bit
+    if not vm.batched & bit:
         _take_last_request(vm, vcpu)
         return vcpu
-    vm.plain &= ~bit
-    _book(vm, vcpu)
-    if vm.lazy.kicked:
+    vm.batched &= ~bit
+    _account(vm, vcpu)
+    if vm.batch.kicked:
         vcpu.requests |= vm.last_request
-        throw_out(vm, vcpu)
+        exit_for_kick(vm, vcpu)
     return vcpu
 
 
-def leave(vm: ApicVm, vcpu: ApicVcpu, reason: Exit, info1: int = 0, info2: int = 0) -> None:
+def exit_guest(vm: ApicVm, vcpu: ApicVcpu, reason: Exit, info1: int = 0, info2: int = 0) -> None:
     """The vCPU leaves the guest."""
     vcpu.stats.exits += 1
-    vm.lines.exit(vcpu, reason, info1, info2)
-    vcpu.run = Run.HOST
+    vm.tracer.kvm_exit(vcpu, reason, info1, info2)
+    vcpu.run = RunState.HOST
     vcpu.kicked = False
 
 
-def throw_out(vm: ApicVm, vcpu: ApicVcpu) -> None:
+def exit_for_kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """A kick reaches the vCPU in guest."""
-    leave(vm, vcpu, Exit.INTERRUPT)
+    exit_guest(vm, vcpu, Exit.INTERRUPT)
     vcpu.stats.irq_exits += 1
-    vm.todo |= 1 << vcpu.id
+    vm.runnable |= 1 << vcpu.id
 
 
 def kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Make a vCPU look at its requests: out of the guest, or awake."""
-    rouse(vm, vcpu)
-    if vcpu.run is Run.GUEST:
+    sync_vcpu(vm, vcpu)
+    if vcpu.run is RunState.GUEST:
         vcpu.kicked = True
-        vm.todo |= 1 << vcpu.id
+        vm.runnable |= 1 << vcpu.id
         return
     wake(vm, vcpu)
 
@@ -60,16 +60,16 @@ def kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
 def wake(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Wake the vCPU if it sleeps and nobody woke it before."""
     bit = 1 << vcpu.id
-    if vm.todo & bit or not vcpu.blocked:
+    if vm.runnable & bit or not vcpu.blocked:
         return
-    rouse(vm, vcpu)
+    sync_vcpu(vm, vcpu)
     vcpu.stats.halt_wakeup += 1
-    vm.todo |= bit
+    vm.runnable |= bit
 
 
 def request_event(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """KVM_REQ_EVENT, and a kick."""
-    rouse(vm, vcpu)
+    sync_vcpu(vm, vcpu)
     vcpu.requests |= EVENT
     kick(vm, vcpu)
 
@@ -78,71 +78,71 @@ def request_all(vm: ApicVm, request: int) -> None:
     """An APICv request to every vCPU; those in guest leave it, sleeping ones sleep on."""
     vm.requests_made += 1
     vm.last_request = request
-    if vm.lines.crossings:
-        for vcpu in vm.members(vm.plain):
-            rouse(vm, vcpu)
-    vm.lazy.kicked = vm.lazy.kicked or bool(vm.plain)
-    actor = vm.lines.actor
-    for vcpu in vm.members(vm.eager):
+    if vm.tracer.wants_entries:
+        for vcpu in vm.members(vm.batched):
+            sync_vcpu(vm, vcpu)
+    vm.batch.kicked = vm.batch.kicked or bool(vm.batched)
+    actor = vm.tracer.actor
+    for vcpu in vm.members(vm.tracked):
         vcpu.requests = vcpu.requests & ~APICV_REQUESTS | request
-        vm.dirty |= 1 << vcpu.id
-        if vcpu.run is Run.GUEST:
-            vm.lines.act(vcpu)
-            throw_out(vm, vcpu)
-    vm.lines.act(actor)
+        vm.touched |= 1 << vcpu.id
+        if vcpu.run is RunState.GUEST:
+            vm.tracer.act(vcpu)
+            exit_for_kick(vm, vcpu)
+    vm.tracer.act(actor)
 
 
-def catch_up(vm: ApicVm) -> None:
+def run_batched(vm: ApicVm) -> None:
     """All plain vCPUs react to their kick and enter the guest again."""
-    lazy = vm.lazy
-    lazy.kicked = False
-    lazy.exits += 1
-    active = vm.switch.active
-    if active == lazy.active:
+    batch = vm.batch
+    batch.kicked = False
+    batch.exits += 1
+    active = vm.inhibit.active
+    if active == batch.active:
         return
-    lazy.active = active
+    batch.active = active
     if vm.policy.off_sets_event and not active:
-        lazy.events += 1
+        batch.events += 1
     if vm.policy.off_clears_running:
-        vm.marked = vm.marked | vm.plain if active else vm.marked & ~vm.plain
+        vm.running = vm.running | vm.batched if active else vm.running & ~vm.batched
 
 
-def book(vm: ApicVm) -> None:
+def account_batched(vm: ApicVm) -> None:
     """Book the counts of all plain vCPUs."""
-    for vcpu in vm.members(vm.plain):
-        _book(vm, vcpu)
+    for vcpu in vm.members(vm.batched):
+        _account(vm, vcpu)
 
 
-def refresh(vm: ApicVm, vcpu: ApicVcpu) -> None:
+def update_fields(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Make the vCPU's own fields true, for somebody who only looks."""
     bit = 1 << vcpu.id
-    if vm.plain & bit:
-        _book(vm, vcpu)
-    elif not vm.eager & bit:
+    if vm.batched & bit:
+        _account(vm, vcpu)
+    elif not vm.tracked & bit:
         _take_last_request(vm, vcpu)
 
 
-def settle(vm: ApicVm) -> None:
+def regroup(vm: ApicVm) -> None:
     """Sort the vCPUs that the command touched into their groups again."""
-    for vcpu in vm.members(vm.dirty):
+    for vcpu in vm.members(vm.touched):
         bit = 1 << vcpu.id
-        if vcpu.run is Run.GUEST:
-            if not _is_plain(vm, vcpu):
+        if vcpu.run is RunState.GUEST:
+            if not _can_be_batched(vm, vcpu):
                 continue
-            vm.plain |= bit
-            vcpu.exits_seen, vcpu.events_seen = vm.lazy.exits, vm.lazy.events
+            vm.batched |= bit
+            vcpu.exits_seen, vcpu.events_seen = vm.batch.exits, vm.batch.events
         vcpu.requests_seen = vm.requests_made
-        vm.eager &= ~bit
-    vm.dirty = 0
+        vm.tracked &= ~bit
+    vm.touched = 0
 
 
-def _is_plain(vm: ApicVm, vcpu: ApicVcpu) -> bool:
+def _can_be_batched(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     """Would it react to a request like any other, without a line and without an interrupt?"""
     lapic = vcpu.lapic
-    if not vm.plain:
-        vm.lazy.active = vm.switch.active
+    if not vm.batched:
+        vm.batch.active = vm.inhibit.active
     return (
-        vcpu.apicv_active == vm.lazy.active
+        vcpu.apicv_active == vm.batch.active
         and not (vcpu.requests or vcpu.v_irq or vcpu.ir_list or vcpu.in_l2 or vcpu.user_window)
         and not (lapic.irr or lapic.accepts_pic or vcpu.nmi_pending or vcpu.injected)
         and lapic.ldr == vcpu.ldr_reg
@@ -150,17 +150,17 @@ def _is_plain(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     )
 
 
-def _book(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    exits = vm.lazy.exits - vcpu.exits_seen
+def _account(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    exits = vm.batch.exits - vcpu.exits_seen
     if not exits:
         return
-    vcpu.exits_seen = vm.lazy.exits
+    vcpu.exits_seen = vm.batch.exits
     vcpu.stats.exits += exits
     vcpu.stats.irq_exits += exits
-    vcpu.stats.req_event += vm.lazy.events - vcpu.events_seen
-    vcpu.events_seen = vm.lazy.events
-    if vcpu.apicv_active != vm.lazy.active:
-        vcpu.apicv_active = vm.lazy.active
+    vcpu.stats.req_event += vm.batch.events - vcpu.events_seen
+    vcpu.events_seen = vm.batch.events
+    if vcpu.apicv_active != vm.batch.active:
+        vcpu.apicv_active = vm.batch.active
         vcpu.lapic.note_active(active=vcpu.apicv_active, scans=vm.policy.off_scans_irr)
 
 

@@ -1,4 +1,4 @@
-"""Lines of devices through PIC and IOAPIC to local APICs, and acknowledgements back.
+"""ApicTracer of devices through PIC and IOAPIC to local APICs, and acknowledgements back.
 
 Like virt/kvm/irqchip.c:kvm_set_irq, arch/x86/kvm/ioapic.c, i8254.c (v6.1). GSI routing is the one
 that QEMU sets: GSI 0 to PIC pin 0 and IOAPIC pin 2, GSI 1-15 to both (2 to the PIC only).
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, Ioapic, Raised, Redirection
+from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, Ioapic, PinResult, RedirectEntry
 from fakesys.subsystems.apicv.chips.lapic import Mode
 from fakesys.subsystems.apicv.chips.pic import Pic
 from fakesys.subsystems.apicv.chips.pit import PIT_SOURCE
-from fakesys.subsystems.apicv.engine import delivery
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine.delivery import LEVEL_PIN, Message
+from fakesys.subsystems.apicv.engine import delivery, requests
+from fakesys.subsystems.apicv.engine.delivery import LEVEL_PIN, LapicIrq
 from fakesys.subsystems.apicv.state.policy import LazyEoi
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
@@ -24,11 +23,11 @@ PIT_GSI = 0
 PIT_IOAPIC_PIN = 2
 USER_SOURCE = 0
 """Interrupt source id of KVM_IRQ_LINE."""
-FLOOD_PAUSE = 0.01
-"""Seconds until a level pin that floods is delivered again: HZ / 100."""
+STORM_PAUSE = 0.01
+"""Seconds until a level pin that is_storm is delivered again: HZ / 100."""
 
 
-class Chip(Enum):
+class IrqchipId(Enum):
     """Irqchips by their number in kvm_ack_irq."""
 
     PIC_MASTER = 0
@@ -41,7 +40,7 @@ def make_controllers(vm: ApicVm) -> None:
     vm.ioapic = Ioapic()
     vm.pic = Pic(
         wake=lambda: wake_for_pic(vm),
-        acked=lambda pin: acked(vm, Chip.PIC_MASTER if pin < 8 else Chip.PIC_SLAVE, pin),
+        acked=lambda pin: acked(vm, IrqchipId.PIC_MASTER if pin < 8 else IrqchipId.PIC_SLAVE, pin),
         wakes_for_nothing=vm.policy.pic_wakes_for_nothing,
     )
 
@@ -50,7 +49,7 @@ def wake_for_pic(vm: ApicVm) -> None:
     """The first vCPU that takes interrupts of the PIC must look."""
     for vcpu in vm.vcpus.values():
         if vcpu.lapic.accepts_pic:
-            crowd.request_event(vm, vcpu)
+            requests.request_event(vm, vcpu)
             return
 
 
@@ -58,7 +57,7 @@ def set_irq(
     vm: ApicVm, gsi: int, *, high: bool, source: int = USER_SOURCE, status: bool = False
 ) -> int:
     """Raise or lower a GSI; how many took it, 0 when coalesced, -1 when masked everywhere."""
-    vm.lines.set_irq(gsi, source, high=high)
+    vm.tracer.kvm_set_irq(gsi, source, high=high)
     result = -1
     for one in _set_routes(vm, gsi, source, high=high, status=status):
         if one >= 0:
@@ -71,7 +70,7 @@ def _set_routes(vm: ApicVm, gsi: int, source: int, *, high: bool, status: bool) 
         chip = vm.pic.chip_of(gsi)
 
         def traced(result: int) -> None:
-            vm.lines.pic_set(chip, gsi, coalesced=result == 0)
+            vm.tracer.kvm_pic_set_irq(chip, gsi, coalesced=result == 0)
 
         yield vm.pic.set_irq(gsi, source, level=high, traced=traced)
     pin = PIT_IOAPIC_PIN if gsi == PIT_GSI else gsi
@@ -83,28 +82,28 @@ def _set_ioapic(
     vm: ApicVm, ioapic: Ioapic, pin: int, source: int, *, high: bool, status: bool
 ) -> int:
     line_is_high = ioapic.share(pin, source, level=high)
-    before = vm.lines.ioapic_bits(ioapic.pins[pin])
+    before = vm.tracer.ioapic_bits(ioapic.pins[pin])
     result = _raise(vm, ioapic, pin, status=status) if line_is_high else 1
     if not line_is_high:
         ioapic.lower(pin)
-    vm.lines.ioapic_set(before, pin, coalesced=result == 0)
+    vm.tracer.kvm_ioapic_set_irq(before, pin, coalesced=result == 0)
     return result
 
 
 def _raise(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool) -> int:
-    _end_lazily(vm, ioapic, pin)
+    _lazy_update_eoi(vm, ioapic, pin)
     if pin == RTC_PIN and status and vm.rtc.pending_eoi > 0:
         return 0
     raised = ioapic.raise_pin(pin)
-    if raised is Raised.COALESCED:
+    if raised is PinResult.COALESCED:
         return 0
-    return send(vm, ioapic, pin, status=status) if raised is Raised.DELIVER else -1
+    return send(vm, ioapic, pin, status=status) if raised is PinResult.DELIVER else -1
 
 
 def send(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool = False) -> int:
     """Deliver a pin's interrupt; how many vCPUs got it, -1 for none."""
     entry = ioapic.pins[pin]
-    message = Message(entry.vector, Mode(entry.mode), LEVEL_PIN if entry.level else 0)
+    message = LapicIrq(entry.vector, Mode(entry.mode), LEVEL_PIN if entry.level else 0)
     got = delivery.deliver(vm, destination(vm, entry), message)
     if pin == RTC_PIN and status:
         vm.rtc.delivered([vcpu.id for vcpu in got], entry.vector)
@@ -112,20 +111,20 @@ def send(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool = False) -> int:
     return len(got) or -1
 
 
-def destination(vm: ApicVm, entry: Redirection) -> int:
+def destination(vm: ApicVm, entry: RedirectEntry) -> int:
     """The vCPUs that a redirection entry means."""
     if entry.logical:
         return vm.map.logical(entry.dest)
     return vm.map.physical(entry.dest)
 
 
-def _end_lazily(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
+def _lazy_update_eoi(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
     """AVIC hides EOIs of edge interrupts: look now whether the last one ended.
 
     Like [v3] ioapic.c:ioapic_lazy_update_eoi: the first matching vCPU that is idle counts.
     """
     rule, entry = vm.policy.lazy_eoi, ioapic.pins[pin]
-    if not vm.switch.active or (entry.level and rule is not LazyEoi.NOTIFIES_ANY_TRIGGER):
+    if not vm.inhibit.active or (entry.level and rule is not LazyEoi.NOTIFIES_ANY_TRIGGER):
         return
     for vcpu in vm.members(destination(vm, entry)):
         if vcpu.lapic.is_busy(entry.vector):
@@ -142,22 +141,22 @@ def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
     Differs: a pin that is put off is sent by nobody meanwhile, or two vCPUs that end a flood in
     turns would never come to rest.
     """
-    acked(vm, Chip.IOAPIC, pin)
+    acked(vm, IrqchipId.IOAPIC, pin)
     entry = ioapic.pins[pin]
-    if not level or not entry.level or not ioapic.ended(pin) or ioapic.put_off >> pin & 1:
+    if not level or not entry.level or not ioapic.ended(pin) or ioapic.delayed >> pin & 1:
         return
-    if not ioapic.floods(pin):
+    if not ioapic.is_storm(pin):
         send(vm, ioapic, pin)
         return
-    vm.lines.delayed_eoi(entry)
-    vm.later(FLOOD_PAUSE, lambda: _send_flooding(vm, ioapic))
+    vm.tracer.kvm_ioapic_delayed_eoi_inj(entry)
+    vm.later(STORM_PAUSE, lambda: _send_delayed(vm, ioapic))
 
 
-def _send_flooding(vm: ApicVm, ioapic: Ioapic) -> None:
-    ioapic.put_off = 0
+def _send_delayed(vm: ApicVm, ioapic: Ioapic) -> None:
+    ioapic.delayed = 0
     for pin, entry in enumerate(ioapic.pins):
         waits = entry.level and ioapic.irr >> pin & 1
-        if waits and ioapic.service(pin) is Raised.DELIVER:
+        if waits and ioapic.service(pin) is PinResult.DELIVER:
             send(vm, ioapic, pin)
 
 
@@ -187,10 +186,10 @@ def _has_notifier(vm: ApicVm, pin: int) -> bool:
     return pin == PIT_IOAPIC_PIN and vm.pit is not None and vm.pit.reinject
 
 
-def acked(vm: ApicVm, chip: Chip, pin: int) -> None:
+def acked(vm: ApicVm, chip: IrqchipId, pin: int) -> None:
     """Tell who wants to know that a pin's interrupt ended. eventfd.c:kvm_notify_acked_irq."""
-    vm.lines.ack(chip.value, pin)
-    is_timer = (chip, pin) in ((Chip.PIC_MASTER, 0), (Chip.IOAPIC, PIT_IOAPIC_PIN))
+    vm.tracer.kvm_ack_irq(chip.value, pin)
+    is_timer = (chip, pin) in ((IrqchipId.PIC_MASTER, 0), (IrqchipId.IOAPIC, PIT_IOAPIC_PIN))
     if is_timer and vm.pit is not None:
         vm.pit.acknowledge()
 
@@ -202,14 +201,14 @@ def run_pit(vm: ApicVm) -> None:
         set_irq(vm, PIT_GSI, high=False, source=PIT_SOURCE)
 
 
-def configure_pin(vm: ApicVm, ioapic: Ioapic, pin: int, new: Redirection) -> None:
+def configure_pin(vm: ApicVm, ioapic: Ioapic, pin: int, new: RedirectEntry) -> None:
     """The host sets a redirection entry. ioapic.c:ioapic_write_indirect."""
     old = ioapic.pins[pin]
     new.remote_irr = old.remote_irr and new.level
     ioapic.pins[pin] = new
     if old.masked and not new.masked and pin == PIT_IOAPIC_PIN and vm.pit is not None:
         vm.pit.restart()
-    if new.level and ioapic.irr >> pin & 1 and ioapic.service(pin) is Raised.DELIVER:
+    if new.level and ioapic.irr >> pin & 1 and ioapic.service(pin) is PinResult.DELIVER:
         send(vm, ioapic, pin)
 
 

@@ -7,13 +7,10 @@ request has come meanwhile; the guest.
 
 from __future__ import annotations
 
-from fakesys.subsystems.apicv.engine import delivery, injection
-from fakesys.subsystems.apicv.engine import refresh as activation
-from fakesys.subsystems.apicv.engine import requests as crowd
-from fakesys.subsystems.apicv.engine import vcpu_load as running
+from fakesys.subsystems.apicv.engine import delivery, injection, refresh, requests, vcpu_load
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.state.tracer import Exit
-from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, Run
+from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import bucket_of
 
@@ -21,13 +18,13 @@ IRQ_WINDOW_OPEN = 7
 """KVM_EXIT_IRQ_WINDOW_OPEN."""
 
 
-def run_on(vm: ApicVm, vcpu: ApicVcpu) -> None:
+def take_turn(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """The vCPU's turn: it reacts to a kick or wake."""
-    vm.lines.act(vcpu)
-    if vcpu.run is Run.GUEST and vcpu.kicked:
-        crowd.throw_out(vm, vcpu)
-        vm.todo &= ~vcpu.bit
-    if vcpu.run is Run.HOST:
+    vm.tracer.act(vcpu)
+    if vcpu.run is RunState.GUEST and vcpu.kicked:
+        requests.exit_for_kick(vm, vcpu)
+        vm.runnable &= ~vcpu.bit
+    if vcpu.run is RunState.HOST:
         enter(vm, vcpu)
     elif vcpu.blocked and is_runnable(vm, vcpu):
         unblock(vm, vcpu)
@@ -35,16 +32,16 @@ def run_on(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """From the host into the guest, or to sleep if INIT says so."""
-    vcpu.run = Run.HOST
+    vcpu.run = RunState.HOST
     while True:
-        activation.serve(vm, vcpu)
+        refresh.serve_requests(vm, vcpu)
         if vcpu.requests & NMI:
             vcpu.requests = vcpu.requests & ~NMI | EVENT
         if vcpu.requests & EVENT:
             vcpu.requests &= ~EVENT
             vcpu.stats.req_event += 1
             if not _accept_events(vm, vcpu):
-                block(vm, vcpu, Run.UNINIT)
+                block(vm, vcpu, RunState.UNINIT)
                 return
             injection.inject(vm, vcpu)
         elif vcpu.user_window and not vcpu.v_irq:
@@ -54,10 +51,10 @@ def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
         if not vcpu.requests:
             break
         injection.cancel(vcpu)
-    vcpu.run = Run.GUEST
-    vm.lines.entry(vcpu)
+    vcpu.run = RunState.GUEST
+    vm.tracer.kvm_entry(vcpu)
     _start_handler(vm, vcpu)
-    in_guest(vm, vcpu)
+    continue_guest(vm, vcpu)
 
 
 def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -65,38 +62,38 @@ def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if event is None:
         return
     vcpu.interrupts_on = False
-    if vm.auto:
+    if vm.auto_handler:
         vm.handlers.append((vcpu, event.source))
 
 
-def in_guest(vm: ApicVm, vcpu: ApicVcpu) -> None:
+def continue_guest(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """What hardware does next while the guest runs: deliver, or leave because a window is open."""
     delivery.serve_by_hardware(vm, vcpu)
     # V_IRQ is ignored while AVIC is on.
-    if vcpu.run is Run.GUEST and vcpu.v_irq and vcpu.interrupts_on and not vcpu.apicv_active:
+    if vcpu.run is RunState.GUEST and vcpu.v_irq and vcpu.interrupts_on and not vcpu.apicv_active:
         _window_opened(vm, vcpu)
 
 
 def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """The vintr exit. svm.c:interrupt_window_interception (v6.1)."""
-    crowd.rouse(vm, vcpu)
-    vm.lines.act(vcpu)
-    crowd.leave(vm, vcpu, Exit.VINTR)
+    requests.sync_vcpu(vm, vcpu)
+    vm.tracer.act(vcpu)
+    requests.exit_guest(vm, vcpu, Exit.VINTR)
     vcpu.stats.irq_window_exits += 1
     vcpu.requests |= EVENT
     vcpu.v_irq = False
-    vm.switch.window_opened(vcpu)
+    vm.inhibit.irq_window_opened(vcpu)
     if vcpu.user_window:
         # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that waits.
         vcpu.stats.request_irq_exits += 1
-        vm.lines.to_user_space(vcpu, IRQ_WINDOW_OPEN)
+        vm.tracer.kvm_userspace_exit(vcpu, IRQ_WINDOW_OPEN)
         vcpu.user_window = False
     enter(vm, vcpu)
 
 
 def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     """Would a vCPU that sleeps find a reason to wake up?"""
-    if vcpu.run is Run.UNINIT:
+    if vcpu.run is RunState.UNINIT:
         return vcpu.init_pending or (vcpu.sipi_pending and vcpu.waits_for_sipi)
     if vcpu.nmi_pending or vcpu.init_pending or vcpu.injected is not None:
         return True
@@ -107,30 +104,30 @@ def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     return vm.has_lapics and vcpu.lapic.deliverable() >= 0
 
 
-def block(vm: ApicVm, vcpu: ApicVcpu, state: Run) -> None:
+def block(vm: ApicVm, vcpu: ApicVcpu, state: RunState) -> None:
     """Sleep. `state`: HALTED or UNINIT."""
     vcpu.run = state
     vcpu.blocked_since = vm.now_ns()
     # Whoever waits for INIT counts as not run yet.
-    vcpu.stats.blocking = int(state is Run.HALTED)
-    running.set_running(vm, vcpu, running=False)
+    vcpu.stats.blocking = int(state is RunState.HALTED)
+    vcpu_load.set_running(vm, vcpu, running=False)
 
 
 def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Stop sleeping; an AP that only got INIT sleeps on as one that waits for SIPI."""
     was = vcpu.run
     slept = vm.now_ns() - vcpu.blocked_since
-    vm.lines.wakeup(vcpu, slept)
+    vm.tracer.kvm_vcpu_wakeup(vcpu, slept)
     vcpu.stats.blocking = 0
-    if was is Run.HALTED:
+    if was is RunState.HALTED:
         vcpu.stats.halt_wait_ns += slept
         vcpu.stats.halt_wait_hist[bucket_of(slept)] += 1
-    vcpu.run = Run.HOST
+    vcpu.run = RunState.HOST
     if vm.policy.toggles_running:
-        activation.serve(vm, vcpu)
-    running.set_running(vm, vcpu, running=True)
-    if was is Run.UNINIT and not _accept_events(vm, vcpu):
-        block(vm, vcpu, Run.UNINIT)
+        refresh.serve_requests(vm, vcpu)
+    vcpu_load.set_running(vm, vcpu, running=True)
+    if was is RunState.UNINIT and not _accept_events(vm, vcpu):
+        block(vm, vcpu, RunState.UNINIT)
         return
     enter(vm, vcpu)
 
@@ -151,7 +148,7 @@ def _accept_events(vm: ApicVm, vcpu: ApicVcpu) -> bool:
 def reset(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """What INIT does. x86.c:kvm_vcpu_reset."""
     vcpu.lapic.reset(first=vcpu.id == 0)
-    vm.requested.clear()
+    vm.irr_known.clear()
     ids_changed(vm)
     vcpu.interrupts_on = True
     vcpu.injected = vcpu.event_inj = None

@@ -20,21 +20,21 @@ def load(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if vcpu.kvm.cpu >> vm.policy.host_id_bits:
         vm.warn(HOST_ID_TOO_BIG)
         return
-    if vm.policy.toggles_running and vm.is_marked(vcpu):
+    if vm.policy.toggles_running and vm.is_running(vcpu):
         vm.warn(RUNNING_ALREADY)
     vcpu.entry.host_id = vcpu.kvm.cpu
-    vm.mark(vcpu, running=vcpu.running)
+    vm.set_running(vcpu, running=vcpu.avic_is_running)
 
 
 def put(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """The vCPU leaves its host CPU. Nothing happens while it has AVIC off."""
     if vcpu.apicv_active:
-        vm.mark(vcpu, running=False)
+        vm.set_running(vcpu, running=False)
 
 
 def set_running(vm: ApicVm, vcpu: ApicVcpu, *, running: bool) -> None:
     """It stops being blocked, or blocks. [5.3] svm.c:avic_set_running."""
-    vcpu.running = running
+    vcpu.avic_is_running = running
     if running:
         load(vm, vcpu)
     else:

@@ -8,10 +8,10 @@ from dataclasses import fields
 from fakesys.subsystems.apicv.chips.pic import Chip
 from fakesys.subsystems.apicv.chips.pit import Pit
 from fakesys.subsystems.apicv.devices import posted
-from fakesys.subsystems.apicv.engine import requests as crowd
+from fakesys.subsystems.apicv.engine import requests
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.avic_tables import LOGICAL_VALID
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Assigned
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq
 from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
 from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
 from fakesys.subsystems.kvm.model import Vcpu, Vm
@@ -21,17 +21,17 @@ from fakesys.tree.attr import Attr, Files, Row
 
 def state_text(vm: ApicVm, kernel: str) -> str:
     """The VM as a whole."""
-    switch = vm.switch
+    inhibit = vm.inhibit
     rows = [
         f"profile {kernel}",
         f"irqchip {vm.kvm.irqchip.value}",
-        f"apicv_state {switch.state.value} {switch.state.name}",
-        f"inhibits {switch.mask:#x}",
-        f"irq_window_req {switch.window_requests}",
-        f"access_page {'present' if switch.page.present else 'absent'}",
-        f"flips_off {switch.flips.off}",
-        f"flips_on {switch.flips.on}",
-        f"memslot_updates {switch.flips.memslot_updates}",
+        f"apicv_state {inhibit.state.value} {inhibit.state.name}",
+        f"inhibits {inhibit.mask:#x}",
+        f"irq_window_req {inhibit.window_requests}",
+        f"access_page {'present' if inhibit.page.present else 'absent'}",
+        f"flips_off {inhibit.flips.off}",
+        f"flips_on {inhibit.flips.on}",
+        f"memslot_updates {inhibit.flips.memslot_updates}",
         f"rtc_pending_eoi {vm.rtc.pending_eoi}",
         f"pit {_pit_words(vm.pit)}",
     ]
@@ -46,7 +46,7 @@ def _pit_words(pit: Pit | None) -> str:
 
 def vcpu_text(vm: ApicVm, vcpu: ApicVcpu) -> str:
     """One vCPU: a line of words, then one line per counter."""
-    crowd.refresh(vm, vcpu)
+    requests.update_fields(vm, vcpu)
     host = vcpu.entry.host_id if vcpu.entry is not None else 0
     words = [
         f"run={vcpu.run.value}",
@@ -60,7 +60,7 @@ def vcpu_text(vm: ApicVm, vcpu: ApicVcpu) -> str:
         f"valid={vcpu.entry is not None:d}",
         f"irr={_vectors(vcpu.lapic.irr)}",
         f"isr={_vectors(vcpu.lapic.isr)}",
-        f"is_running={vm.is_marked(vcpu):d}",
+        f"is_running={vm.is_running(vcpu):d}",
     ]
     return _lines([" ".join(words), *_counters(vcpu.stats)])
 
@@ -79,7 +79,7 @@ def physid_text(vm: ApicVm) -> str:
     """The physical id table: APIC id, entry, vCPU."""
     rows = []
     for apic_id, entry in sorted(vm.physical.entries.items()):
-        running = bool(vm.marked >> entry.vcpu_id & 1)
+        running = bool(vm.running >> entry.vcpu_id & 1)
         rows.append(f"{apic_id} {entry.bits(running=running):#018x} vcpu={entry.vcpu_id}")
     return _lines(rows)
 
@@ -137,10 +137,10 @@ def irtes_text(vm: ApicVm) -> str:
     return _lines(_irte(vm, device) for _, device in sorted(vm.devices.items()))
 
 
-def _irte(vm: ApicVm, device: Assigned) -> str:
+def _irte(vm: ApicVm, device: AssignedIrq) -> str:
     target = device.target
     if target is not None:
-        crowd.refresh(vm, target)
+        requests.update_fields(vm, target)
     where = "-" if target is None else f"{target.id} tag={posted.ga_tag(vm, target):#x}"
     mode = "ga" if device.guest_mode else "legacy"
     route = device.route
@@ -185,7 +185,7 @@ def views(apicv: Apicv, kernel: str) -> tuple[Row, ...]:
         attr=Attr(
             name="vcpuN",
             mode=0o444,
-            doc="Run state, APIC and requests of a vCPU; then its counters.",
+            doc="RunState state, APIC and requests of a vCPU; then its counters.",
             show=lambda vcpu: vcpu_text(*apicv.vcpu_of(vcpu)),
         ),
         label="vcpuN",

@@ -45,7 +45,7 @@ class ApicMap:
             known = sum(
                 vcpu.bit
                 for vcpu in self._vcpus()
-                if vcpu.lapic.enabled and answers(vcpu.lapic, dest, wide=wide)
+                if vcpu.lapic.enabled and match_logical_addr(vcpu.lapic, dest, wide=wide)
             )
             self._logical[wide, dest] = known
         return known
@@ -74,7 +74,7 @@ class ApicMap:
         self.logical_aliased = _has_aliases([vcpu.lapic for vcpu in vcpus])
 
 
-def answers(lapic: Lapic, dest: int, *, wide: bool) -> bool:
+def match_logical_addr(lapic: Lapic, dest: int, *, wide: bool) -> bool:
     """Does this APIC take a logical destination? Like lapic.c:kvm_apic_match_logical_addr."""
     if dest == (X2APIC_BROADCAST if wide else BROADCAST):
         return True

@@ -1,6 +1,6 @@
 """The VM-wide state: may the vCPUs of this VM use AVIC? Who asks, what is traced, what follows.
 
-Three shapes of the same switch, chosen by `policy.Style`. All of them speak to the VM through
+Three shapes of the same switch, chosen by `policy.InhibitStyle`. They speak to the VM through
 `Effects`, so they know no vCPU list and no memory.
 """
 
@@ -13,8 +13,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason, mask_of
-from fakesys.subsystems.apicv.state.policy import ApicvPolicy, Style
-from fakesys.subsystems.apicv.state.tracer import Lines
+from fakesys.subsystems.apicv.state.policy import ApicvPolicy, InhibitStyle
+from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ACTIVATE, DEACTIVATE, UPDATE, ApicVcpu
 
 
@@ -71,7 +71,7 @@ class AccessPage:
             self.present = active and updates > 0
 
 
-class Switch(Protocol):
+class Inhibit(Protocol):
     """The VM-wide state. `active`: the VM may use AVIC; `mask`: bits of what keeps it off."""
 
     flips: Flips
@@ -92,34 +92,34 @@ class Switch(Protocol):
     def irqchip_created(self) -> None:
         """Its local APICs are in the kernel."""
 
-    def open_window(self, vcpu: ApicVcpu) -> None:
+    def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """The vCPU must wait until its guest takes interrupts."""
 
-    def window_opened(self, vcpu: ApicVcpu) -> None:
+    def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """It does now: the vintr exit."""
 
-    def window_served(self, vcpu: ApicVcpu) -> None:
+    def irq_window_injected(self, vcpu: ApicVcpu) -> None:
         """The interrupt is about to be injected, and no other waits."""
 
-    def inhibit(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """A reason to be off has come."""
 
-    def allow(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """It has gone."""
 
 
-class EnumSwitch:
+class EnumInhibit:
     """Disabled, suspended, activated: make_deactivate and make_activate of the series."""
 
     mask = 0
     window_requests = 0
 
-    def __init__(self, policy: ApicvPolicy, lines: Lines, effects: Effects) -> None:
+    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
         self.flips = Flips()
         self.page = AccessPage(policy, effects, self.flips)
         self.state = State.DISABLED
         self._policy = policy
-        self._lines = lines
+        self._tracer = tracer
         self._effects = effects
         self._avic = False
         self._lapics = False
@@ -139,29 +139,29 @@ class EnumSwitch:
         if self._avic:
             self.state = State.ACTIVATED
 
-    def open_window(self, vcpu: ApicVcpu) -> None:
+    def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Suspend, if this vCPU has AVIC on."""
         if vcpu.apicv_active and self._avic and self._lapics:
             self._deactivate(vcpu, State.SUSPENDED)
 
-    def window_opened(self, vcpu: ApicVcpu) -> None:
+    def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """Activate, if this vCPU has AVIC off."""
         if self._avic and self._lapics and not vcpu.apicv_active:
             self._activate(vcpu)
 
-    def window_served(self, vcpu: ApicVcpu) -> None:
+    def irq_window_injected(self, vcpu: ApicVcpu) -> None:
         """Too late for this kernel."""
 
-    def inhibit(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Disable for good, for the two reasons that do."""
         if reason in self._policy.numbers and vcpu is not None:
             self._deactivate(vcpu, State.DISABLED)
 
-    def allow(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Nothing ends the two reasons."""
 
     def _deactivate(self, vcpu: ApicVcpu, to: State) -> None:
-        self._lines.deactivate_request(vcpu, disable=to is State.DISABLED)
+        self._tracer.kvm_apicv_deactivate_request(vcpu, disable=to is State.DISABLED)
         if self.state is not State.ACTIVATED:
             return
         self.page.follow(active=False)
@@ -170,7 +170,7 @@ class EnumSwitch:
         self._effects.request_all(DEACTIVATE)
 
     def _activate(self, vcpu: ApicVcpu) -> None:
-        self._lines.activate_request(vcpu)
+        self._tracer.kvm_apicv_activate_request(vcpu)
         if self.state is not State.SUSPENDED:
             return
         self.page.follow(active=True)
@@ -182,11 +182,11 @@ class EnumSwitch:
 class _Bits:
     """A mask of reasons: what both kinds of bit switches share by holding one."""
 
-    def __init__(self, policy: ApicvPolicy, lines: Lines, effects: Effects) -> None:
+    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
         self.flips = Flips()
         self.page = AccessPage(policy, effects, self.flips)
         self.policy = policy
-        self.lines = lines
+        self.tracer = tracer
         self.effects = effects
         self.mask = 0
         self.avic = False
@@ -204,13 +204,13 @@ class _Bits:
             self.flips.off += 1
 
 
-class FlipSwitch:
+class FlipInhibit:
     """Bits; a call that does not flip the VM is silent. [5.6] kvm_request_apicv_update."""
 
     window_requests = 0
 
-    def __init__(self, policy: ApicvPolicy, lines: Lines, effects: Effects) -> None:
-        self._bits = _Bits(policy, lines, effects)
+    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
+        self._bits = _Bits(policy, tracer, effects)
         self._lapics = False
         self.flips = self._bits.flips
         self.page = self._bits.page
@@ -239,24 +239,24 @@ class FlipSwitch:
         """Changes no bit; only vCPUs with a local APIC toggle for a window."""
         self._lapics = True
 
-    def open_window(self, vcpu: ApicVcpu) -> None:
+    def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Off while a window is needed."""
         if self._bits.avic and self._lapics:
-            self.inhibit(Reason.IRQWIN)
+            self.set(Reason.IRQWIN)
 
-    def window_opened(self, vcpu: ApicVcpu) -> None:
+    def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """On again."""
         if self._bits.avic and self._lapics:
-            self.allow(Reason.IRQWIN)
+            self.clear(Reason.IRQWIN)
 
-    def window_served(self, vcpu: ApicVcpu) -> None:
+    def irq_window_injected(self, vcpu: ApicVcpu) -> None:
         """Too late for this kernel."""
 
-    def inhibit(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Set the bit."""
         self._update(reason, on=True)
 
-    def allow(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Clear the bit."""
         self._update(reason, on=False)
 
@@ -268,13 +268,13 @@ class FlipSwitch:
         bits.mask = bits.changed(reason, on=on)
         if self.active == was_active:
             return
-        bits.lines.update_request(bits.policy.numbers[reason], activate=self.active)
+        bits.tracer.kvm_apicv_update_request(bits.policy.numbers[reason], activate=self.active)
         bits.flip(active=self.active)
         self.page.follow(active=self.active)
         bits.effects.request_all(UPDATE)
 
 
-class BitSwitch:
+class BitInhibit:
     """Bits; every call has its line. [6.1] __kvm_set_or_clear_apicv_inhibit.
 
     `counts`: vCPUs that need a window are counted, and every change of another reason looks at
@@ -282,9 +282,9 @@ class BitSwitch:
     """
 
     def __init__(
-        self, policy: ApicvPolicy, lines: Lines, effects: Effects, *, counts: bool
+        self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects, *, counts: bool
     ) -> None:
-        self._bits = _Bits(policy, lines, effects)
+        self._bits = _Bits(policy, tracer, effects)
         self.flips = self._bits.flips
         self.page = self._bits.page
         self.window_requests = 0
@@ -306,7 +306,7 @@ class BitSwitch:
         return State.SUSPENDED if self._bits.mask else State.ACTIVATED
 
     def start(self, *, avic: bool) -> None:
-        """Lines for what keeps a new VM off, which nobody can ask to react yet."""
+        """ApicTracer for what keeps a new VM off, which nobody can ask to react yet."""
         bits = self._bits
         bits.avic = avic
         reasons = [Reason.ABSENT] if avic else [Reason.DISABLED]
@@ -314,38 +314,38 @@ class BitSwitch:
             reasons = [Reason.ABSENT, Reason.DISABLED]
         for reason in reasons:
             bits.mask = bits.changed(reason, on=True)
-            bits.lines.inhibit_changed(bits.policy.numbers[reason], bits.mask, on=True)
+            bits.tracer.kvm_apicv_inhibit_changed(bits.policy.numbers[reason], bits.mask, on=True)
 
     def irqchip_created(self) -> None:
         """The irqchip is not absent any more."""
-        self.allow(Reason.ABSENT)
+        self.clear(Reason.ABSENT)
 
-    def open_window(self, vcpu: ApicVcpu) -> None:
+    def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Off while a window is needed; not for a vCPU in a nested guest, which has AVIC off."""
         if vcpu.in_l2:
             return
         if not self._counts:
-            self.inhibit(Reason.IRQWIN)
+            self.set(Reason.IRQWIN)
         elif not vcpu.window:
             vcpu.window = True
             self._count(+1)
 
-    def window_opened(self, vcpu: ApicVcpu) -> None:
+    def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """On again, unless windows are counted."""
         if not self._counts:
-            self.allow(Reason.IRQWIN)
+            self.clear(Reason.IRQWIN)
 
-    def window_served(self, vcpu: ApicVcpu) -> None:
+    def irq_window_injected(self, vcpu: ApicVcpu) -> None:
         """Give the unit back."""
         if vcpu.window:
             vcpu.window = False
             self._count(-1)
 
-    def inhibit(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Set the bit."""
         self._change(reason, on=True)
 
-    def allow(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
+    def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Clear the bit."""
         self._change(reason, on=False)
 
@@ -371,7 +371,7 @@ class BitSwitch:
         bits = self._bits
         bit = mask_of(bits.policy.numbers, reason)
         new = mask | bit if on else mask & ~bit
-        bits.lines.inhibit_changed(bits.policy.numbers[reason], new, on=on)
+        bits.tracer.kvm_apicv_inhibit_changed(bits.policy.numbers[reason], new, on=on)
         return new
 
     def _become(self, new: int) -> None:
@@ -385,10 +385,10 @@ class BitSwitch:
         self.page.follow(active=not new)
 
 
-def make_switch(policy: ApicvPolicy, lines: Lines, effects: Effects) -> Switch:
+def make_inhibit(policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> Inhibit:
     """The switch that this kernel has."""
-    if policy.style is Style.ENUM:
-        return EnumSwitch(policy, lines, effects)
-    if policy.style is Style.FLIPS:
-        return FlipSwitch(policy, lines, effects)
-    return BitSwitch(policy, lines, effects, counts=policy.style is Style.COUNTED)
+    if policy.style is InhibitStyle.ENUM:
+        return EnumInhibit(policy, tracer, effects)
+    if policy.style is InhibitStyle.FLIPS:
+        return FlipInhibit(policy, tracer, effects)
+    return BitInhibit(policy, tracer, effects, counts=policy.style is InhibitStyle.COUNTED)

@@ -1,6 +1,6 @@
 """Why interrupt virtualization is off: the reasons by name, and their numbers in each kernel.
 
-Source: arch/x86/include/asm/kvm_host.h, enum kvm_apicv_inhibit (v6.1) and its forerunners.
+IrqSource: arch/x86/include/asm/kvm_host.h, enum kvm_apicv_inhibit (v6.1) and its forerunners.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from fakesys.subsystems.apicv.state.inhibit_reasons import (
 )
 
 
-class Style(Enum):
+class InhibitStyle(Enum):
     """What the VM-wide state is, and when a change of it is traced."""
 
     # Disabled, suspended, activated; two requests; a line for every call.
@@ -69,7 +69,7 @@ class TooBig(Enum):
 class ApicvPolicy(Struct, frozen=True):
     """One kernel's choices. `numbers`: the reasons that it knows, with their bits."""
 
-    style: Style
+    style: InhibitStyle
     numbers: Numbers
     synic: SynicRule
     nested: NestedRule
@@ -115,7 +115,7 @@ class ApicvPolicy(Struct, frozen=True):
 
 
 ENUM_STATE = ApicvPolicy(
-    style=Style.ENUM,
+    style=InhibitStyle.ENUM,
     numbers=FOR_GOOD,
     synic=SynicRule.AT_ENABLE,
     nested=NestedRule.AT_CPUID,
@@ -147,7 +147,7 @@ ENUM_STATE = ApicvPolicy(
 
 FLIP_LINES = replace(
     ENUM_STATE,
-    style=Style.FLIPS,
+    style=InhibitStyle.FLIPS,
     numbers=FIVE_REASONS,
     lazy_eoi=LazyEoi.NOTIFIES_ANY_TRIGGER,
     pit_reinject_inhibits=True,
@@ -156,7 +156,7 @@ FLIP_LINES = replace(
 
 CALL_LINES = replace(
     FLIP_LINES,
-    style=Style.BITS,
+    style=InhibitStyle.BITS,
     numbers=TEN_REASONS,
     synic=SynicRule.WITH_AUTO_EOI,
     nested=NestedRule.WHILE_IN_L2,
@@ -192,5 +192,5 @@ MAPPED_IDS = replace(
 )
 """Aliased and oversized ids are reasons; the PIC wakes only for a real interrupt."""
 
-COUNTED_WINDOWS = replace(MAPPED_IDS, style=Style.COUNTED)
+COUNTED_WINDOWS = replace(MAPPED_IDS, style=InhibitStyle.COUNTED)
 """vCPUs that wait for a window are counted; the window ends with the injection."""

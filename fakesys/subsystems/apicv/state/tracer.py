@@ -11,7 +11,7 @@ from enum import IntEnum
 from errno import EINTR
 
 from fakesys.core.events import Bus
-from fakesys.subsystems.apicv.chips.ioapic import Redirection
+from fakesys.subsystems.apicv.chips.ioapic import RedirectEntry
 from fakesys.subsystems.apicv.chips.pic import Chip
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.kvm.events import avic as trace
@@ -39,7 +39,7 @@ class Exit(IntEnum):
     UNACCELERATED = 0x402
 
 
-class Lines:
+class ApicTracer:
     """Emits on the bus. `actor`: the vCPU whose thread runs now; None: a thread of the host."""
 
     def __init__(self, bus: Bus) -> None:
@@ -49,7 +49,7 @@ class Lines:
         self._outside = bus.task
 
     @property
-    def crossings(self) -> bool:
+    def wants_entries(self) -> bool:
         """Does anybody want to see entries and exits?"""
         return trace_run.KvmExit in self._wanted or trace_run.KvmEntry in self._wanted
 
@@ -69,7 +69,7 @@ class Lines:
         self.actor = vcpu
         self._bus.task = self._outside if vcpu is None else vcpu.kvm.task
 
-    def exit(self, vcpu: ApicVcpu, reason: Exit, info1: int, info2: int) -> None:
+    def kvm_exit(self, vcpu: ApicVcpu, reason: Exit, info1: int, info2: int) -> None:
         """The vCPU left the guest."""
         if trace_run.KvmExit in self._wanted:
             self._bus.emit(
@@ -86,7 +86,7 @@ class Lines:
                 )
             )
 
-    def entry(self, vcpu: ApicVcpu) -> None:
+    def kvm_entry(self, vcpu: ApicVcpu) -> None:
         """The vCPU enters the guest."""
         if trace_run.KvmEntry in self._wanted:
             event = vcpu.event_inj
@@ -101,13 +101,13 @@ class Lines:
                 )
             )
 
-    def wakeup(self, vcpu: ApicVcpu, slept_ns: int) -> None:
+    def kvm_vcpu_wakeup(self, vcpu: ApicVcpu, slept_ns: int) -> None:
         """The vCPU stops sleeping."""
         self.act(vcpu)
         if trace_run.KvmVcpuWakeup in self._wanted:
             self._bus.emit(trace_run.KvmVcpuWakeup(ns=slept_ns, waited=True, valid=True))
 
-    def to_user_space(self, vcpu: ApicVcpu, reason: int) -> None:
+    def kvm_userspace_exit(self, vcpu: ApicVcpu, reason: int) -> None:
         """KVM_RUN of the vCPU returned with this KVM_EXIT_*."""
         self.act(vcpu)
         if trace_run.KvmUserspaceExit in self._wanted:
@@ -118,48 +118,48 @@ class Lines:
         if trace_run.KvmUserspaceExit in self._wanted:
             self._bus.emit(trace_run.KvmUserspaceExit(reason=EXIT_INTR, errno=-EINTR))
 
-    def activate_request(self, vcpu: ApicVcpu) -> None:
+    def kvm_apicv_activate_request(self, vcpu: ApicVcpu) -> None:
         """make_activate was called."""
         if trace.KvmApicvActivateRequest in self._wanted:
             self._bus.emit(trace.KvmApicvActivateRequest(vcpu=vcpu.id))
 
-    def deactivate_request(self, vcpu: ApicVcpu, *, disable: bool) -> None:
+    def kvm_apicv_deactivate_request(self, vcpu: ApicVcpu, *, disable: bool) -> None:
         """make_deactivate was called."""
         if trace.KvmApicvDeactivateRequest in self._wanted:
             self._bus.emit(trace.KvmApicvDeactivateRequest(vcpu=vcpu.id, disable=disable))
 
-    def update_request(self, bit: int, *, activate: bool) -> None:
+    def kvm_apicv_update_request(self, bit: int, *, activate: bool) -> None:
         """The VM flipped."""
         if trace.KvmApicvUpdateRequest in self._wanted:
             self._bus.emit(trace.KvmApicvUpdateRequest(activate=activate, bit=bit))
 
-    def inhibit_changed(self, reason: int, mask: int, *, on: bool) -> None:
+    def kvm_apicv_inhibit_changed(self, reason: int, mask: int, *, on: bool) -> None:
         """A reason was set or cleared, which gives this mask."""
         if trace.KvmApicvInhibitChanged in self._wanted:
             self._bus.emit(trace.KvmApicvInhibitChanged(reason=reason, set=on, inhibits=mask))
 
-    def apic_accept(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
+    def kvm_apic_accept_irq(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
         """A local APIC takes an interrupt."""
         if trace_irq.KvmApicAcceptIrq in self._wanted:
             self._bus.emit(
                 trace_irq.KvmApicAcceptIrq(apicid=vcpu.id, dm=mode << 8, tm=trigger, vec=vector)
             )
 
-    def apicv_accept(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
+    def kvm_apicv_accept_irq(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
         """The interrupt goes to a vCPU with AVIC on."""
         if trace.KvmApicvAcceptIrq in self._wanted:
             self._bus.emit(
                 trace.KvmApicvAcceptIrq(apicid=vcpu.id, dm=mode << 8, tm=trigger, vec=vector)
             )
 
-    def doorbell(self, vcpu: ApicVcpu) -> None:
+    def kvm_avic_doorbell(self, vcpu: ApicVcpu) -> None:
         """Another host CPU rings the vCPU's doorbell; on its own there is none."""
         if self.actor is not None and self.actor.kvm.cpu == vcpu.kvm.cpu:
             return
         if trace.KvmAvicDoorbell in self._wanted:
             self._bus.emit(trace.KvmAvicDoorbell(vcpuid=vcpu.id, apicid=vcpu.kvm.cpu))
 
-    def incomplete_ipi(
+    def kvm_avic_incomplete_ipi(
         self, vcpu: ApicVcpu, icrh: int, icrl: int, failure: int, index: int
     ) -> None:
         """Hardware did not finish an IPI."""
@@ -170,12 +170,12 @@ class Lines:
                 )
             )
 
-    def kick_slowpath(self, icrh: int, icrl: int, index: int) -> None:
+    def kvm_avic_kick_vcpu_slowpath(self, icrh: int, icrl: int, index: int) -> None:
         """KVM searches the targets of an IPI among all vCPUs."""
         if trace.KvmAvicKickVcpuSlowpath in self._wanted:
             self._bus.emit(trace.KvmAvicKickVcpuSlowpath(icrh=icrh, icrl=icrl, index=index))
 
-    def unaccelerated(
+    def kvm_avic_unaccelerated_access(
         self, vcpu: ApicVcpu, offset: int, *, trap: bool, write: bool, vector: int
     ) -> None:
         """Hardware did not finish an access to an APIC register."""
@@ -186,34 +186,34 @@ class Lines:
                 )
             )
 
-    def ga_log(self, vm_id: int, vcpu_id: int) -> None:
+    def kvm_avic_ga_log(self, vm_id: int, vcpu_id: int) -> None:
         """The IOMMU reports an interrupt for a vCPU that was not running."""
         if trace.KvmAvicGaLog in self._wanted:
             self._bus.emit(trace.KvmAvicGaLog(vmid=vm_id, vcpuid=vcpu_id))
 
-    def inject(self, vcpu: ApicVcpu, vector: int, *, reinjected: bool) -> None:
+    def kvm_inj_virq(self, vcpu: ApicVcpu, vector: int, *, reinjected: bool) -> None:
         """An external interrupt is put into the guest."""
         if trace_irq.KvmInjVirq in self._wanted:
             self._bus.emit(
                 trace_irq.KvmInjVirq(vector=vector, soft=False, reinjected=reinjected, irq=vector)
             )
 
-    def eoi(self, vcpu: ApicVcpu, vector: int) -> None:
+    def kvm_eoi(self, vcpu: ApicVcpu, vector: int) -> None:
         """The guest ended an interrupt, as KVM saw it; vector -1: there was none."""
         if trace_irq.KvmEoi in self._wanted:
             self._bus.emit(trace_irq.KvmEoi(apicid=vcpu.id, vector=vector))
 
-    def ack(self, chip: int, pin: int) -> None:
+    def kvm_ack_irq(self, chip: int, pin: int) -> None:
         """A pin's interrupt ended."""
         if trace_irq.KvmAckIrq in self._wanted:
             self._bus.emit(trace_irq.KvmAckIrq(irqchip=chip, pin=pin))
 
-    def set_irq(self, gsi: int, source: int, *, high: bool) -> None:
+    def kvm_set_irq(self, gsi: int, source: int, *, high: bool) -> None:
         """A line is raised or lowered."""
         if trace_irq.KvmSetIrq in self._wanted:
             self._bus.emit(trace_irq.KvmSetIrq(gsi=gsi, level=int(high), irq_source_id=source))
 
-    def pic_set(self, chip: Chip, pin: int, *, coalesced: bool) -> None:
+    def kvm_pic_set_irq(self, chip: Chip, pin: int, *, coalesced: bool) -> None:
         """A pin of a PIC is set; pins 0-15."""
         if trace_irq.KvmPicSetIrq in self._wanted:
             self._bus.emit(
@@ -222,36 +222,36 @@ class Lines:
                 )
             )
 
-    def ioapic_bits(self, entry: Redirection) -> int:
+    def ioapic_bits(self, entry: RedirectEntry) -> int:
         """The entry as `ioapic_set` wants it; 0 when nobody listens."""
         return entry.bits if trace_irq.KvmIoapicSetIrq in self._wanted else 0
 
-    def ioapic_set(self, bits: int, pin: int, *, coalesced: bool) -> None:
+    def kvm_ioapic_set_irq(self, bits: int, pin: int, *, coalesced: bool) -> None:
         """A pin of the IOAPIC is set, whose entry had these bits before."""
         if trace_irq.KvmIoapicSetIrq in self._wanted:
             self._bus.emit(trace_irq.KvmIoapicSetIrq(e=bits, pin=pin, coalesced=coalesced))
 
-    def delayed_eoi(self, entry: Redirection) -> None:
-        """A level interrupt that floods is put off."""
+    def kvm_ioapic_delayed_eoi_inj(self, entry: RedirectEntry) -> None:
+        """A level interrupt that is_storm is put off."""
         if trace_irq.KvmIoapicDelayedEoiInj in self._wanted:
             self._bus.emit(trace_irq.KvmIoapicDelayedEoiInj(e=entry.bits))
 
-    def apic_ipi(self, icrl: int, dest: int) -> None:
+    def kvm_apic_ipi(self, icrl: int, dest: int) -> None:
         """KVM sends an IPI for a guest."""
         if trace_irq.KvmApicIpi in self._wanted:
             self._bus.emit(trace_irq.KvmApicIpi(icr_low=icrl, dest_id=dest))
 
-    def apic_register(self, offset: int, value: int, *, write: bool) -> None:
+    def kvm_apic(self, offset: int, value: int, *, write: bool) -> None:
         """KVM does an access to an APIC register for a guest."""
         if trace_irq.KvmApic in self._wanted:
             self._bus.emit(trace_irq.KvmApic(rw=int(write), reg=offset, val=value))
 
-    def msi(self, address: int, data: int) -> None:
+    def kvm_msi_set_irq(self, address: int, data: int) -> None:
         """An MSI route is translated."""
         if trace_irq.KvmMsiSetIrq in self._wanted:
             self._bus.emit(trace_irq.KvmMsiSetIrq(address=address, data=data))
 
-    def irte_update(
+    def kvm_pi_irte_update(
         self, vcpu: ApicVcpu, host_irq: int, gsi: int, vector: int, page: int, *, on: bool
     ) -> None:
         """An assigned device's interrupt goes directly to a vCPU, or no longer."""
@@ -267,12 +267,12 @@ class Lines:
                 )
             )
 
-    def out_byte(self, port: int, value: int) -> None:
+    def kvm_pio(self, port: int, value: int) -> None:
         """The guest writes a byte to an I/O port."""
         if trace_guest.KvmPio in self._wanted:
             self._bus.emit(trace_guest.KvmPio(rw=1, port=port, size=1, count=1, val=value))
 
-    def write_msr(self, number: int, value: int) -> None:
+    def kvm_msr(self, number: int, value: int) -> None:
         """The guest writes an MSR."""
         if trace_guest.KvmMsr in self._wanted:
             self._bus.emit(trace_guest.KvmMsr(write=1, ecx=number, data=value, exception=0))

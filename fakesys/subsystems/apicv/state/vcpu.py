@@ -18,7 +18,7 @@ DEACTIVATE = 1 << 34
 APICV_REQUESTS = UPDATE | DEACTIVATE
 
 
-class Run(Enum):
+class RunState(Enum):
     """Where a vCPU is. HALTED and UNINIT are blocked in the kernel."""
 
     UNINIT = "uninit"
@@ -29,7 +29,7 @@ class Run(Enum):
     STOPPED = "stopped"
 
 
-class Source(Enum):
+class IrqSource(Enum):
     """Who a delivered vector came from: what the handler must end."""
 
     PIC = "pic"
@@ -37,18 +37,18 @@ class Source(Enum):
     USER = "user"
 
 
-class Pending(Struct, frozen=True):
+class QueuedIrq(Struct, frozen=True):
     """An external interrupt on its way through event injection."""
 
     vector: int
-    source: Source
+    source: IrqSource
 
 
 LOGICAL_ADDRESS = 1 << 2
 LEVEL_DATA = 1 << 15
 
 
-class Route(Struct):
+class MsiRoute(Struct):
     """Where a device's interrupt goes, as its MSI message says."""
 
     vector: int
@@ -69,7 +69,7 @@ class Route(Struct):
         return self.vector | self.mode << 8 | (LEVEL_DATA if self.level else 0)
 
 
-class Assigned(Struct, eq=False):
+class AssignedIrq(Struct, eq=False):
     """One interrupt of an assigned device. `target`: the vCPU whose ir_list it is on.
 
     `guest_mode`: its IRTE is in GA mode at the moment; it is switched with the vCPU.
@@ -78,7 +78,7 @@ class Assigned(Struct, eq=False):
     name: str
     host_irq: int
     gsi: int
-    route: Route
+    route: MsiRoute
     target: ApicVcpu | None = None
     guest_mode: bool = False
 
@@ -94,6 +94,7 @@ class ApicVcpu:
     __slots__ = (
         "apicv_active",
         "auto_eoi",
+        "avic_is_running",
         "block_irq",
         "blocked_since",
         "dfr_reg",
@@ -117,7 +118,6 @@ class ApicVcpu:
         "requests_seen",
         "rip",
         "run",
-        "running",
         "sipi_pending",
         "stats",
         "stopped_from",
@@ -134,18 +134,18 @@ class ApicVcpu:
         self.kvm = kvm
         self.id = kvm.id
         self.stats = kvm.stats
-        self.run = Run.GUEST if kvm.id == 0 else Run.UNINIT
+        self.run = RunState.GUEST if kvm.id == 0 else RunState.UNINIT
         self.stopped_from = self.run
         self.interrupts_on = True
         self.rip = 0xFFFFFFFF81000000
         self.apicv_active = False
-        self.running = False
+        self.avic_is_running = False
         self.v_irq = False
         self.requests = 0
         self.kicked = False
         self.blocked_since = 0
-        self.injected: Pending | None = None
-        self.event_inj: Pending | None = None
+        self.injected: QueuedIrq | None = None
+        self.event_inj: QueuedIrq | None = None
         self.nmi_pending = self.init_pending = self.sipi_pending = False
         self.waits_for_sipi = False
         self.user_extint: int | None = None
@@ -160,7 +160,7 @@ class ApicVcpu:
         self.entry: PhysicalEntry | None = None
         self.ldr_reg = 0
         self.dfr_reg = FLAT
-        self.ir_list: dict[str, Assigned] = {}
+        self.ir_list: dict[str, AssignedIrq] = {}
         self.exits_seen = self.events_seen = self.requests_seen = 0
 
     @property
@@ -171,4 +171,4 @@ class ApicVcpu:
     @property
     def blocked(self) -> bool:
         """Does it sleep in the kernel until something wakes it?"""
-        return self.run is Run.HALTED or self.run is Run.UNINIT
+        return self.run is RunState.HALTED or self.run is RunState.UNINIT

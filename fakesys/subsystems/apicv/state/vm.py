@@ -21,10 +21,10 @@ from fakesys.subsystems.apicv.chips.pit import Pit
 from fakesys.subsystems.apicv.chips.rtc import RtcStatus
 from fakesys.subsystems.apicv.state.apic_map import ApicMap
 from fakesys.subsystems.apicv.state.avic_tables import LogicalTable, PhysicalTable
-from fakesys.subsystems.apicv.state.inhibit import Switch
+from fakesys.subsystems.apicv.state.inhibit import Inhibit
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
-from fakesys.subsystems.apicv.state.tracer import Lines
-from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, Assigned, Source
+from fakesys.subsystems.apicv.state.tracer import ApicTracer
+from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, IrqSource
 from fakesys.subsystems.kvm.model import Irqchip, Vm
 
 MEMBER_CACHE = 64
@@ -43,7 +43,7 @@ class Module(Struct, frozen=True):
         return 511 if self.x2avic else 254
 
 
-class Lazy(Struct):
+class Batch(Struct):
     """Sums over what happened to every plain vCPU since the VM was made.
 
     `active`: whether AVIC is on on them. `kicked`: they got a request and have not run since.
@@ -58,25 +58,25 @@ class Lazy(Struct):
 class ApicVm:
     """One VM. `marked`: vCPUs whose table entry says that they are running.
 
-    `switch`, `map`, `later` are set by `model.Apicv` right after construction.
+    `inhibit`, `map`, `later` are set by `model.Apicv` right after construction.
     `with_entry`: vCPUs that have an entry in the physical table.
     `auto`: the guest's handler ends every interrupt at once. `todo`: vCPUs that must run on.
     `requested`: by vector, vCPUs that are known to have it in IRR.
     `handlers`: vCPUs whose handler must run, with what it must end.
     """
 
-    switch: Switch
+    inhibit: Inhibit
     map: ApicMap
-    # Run something on this VM after so many seconds, to quiescence.
+    # RunState something on this VM after so many seconds, to quiescence.
     later: Callable[[float, Callable[[], None]], None]
 
     def __init__(
-        self, kvm: Vm, policy: ApicvPolicy, module: Module, lines: Lines, vm_id: int
+        self, kvm: Vm, policy: ApicvPolicy, module: Module, tracer: ApicTracer, vm_id: int
     ) -> None:
         self.kvm = kvm
         self.policy = policy
         self.module = module
-        self.lines = lines
+        self.tracer = tracer
         self.vm_id = vm_id
         self.now_ns: Callable[[], int] = lambda: kvm.kvm.kernel.clock.now_ns
         self.vcpus: dict[int, ApicVcpu] = {}
@@ -86,19 +86,19 @@ class ApicVm:
         self.rtc = RtcStatus()
         self.physical = PhysicalTable()
         self.logical = LogicalTable()
-        self.devices: dict[str, Assigned] = {}
-        self.marked = 0
+        self.devices: dict[str, AssignedIrq] = {}
+        self.running = 0
         self.with_entry = 0
         self.synic_auto_eoi_used = 0
         self.sev = False
-        self.auto = False
-        self.todo = 0
-        self.eager = self.dirty = self.plain = 0
-        self.lazy = Lazy()
+        self.auto_handler = False
+        self.runnable = 0
+        self.tracked = self.touched = self.batched = 0
+        self.batch = Batch()
         self.requests_made = 0
         self.last_request = 0
-        self.requested: dict[int, int] = {}
-        self.handlers: deque[tuple[ApicVcpu, Source]] = deque()
+        self.irr_known: dict[int, int] = {}
+        self.handlers: deque[tuple[ApicVcpu, IrqSource]] = deque()
         self._members: dict[int, list[ApicVcpu]] = {}
 
     @property
@@ -117,7 +117,7 @@ class ApicVm:
 
     def serve(self, vcpu: ApicVcpu, vector: int) -> None:
         """A vCPU takes a vector: from IRR to ISR."""
-        self.requested.clear()
+        self.irr_known.clear()
         vcpu.lapic.serve(vector)
 
     def warn(self, text: str) -> None:
@@ -149,14 +149,14 @@ class ApicVm:
         """The vCPU with the lowest id in a mask that is not empty."""
         return self.vcpus[(mask & -mask).bit_length() - 1]
 
-    def is_marked(self, vcpu: ApicVcpu) -> bool:
+    def is_running(self, vcpu: ApicVcpu) -> bool:
         """Does the table say that this vCPU is running?"""
-        return bool(self.marked >> vcpu.id & 1)
+        return bool(self.running >> vcpu.id & 1)
 
-    def mark(self, vcpu: ApicVcpu, *, running: bool) -> None:
+    def set_running(self, vcpu: ApicVcpu, *, running: bool) -> None:
         """Write the bit of the vCPU's table entry."""
         bit = 1 << vcpu.id
-        self.marked = self.marked | bit if running else self.marked & ~bit
+        self.running = self.running | bit if running else self.running & ~bit
 
 
 def bits_of(mask: int) -> list[int]:
