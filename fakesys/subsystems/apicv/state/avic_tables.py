@@ -18,7 +18,7 @@ class PhysicalEntry(Struct, eq=False):
 
     `apic_id`: its place.
 
-    Its bit for "is running" is kept in one mask for all vCPUs: `ApicVm.marked`.
+    Its bit for "is running" is kept in one mask for all vCPUs: `ApicVm.running`.
     """
 
     vcpu_id: int
