@@ -8,6 +8,7 @@ from functools import lru_cache
 import pytest
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import FeatureSet
 from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm.events import avic as apicv_trace
@@ -25,7 +26,7 @@ EXIT = f"kvm_exit: reason {{}} {RIP} info {{}} {{}}"
 
 
 @lru_cache
-def formats(features: frozenset[str]) -> tuple[tuple[type[Tracepoint], EventFormat], ...]:
+def formats(features: FeatureSet) -> tuple[tuple[type[Tracepoint], EventFormat], ...]:
     """Every event of KVM that a kernel with these features has."""
     kinds = enumerate((*kvm_trace.EVENTS, *apicv_trace.EVENTS), 1)
     found = ((kind, bind(kind, number, features)) for number, kind in kinds)

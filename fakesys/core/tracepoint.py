@@ -15,7 +15,7 @@
         # Kernels without this feature record less, and print it in another way.
         variants = (
             Variant(
-                unless="trace.pio_size",
+                unless=KvmFeature.TRACE_PIO_SIZE,
                 fields=("rw", "port"),
                 print_fmt='"pio at 0x%x", REC->port',
                 text=lambda self: f"pio at {self.port:#x}",
@@ -46,6 +46,8 @@ from typing import (
 )
 
 from msgspec import Struct
+
+from fakesys.core.features import Features, FeatureSet, has_features
 
 COMMON_SIZE = 8
 """Bytes before the first field of an event: type, flags, preempt count, pid."""
@@ -157,8 +159,8 @@ class Variant(Struct, frozen=True):
     The first variant whose features fit is taken, else the class itself.
     """
 
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
     fields: tuple[str | tuple[str, CType], ...] | None = None
     print_fmt: str | None = None
     text: Callable[[Any], str] | None = None
@@ -181,8 +183,8 @@ class Tracepoint(Struct):
     print_fmt: ClassVar[str]
     common_flags: ClassVar[int] = 0
     common_preempt_count: ClassVar[int] = 0
-    needs: ClassVar[str | tuple[str, ...]] = ()
-    unless: ClassVar[str | tuple[str, ...]] = ()
+    needs: ClassVar[Features] = ()
+    unless: ClassVar[Features] = ()
     variants: ClassVar[tuple[Variant, ...]] = ()
 
     def text(self) -> str:
@@ -267,15 +269,6 @@ def declared_fields(cls: type[Tracepoint]) -> Mapping[str, CType]:
 def _annotated(module: str, text: str) -> CType:
     """The C type of an annotation as a module spells it."""
     return c_type(eval(text, vars(sys.modules[module])))
-
-
-def has_features(
-    needs: str | tuple[str, ...], unless: str | tuple[str, ...], features: frozenset[str]
-) -> bool:
-    """Are all of `needs` and none of `unless` there?"""
-    wanted = (needs,) if isinstance(needs, str) else needs
-    banned = (unless,) if isinstance(unless, str) else unless
-    return all(name in features for name in wanted) and not any(name in features for name in banned)
 
 
 class EventFormat:
@@ -382,7 +375,7 @@ class EventFormat:
             setattr(event, self._tail.name, record[self._tail.offset :])
 
 
-def bind(cls: type[Tracepoint], number: int, features: frozenset[str]) -> EventFormat | None:
+def bind(cls: type[Tracepoint], number: int, features: FeatureSet) -> EventFormat | None:
     """The event as a kernel with these features has it; None when it has no such event."""
     if not has_features(cls.needs, cls.unless, features):
         return None

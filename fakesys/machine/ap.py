@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import FeatureSet
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS
@@ -46,7 +47,7 @@ class ApSide:
         return side
 
     @property
-    def features(self) -> frozenset[str]:
+    def features(self) -> FeatureSet:
         """What the chosen kernel has."""
         return self._ap.features
 

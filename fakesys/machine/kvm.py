@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fakesys.core.commands import Bound, Interpreter, Option, bind
+from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.profiles import ApicvKernel, MmuKernel
 from fakesys.subsystems.apicv.chips.lapic import BASE as APIC_BASE
@@ -68,7 +69,7 @@ class KvmSide:
         return side
 
     @property
-    def features(self) -> frozenset[str]:
+    def features(self) -> FeatureSet:
         """What the chosen kernels have."""
         return self.mmu_kernel.features | self.apicv_kernel.features
 

@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.ap import ApSide, hardware_of
 from fakesys.machine.kvm import KvmSide
@@ -431,7 +432,7 @@ class Machine:
             ),
         )
 
-    def _features(self) -> frozenset[str]:
+    def _features(self) -> FeatureSet:
         return self.kvm_side.features | self.ap_side.features | self.trace_side.features
 
     def _ap_mounts(self) -> tuple[Mount, ...]:

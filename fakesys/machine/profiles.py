@@ -13,16 +13,21 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Feature, FeatureSet
 from fakesys.subsystems.ap_bus import policy as ap_bus
+from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.apicv.state import policy as apicv
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.model import VcpuLimits
+from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
-from fakesys.subsystems.mdev.policy import MdevPolicy
+from fakesys.subsystems.kvm_module.features import ParamFeature
+from fakesys.subsystems.mdev.policy import MdevFeature, MdevPolicy
 from fakesys.subsystems.tracing.base.policy import V6_1, V6_18, Build
 from fakesys.subsystems.vfio_ap import policy as vfio_ap
-from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName
+from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName, VfioApFeature
 
 
 class Profile(Struct, frozen=True):
@@ -58,7 +63,7 @@ class ApKernel(Struct, frozen=True):
     """The AP bus, mediated devices and vfio_ap as one kernel has them."""
 
     name: str
-    features: frozenset[str]
+    features: FeatureSet
     bus: ap_bus.BusPolicy
     mdev: MdevPolicy
     vfio_ap: vfio_ap.VfioApPolicy
@@ -68,7 +73,7 @@ class MmuKernel(Struct, frozen=True):
     """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
 
     name: str
-    features: frozenset[str]
+    features: FeatureSet
     policy: MmuPolicy
     params: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,7 +82,7 @@ class ApicvKernel(Struct, frozen=True):
     """KVM's interrupts and vCPU entry as one kernel has them."""
 
     name: str
-    features: frozenset[str]
+    features: FeatureSet
     limits: VcpuLimits
     policy: ApicvPolicy
     params: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +91,7 @@ class ApicvKernel(Struct, frozen=True):
 # The series of 2019 that made vfio_ap dynamic, on top of what 6.1 has.
 _AP_V6 = ApKernel(
     name="v6",
-    features=frozenset({"vfio_ap.version"}),
+    features=frozenset({VfioApFeature.VERSION}),
     bus=ap_bus.BusPolicy(
         veto_errno=EADDRINUSE,
         oldest_type=ap_bus.CEX2A,
@@ -115,7 +120,7 @@ _AP_V6 = ApKernel(
 _MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
 _AP_6_1 = ApKernel(
     name="6.1",
-    features=frozenset({"mdev.bind", "vfio_ap.bind", "vfio_ap.guest_matrix_kept"}),
+    features=frozenset({MdevFeature.BIND, VfioApFeature.BIND, VfioApFeature.GUEST_MATRIX_KEPT}),
     bus=replace(_AP_V6.bus, veto_errno=EBUSY, queues=ap_bus.stay_when_deconfigured),
     mdev=MdevPolicy(driver="vfio_ap_mdev", module="vfio_ap", vfio_devices=True),
     vfio_ap=replace(
@@ -133,12 +138,12 @@ _AP_6_12 = ApKernel(
     name="6.12",
     features=_AP_6_1.features
     | {
-        "ap.depth_is_size",
-        "ap.features",
-        "ap.message_pool",
-        "ap.queue_functions",
-        "ap.strict_poll",
-        "vfio_ap.ap_config",
+        ApFeature.DEPTH_IS_SIZE,
+        ApFeature.FEATURES,
+        ApFeature.MESSAGE_POOL,
+        ApFeature.QUEUE_FUNCTIONS,
+        ApFeature.STRICT_POLL,
+        VfioApFeature.AP_CONFIG,
     },
     bus=replace(
         _AP_6_1.bus,
@@ -160,43 +165,44 @@ AP_KERNELS: dict[str, ApKernel] = {kernel.name: kernel for kernel in (_AP_V6, _A
 
 _DESCRIBED_STATS = frozenset(
     {
-        "debugfs.strict_numbers",
-        "kvm.rmaps_stat_file",
-        "kvm.stats_described",
-        "kvm.stats_nx_pages",
-        "kvm.stats_page_faults",
-        "kvm.vcpu_guest_mode_file",
-        "kvm.vcpu_pid_file",
+        KvmFeature.STRICT_NUMBERS,
+        KvmFeature.RMAPS_STAT_FILE,
+        KvmFeature.STATS_DESCRIBED,
+        KvmFeature.STATS_NX_PAGES,
+        KvmFeature.STATS_PAGE_FAULTS,
+        KvmFeature.VCPU_GUEST_MODE_FILE,
+        KvmFeature.VCPU_PID_FILE,
     }
 )
-_FAST_ZAP = frozenset({"trace.mmu_valid_gen", "trace.mmu_zap_all_fast"})
-_MMU_5_4 = _FAST_ZAP | {"kvm.stats_nx_pages", "trace.mmu_sptes"}
+_FAST_ZAP = frozenset({MmuFeature.TRACE_VALID_GEN, MmuFeature.TRACE_ZAP_FAST})
+_MMU_5_4 = _FAST_ZAP | {KvmFeature.STATS_NX_PAGES, MmuFeature.TRACE_SPTES}
 _MMU_6_1 = (
     _MMU_5_4
     | _DESCRIBED_STATS
     | {
-        "kvm.parameters_of_2022",
-        "mmu.role_has_4_byte_gpte",
-        "trace.dirty_ring",
-        "trace.mmu_tdp",
+        ParamFeature.MMIO_CACHING,
+        MmuFeature.SHORT_GPTE,
+        KvmFeature.TRACE_DIRTY_RING,
+        KvmFeature.TRACE_FAULT_VCPU,
+        MmuFeature.TRACE_TDP,
     }
 )
 _MMU_6_18 = _MMU_6_1 | {
-    "kvm.parameters_of_2025",
-    "trace.mmu_wide_error_code",
-    "trace.no_change_pte",
+    ParamFeature.ENABLE_VIRT_AT_LOAD,
+    MmuFeature.TRACE_WIDE_CODE,
+    KvmFeature.TRACE_NO_CHANGE_PTE,
 }
 
 
-def _series(patch: int) -> frozenset[str]:
+def _series(patch: int) -> FeatureSet:
     """Features of 5.3 with the first patches of the series that made zapping fast."""
-    features: set[str] = set()
+    features: set[Feature] = set()
     if patch >= 4:
-        features.add("trace.mmu_valid_gen")
+        features.add(MmuFeature.TRACE_VALID_GEN)
     if patch >= 5:
-        features.add("trace.mmu_zap_all_fast")
+        features.add(MmuFeature.TRACE_ZAP_FAST)
     if 4 <= patch < 10:
-        features.add("trace.mmu_valid_gen_wide")
+        features.add(MmuFeature.TRACE_WIDE_GEN)
     return frozenset(features)
 
 
@@ -208,7 +214,7 @@ MMU_KERNELS: dict[str, MmuKernel] = {
         MmuKernel("5.4", _MMU_5_4, kvm_mmu.K5_4),
         MmuKernel(
             "5.4-stable",
-            _MMU_5_4 | {"debugfs.strict_numbers", "trace.mmu_fault_gpa"},
+            _MMU_5_4 | {KvmFeature.STRICT_NUMBERS, MmuFeature.TRACE_FAULT_GPA},
             kvm_mmu.K5_4_STABLE,
             params={"mmio_gen_bits": "18"},
         ),
@@ -222,20 +228,24 @@ MMU_KERNELS: dict[str, MmuKernel] = {
     )
 }
 
-_VCPU = frozenset({"trace.kvm_vcpu"})
-_STATE = _VCPU | {"trace.kvm_state"}
-_REQUESTS = _STATE | {"trace.kvm_requests"}
+_VCPU = frozenset({KvmFeature.TRACE_VCPU})
+_STATE = _VCPU | {KvmFeature.TRACE_STATE}
+_REQUESTS = _STATE | {KvmFeature.TRACE_REQUESTS}
 
-_APICV_6_1 = frozenset({"apicv.boolean_parameter", "apicv.force_avic"})
-_APICV_6_18 = _APICV_6_1 | {"apicv.enable_ipiv"}
+_APICV_6_1 = frozenset({ParamFeature.BOOLEAN_AVIC, ParamFeature.FORCE_AVIC})
+_APICV_6_18 = _APICV_6_1 | {ParamFeature.ENABLE_IPIV}
 _LIMITS_5 = VcpuLimits(count=288, ids=1023)
 _LIMITS_6 = VcpuLimits(count=1024, ids=4096)
 
 APICV_KERNELS: dict[str, ApicvKernel] = {
     kernel.name: kernel
     for kernel in (
-        ApicvKernel("v3", frozenset({"trace.apicv_request_pair"}), _LIMITS_5, apicv.ENUM_STATE),
-        ApicvKernel("5.6", _VCPU | {"trace.apicv_request_bit"}, _LIMITS_5, apicv.FLIP_LINES),
+        ApicvKernel(
+            "v3", frozenset({KvmFeature.TRACE_APICV_REQUEST_PAIR}), _LIMITS_5, apicv.ENUM_STATE
+        ),
+        ApicvKernel(
+            "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_LINES
+        ),
         ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_LINES),
         ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
         ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.profiles import TRACE_KERNELS
@@ -32,7 +33,7 @@ class TraceSide:
         self,
         kernel: Kernel,
         name: str,
-        features: frozenset[str],
+        features: FeatureSet,
     ) -> None:
         self._kernel = kernel
         self.processes: Processes = RealProcesses()
@@ -45,7 +46,7 @@ class TraceSide:
         side._kernel, side.tracing, side.processes = kernel, tracing, tracing.processes
         return side
 
-    def use(self, name: str, features: frozenset[str]) -> None:
+    def use(self, name: str, features: FeatureSet) -> None:
         """Begin anew with the events and rules of this kernel."""
         self.tracing = Tracing(
             self._kernel,
@@ -56,13 +57,13 @@ class TraceSide:
             processes=self.processes,
         )
 
-    def change(self, name: str, features: frozenset[str]) -> None:
+    def change(self, name: str, features: FeatureSet) -> None:
         """Another kernel: what was recorded is gone."""
         self.tracing.close()
         self.use(name, features)
 
     @property
-    def features(self) -> frozenset[str]:
+    def features(self) -> FeatureSet:
         """What the chosen kernel has."""
         return self.tracing.build.features
 

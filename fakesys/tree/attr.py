@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, field
 
+from fakesys.core.features import Features
 from fakesys.core.waiters import Waiters
 from fakesys.tree.kinds import Kind
 
@@ -54,8 +55,8 @@ class Attr(Struct, Generic[M], frozen=True):
     show: Callable[[M], str] | None = None
     store: Callable[[M, str], int | None] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
     present: Callable[[M], bool] | None = None
     announced: bool = False
     kind: Kind | None = None
@@ -71,8 +72,8 @@ class Link(Struct, Generic[M], frozen=True):
 
     name: str
     to: Callable[[M], str | None]
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
 
 
 class Dir(Struct, Generic[M], frozen=True):
@@ -81,8 +82,8 @@ class Dir(Struct, Generic[M], frozen=True):
     name: str
     layout: Layout[Any]
     of: Callable[[M], object | None] | None = None
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
 
 
 class Children(Struct, Generic[M, C], frozen=True):
@@ -95,8 +96,8 @@ class Children(Struct, Generic[M, C], frozen=True):
     names: Callable[[M], Iterable[str]]
     get: Callable[[M, str], C | None]
     layout: Layout[C]
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
     # How the reference writes such a name: `cardXX`.
     label: str = "*"
 
@@ -106,8 +107,8 @@ class Links(Struct, Generic[M], frozen=True):
 
     names: Callable[[M], Iterable[str]]
     get: Callable[[M, str], str | None]
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
     label: str = "*"
 
 
@@ -119,8 +120,8 @@ class Files(Struct, Generic[M, C], frozen=True):
     names: Callable[[M], Iterable[str]]
     get: Callable[[M, str], C | None]
     attr: Attr[C]
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
     label: str = "*"
 
 

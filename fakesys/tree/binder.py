@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from fakesys.core.events import Bus, Changed, Notified, Touched
+from fakesys.core.features import FeatureSet, has_features
 from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Mount, Row
 from fakesys.tree.kinds import SYSFS
 from fakesys.tree.node import Directory, File, Node
@@ -56,7 +57,7 @@ class Stale(Struct):
 class Binder:
     """Makes the root directory and keeps track of the directories that somebody has seen."""
 
-    def __init__(self, bus: Bus, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+    def __init__(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
         self._features = features
         self._plans: dict[Layout[Any], Plan] = {}
         # Models are kept by their own equality: two views of one queue are one owner.
@@ -72,7 +73,7 @@ class Binder:
         self.root = Directory("", None, None, self._trunk.layout(mounts), None, self, SYSFS)
 
     @property
-    def features(self) -> frozenset[str]:
+    def features(self) -> FeatureSet:
         """The features by which rows are chosen."""
         return self._features
 
@@ -81,12 +82,12 @@ class Binder:
         bus.subscribe(Touched, self._on_touched)
         bus.subscribe(Notified, self._on_notified)
 
-    def replace(self, bus: Bus, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+    def replace(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
         """Other models on another bus: everything that is not the same thing is dropped."""
         self._listen(bus)
         self.rebind(features, mounts)
 
-    def rebind(self, features: frozenset[str], mounts: Iterable[Mount]) -> None:
+    def rebind(self, features: FeatureSet, mounts: Iterable[Mount]) -> None:
         """Another profile: everything that is not the same thing is dropped."""
         self._features = features
         self._plans.clear()
@@ -183,14 +184,12 @@ class Binder:
             self.unsettled = True
 
 
-def wanted(row: Row, features: frozenset[str]) -> bool:
+def wanted(row: Row, features: FeatureSet) -> bool:
     """Does a profile with these features have this row?"""
-    needs = (row.needs,) if isinstance(row.needs, str) else row.needs
-    unless = (row.unless,) if isinstance(row.unless, str) else row.unless
-    return features.issuperset(needs) and features.isdisjoint(unless)
+    return has_features(row.needs, row.unless, features)
 
 
-def compile_layout(layout: Layout[Any], features: frozenset[str]) -> Plan:
+def compile_layout(layout: Layout[Any], features: FeatureSet) -> Plan:
     """Sort the rows of a layout that a profile has into names and collections."""
     named: dict[str, tuple[_Named, ...]] = {}
     collections: list[_Collection] = []

@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 
 from fakesys.core import tracepoint as tp
+from fakesys.core.features import Feature, FeatureSet
 from fakesys.core.tracepoint import Tracepoint, Variant, bind
 
-NOTHING: frozenset[str] = frozenset()
+NOTHING: FeatureSet = frozenset()
+
+
+class ToyFeature(Feature):
+    """What the toy kernels differ in."""
+
+    EXEC = "toy.exec"
+    GONE = "toy.gone"
+    VALUE = "toy.value"
 
 
 class Pio(Tracepoint):
@@ -28,12 +37,12 @@ class Pio(Tracepoint):
 
     variants = (
         Variant(
-            unless="toy.value",
+            unless=ToyFeature.VALUE,
             fields=("sign", ("port", tp.chars(4))),
             print_fmt='"old"',
             text=lambda self: f"old {self.sign}",
         ),
-        Variant(needs="toy.gone", absent=True),
+        Variant(needs=ToyFeature.GONE, absent=True),
     )
 
 
@@ -43,7 +52,7 @@ class Exec(Tracepoint):
     system = "toy"
     event = "exec"
     print_fmt = '"%s", __get_str(name)'
-    needs = "toy.exec"
+    needs = ToyFeature.EXEC
 
     name: tp.DynamicString
     pid: tp.Pid
@@ -69,10 +78,10 @@ class Raw(Tracepoint):
         return self.buf.hex()
 
 
-VALUE = frozenset({"toy.value"})
+VALUE: FeatureSet = frozenset({ToyFeature.VALUE})
 
 
-def _bound(cls: type[Tracepoint], features: frozenset[str]) -> tp.EventFormat:
+def _bound(cls: type[Tracepoint], features: FeatureSet) -> tp.EventFormat:
     found = bind(cls, 7, features)
     assert found is not None
     return found
@@ -112,7 +121,7 @@ def test_variant_records_its_fields_only() -> None:
 
 
 def test_variant_takes_away_the_event() -> None:
-    assert bind(Pio, 7, VALUE | {"toy.gone"}) is None
+    assert bind(Pio, 7, VALUE | {ToyFeature.GONE}) is None
 
 
 def test_event_is_absent_without_its_feature() -> None:
@@ -120,7 +129,7 @@ def test_event_is_absent_without_its_feature() -> None:
 
 
 def test_strings_lie_behind_the_fields() -> None:
-    form = _bound(Exec, frozenset({"toy.exec"}))
+    form = _bound(Exec, frozenset({ToyFeature.EXEC}))
     event = Exec("/bin/true", 9, "a-comm-of-more-than-15", b"\x90" * 15, "")
     record = form.encode(event, pid=9)
     assert len(record) % 4 == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fakesys.machine.machine import Machine
-from fakesys.machine.profiles import AP_KERNELS
 from tests.files.ap import (
     BUS,
     CONTROL,
@@ -138,16 +137,6 @@ def test_checkstop_leaves_the_guests_share(kernel: str) -> None:
     machine.write(f"{CONTROL}/cards/05/checkstop", "1")
     assert machine.read(f"{M1}/guest_matrix") == "05.0004\n"
     assert machine.read(f"{guest}/devices") == ""
-
-
-def test_the_tables_name_no_unknown_feature() -> None:
-    known = set().union(*(kernel.features for kernel in AP_KERNELS.values()))
-    used = {
-        "ap.depth_is_size", "ap.features", "ap.message_pool", "ap.queue_functions",
-        "ap.strict_poll", "mdev.bind", "vfio_ap.ap_config", "vfio_ap.bind",
-        "vfio_ap.guest_matrix_kept", "vfio_ap.version",
-    }  # fmt: skip
-    assert known == used
 
 
 def listing(machine: Machine) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed, Notified, Touched
+from fakesys.core.features import Feature
 from fakesys.core.waiters import Waiters
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 from fakesys.tree.binder import Binder, Stale
@@ -20,6 +21,13 @@ from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ, SYSFS, SYSFS_LONG, TRACEFS, Kind
 from fakesys.tree.node import Directory, File, Symlink, relative
 from fakesys.tree.openfile import NOTIFIED, READY
+
+
+class ToyFeature(Feature):
+    """Two later kernels."""
+
+    NEW = "new"
+    NEWER = "newer"
 
 
 @dataclass(eq=False)
@@ -109,8 +117,8 @@ ROWS: tuple[Row, ...] = (
     Attr("rw", 0o644, "A text.", show=show, store=store, announced=True),
     Attr("ro", 0o444, "A number.", show=lambda toy: f"{toy.number}\n"),
     Attr("wo", 0o200, "Takes some.", store=store_some),
-    Attr("new", 0o444, "New kernels only.", show=lambda _toy: "new\n", needs="new"),
-    Attr("old", 0o444, "Old kernels only.", show=lambda _toy: "old\n", unless=("new", "newer")),
+    Attr("new", 0o444, "New kernels only.", show=lambda _toy: "new\n", needs=ToyFeature.NEW),
+    Attr("old", 0o444, "Old kernels only.", show=lambda _toy: "old\n", unless=tuple(ToyFeature)),
     Attr("bound", 0o444, "While bound.", show=lambda _: "b\n", present=lambda toy: toy.driver),
     Attr("stream", 0o644, "A handle.", open=Echo),
     Attr("cleared", 0o644, "O_TRUNC clears.", store=store, truncate=truncate),
@@ -132,7 +140,7 @@ def debug_rows(kind: Kind) -> tuple[Attr[Toy], ...]:
 class World:
     """A toy below sys/toy, with debugfs and tracefs cousins."""
 
-    def __init__(self, *features: str) -> None:
+    def __init__(self, *features: Feature) -> None:
         self.bus = Bus()
         self.toy: Toy | None = Toy()
         self.model: Toy | None = self.toy
@@ -179,19 +187,19 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_features_choose_the_rows() -> None:
     assert {"old"} == World().names("sys/toy") & {"old", "new"}
-    assert {"new"} == World("new").names("sys/toy") & {"old", "new"}
-    assert "old" not in World("newer").names("sys/toy")
+    assert {"new"} == World(ToyFeature.NEW).names("sys/toy") & {"old", "new"}
+    assert "old" not in World(ToyFeature.NEWER).names("sys/toy")
 
 
 def test_rebinding_to_another_kernel_drops_what_it_does_not_have(world: World) -> None:
     old = world.file("sys/toy/old")
     kept = world.file("sys/toy/rw")
-    world.fs.binder.rebind(frozenset({"new"}), world.mounts)
+    world.fs.binder.rebind(frozenset({ToyFeature.NEW}), world.mounts)
     stale = world.fs.settle()
     assert old.gone
     assert [name for _, name, _ in stale.gone] == ["old"]
     assert world.file("sys/toy/rw") is kept
-    assert world.fs.binder.features == {"new"}
+    assert world.fs.binder.features == {ToyFeature.NEW}
 
 
 def test_replacing_the_models_drops_their_nodes(world: World) -> None:

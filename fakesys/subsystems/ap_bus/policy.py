@@ -8,9 +8,21 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from fakesys.core.features import Feature
+
 # Hardware types (drivers/s390/crypto/ap_bus.h, v6.1).
 CEX2A = 6
 CEX4 = 10
+
+
+class ApFeature(Feature):
+    """Differences between kernels in the files of the AP bus."""
+
+    DEPTH_IS_SIZE = "ap.depth_is_size"
+    FEATURES = "ap.features"
+    MESSAGE_POOL = "ap.message_pool"
+    QUEUE_FUNCTIONS = "ap.queue_functions"
+    STRICT_POLL = "ap.strict_poll"
 
 
 class Answers(NamedTuple):

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from fakesys.core.commands import Parse
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Features
 
 T = TypeVar("T")
 
@@ -31,8 +32,8 @@ class Param(Struct, Generic[T], frozen=True, eq=False):
     doc: str
     modprobe: bool = False
     show: Callable[[T], str] = plainly
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
 
 
 class Params:

@@ -15,12 +15,8 @@ from typing import Any
 
 from msgspec import Struct
 
-DESCRIBED = "kvm.stats_described"
-"""Counters carry a descriptor (5.14): several were renamed, many are new."""
-PAGE_FAULTS = "kvm.stats_page_faults"
-"""Page faults are counted by outcome (6.0)."""
-NX_PAGES = "kvm.stats_nx_pages"
-"""The counter of huge pages split because of no-execute (5.4)."""
+from fakesys.core.features import Features
+from fakesys.subsystems.kvm.features import KvmFeature
 
 HIST_BUCKETS = 32
 
@@ -48,8 +44,8 @@ class Name(Struct, frozen=True):
 
     name: str
     kind: Kind
-    needs: str | tuple[str, ...] = ()
-    unless: str | tuple[str, ...] = ()
+    needs: Features = ()
+    unless: Features = ()
 
 
 class Stat(Struct, frozen=True):
@@ -73,9 +69,9 @@ class Stat(Struct, frozen=True):
             setattr(stats, self.key, 0)
 
 
-def _both(kind: Kind = Kind.COUNTER, needs: str = "") -> Any:
+def _both(kind: Kind = Kind.COUNTER, needs: Features = ()) -> Any:
     """A counter under its own name."""
-    return field(default=0, metadata={"kind": kind, "needs": needs or ()})
+    return field(default=0, metadata={"kind": kind, "needs": needs})
 
 
 def _renamed(old: str, kind: Kind = Kind.COUNTER, old_kind: Kind = Kind.COUNTER) -> Any:
@@ -85,14 +81,14 @@ def _renamed(old: str, kind: Kind = Kind.COUNTER, old_kind: Kind = Kind.COUNTER)
 
 def _only_old(kind: Kind = Kind.COUNTER) -> Any:
     """A counter of the kernels before descriptors."""
-    return field(default=0, metadata={"kind": kind, "unless": DESCRIBED})
+    return field(default=0, metadata={"kind": kind, "unless": KvmFeature.STATS_DESCRIBED})
 
 
 def _no_events() -> list[int]:
     return [0] * HIST_BUCKETS
 
 
-_HIST = {"kind": Kind.HIST, "needs": DESCRIBED}
+_HIST = {"kind": Kind.HIST, "needs": KvmFeature.STATS_DESCRIBED}
 
 
 @dataclass(slots=True, eq=False)
@@ -108,14 +104,14 @@ class VmStats:
     mmu_cache_miss: int = _both()
     mmu_unsync: int = _renamed("mmu_unsync", Kind.GAUGE)
     remote_tlb_flush: int = _both()
-    remote_tlb_flush_requests: int = _both(needs=DESCRIBED)
+    remote_tlb_flush_requests: int = _both(needs=KvmFeature.STATS_DESCRIBED)
     # Large pages of any size; later kernels count each size.
     largepages: int = _only_old(Kind.GAUGE)
-    pages_4k: int = _both(Kind.GAUGE, needs=DESCRIBED)
-    pages_2m: int = _both(Kind.GAUGE, needs=DESCRIBED)
-    pages_1g: int = _both(Kind.GAUGE, needs=DESCRIBED)
+    pages_4k: int = _both(Kind.GAUGE, needs=KvmFeature.STATS_DESCRIBED)
+    pages_2m: int = _both(Kind.GAUGE, needs=KvmFeature.STATS_DESCRIBED)
+    pages_1g: int = _both(Kind.GAUGE, needs=KvmFeature.STATS_DESCRIBED)
     nx_lpage_splits: int = _renamed("nx_largepages_splitted", Kind.GAUGE, Kind.GAUGE)
-    max_mmu_rmap_size: int = _both(Kind.PEAK, needs=DESCRIBED)
+    max_mmu_rmap_size: int = _both(Kind.PEAK, needs=KvmFeature.STATS_DESCRIBED)
     max_mmu_page_hash_collisions: int = _both(Kind.PEAK)
 
 
@@ -123,12 +119,12 @@ class VmStats:
 class VcpuStats:
     """What a vCPU counts. Units: events; `*_ns` nanoseconds."""
 
-    pf_taken: int = _both(needs=PAGE_FAULTS)
+    pf_taken: int = _both(needs=KvmFeature.STATS_PAGE_FAULTS)
     pf_fixed: int = _both()
-    pf_emulate: int = _both(needs=PAGE_FAULTS)
-    pf_spurious: int = _both(needs=PAGE_FAULTS)
-    pf_fast: int = _both(needs=PAGE_FAULTS)
-    pf_mmio_spte_created: int = _both(needs=PAGE_FAULTS)
+    pf_emulate: int = _both(needs=KvmFeature.STATS_PAGE_FAULTS)
+    pf_spurious: int = _both(needs=KvmFeature.STATS_PAGE_FAULTS)
+    pf_fast: int = _both(needs=KvmFeature.STATS_PAGE_FAULTS)
+    pf_mmio_spte_created: int = _both(needs=KvmFeature.STATS_PAGE_FAULTS)
     pf_guest: int = _both()
     tlb_flush: int = _both()
     invlpg: int = _both()
@@ -143,14 +139,14 @@ class VcpuStats:
     halt_attempted_poll: int = _both()
     halt_poll_invalid: int = _both()
     halt_wakeup: int = _both()
-    halt_poll_success_ns: int = _both(needs=DESCRIBED)
-    halt_poll_fail_ns: int = _both(needs=DESCRIBED)
-    halt_wait_ns: int = _both(needs=DESCRIBED)
+    halt_poll_success_ns: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    halt_poll_fail_ns: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    halt_wait_ns: int = _both(needs=KvmFeature.STATS_DESCRIBED)
     halt_poll_success_hist: list[int] = field(default_factory=_no_events, metadata=_HIST)
     halt_poll_fail_hist: list[int] = field(default_factory=_no_events, metadata=_HIST)
     halt_wait_hist: list[int] = field(default_factory=_no_events, metadata=_HIST)
-    blocking: int = _both(Kind.GAUGE, needs=DESCRIBED)
-    guest_mode: int = _both(Kind.GAUGE, needs=DESCRIBED)
+    blocking: int = _both(Kind.GAUGE, needs=KvmFeature.STATS_DESCRIBED)
+    guest_mode: int = _both(Kind.GAUGE, needs=KvmFeature.STATS_DESCRIBED)
     hypercalls: int = _both()
     request_irq_exits: int = _renamed("request_irq")
     irq_exits: int = _both()
@@ -162,12 +158,12 @@ class VcpuStats:
     nmi_injections: int = _both()
     req_event: int = _both()
     l1d_flush: int = _both()
-    nested_run: int = _both(needs=DESCRIBED)
-    directed_yield_attempted: int = _both(needs=DESCRIBED)
-    directed_yield_successful: int = _both(needs=DESCRIBED)
-    preemption_reported: int = _both(needs=DESCRIBED)
-    preemption_other: int = _both(needs=DESCRIBED)
-    notify_window_exits: int = _both(needs=DESCRIBED)
+    nested_run: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    directed_yield_attempted: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    directed_yield_successful: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    preemption_reported: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    preemption_other: int = _both(needs=KvmFeature.STATS_DESCRIBED)
+    notify_window_exits: int = _both(needs=KvmFeature.STATS_DESCRIBED)
 
 
 def bucket_of(nanoseconds: int) -> int:
@@ -177,9 +173,9 @@ def bucket_of(nanoseconds: int) -> int:
 
 def _files(key: str, row: Any) -> Iterator[Name]:
     if "old" in row:
-        old_needs = NX_PAGES if key == "nx_lpage_splits" else ()
-        yield Name(row["old"], row["old_kind"], needs=old_needs, unless=DESCRIBED)
-        yield Name(key, row["kind"], needs=DESCRIBED)
+        old_needs = KvmFeature.STATS_NX_PAGES if key == "nx_lpage_splits" else ()
+        yield Name(row["old"], row["old_kind"], needs=old_needs, unless=KvmFeature.STATS_DESCRIBED)
+        yield Name(key, row["kind"], needs=KvmFeature.STATS_DESCRIBED)
         return
     yield Name(key, row["kind"], row.get("needs", ()), row.get("unless", ()))
 

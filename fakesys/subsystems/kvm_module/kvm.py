@@ -11,26 +11,21 @@ from errno import EACCES, EBUSY, EINVAL, EPERM, ERANGE
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Features
 from fakesys.core.text import kstrtobool, kstrtoll, kstrtoull
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.kvm.stats import NX_PAGES
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.params import MMIO_CACHING
 from fakesys.subsystems.kvm_mmu.vm.nx import NxHugePages
+from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.tree.attr import Attr, Layout
 from fakesys.tree.kinds import SYSFS
-
-SINCE_2022 = "kvm.parameters_of_2022"
-"""The parameters that came between 5.5 and 6.1, or are of another type since then."""
-SINCE_2025 = "kvm.parameters_of_2025"
-"""The same for 6.2 to 6.18."""
 
 READ_ONLY = {EACCES: "the parameter is read only, for root too"}
 NO_TRUTH = {EINVAL: "neither yes nor no"}
 NO_NUMBER = {EINVAL: "no number", ERANGE: "more than 32 bits"}
 FINAL = {EPERM: "nx_huge_pages is `never`"}
-
-Features = str | tuple[str, ...]
 
 
 class KvmModule(NamedTuple):
@@ -110,7 +105,7 @@ def _nx_setting(
     store: Callable[[NxHugePages, str], None],
     doc: str,
     errors: dict[int, str],
-    needs: Features = NX_PAGES,
+    needs: Features = KvmFeature.STATS_NX_PAGES,
 ) -> Attr[KvmModule]:
     return Attr(
         name=name,
@@ -145,16 +140,22 @@ _MEMORY = (
         NxHugePages.set_period,
         "Milliseconds between two recoveries; 0: an hour divided by the ratio.",
         NO_NUMBER,
-        needs=SINCE_2022,
+        needs=ParamFeature.MMIO_CACHING,
     ),
-    _setting("flush_on_reuse", "N", _truth, "Flush whenever a root is used again.", SINCE_2022),
+    _setting(
+        "flush_on_reuse",
+        "N",
+        _truth,
+        "Flush whenever a root is used again.",
+        ParamFeature.MMIO_CACHING,
+    ),
     Attr(
         name="mmio_caching",
         mode=0o444,
         doc="Are there MMIO sptes? As `fakesys/kvm/params/mmio_caching`.",
         show=_show_mmio_caching,
         errors=READ_ONLY,
-        needs=SINCE_2022,
+        needs=ParamFeature.MMIO_CACHING,
     ),
     Attr(
         name="tdp_mmu",
@@ -163,11 +164,22 @@ _MEMORY = (
         show=lambda _: "N\n",
         store=_store_tdp_mmu,
         errors={EINVAL: "not off"},
-        needs=SINCE_2022,
-        unless=SINCE_2025,
+        needs=ParamFeature.MMIO_CACHING,
+        unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
-    _fixed("tdp_mmu", "N", "Off: with TDP, direct pages are in the shadow MMU.", SINCE_2025),
-    _setting("eager_page_split", "Y", _truth, "Asked for by the TDP MMU only.", SINCE_2022),
+    _fixed(
+        "tdp_mmu",
+        "N",
+        "Off: with TDP, direct pages are in the shadow MMU.",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
+    _setting(
+        "eager_page_split",
+        "Y",
+        _truth,
+        "Asked for by the TDP MMU only.",
+        ParamFeature.MMIO_CACHING,
+    ),
 )
 
 _POLLING = (
@@ -175,9 +187,19 @@ _POLLING = (
     _setting("halt_poll_ns_grow", "2", _natural, "Factor by which it polls longer."),
     _setting("halt_poll_ns_grow_start", "10000", _natural, "Nanoseconds that growing begins with."),
     _setting(
-        "halt_poll_ns_shrink", "0", _natural, "Factor by which it polls less.", unless=SINCE_2025
+        "halt_poll_ns_shrink",
+        "0",
+        _natural,
+        "Factor by which it polls less.",
+        unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
-    _setting("halt_poll_ns_shrink", "2", _natural, "Factor by which it polls less.", SINCE_2025),
+    _setting(
+        "halt_poll_ns_shrink",
+        "2",
+        _natural,
+        "Factor by which it polls less.",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
 )
 
 _TIME = (
@@ -189,9 +211,14 @@ _TIME = (
         "-1",
         _integer,
         "How early the timer is armed; -1 adapts.",
-        unless=SINCE_2025,
+        unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
-    _fixed("lapic_timer_advance", "Y", "The timer is armed early, as it adapts.", SINCE_2025),
+    _fixed(
+        "lapic_timer_advance",
+        "Y",
+        "The timer is armed early, as it adapts.",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
     _setting("pi_inject_timer", "0", _truth_as_number, "Timers go by posted interrupts."),
 )
 
@@ -200,12 +227,38 @@ _OTHERS = (
     _setting("report_ignored_msrs", "Y", _truth, "Ignored accesses are logged."),
     _fixed("vector_hashing", "Y", "Lowest priority goes by the vector's number."),
     _fixed("enable_vmware_backdoor", "N", "VMware's port."),
-    _fixed("force_emulation_prefix", "N", "A prefix asks for emulation.", unless=SINCE_2022),
-    _setting("force_emulation_prefix", "0", _integer, "A prefix asks for emulation.", SINCE_2022),
-    _fixed("enable_pmu", "Y", "Guests have counters of events.", SINCE_2022),
-    _fixed("mitigate_smt_rsb", "N", "Against speculation across threads.", SINCE_2022),
-    _fixed("allow_unsafe_mappings", "N", "Pages that nobody counts may be mapped.", SINCE_2025),
-    _fixed("enable_virt_at_load", "Y", "Virtualisation is on while the module is.", SINCE_2025),
+    _fixed(
+        "force_emulation_prefix",
+        "N",
+        "A prefix asks for emulation.",
+        unless=ParamFeature.MMIO_CACHING,
+    ),
+    _setting(
+        "force_emulation_prefix",
+        "0",
+        _integer,
+        "A prefix asks for emulation.",
+        ParamFeature.MMIO_CACHING,
+    ),
+    _fixed("enable_pmu", "Y", "Guests have counters of events.", ParamFeature.MMIO_CACHING),
+    _fixed(
+        "mitigate_smt_rsb",
+        "N",
+        "Against speculation across threads.",
+        ParamFeature.MMIO_CACHING,
+    ),
+    _fixed(
+        "allow_unsafe_mappings",
+        "N",
+        "Pages that nobody counts may be mapped.",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
+    _fixed(
+        "enable_virt_at_load",
+        "Y",
+        "Virtualisation is on while the module is.",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
 )
 
 LAYOUT: Layout[KvmModule] = Layout((*_MEMORY, *_POLLING, *_TIME, *_OTHERS), kind=SYSFS)

@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EACCES
 
+from fakesys.core.features import Features
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.params import NESTED, STATE_FILE, uses_avic, uses_npt
 from fakesys.subsystems.kvm.model import Kvm, Vm
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_module import kvm as kvm_parameters
+from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.subsystems.kvm_module.kvm import READ_ONLY
 from fakesys.tree.attr import Attr, Layout, Mount
 from fakesys.tree.kinds import SYSFS
-
-BOOLEAN_AVIC = "apicv.boolean_parameter"
-"""`avic` is a bool (5.7), not a number."""
-FORCE_AVIC = "apicv.force_avic"
-"""AVIC can be used on processors that do not announce it (5.17)."""
-ENABLE_IPIV = "apicv.enable_ipiv"
-"""IPI virtualization can be switched off for itself (6.17)."""
 
 Show = Callable[[Params], str]
 
@@ -41,9 +36,7 @@ def _always(text: str) -> Show:
     return lambda _params: text
 
 
-def _row(
-    name: str, show: Show, doc: str, needs: str | tuple[str, ...] = (), unless: str = ""
-) -> Attr[Kvm]:
+def _row(name: str, show: Show, doc: str, needs: Features = (), unless: Features = ()) -> Attr[Kvm]:
     return Attr(
         name=name,
         mode=0o444,
@@ -51,7 +44,7 @@ def _row(
         show=lambda kvm: show(kvm.params),
         errors=READ_ONLY,
         needs=needs,
-        unless=unless or (),
+        unless=unless,
     )
 
 
@@ -59,17 +52,22 @@ _AVIC_DOC = "Use AVIC; reads as off without nested paging."
 
 KVM_AMD: Layout[Kvm] = Layout(
     (
-        _row("avic", _number(uses_avic), _AVIC_DOC, unless=BOOLEAN_AVIC),
-        _row("avic", _boolean(uses_avic), _AVIC_DOC, needs=BOOLEAN_AVIC),
+        _row("avic", _number(uses_avic), _AVIC_DOC, unless=ParamFeature.BOOLEAN_AVIC),
+        _row("avic", _boolean(uses_avic), _AVIC_DOC, needs=ParamFeature.BOOLEAN_AVIC),
         _row("npt", _boolean(uses_npt), "Use nested paging."),
         _row("nested", _number(lambda params: params[NESTED]), "Guests may have guests."),
         _row("nrips", _number(lambda _params: True), "The processor tells the next instruction."),
         _row("vgif", _number(lambda _params: True), "Virtual global interrupt flag."),
         _row("vls", _number(lambda _params: True), "Virtual VMLOAD and VMSAVE."),
-        _row("sev", _always("0\n"), "Encrypted guests.", unless=BOOLEAN_AVIC),
-        _row("sev", _always("N\n"), "Encrypted guests.", needs=BOOLEAN_AVIC),
-        _row("force_avic", _always("N\n"), "Use AVIC unasked for.", needs=FORCE_AVIC),
-        _row("enable_ipiv", _boolean(uses_avic), "Virtualise IPIs too.", needs=ENABLE_IPIV),
+        _row("sev", _always("0\n"), "Encrypted guests.", unless=ParamFeature.BOOLEAN_AVIC),
+        _row("sev", _always("N\n"), "Encrypted guests.", needs=ParamFeature.BOOLEAN_AVIC),
+        _row("force_avic", _always("N\n"), "Use AVIC unasked for.", needs=ParamFeature.FORCE_AVIC),
+        _row(
+            "enable_ipiv",
+            _boolean(uses_avic),
+            "Virtualise IPIs too.",
+            needs=ParamFeature.ENABLE_IPIV,
+        ),
     ),
     kind=SYSFS,
 )

@@ -19,6 +19,7 @@ from fakesys.subsystems.driver_core.files import (
     probe_rows,
 )
 from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType, VfioDevice
+from fakesys.subsystems.mdev.policy import MdevFeature
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
 UUID_LENGTH = 36
@@ -233,7 +234,7 @@ DRIVER: Layout[MdevBus] = Layout(
             doc="Takes no device: they are bound when they are created, and only then.",
             store=lambda bus, text: bus.bind(device_name(text)),
             errors={ENODEV: "always"},
-            needs="mdev.bind",
+            needs=MdevFeature.BIND,
         ),
         Attr(
             name="unbind",
@@ -241,7 +242,7 @@ DRIVER: Layout[MdevBus] = Layout(
             doc="Write a UUID to take the device from the driver; it can only be removed then.",
             store=lambda bus, text: bus.unbind(device_name(text)),
             errors={ENODEV: "not bound", EBUSY: "a guest has it, and the policy refuses"},
-            needs="mdev.bind",
+            needs=MdevFeature.BIND,
         ),
         Link(name="module", to=_module),
         Links(names=_bound, get=_bound_device),

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fakesys.core.features import Feature
+
+
+class MdevFeature(Feature):
+    """Differences between kernels in the files of mediated devices."""
+
+    BIND = "mdev.bind"
+
 
 class MdevPolicy(Struct, frozen=True):
     """`driver`: name of the driver that takes every mediated device of vfio_ap.

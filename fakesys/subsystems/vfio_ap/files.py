@@ -25,9 +25,10 @@ from fakesys.subsystems.driver_core.files import (
 )
 from fakesys.subsystems.mdev.files import TYPE, device_files
 from fakesys.subsystems.mdev.model import Mdev
+from fakesys.subsystems.mdev.policy import MdevFeature
 from fakesys.subsystems.vfio_ap.driver import MatrixDevice, RootDevice, VfioAp
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
-from fakesys.subsystems.vfio_ap.policy import Masks
+from fakesys.subsystems.vfio_ap.policy import Masks, VfioApFeature
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Mount, Row
 from fakesys.tree.kinds import SYSFS_LONG
 
@@ -145,7 +146,7 @@ MDEV: tuple[Attr[Mdev], ...] = (
         show=lambda mdev: matrix_text(_data(mdev).visible_guest_masks),
         errors={ENODEV: "no such guest is attached"},
         kind=SYSFS_LONG,
-        unless="vfio_ap.guest_matrix_kept",
+        unless=VfioApFeature.GUEST_MATRIX_KEPT,
     ),
     Attr(
         name="guest_matrix",
@@ -153,7 +154,7 @@ MDEV: tuple[Attr[Mdev], ...] = (
         doc="The queues that a guest has or would have.",
         show=lambda mdev: matrix_text(_data(mdev).guest_masks),
         kind=SYSFS_LONG,
-        needs="vfio_ap.guest_matrix_kept",
+        needs=VfioApFeature.GUEST_MATRIX_KEPT,
     ),
     Attr(
         name="control_domains",
@@ -174,7 +175,7 @@ MDEV: tuple[Attr[Mdev], ...] = (
             EADDRINUSE: ASSIGN_ERRORS[EADDRINUSE],
             ENODEV: NOT_A_NUMBER[ENODEV],
         },
-        needs="vfio_ap.ap_config",
+        needs=VfioApFeature.AP_CONFIG,
     ),
 )
 
@@ -200,7 +201,7 @@ def driver_rows() -> tuple[Row, ...]:
     return (
         Dir(
             name="vfio_ap",
-            layout=queue_driver_layout("vfio_ap", bind_rows(needs="vfio_ap.bind")),
+            layout=queue_driver_layout("vfio_ap", bind_rows(needs=VfioApFeature.BIND)),
             of=lambda bus: bus.queue_drivers.get("vfio_ap"),
         ),
     )
@@ -237,7 +238,7 @@ def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
                 doc="What the module can do.",
                 show=lambda _matrix: "guest_matrix hotplug ap_config\n",
                 announced=True,
-                needs="vfio_ap.ap_config",
+                needs=VfioApFeature.AP_CONFIG,
             ),
             Dir(name="mdev_supported_types", layout=TYPES),
             Children(names=_mdev_names, get=_mdev, layout=mdev, label="UUID"),
@@ -248,7 +249,7 @@ def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
 _MDEV_DRIVER: Link[VfioAp] = Link(
     name="mdev:vfio_ap_mdev",
     to=lambda _module: "sys/bus/mdev/drivers/vfio_ap_mdev",
-    needs="mdev.bind",
+    needs=MdevFeature.BIND,
 )
 MODULE: Layout[VfioAp] = Layout(
     (
@@ -258,7 +259,7 @@ MODULE: Layout[VfioAp] = Layout(
             doc="Version of the module vfio_ap.",
             show=lambda _module: "1.2.0\n",
             announced=True,
-            needs="vfio_ap.version",
+            needs=VfioApFeature.VERSION,
         ),
         *module_rows("vfio_ap", 45056, lambda module: len(module.attached)),
         Dir(name="holders", layout=EMPTY),

@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from fakesys.core.features import Feature
 from fakesys.core.text import ids
+
+
+class VfioApFeature(Feature):
+    """Differences between kernels in the files of vfio_ap."""
+
+    AP_CONFIG = "vfio_ap.ap_config"
+    BIND = "vfio_ap.bind"
+    GUEST_MATRIX_KEPT = "vfio_ap.guest_matrix_kept"
+    VERSION = "vfio_ap.version"
 
 
 class Masks(NamedTuple):

@@ -11,6 +11,7 @@ from errno import EADDRINUSE, EBUSY, EINVAL, ENODEV, ERANGE
 
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Features
 from fakesys.core.text import (
     format_mask,
     ids,
@@ -27,6 +28,7 @@ from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.files.cards import card_layout
 from fakesys.subsystems.ap_bus.files.modules import EMPTY, anything, driver_links, module_rows
 from fakesys.subsystems.ap_bus.files.queues import queue_layout
+from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,
     device_name,
@@ -127,7 +129,7 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{bus.poll_thread:d}\n",
         store=lambda bus, text: bus.set_poll_thread(scan_d(text) != 0),
         errors={EINVAL: "no number"},
-        unless="ap.strict_poll",
+        unless=ApFeature.STRICT_POLL,
     ),
     Attr(
         name="poll_thread",
@@ -136,7 +138,7 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{bus.poll_thread:d}\n",
         store=lambda bus, text: bus.set_poll_thread(kstrtobool(text)),
         errors={EINVAL: "neither true nor false"},
-        needs="ap.strict_poll",
+        needs=ApFeature.STRICT_POLL,
     ),
     Attr(
         name="poll_timeout",
@@ -145,7 +147,7 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{bus.poll_timeout_ns}\n",
         store=_set_poll_timeout,
         errors={EINVAL: "no number, or out of range"},
-        unless="ap.strict_poll",
+        unless=ApFeature.STRICT_POLL,
     ),
     Attr(
         name="poll_timeout",
@@ -154,7 +156,7 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{bus.poll_timeout_ns}\n",
         store=lambda bus, text: bus.set_poll_timeout(kstrtoull(text), lowest=0),
         errors={EINVAL: "not a number, or out of range", ERANGE: "more than 64 bits"},
-        needs="ap.strict_poll",
+        needs=ApFeature.STRICT_POLL,
     ),
     Attr(
         name="ap_max_domain_id",
@@ -204,7 +206,7 @@ BUS: tuple[Row, ...] = (
         mode=0o444,
         doc="Facilities of the machine; `-` without PQAP(QCI).",
         show=_features,
-        needs="ap.features",
+        needs=ApFeature.FEATURES,
     ),
     *probe_rows(),
     bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/ap"),
@@ -250,7 +252,7 @@ def _bound_card(driver: CardDriver, name: str) -> str | None:
     return f"{DEVICES}/{name}" if there else None
 
 
-def bind_rows(needs: str | tuple[str, ...] = ()) -> tuple[Row, ...]:
+def bind_rows(needs: Features = ()) -> tuple[Row, ...]:
     """`bind` and `unbind` of a driver of this bus. Source: drivers/base/bus.c (v6.1)."""
 
     def bind(driver: CardDriver | QueueDriver, text: str) -> None:
@@ -303,7 +305,7 @@ CARD_DRIVER: Layout[CardDriver] = Layout(
 BUS_DEVICES: Layout[ApBus] = Layout((Links(names=_device_names, get=_device_path),))
 
 
-def _parameter(name: str, value: str, doc: str, needs: str | tuple[str, ...] = ()) -> Attr[ApBus]:
+def _parameter(name: str, value: str, doc: str, needs: Features = ()) -> Attr[ApBus]:
     return Attr(
         name=name, mode=0o440, doc=doc, show=lambda _bus: value, announced=True, needs=needs
     )
@@ -326,7 +328,7 @@ PARAMETERS: Layout[ApBus] = Layout(
             "msgpool_min_items",
             "8\n",
             "Messages that are allocated beforehand.",
-            needs="ap.message_pool",
+            needs=ApFeature.MESSAGE_POOL,
         ),
     )
 )

@@ -11,6 +11,7 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, anything, switch
 from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import device_rows
 from fakesys.tree.attr import Attr, Children, Layout
@@ -62,7 +63,7 @@ CARD: tuple[Attr[ApCard], ...] = (
         doc="Queue depth as reported: entries less one.",
         show=lambda card: f"{card.spec.depth}\n",
         announced=True,
-        unless="ap.depth_is_size",
+        unless=ApFeature.DEPTH_IS_SIZE,
     ),
     Attr(
         name="depth",
@@ -70,7 +71,7 @@ CARD: tuple[Attr[ApCard], ...] = (
         doc="Queue depth: entries.",
         show=lambda card: f"{card.spec.depth + 1}\n",
         announced=True,
-        needs="ap.depth_is_size",
+        needs=ApFeature.DEPTH_IS_SIZE,
     ),
     Attr(
         name="ap_functions",

@@ -11,6 +11,7 @@ from errno import EINVAL, ENODEV
 from fakesys.core.devices import Devices
 from fakesys.subsystems.ap_bus.files.modules import anything, switch
 from fakesys.subsystems.ap_bus.hardware import CardMode
+from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import device_rows
 from fakesys.tree.attr import Attr, Layout, Row
@@ -111,7 +112,7 @@ QUEUE: tuple[Attr[ApQueue], ...] = (
         mode=0o444,
         doc="Function bits, asked from the queue; 0 when it is not available.",
         show=lambda queue: f"0x{queue.functions():08X}\n",
-        needs="ap.queue_functions",
+        needs=ApFeature.QUEUE_FUNCTIONS,
     ),
 )
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
-
-REQUEST_PAIR = "trace.apicv_request_pair"
-"""Starting and stopping are two requests with an event each."""
-REQUEST_BIT = "trace.apicv_request_bit"
-"""One request for both; its event tells the reason's number."""
 
 # arch/x86/include/asm/kvm_host.h:APICV_INHIBIT_REASONS (v6.18): bit N is reason N.
 INHIBITS = Flags(
@@ -47,7 +42,7 @@ class KvmApicvActivateRequest(Tracepoint):
     system = "kvm"
     event = "kvm_apicv_activate_request"
     print_fmt = '"vcpu=%u", REC->vcpu'
-    needs = REQUEST_PAIR
+    needs = KvmFeature.TRACE_APICV_REQUEST_PAIR
 
     vcpu: tp.KU32
 
@@ -61,7 +56,7 @@ class KvmApicvDeactivateRequest(Tracepoint):
     system = "kvm"
     event = "kvm_apicv_deactivate_request"
     print_fmt = '"vcpu=%u, disable=%s", REC->vcpu, REC->disable ? "disabled" : "suspended"'
-    needs = REQUEST_PAIR
+    needs = KvmFeature.TRACE_APICV_REQUEST_PAIR
 
     vcpu: tp.KU32
     disable: tp.Bool
@@ -76,7 +71,7 @@ class KvmApicvUpdateRequest(Tracepoint):
     system = "kvm"
     event = "kvm_apicv_update_request"
     print_fmt = '"%s bit=%lu", REC->activate ? "activate" : "deactivate", REC->bit'
-    needs = REQUEST_BIT
+    needs = KvmFeature.TRACE_APICV_REQUEST_BIT
 
     activate: tp.Bool
     bit: tp.UnsignedLong
@@ -95,7 +90,7 @@ class KvmApicvInhibitChanged(Tracepoint):
         '(REC->inhibits), (REC->inhibits) ? " " : "", '
         f'(REC->inhibits) ? __print_flags(REC->inhibits, "|", {INHIBITS.listing}) : ""'
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     reason: tp.Int
     set: tp.Bool
@@ -107,7 +102,7 @@ class KvmApicvInhibitChanged(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             print_fmt=(
                 '"%s reason=%u, inhibits=0x%lx", REC->set ? "set" : "cleared", '
                 "REC->reason, REC->inhibits"
@@ -127,7 +122,7 @@ class KvmApicvAcceptIrq(Tracepoint):
         f"__print_symbolic((REC->dm >> 8 & 0x7), {DELIVERY_MODES.listing}), "
         'REC->tm ? "level" : "edge"'
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     apicid: tp.U32
     dm: tp.U16
@@ -210,7 +205,7 @@ class KvmAvicKickVcpuSlowpath(Tracepoint):
     system = "kvm"
     event = "kvm_avic_kick_vcpu_slowpath"
     print_fmt = '"icrh:icrl=%#08x:%08x, index=%u", REC->icrh, REC->icrl, REC->index'
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     icrh: tp.KU32
     icrl: tp.KU32
@@ -226,7 +221,7 @@ class KvmAvicDoorbell(Tracepoint):
     system = "kvm"
     event = "kvm_avic_doorbell"
     print_fmt = '"vcpuid=%u, apicid=%u", REC->vcpuid, REC->apicid'
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpuid: tp.KU32
     apicid: tp.KU32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+from fakesys.subsystems.kvm.features import KvmFeature
 
 
 class KvmVmgexitEnter(Tracepoint):
@@ -16,7 +16,7 @@ class KvmVmgexitEnter(Tracepoint):
         '"vcpu %u, exit_reason %llx, exit_info1 %llx, exit_info2 %llx", REC->vcpu_id, '
         "REC->exit_reason, REC->info1, REC->info2"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.UnsignedInt
     exit_reason: tp.KU64
@@ -39,7 +39,7 @@ class KvmVmgexitExit(Tracepoint):
         '"vcpu %u, exit_reason %llx, exit_info1 %llx, exit_info2 %llx", REC->vcpu_id, '
         "REC->exit_reason, REC->info1, REC->info2"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.UnsignedInt
     exit_reason: tp.KU64
@@ -59,7 +59,7 @@ class KvmVmgexitMsrProtocolEnter(Tracepoint):
     system = "kvm"
     event = "kvm_vmgexit_msr_protocol_enter"
     print_fmt = '"vcpu %u, ghcb_gpa %016llx", REC->vcpu_id, REC->ghcb_gpa'
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.UnsignedInt
     ghcb_gpa: tp.KU64
@@ -74,7 +74,7 @@ class KvmVmgexitMsrProtocolExit(Tracepoint):
     system = "kvm"
     event = "kvm_vmgexit_msr_protocol_exit"
     print_fmt = '"vcpu %u, ghcb_gpa %016llx, result %d", REC->vcpu_id, REC->ghcb_gpa, REC->result'
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.UnsignedInt
     ghcb_gpa: tp.KU64
@@ -93,7 +93,7 @@ class KvmRmpFault(Tracepoint):
         '"vcpu %u gpa %016llx pfn 0x%llx error_code 0x%llx rmp_level %d psmash_ret %d", '
         "REC->vcpu_id, REC->gpa, REC->pfn, REC->error_code, REC->rmp_level, REC->psmash_ret"
     )
-    needs = REQUESTS
+    needs = KvmFeature.TRACE_REQUESTS
 
     vcpu_id: tp.UnsignedInt
     gpa: tp.KU64

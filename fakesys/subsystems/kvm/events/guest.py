@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import FAULT_VCPU, REQUESTS, STATE
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import MMIO_KINDS, MODES, signed32
 
 
@@ -53,7 +53,7 @@ class KvmXenHypercall(Tracepoint):
         '"cpl %d nr 0x%lx a0 0x%lx a1 0x%lx a2 0x%lx a3 0x%lx a4 0x%lx a5 %lx", REC->cpl, '
         "REC->nr, REC->a0, REC->a1, REC->a2, REC->a3, REC->a4, REC->a5"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     cpl: tp.KU8
     nr: tp.UnsignedLong
@@ -69,7 +69,7 @@ class KvmXenHypercall(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=("nr", "a0", "a1", "a2", "a3", "a4", "a5"),
             print_fmt=(
                 '"nr 0x%lx a0 0x%lx a1 0x%lx a2 0x%lx a3 0x%lx a4 0x%lx a5 %lx", REC->nr, '
@@ -211,7 +211,7 @@ class KvmCpuid(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("function", "rax", "rbx", "rcx", "rdx", "found"),
             print_fmt=(
                 '"func %x rax %lx rbx %lx rcx %lx rdx %lx, cpuid entry %s", REC->function, '
@@ -282,7 +282,7 @@ class KvmPageFault(Tracepoint):
 
     variants = (
         Variant(
-            unless=FAULT_VCPU,
+            unless=KvmFeature.TRACE_FAULT_VCPU,
             fields=(
                 ("fault_address", tp.c_type(tp.UnsignedLong)),
                 ("error_code", tp.c_type(tp.UnsignedInt)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE
+from fakesys.subsystems.kvm.features import KvmFeature
 
 
 def _mask(event: KvmHvFlushTlb) -> str:
@@ -49,7 +49,7 @@ class KvmHvHypercall(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("rep_cnt", "rep_idx", "ingpa", "outgpa", "code", "fast"),
             print_fmt=(
                 '"code 0x%x %s cnt 0x%x idx 0x%x in 0x%llx out 0x%llx", REC->code, '
@@ -69,7 +69,7 @@ class KvmHvHypercallDone(Tracepoint):
     system = "kvm"
     event = "kvm_hv_hypercall_done"
     print_fmt = '"result 0x%llx", REC->result'
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     result: tp.U64
 
@@ -97,7 +97,7 @@ class KvmHvFlushTlb(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=("processor_mask", "address_space", "flags"),
             print_fmt=(
                 '"processor_mask 0x%llx address_space 0x%llx flags 0x%llx", '
@@ -130,7 +130,7 @@ class KvmHvFlushTlbEx(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=("valid_bank_mask", "format", "address_space", "flags"),
             print_fmt=(
                 '"valid_bank_mask 0x%llx format 0x%llx address_space 0x%llx flags 0x%llx", '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import (
     APIC_REGISTERS,
     DELIVERY_MODES,
@@ -206,7 +206,7 @@ class KvmApic(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("rw", "reg", ("val", tp.c_type(tp.UnsignedInt))),
             print_fmt=_apic_format("x"),
         ),
@@ -266,7 +266,7 @@ class KvmApicAcceptIrq(Tracepoint):
 
     variants = (
         Variant(
-            unless=VCPU,
+            unless=KvmFeature.TRACE_VCPU,
             fields=("apicid", "dm", ("tm", tp.c_type(tp.U8)), "vec"),
         ),
     )
@@ -323,13 +323,13 @@ class KvmInjVirq(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("irq",),
             print_fmt='"irq %u", REC->irq',
             text=lambda self: f"irq {self.irq}",
         ),
         Variant(
-            needs=STATE,
+            needs=KvmFeature.TRACE_STATE,
             fields=("vector", "soft", "reinjected"),
         ),
     )
@@ -352,7 +352,7 @@ class KvmInjException(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("exception", "has_error", "error_code"),
             print_fmt=(
                 f'"%s (0x%x)", __print_symbolic(REC->exception, {OLD_EXCEPTIONS.listing}), '
@@ -361,7 +361,7 @@ class KvmInjException(Tracepoint):
             text=_old_exception,
         ),
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             print_fmt=_exception_format(OLD_EXCEPTIONS),
             text=lambda self: _exception(self, OLD_EXCEPTIONS),
         ),
@@ -391,7 +391,7 @@ class KvmPiIrteUpdate(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=(
                 "host_irq",
                 ("vcpu_id", tp.c_type(tp.UnsignedInt)),
@@ -409,7 +409,7 @@ class KvmPiIrteUpdate(Tracepoint):
             text=_vt_d,
         ),
         Variant(
-            needs=REQUESTS,
+            needs=KvmFeature.TRACE_REQUESTS,
             fields=("host_irq", "vcpu_id", "gsi", "gvec", "set"),
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import DIRTY_RING, FAULT_VCPU, NO_CHANGE_PTE
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import unsigned32
 
 
@@ -55,7 +55,7 @@ class KvmSetSpteHva(Tracepoint):
     system = "kvm"
     event = "kvm_set_spte_hva"
     print_fmt = '"mmu notifier set pte hva: %#016lx", REC->hva'
-    unless = NO_CHANGE_PTE
+    unless = KvmFeature.TRACE_NO_CHANGE_PTE
 
     hva: tp.UnsignedLong
 
@@ -72,7 +72,7 @@ class KvmAgePage(Tracepoint):
         '"hva %llx gfn %llx level %u %s", REC->hva, REC->gfn, REC->level, '
         'REC->referenced ? "YOUNG" : "OLD"'
     )
-    unless = FAULT_VCPU
+    unless = KvmFeature.TRACE_FAULT_VCPU
 
     hva: tp.KU64
     gfn: tp.KU64
@@ -113,7 +113,7 @@ class KvmAsyncPfRepeatedFault(Tracepoint):
 
     variants = (
         Variant(
-            unless=FAULT_VCPU,
+            unless=KvmFeature.TRACE_FAULT_VCPU,
             event="kvm_async_pf_doublefault",
         ),
     )
@@ -171,7 +171,7 @@ class KvmDirtyRingPush(Tracepoint):
         "REC->dirty_index, REC->reset_index, REC->slot, REC->offset, "
         "REC->dirty_index - REC->reset_index"
     )
-    needs = DIRTY_RING
+    needs = KvmFeature.TRACE_DIRTY_RING
 
     index: tp.Int
     dirty_index: tp.KU32
@@ -196,7 +196,7 @@ class KvmDirtyRingReset(Tracepoint):
         '"ring %d: dirty 0x%x reset 0x%x (used %u)", REC->index, REC->dirty_index, '
         "REC->reset_index, REC->dirty_index - REC->reset_index"
     )
-    needs = DIRTY_RING
+    needs = KvmFeature.TRACE_DIRTY_RING
 
     index: tp.Int
     dirty_index: tp.KU32
@@ -214,7 +214,7 @@ class KvmDirtyRingExit(Tracepoint):
     system = "kvm"
     event = "kvm_dirty_ring_exit"
     print_fmt = '"vcpu %d", REC->vcpu_id'
-    needs = DIRTY_RING
+    needs = KvmFeature.TRACE_DIRTY_RING
 
     vcpu_id: tp.Int
 

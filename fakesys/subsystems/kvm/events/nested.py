@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
 from fakesys.subsystems.kvm.events.run import EXIT_STATE, exit_format, exit_state
 from fakesys.subsystems.kvm.exits import (
     VMX,
@@ -13,6 +12,7 @@ from fakesys.subsystems.kvm.exits import (
     reason_format,
     reason_name,
 )
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import VM_ENTRY_ERRORS
 
 _EXIT_INFO = "ext_inf1: 0x%016llx ext_inf2: 0x%016llx ext_int: 0x%08x ext_int_err: 0x%08x"
@@ -41,7 +41,7 @@ class KvmNestedVmenter(Tracepoint):
         '!REC->tdp_enabled ? "guest_cr3" : REC->isa == 1 ? "nested_eptp" : "nested_cr3", '
         "REC->guest_pgd"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     rip: tp.U64
     vmcb: tp.U64
@@ -74,7 +74,7 @@ class KvmNestedVmrun(Tracepoint):
         'npt: %s", REC->rip, REC->vmcb, REC->nested_rip, REC->int_ctl, REC->event_inj, '
         'REC->npt ? "on" : "off"'
     )
-    unless = STATE
+    unless = KvmFeature.TRACE_STATE
 
     rip: tp.U64
     vmcb: tp.U64
@@ -100,7 +100,7 @@ class KvmNestedVmenterFailed(Tracepoint):
         '"%s%s", __get_str(msg), !REC->err ? "" : __print_symbolic(REC->err, '
         f"{VM_ENTRY_ERRORS.listing})"
     )
-    needs = VCPU
+    needs = KvmFeature.TRACE_VCPU
 
     msg: tp.DynamicString
     err: tp.KU32
@@ -118,7 +118,7 @@ class KvmNestedIntercepts(Tracepoint):
         '"cr_read: %04x cr_write: %04x excp: %08x intercepts: %08x %08x %08x", REC->cr_read, '
         "REC->cr_write, REC->exceptions, REC->intercept1, REC->intercept2, REC->intercept3"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     cr_read: tp.U16
     cr_write: tp.U16
@@ -144,7 +144,7 @@ class KvmNestedInterceptsOld(Tracepoint):
         '"cr_read: %04x cr_write: %04x excp: %08x intercept: %016llx", REC->cr_read, '
         "REC->cr_write, REC->exceptions, REC->intercept"
     )
-    unless = STATE
+    unless = KvmFeature.TRACE_STATE
 
     cr_read: tp.U16
     cr_write: tp.U16
@@ -164,7 +164,7 @@ class KvmNestedVmexit(Tracepoint):
     system = "kvm"
     event = "kvm_nested_vmexit"
     print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     exit_reason: tp.UnsignedInt
     guest_rip: tp.UnsignedLong
@@ -181,7 +181,7 @@ class KvmNestedVmexit(Tracepoint):
 
     variants = (
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=(*EXIT_STATE,),
             print_fmt=exit_format(),
             text=exit_state,
@@ -198,7 +198,7 @@ class KvmNestedVmexitOld(Tracepoint):
         f'"rip: 0x%016llx reason: %s {_EXIT_INFO}", REC->rip, '
         f"{plain_reason_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
     )
-    unless = STATE
+    unless = KvmFeature.TRACE_STATE
 
     rip: tp.U64
     exit_code: tp.U32
@@ -234,7 +234,7 @@ class KvmNestedVmexitInject(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             print_fmt=(
                 f'"reason: %s {_EXIT_INFO}", {plain_reason_format("exit_code")}, '
                 f"{_EXIT_INFO_ARGUMENTS}"
@@ -275,7 +275,7 @@ class KvmInvlpga(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("rip", ("asid", tp.c_type(tp.Int)), "address"),
             print_fmt=(
                 '"rip: 0x%016llx asid: %d address: 0x%016llx", REC->rip, REC->asid, REC->address'

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.features import REQUESTS, STATE, VCPU
 from fakesys.subsystems.kvm.exits import (
     plain_reason_format,
     plain_reason_name,
     reason_format,
     reason_name,
 )
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import LOADS, USER_EXITS, signed32, signed64
 
 EXIT_STATE = (
@@ -100,13 +100,13 @@ class KvmEntry(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("vcpu_id",),
             print_fmt='"vcpu %u", REC->vcpu_id',
             text=lambda self: f"vcpu {self.vcpu_id}",
         ),
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=("vcpu_id", "rip", "immediate_exit"),
             print_fmt=(
                 '"vcpu %u, rip 0x%lx%s", REC->vcpu_id, REC->rip, '
@@ -141,19 +141,19 @@ class KvmExit(Tracepoint):
 
     variants = (
         Variant(
-            unless=VCPU,
+            unless=KvmFeature.TRACE_VCPU,
             fields=("exit_reason", "guest_rip", "isa", "info1", "info2"),
             print_fmt=_OLD_EXIT_FORMAT.replace("vcpu %u ", "").replace("REC->vcpu_id, ", ""),
             text=_old_exit,
         ),
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             fields=("exit_reason", "guest_rip", "isa", "info1", "info2", "vcpu_id"),
             print_fmt=_OLD_EXIT_FORMAT,
             text=lambda self: f"vcpu {self.vcpu_id} {_old_exit(self)}",
         ),
         Variant(
-            unless=REQUESTS,
+            unless=KvmFeature.TRACE_REQUESTS,
             fields=(*EXIT_STATE,),
             print_fmt=exit_format(),
             text=exit_state,
@@ -234,7 +234,7 @@ class KvmPleWindowUpdate(Tracepoint):
         '"vcpu %u old %u new %u (%s)", REC->vcpu_id, REC->old, REC->new, '
         'REC->old < REC->new ? "growed" : "shrinked"'
     )
-    needs = VCPU
+    needs = KvmFeature.TRACE_VCPU
 
     vcpu_id: tp.UnsignedInt
     new: tp.UnsignedInt
@@ -256,7 +256,7 @@ class KvmPleWindow(Tracepoint):
         '"vcpu %u: ple_window %d (%s %d)", REC->vcpu_id, REC->new, REC->grow ? "grow" : "shrink", '
         "REC->old"
     )
-    unless = VCPU
+    unless = KvmFeature.TRACE_VCPU
 
     grow: tp.Bool
     vcpu_id: tp.UnsignedInt
@@ -362,7 +362,7 @@ class KvmSmmTransition(Tracepoint):
 
     variants = (
         Variant(
-            unless=STATE,
+            unless=KvmFeature.TRACE_STATE,
             event="kvm_enter_smm",
         ),
     )

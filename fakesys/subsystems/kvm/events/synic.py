@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.subsystems.kvm.events.features import STATE
+from fakesys.subsystems.kvm.features import KvmFeature
 
 
 class KvmHvNotifyAckedSint(Tracepoint):
@@ -219,7 +219,7 @@ class KvmHvSyndbgSetMsr(Tracepoint):
         '"vcpu_id %d vp_index %u msr 0x%x data 0x%llx", REC->vcpu_id, REC->vp_index, '
         "REC->msr, REC->data"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.Int
     vp_index: tp.KU32
@@ -242,7 +242,7 @@ class KvmHvSyndbgGetMsr(Tracepoint):
         '"vcpu_id %d vp_index %u msr 0x%x data 0x%llx", REC->vcpu_id, REC->vp_index, '
         "REC->msr, REC->data"
     )
-    needs = STATE
+    needs = KvmFeature.TRACE_STATE
 
     vcpu_id: tp.Int
     vp_index: tp.KU32

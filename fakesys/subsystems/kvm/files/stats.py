@@ -7,18 +7,14 @@ from errno import EACCES, EINVAL, ERANGE
 from typing import Any, Protocol
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Feature, Features
 from fakesys.core.text import kstrtoull, simple_strtoll
+from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
 from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat
 from fakesys.tree.attr import Attr, Children, Layout, Mount, Row
 from fakesys.tree.kinds import DEBUGFS, DEBUGFS_SEQ
-
-STRICT = "debugfs.strict_numbers"
-"""Simple attributes take nothing but a number (5.10, later also in older stable kernels)."""
-VCPU_PID = "kvm.vcpu_pid_file"
-VCPU_GUEST_MODE = "kvm.vcpu_guest_mode_file"
-RMAPS_STAT = "kvm.rmaps_stat_file"
 
 # lapic_timer_advance_ns before it adapts: arch/x86/kvm/lapic.c:LAPIC_TIMER_ADVANCE_NS_INIT.
 TIMER_ADVANCE_NS = 1000
@@ -64,14 +60,14 @@ def _clearable(stat: Stat, hold: Hold | None, *, strict: bool) -> Attr[Any]:
         show=lambda model: f"{model.read(stat)}\n",
         store=lambda model, text: _clear_if_zero(model, stat, parse(text)),
         errors=errors | {ERANGE: "does not fit into 64 bits"} if strict else errors,
-        needs=_and(stat.file.needs, STRICT) if strict else stat.file.needs,
-        unless=stat.file.unless if strict else _and(stat.file.unless, STRICT),
+        needs=_and(stat.file.needs, KvmFeature.STRICT_NUMBERS) if strict else stat.file.needs,
+        unless=stat.file.unless if strict else _and(stat.file.unless, KvmFeature.STRICT_NUMBERS),
         hold=hold,
     )
 
 
-def _and(features: str | tuple[str, ...], one: str) -> tuple[str, ...]:
-    return (features, one) if isinstance(features, str) else (*features, one)
+def _and(features: Features, one: Feature) -> Features:
+    return (features, one) if isinstance(features, Feature) else (*features, one)
 
 
 _MEANING = {
@@ -105,7 +101,7 @@ VCPU: Layout[Vcpu] = Layout(
             doc="The thread that last ran the vCPU, 0 before the first run.",
             show=lambda vcpu: f"{vcpu.last_pid}\n",
             errors=READ_ONLY,
-            needs=VCPU_PID,
+            needs=KvmFeature.VCPU_PID_FILE,
         ),
         Attr(
             name="guest_mode",
@@ -113,7 +109,7 @@ VCPU: Layout[Vcpu] = Layout(
             doc="1 while the vCPU runs a nested guest.",
             show=lambda vcpu: f"{vcpu.stats.guest_mode}\n",
             errors=READ_ONLY,
-            needs=VCPU_GUEST_MODE,
+            needs=KvmFeature.VCPU_GUEST_MODE_FILE,
         ),
         Attr(
             name="tsc-offset",
@@ -143,7 +139,7 @@ _VM_ROWS: tuple[Row, ...] = (
         show=lambda vm: vm.rmaps_stat(),
         errors={EINVAL: "nothing can be written"},
         kind=DEBUGFS_SEQ,
-        needs=RMAPS_STAT,
+        needs=KvmFeature.RMAPS_STAT_FILE,
         hold=Vm.hold,
     ),
     Children(

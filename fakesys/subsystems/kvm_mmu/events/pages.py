@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm_mmu.events.features import SHORT_GPTE, VALID_GEN, WIDE_GEN, ZAP_FAST
+from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 
 _ACCESS = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
 
@@ -72,9 +72,21 @@ _PLAIN = ("gfn", "role", "root_count", "unsync")
 _WIDE = (("mmu_valid_gen", tp.c_type(tp.UnsignedLong)), *_PLAIN)
 
 _VARIANTS = (
-    Variant(needs=WIDE_GEN, fields=_WIDE, print_fmt=f'"%s", {_WIDE_FORMAT}', text=_with_wide_gen),
-    Variant(unless=VALID_GEN, fields=_PLAIN, print_fmt=f'"%s", {_PLAIN_FORMAT}', text=_without_gen),
-    Variant(unless=SHORT_GPTE, print_fmt=f'"%s", {_OLD_ROLE_FORMAT}', text=_with_old_role),
+    Variant(
+        needs=MmuFeature.TRACE_WIDE_GEN,
+        fields=_WIDE,
+        print_fmt=f'"%s", {_WIDE_FORMAT}',
+        text=_with_wide_gen,
+    ),
+    Variant(
+        unless=MmuFeature.TRACE_VALID_GEN,
+        fields=_PLAIN,
+        print_fmt=f'"%s", {_PLAIN_FORMAT}',
+        text=_without_gen,
+    ),
+    Variant(
+        unless=MmuFeature.SHORT_GPTE, print_fmt=f'"%s", {_OLD_ROLE_FORMAT}', text=_with_old_role
+    ),
 )
 
 
@@ -110,19 +122,19 @@ class KvmMmuGetPage(ShadowPage):
 
     variants = (
         Variant(
-            needs=WIDE_GEN,
+            needs=MmuFeature.TRACE_WIDE_GEN,
             fields=(*_WIDE, "created"),
             print_fmt=f'"%s %s", {_WIDE_FORMAT}, {_CREATED}',
             text=lambda page: f"{_with_wide_gen(page)} {_created(page)}",
         ),
         Variant(
-            unless=VALID_GEN,
+            unless=MmuFeature.TRACE_VALID_GEN,
             fields=(*_PLAIN, "created"),
             print_fmt=f'"%s %s", {_PLAIN_FORMAT}, {_CREATED}',
             text=lambda page: f"{_without_gen(page)} {_created(page)}",
         ),
         Variant(
-            unless=SHORT_GPTE,
+            unless=MmuFeature.SHORT_GPTE,
             print_fmt=f'"%s %s", {_OLD_ROLE_FORMAT}, {_CREATED}',
             text=lambda page: f"{_with_old_role(page)} {_created(page)}",
         ),
@@ -172,7 +184,7 @@ class KvmMmuZapAllFast(Tracepoint):
     system = "kvmmmu"
     event = "kvm_mmu_zap_all_fast"
     print_fmt = '"kvm-mmu-valid-gen %u used_pages %x", REC->mmu_valid_gen, REC->mmu_used_pages'
-    needs = ZAP_FAST
+    needs = MmuFeature.TRACE_ZAP_FAST
 
     mmu_valid_gen: tp.U8
     mmu_used_pages: tp.UnsignedInt
@@ -182,7 +194,7 @@ class KvmMmuZapAllFast(Tracepoint):
 
     variants = (
         Variant(
-            needs=WIDE_GEN,
+            needs=MmuFeature.TRACE_WIDE_GEN,
             fields=(("mmu_valid_gen", tp.c_type(tp.UnsignedLong)), "mmu_used_pages"),
             print_fmt=(
                 '"kvm-mmu-valid-gen %lx used_pages %x", REC->mmu_valid_gen, REC->mmu_used_pages'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
-from fakesys.subsystems.kvm_mmu.events.features import FAULT_GPA, SPTES, TDP, WIDE_CODE
+from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 
 # Results of a fault: arch/x86/kvm/mmu/mmu_internal.h:RET_PF_* as 6.18 and 6.1 number them.
 RET_PF_FIXED, RET_PF_SPURIOUS = 5, 6
@@ -37,7 +37,7 @@ class FastPageFault(Tracepoint):
     system = "kvmmmu"
     event = "fast_page_fault"
     print_fmt = _fast_fault_format(FAULT_FLAGS, RET_PF_FIXED, RET_PF_SPURIOUS)
-    needs = TDP
+    needs = MmuFeature.TRACE_TDP
 
     vcpu_id: tp.Int
     cr2_or_gpa: tp.Gpa
@@ -57,7 +57,7 @@ class FastPageFault(Tracepoint):
 
     variants = (
         Variant(
-            unless=WIDE_CODE,
+            unless=MmuFeature.TRACE_WIDE_CODE,
             fields=(
                 "vcpu_id",
                 "cr2_or_gpa",
@@ -112,7 +112,7 @@ class FastPageFaultRetry(Tracepoint):
     system = "kvmmmu"
     event = "fast_page_fault"
     print_fmt = _retry_format("gva", "lx")
-    unless = TDP
+    unless = MmuFeature.TRACE_TDP
 
     vcpu_id: tp.Int
     gva: tp.Gva
@@ -128,7 +128,7 @@ class FastPageFaultRetry(Tracepoint):
 
     variants = (
         Variant(
-            needs=FAULT_GPA,
+            needs=MmuFeature.TRACE_FAULT_GPA,
             fields=("vcpu_id", "cr2_or_gpa", *_RETRY),
             print_fmt=_retry_format("cr2_or_gpa", "llx"),
             text=lambda self: _retried(self, self.cr2_or_gpa),
@@ -147,7 +147,7 @@ class KvmMmuSetSpte(Tracepoint):
         'REC->r ? "r" : "-", REC->spte & (1ULL << 1) ? "w" : "-", REC->x ? "x" : "-", '
         'REC->u == -1 ? "" : (REC->u ? "u" : "-"), REC->level, REC->sptep'
     )
-    needs = SPTES
+    needs = MmuFeature.TRACE_SPTES
 
     gfn: tp.KU64
     spte: tp.KU64
@@ -168,7 +168,7 @@ class KvmMmuSetSpte(Tracepoint):
     variants = (
         # An unsigned char holds no -1: these kernels print a `u` for it.
         Variant(
-            unless=TDP,
+            unless=MmuFeature.TRACE_TDP,
             fields=("gfn", "spte", "sptep", "level", "r", "x", ("u", tp.c_type(tp.KU8))),
         ),
     )
@@ -180,7 +180,7 @@ class KvmMmuSpteRequested(Tracepoint):
     system = "kvmmmu"
     event = "kvm_mmu_spte_requested"
     print_fmt = '"gfn %llx pfn %llx level %d", REC->gfn, REC->pfn, REC->level'
-    needs = SPTES
+    needs = MmuFeature.TRACE_SPTES
 
     gfn: tp.KU64
     pfn: tp.KU64
@@ -199,7 +199,7 @@ class KvmTdpMmuSpteChanged(Tracepoint):
         '"as id %d gfn %llx level %d old_spte %llx new_spte %llx", REC->as_id, REC->gfn, '
         "REC->level, REC->old_spte, REC->new_spte"
     )
-    needs = TDP
+    needs = MmuFeature.TRACE_TDP
 
     gfn: tp.KU64
     old_spte: tp.KU64
@@ -222,7 +222,7 @@ class KvmMmuSplitHugePage(Tracepoint):
     print_fmt = (
         '"gfn %llx spte %llx level %d errno %d", REC->gfn, REC->spte, REC->level, REC->errno'
     )
-    needs = TDP
+    needs = MmuFeature.TRACE_TDP
 
     gfn: tp.KU64
     spte: tp.KU64

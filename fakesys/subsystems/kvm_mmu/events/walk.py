@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakesys.core import tracepoint as tp
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
-from fakesys.subsystems.kvm_mmu.events.features import WIDE_CODE
+from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 
 
 class KvmMmuPagetableWalk(Tracepoint):
@@ -26,7 +26,7 @@ class KvmMmuPagetableWalk(Tracepoint):
 
     variants = (
         Variant(
-            unless=WIDE_CODE,
+            unless=MmuFeature.TRACE_WIDE_CODE,
             print_fmt=(
                 '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
                 f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'
@@ -92,7 +92,7 @@ class KvmMmuWalkerError(Tracepoint):
 
     variants = (
         Variant(
-            unless=WIDE_CODE,
+            unless=MmuFeature.TRACE_WIDE_CODE,
             print_fmt=(
                 '"pferr %x %s", REC->pferr, '
                 f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'

@@ -9,8 +9,15 @@ from typing import Literal
 
 from msgspec import Struct
 
-EVENTFS_FEATURE = "tracefs.eventfs"
-"""Directories of events are not counted as links and made at need (6.6)."""
+from fakesys.core.features import Feature, FeatureSet
+
+
+class TraceFeature(Feature):
+    """Differences between kernels in the files of tracefs."""
+
+    EVENTFS = "tracefs.eventfs"
+    """Directories of events do not count as links and are made when needed (6.6)."""
+
 
 SizeShown = Literal["allotted", "asked"]
 
@@ -49,7 +56,7 @@ class Build(Struct, frozen=True):
     function_filters: bool
     snapshot: bool
     hist: bool
-    features: frozenset[str] = frozenset()
+    features: FeatureSet = frozenset()
 
 
 # The kernel that the recordings in tests/oracle/tracefs come from.
@@ -71,7 +78,7 @@ V6_18 = Build(
     function_filters=True,
     snapshot=False,
     hist=False,
-    features=frozenset({EVENTFS_FEATURE}),
+    features=frozenset({TraceFeature.EVENTFS}),
 )
 # A distribution's kernel, with everything built in.
 V6_1 = Build(

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.tracepoint import EventFormat
-from fakesys.subsystems.tracing.base.policy import EVENTFS_FEATURE
+from fakesys.subsystems.tracing.base.policy import TraceFeature
 from fakesys.subsystems.tracing.files.hist import hist_text
 from fakesys.subsystems.tracing.files.settings import zero_or_one
 from fakesys.subsystems.tracing.instances import set_event as grammar
@@ -251,6 +251,6 @@ def _events(mode: int, kind: Kind | None) -> Layout[Instance]:
 
 
 EVENTS: tuple[Dir[Instance], ...] = (
-    Dir(name="events", layout=_events(0o750, None), unless=EVENTFS_FEATURE),
-    Dir(name="events", layout=_events(0o755, EVENTFS), needs=EVENTFS_FEATURE),
+    Dir(name="events", layout=_events(0o750, None), unless=TraceFeature.EVENTFS),
+    Dir(name="events", layout=_events(0o755, EVENTFS), needs=TraceFeature.EVENTFS),
 )

@@ -11,6 +11,7 @@ from functools import partial
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed, Task
+from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
 from fakesys.subsystems.tracing.base.clocks import Clocks
@@ -42,7 +43,7 @@ class Tracing:
         kernel: Kernel,
         build: Build,
         classes: Iterable[type[Tracepoint]],
-        features: frozenset[str],
+        features: FeatureSet,
         *,
         cpus: int,
         processes: Processes,
@@ -220,7 +221,7 @@ class Tracing:
 
 
 def _bind_all(
-    classes: Iterable[type[Tracepoint]], first_id: int, features: frozenset[str]
+    classes: Iterable[type[Tracepoint]], first_id: int, features: FeatureSet
 ) -> tuple[EventFormat, ...]:
     found: list[EventFormat] = []
     for cls in classes:
