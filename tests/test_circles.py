@@ -13,7 +13,6 @@ KNOWN_MODULES: frozenset[str] = frozenset(
         "subsystems.ap_bus.bus",
         "subsystems.tracing.instances.tracing",
         "subsystems.vfio_ap.driver",
-        "subsystems.kvm.model",
         "tree.node",
     }
 )

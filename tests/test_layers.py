@@ -36,11 +36,6 @@ FORBIDDEN = {
 KNOWN: frozenset[str] = frozenset(
     {
         "subsystems.control.recording",
-        "subsystems.apicv.model",
-        "subsystems.apicv.presets",
-        "subsystems.kvm.extension",
-        "subsystems.kvm.model",
-        "subsystems.kvm_mmu.extension",
     }
 )
 # One subsystem may import an earlier one, never a later one.

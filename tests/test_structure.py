@@ -20,7 +20,6 @@ LONG_FILES = frozenset(
         "core.tracepoint",
         "machine.machine",
         "subsystems.kvm.events.irq",
-        "subsystems.kvm.model",
         "subsystems.kvm_mmu.files.commands",
         "subsystems.kvm_mmu.ops.faults",
         "subsystems.tracing.filter.filters",

@@ -101,7 +101,7 @@ def boot(setup: Setup) -> Timeline:
 
     def pause(seconds: float) -> None:
         samples.append(_sample(vm))
-        vm.kvm.kvm.kernel.clock.advance(seconds)
+        side.kvm.kernel.clock.advance(seconds)
 
     steps = []
     for name, act in Boot(vm, GUESTS[setup.preset], pause).steps(synic=setup.synic):

@@ -21,9 +21,10 @@ from fakesys.subsystems.kvm.files import commands as verbs
 from fakesys.subsystems.kvm.files import control
 from fakesys.subsystems.kvm.files import stats as files
 from fakesys.subsystems.kvm.files.control import KernelChoice
-from fakesys.subsystems.kvm.model import Kvm, Vm, Watch, watch_nobody
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.state import state as kvm_state
+from fakesys.subsystems.kvm.vm import Vm, WatchProcess, watch_no_process
 from fakesys.subsystems.kvm_mmu import params as mmu_params
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.files import commands as mmu_verbs
@@ -41,7 +42,11 @@ class KvmSide:
     """KVM with its memory and interrupt models, of the kernels that were chosen last."""
 
     def __init__(
-        self, kernel: Kernel, mmu: MmuKernel, apicv: ApicvKernel, watch: Watch = watch_nobody
+        self,
+        kernel: Kernel,
+        mmu: MmuKernel,
+        apicv: ApicvKernel,
+        watch: WatchProcess = watch_no_process,
     ) -> None:
         self.kvm = Kvm(kernel, Params(PARAMS), daemon=os.getpid, watch=watch)
         self.use(mmu, apicv)

@@ -40,7 +40,7 @@ from fakesys.subsystems.apicv.commands import presets as apicv_presets
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.files.control import KernelChoice
-from fakesys.subsystems.kvm.model import Watch, watch_nobody
+from fakesys.subsystems.kvm.vm import WatchProcess, watch_no_process
 from fakesys.subsystems.selftest import files as selftest_files
 from fakesys.subsystems.selftest.model import Selftest
 from fakesys.subsystems.tracing.instances.state import state as tracing_state
@@ -94,7 +94,7 @@ class Machine:
         self._seed = self.scenario.seed if seed is None else seed
         self._clock_rate = clock_rate
         self._lockdown = lockdown
-        self._watch: Watch = watch_nobody
+        self._watch: WatchProcess = watch_no_process
         self.control = Control(self)
         self._build()
         self.binder = Binder(self.kernel.bus, self._features(), self._mounts())
@@ -147,7 +147,7 @@ class Machine:
         kernel_of(APICV_KERNELS, name)
         self._use(replace(self._profile, apicv=name))
 
-    def watch_owners(self, watch: Watch) -> None:
+    def watch_owners(self, watch: WatchProcess) -> None:
         """Who says when the process that owns a VM has ended; by default nobody does."""
 
         def recorded(pid: int, ended: Callable[[], None]) -> Callable[[], None]:

@@ -11,14 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fakesys.core.commands import Args, Interpreter, Option, arguments, bind, flag
+from fakesys.core.commands import Interpreter, Option, bind, flag
 from fakesys.core.errors import KernelError
 from fakesys.core.events import LogLine, Uevent
 from fakesys.core.kernel import Caller, Kernel
 from fakesys.subsystems.kvm.files.commands import modprobe
-from fakesys.subsystems.kvm.model import Irqchip, Kvm, KvmDevice, Vcpu, VcpuLimits, Vm
+from fakesys.subsystems.kvm.model import Kvm, KvmDevice, VcpuLimits
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat, bucket_of
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 DAEMON = 500
 AVIC: Param[bool] = Param("avic", flag, False, "", modprobe=True)
@@ -282,11 +283,11 @@ class Recorder:
         if self.refuses == what:
             raise KernelError(ENOTTY, "as asked for")
 
-    def check_vm(self, args: Args) -> None:
+    def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
         self._check("vm")
 
-    def add_vm(self, vm: Vm, args: Args) -> None:
-        self.heard.append(f"vm {vm.name} {vm.directory} pit={args.get(PIT):d}")
+    def add_vm(self, vm: Vm, options: VmOptions) -> None:
+        self.heard.append(f"vm {vm.name} {vm.directory} pit={options.get(PIT):d}")
 
     def check_irqchip(self, vm: Vm) -> None:
         self._check("irqchip")
@@ -316,7 +317,7 @@ class Recorder:
 def test_extensions_hear_of_everything(kvm: Kvm) -> None:
     recorder = Recorder()
     kvm.extensions = (recorder,)
-    vm = kvm.create_vm("a", irqchip=Irqchip.NONE, args=arguments({PIT: True}))
+    vm = kvm.create_vm("a", irqchip=Irqchip.NONE, options=VmOptions({PIT: True}))
     kvm.create_irqchip(vm)
     kvm.create_vcpus(vm, count=2)
     vm.vcpu(1).hold()

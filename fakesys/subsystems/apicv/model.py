@@ -7,7 +7,6 @@ from errno import EBUSY, EEXIST, EINVAL, ENODEV
 
 from msgspec import Struct
 
-from fakesys.core.commands import Args
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips.pit import Pit
 from fakesys.subsystems.apicv.engine import (
@@ -29,8 +28,8 @@ from fakesys.subsystems.apicv.state.policy import ApicvPolicy, TooBig
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
-from fakesys.subsystems.kvm.files.commands import IRQCHIP
-from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 BACKING_PAGES = 0x1_0000_0000
 """Host address of the first APIC page; one page for each vCPU follows."""
@@ -80,12 +79,12 @@ class Apicv:
 
     # --- Extension of Kvm ---
 
-    def check_vm(self, args: Args) -> None:
+    def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
         """Raises ENODEV for a PIT without a PIC in the kernel."""
-        if args.get(PIT) and args.get(IRQCHIP) != Irqchip.KERNEL.value:
+        if options.get(PIT) and irqchip is not Irqchip.KERNEL:
             raise KernelError(ENODEV, "a PIT in the kernel needs a PIC there")
 
-    def add_vm(self, vm: Vm, args: Args) -> None:
+    def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """KVM_CREATE_VM, then irqchip, PIT and its reinject control, as asked for."""
         tracer = self.tracer
         module = module_of(self.kvm.params)
@@ -103,8 +102,8 @@ class Apicv:
         apic_vm.inhibit.start(avic=module.avic)
         if vm.irqchip is not Irqchip.NONE:
             self.add_irqchip(vm)
-        if vm.irqchip is Irqchip.KERNEL and args.get(PIT) is not False:
-            self._create_pit(apic_vm, reinject=args.get(REINJECT))
+        if vm.irqchip is Irqchip.KERNEL and options.get(PIT) is not False:
+            self._create_pit(apic_vm, reinject=options.get(REINJECT))
 
     def check_irqchip(self, vm: Vm) -> None:
         """Nothing is against it."""

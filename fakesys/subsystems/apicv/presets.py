@@ -10,7 +10,6 @@ from errno import EINVAL
 
 from msgspec import Struct
 
-from fakesys.core.commands import arguments
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, RedirectEntry
@@ -33,7 +32,7 @@ from fakesys.subsystems.apicv.state.params import REINJECT
 from fakesys.subsystems.apicv.state.policy import SynicRule
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, MsiRoute, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
-from fakesys.subsystems.kvm.model import Irqchip
+from fakesys.subsystems.kvm.vm import Irqchip, VmOptions
 
 TIMER_VECTOR, RTC_VECTOR, DEVICE_VECTOR = 0x30, 0x28, 0x41
 CALL_VECTOR, WAKE_VECTOR = 0xFB, 0xFD
@@ -91,13 +90,12 @@ def check(apicv: Apicv, order: VmSpec) -> None:
 def make(apicv: Apicv, order: VmSpec) -> ApicVm:
     """The VM before its boot. Raises EEXIST, EINVAL before any change."""
     check(apicv, order)
-    options = {REINJECT: order.reinject}
     vm = apicv.kvm.create_vm(
         order.name,
         pid=order.pid,
         fd=order.fd,
         irqchip=order.irqchip,
-        args=arguments(options),
+        options=VmOptions({REINJECT: order.reinject}),
     )
     apic_vm = apicv.of(vm)
     apic_vm.auto_handler = True

@@ -1,43 +1,45 @@
-"""What KVM's model of virtual machines asks of the models of memory and interrupts."""
+"""What KVM's register of virtual machines asks of the models of memory and interrupts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from fakesys.core.commands import Args
-    from fakesys.subsystems.kvm.model import Vcpu, Vm
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 
 class Extension(Protocol):
-    """What a later model adds to every VM. All checks of all models come before any change."""
+    """What a later model adds to every VM.
 
-    def check_vm(self, args: Args) -> None:
-        """May a VM with these options be made? Raises."""
+    `Kvm` calls the `check_*` methods of all extensions before the first `add_*`: an extension
+    refuses in the former, by KernelError, and only changes state in the latter.
+    """
 
-    def add_vm(self, vm: Vm, args: Args) -> None:
-        """The VM exists, its directory too; nobody heard of it yet."""
+    def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
+        """Refuse to create a VM with this irqchip and these options."""
+
+    def add_vm(self, vm: Vm, options: VmOptions) -> None:
+        """Add state for a new VM. It has its directory; its uevent follows."""
 
     def check_irqchip(self, vm: Vm) -> None:
-        """May this VM get an irqchip in the kernel? Raises."""
+        """Refuse KVM_CREATE_IRQCHIP for this VM."""
 
     def add_irqchip(self, vm: Vm) -> None:
-        """KVM_CREATE_IRQCHIP was done."""
+        """Create the interrupt controllers of a VM that was created without."""
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
-        """May the VM get this vCPU? Raises."""
+        """Refuse to create a vCPU of this id."""
 
     def add_vcpu(self, vcpu: Vcpu) -> None:
-        """The vCPU exists."""
+        """Add state for a new vCPU."""
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
-        """Its descriptor is closed; it stays in the VM."""
+        """Stop a vCPU whose descriptor was closed; it stays in the VM."""
 
     def hold_vcpu(self, vcpu: Vcpu) -> None:
-        """From now on it stands in user space, unless something makes it run again."""
+        """Leave the vCPU in user space until a command runs it again."""
 
     def is_in_guest(self, vcpu: Vcpu) -> bool:
-        """Does it run the guest now?"""
+        """Return whether the vCPU runs the guest now."""
 
     def remove_vm(self, vm: Vm) -> None:
-        """The last reference is gone; counters are still there."""
+        """Drop the state of a VM whose last reference is gone; its counters are still there."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
+from fakesys.subsystems.kvm.vm import Vcpu, Vm
 
 
 def state(kvm: Kvm) -> dict[str, Any]:

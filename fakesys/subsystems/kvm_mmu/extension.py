@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fakesys.core.commands import Args
 from fakesys.core.events import Bus
-from fakesys.subsystems.kvm.model import Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 from fakesys.subsystems.kvm_mmu.guest.programs import Guest
 from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
 from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
@@ -35,10 +35,10 @@ class MmuExtension:
         """Where events go."""
         return self.kvm.kernel.bus
 
-    def check_vm(self, args: Args) -> None:
+    def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
         """Memory refuses no VM."""
 
-    def add_vm(self, vm: Vm, args: Args) -> None:
+    def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """The VM has no memory at first."""
         memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
         self.memories[vm] = memory

@@ -12,8 +12,9 @@ from errno import EACCES
 from fakesys.core.features import Features
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.params import NESTED, STATE_FILE, uses_avic, uses_npt
-from fakesys.subsystems.kvm.model import Kvm, Vm
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Params
+from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_module import kvm as kvm_parameters
 from fakesys.subsystems.kvm_module.features import ParamFeature

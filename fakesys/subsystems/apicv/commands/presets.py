@@ -11,7 +11,7 @@ from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.presets import GuestOs, VmSpec
 from fakesys.subsystems.apicv.state.params import REINJECT
 from fakesys.subsystems.kvm.files.commands import FD, IRQCHIP, PID
-from fakesys.subsystems.kvm.model import Irqchip
+from fakesys.subsystems.kvm.vm import Irqchip
 
 VCPUS = Option("vcpus", number_within(1, 4096), 1, "how many vCPUs", required=True)
 NAME = Option("name", word, "g", "name of the VM")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, IrqSource, QueuedIrq
 from fakesys.subsystems.apicv.state.vm import ApicVm
-from fakesys.subsystems.kvm.model import Irqchip
+from fakesys.subsystems.kvm.vm import Irqchip
 
 
 def has_extint(vm: ApicVm, vcpu: ApicVcpu) -> bool:

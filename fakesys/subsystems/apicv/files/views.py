@@ -14,8 +14,8 @@ from fakesys.subsystems.apicv.state.avic_tables import LOGICAL_VALID
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq
 from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
 from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
-from fakesys.subsystems.kvm.model import Vcpu, Vm
 from fakesys.subsystems.kvm.stats import VcpuStats
+from fakesys.subsystems.kvm.vm import Vcpu, Vm
 from fakesys.tree.attr import Attr, Files, Row
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from fakesys.subsystems.apicv.chips.lapic import BASE, FLAT, Lapic, Mode
 from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
-from fakesys.subsystems.kvm.model import Vcpu
+from fakesys.subsystems.kvm.vm import Vcpu
 
 # Requests, by their bit in vcpu->requests (v5.3, v6.18: asm/kvm_host.h).
 EVENT = 1 << 14

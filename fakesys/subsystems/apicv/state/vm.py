@@ -25,7 +25,7 @@ from fakesys.subsystems.apicv.state.inhibit import Inhibit
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, IrqSource
-from fakesys.subsystems.kvm.model import Irqchip, Vm
+from fakesys.subsystems.kvm.vm import Irqchip, Vm
 
 MEMBER_CACHE = 64
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
 from typing import Any
 
@@ -16,8 +16,9 @@ from fakesys.core.commands import (
     word,
     words_of,
 )
-from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Params
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 # Operands that the commands of every extension begin with.
 VM = Operand("VM", word)
@@ -45,10 +46,14 @@ def vcpu_of(kvm: Kvm, args: Args) -> Vcpu:
     return vcpu
 
 
-def _create_vm(kvm: Kvm, args: Args) -> str:
-    irqchip = Irqchip(args[IRQCHIP])
-    kvm.create_vm(args[NAME], pid=args[PID], fd=args[FD], irqchip=irqchip, args=args)
-    return ""
+def _creator(vm_options: tuple[Option[Any], ...]) -> Callable[[Kvm, Args], str]:
+    def create_vm(kvm: Kvm, args: Args) -> str:
+        irqchip = Irqchip(args[IRQCHIP])
+        options = VmOptions({option: args[option] for option in vm_options})
+        kvm.create_vm(args[NAME], pid=args[PID], fd=args[FD], irqchip=irqchip, options=options)
+        return ""
+
+    return create_vm
 
 
 def _destroy_vm(kvm: Kvm, args: Args) -> str:
@@ -76,13 +81,13 @@ def _create_irqchip(kvm: Kvm, args: Args) -> str:
     return ""
 
 
-def verbs(vm_options: Iterable[Option[Any]] = ()) -> tuple[Verb[Kvm], ...]:
+def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
     """The commands. `vm_options`: those that extensions add to `vm create`."""
     return (
         Verb(
             words=("vm", "create", NAME),
             options=(PID, FD, IRQCHIP, *vm_options),
-            run=_create_vm,
+            run=_creator(vm_options),
             errors={
                 EEXIST: "the name, or the owner's descriptor, is in use",
                 EINVAL: "not a name, or a bad option",

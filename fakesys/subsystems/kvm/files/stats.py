@@ -11,8 +11,9 @@ from fakesys.core.features import Feature, Features
 from fakesys.core.text import kstrtoull, simple_strtoll
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.files.vcpu_dirs import vcpu_named, vcpu_names
-from fakesys.subsystems.kvm.model import Irqchip, Kvm, Vcpu, Vm
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.stats import STATS, Kind, Scope, Stat
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm
 from fakesys.tree.attr import Attr, Children, Layout, Mount, Row
 from fakesys.tree.kinds import DEBUGFS, DEBUGFS_SEQ
 

@@ -5,7 +5,7 @@ The names follow virt/kvm/kvm_main.c:kvm_create_vcpu_debugfs (v6.1).
 
 from __future__ import annotations
 
-from fakesys.subsystems.kvm.model import Vcpu, Vm
+from fakesys.subsystems.kvm.vm import Vcpu, Vm
 
 
 def vcpu_names(vm: Vm) -> list[str]:

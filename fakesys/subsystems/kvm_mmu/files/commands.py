@@ -24,7 +24,7 @@ from fakesys.core.commands import (
 )
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.files.commands import VCPU, VM, vcpu_of, vm_of
-from fakesys.subsystems.kvm.model import Vcpu, Vm
+from fakesys.subsystems.kvm.vm import Vcpu, Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.guest.bulk import touch
 from fakesys.subsystems.kvm_mmu.guest.programs import Item, Left, guest_tables

@@ -9,7 +9,7 @@ from typing import Any
 
 from fakesys.core.errors import KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.subsystems.kvm.model import Vm
+from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.ops.dirty import DirtyLog
 from fakesys.subsystems.kvm_mmu.shadow.pages import UNSYNC

@@ -15,7 +15,8 @@ from fakesys.core.clock import Timer
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtobool, kstrtoull
-from fakesys.subsystems.kvm.model import Kvm, Vm
+from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
 
 if TYPE_CHECKING:
