@@ -8,8 +8,9 @@ from functools import lru_cache
 import pytest
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat, event_format
 from fakesys.core.features import FeatureSet
-from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm.events import avic as apicv_trace
 from fakesys.subsystems.kvm.events import catalog as kvm_trace
@@ -29,7 +30,7 @@ EXIT = f"kvm_exit: reason {{}} {RIP} info {{}} {{}}"
 def formats(features: FeatureSet) -> tuple[tuple[type[Tracepoint], EventFormat], ...]:
     """Every event of KVM that a kernel with these features has."""
     kinds = enumerate((*kvm_trace.EVENTS, *apicv_trace.EVENTS), 1)
-    found = ((kind, bind(kind, number, features)) for number, kind in kinds)
+    found = ((kind, event_format(kind, number, features)) for number, kind in kinds)
     return tuple((kind, event) for kind, event in found if event is not None)
 
 

@@ -1,4 +1,4 @@
-"""The kernel's number and mask formats: parse and print.
+"""The kernel's number and mask formats: parse and print; at the end, words of control files.
 
 A mask is a Python integer whose bit N (value 1 << N) stands for the ID N. In text the leftmost
 bit is ID 0 (IBM numbering); only this module knows that.
@@ -165,3 +165,28 @@ def parse_mask(text: str, present: int) -> int:
 def ids(mask: int) -> list[int]:
     """The IDs in a mask, ascending."""
     return [index for index, bit in enumerate(format(mask, "b")[::-1]) if bit == "1"]
+
+
+# What files of the control directories take. No file of a real kernel parses like this.
+
+
+def one_word(text: str) -> str:
+    """Return the only word of a text; blanks around it do not count. Raises EINVAL."""
+    words = text.split()
+    if len(words) != 1:
+        raise KernelError(EINVAL, "write one word")
+    return words[0]
+
+
+def zero_or_one(text: str) -> bool:
+    """Return whether the text is `1`; one newline may follow. Raises EINVAL unless 0 or 1."""
+    body = text.removesuffix("\n")
+    if body not in ("0", "1"):
+        raise KernelError(EINVAL, "write 0 or 1")
+    return body == "1"
+
+
+def require_one(text: str) -> None:
+    """Refuse everything but `1`, which triggers what a file does. Raises EINVAL."""
+    if text.removesuffix("\n") != "1":
+        raise KernelError(EINVAL, "write 1")

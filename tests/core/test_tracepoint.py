@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
+from fakesys.core.event_format import EventFormat, event_format
 from fakesys.core.features import Feature, FeatureSet
-from fakesys.core.tracepoint import Tracepoint, Variant, bind
+from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 
 NOTHING: FeatureSet = frozenset()
 
@@ -27,10 +28,10 @@ class Pio(Tracepoint):
     print_fmt = '"pio %u", REC->port'
     common_preempt_count = 1
 
-    rw: tp.Bool
-    port: tp.U16
-    value: tp.KU64
-    sign: tp.SignedChar
+    rw: c.Bool
+    port: c.U16
+    value: c.KU64
+    sign: c.SignedChar
 
     def text(self) -> str:
         return f"pio {self.port} {self.value:x} {self.sign}"
@@ -38,7 +39,7 @@ class Pio(Tracepoint):
     variants = (
         Variant(
             unless=ToyFeature.VALUE,
-            fields=("sign", ("port", tp.chars(4))),
+            fields=("sign", ("port", c.chars(4))),
             print_fmt='"old"',
             text=lambda self: f"old {self.sign}",
         ),
@@ -54,11 +55,11 @@ class Exec(Tracepoint):
     print_fmt = '"%s", __get_str(name)'
     needs = ToyFeature.EXEC
 
-    name: tp.DynamicString
-    pid: tp.Pid
-    comm: tp.Comm
-    insn: tp.Insn
-    other: tp.DynamicString
+    name: c.DynamicString
+    pid: c.Pid
+    comm: c.Comm
+    insn: c.Insn
+    other: c.DynamicString
 
     def text(self) -> str:
         return f"{self.name} {self.pid} {self.comm} {self.insn.hex()} {self.other}"
@@ -71,8 +72,8 @@ class Raw(Tracepoint):
     event = "raw"
     print_fmt = '"raw"'
 
-    number: tp.UnsignedInt
-    buf: tp.TailBytes
+    number: c.UnsignedInt
+    buf: c.TailBytes
 
     def text(self) -> str:
         return self.buf.hex()
@@ -81,8 +82,8 @@ class Raw(Tracepoint):
 VALUE: FeatureSet = frozenset({ToyFeature.VALUE})
 
 
-def _bound(cls: type[Tracepoint], features: FeatureSet) -> tp.EventFormat:
-    found = bind(cls, 7, features)
+def _bound(cls: type[Tracepoint], features: FeatureSet) -> EventFormat:
+    found = event_format(cls, 7, features)
     assert found is not None
     return found
 
@@ -121,11 +122,11 @@ def test_variant_records_its_fields_only() -> None:
 
 
 def test_variant_takes_away_the_event() -> None:
-    assert bind(Pio, 7, VALUE | {ToyFeature.GONE}) is None
+    assert event_format(Pio, 7, VALUE | {ToyFeature.GONE}) is None
 
 
 def test_event_is_absent_without_its_feature() -> None:
-    assert bind(Exec, 7, NOTHING) is None
+    assert event_format(Exec, 7, NOTHING) is None
 
 
 def test_strings_lie_behind_the_fields() -> None:
@@ -156,9 +157,9 @@ def test_field_finds_common_fields() -> None:
 
 
 def test_pointers_are_hidden_and_stable() -> None:
-    assert tp.hashed(0) == "0" * 16
-    assert tp.hashed(0xFFFF888000001000) == tp.hashed(0xFFFF888000001000)
-    assert len(tp.hashed(0xFFFF888000001000)) == 16
+    assert hashed(0) == "0" * 16
+    assert hashed(0xFFFF888000001000) == hashed(0xFFFF888000001000)
+    assert len(hashed(0xFFFF888000001000)) == 16
 
 
 def test_events_are_compared_and_shown_by_their_fields() -> None:

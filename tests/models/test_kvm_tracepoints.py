@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from fakesys.core.tracepoint import CType, EventFormat, Holds, Tracepoint, bind, declared_fields
+from fakesys.core.c_types import CType, Holds
+from fakesys.core.event_format import EventFormat, event_format
+from fakesys.core.tracepoint import Tracepoint, declared_fields
 from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS
 from fakesys.subsystems.kvm.events.avic import EVENTS as APICV_EVENTS
 from fakesys.subsystems.kvm.events.avic import (
@@ -38,7 +40,7 @@ def _events(mmu: str, apicv: str) -> dict[str, EventFormat]:
     features = MMU_KERNELS[mmu].features | APICV_KERNELS[apicv].features
     found: dict[str, EventFormat] = {}
     for cls in EVENTS:
-        form = bind(cls, 1, features)
+        form = event_format(cls, 1, features)
         if form is not None:
             assert form.name not in found, f"{form.name} is there twice in {mmu}, {apicv}"
             found[form.name] = form

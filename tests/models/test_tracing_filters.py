@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fakesys.core.events import Task
-from fakesys.core.tracepoint import (
+from fakesys.core.c_types import (
     S64,
     U8,
     Bool,
@@ -21,10 +20,11 @@ from fakesys.core.tracepoint import (
     Insn,
     Int,
     TailBytes,
-    Tracepoint,
     UnsignedLong,
-    bind,
 )
+from fakesys.core.event_format import event_format
+from fakesys.core.events import Task
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.tracing.filter.cpulist import parse_cpulist
 from fakesys.subsystems.tracing.filter.filters import Dialect, FilterError, compile_filter
 
@@ -71,7 +71,7 @@ class Toy(Tracepoint):
     tail: TailBytes
 
 
-_bound = bind(Toy, 7, frozenset())
+_bound = event_format(Toy, 7, frozenset())
 assert _bound is not None
 FORM = _bound
 

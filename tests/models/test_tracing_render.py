@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
-from fakesys.core.tracepoint import EventFormat, declared_fields
+from fakesys.core.event_format import EventFormat
+from fakesys.core.tracepoint import declared_fields
 from fakesys.machine.machine import Machine
 from fakesys.machine.tracing import TRACEPOINTS
 from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, stack_of, symbol

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fakesys.core.errors import KernelError
-from fakesys.core.tracepoint import Tracepoint, bind
+from fakesys.core.event_format import event_format
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm_mmu.events import catalog as mmu_trace
 
@@ -51,7 +52,7 @@ class Recorder:
         self._lines: list[str] = []
         features = machine.kvm_side.features
         for cls in all_events():
-            form = bind(cls, 1, features)
+            form = event_format(cls, 1, features)
             if form is not None:
                 machine.kernel.bus.subscribe(cls, self._watcher(form.event, form.text))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
@@ -44,7 +44,7 @@ class KvmApicvActivateRequest(Tracepoint):
     print_fmt = '"vcpu=%u", REC->vcpu'
     needs = KvmFeature.TRACE_APICV_REQUEST_PAIR
 
-    vcpu: tp.KU32
+    vcpu: c.KU32
 
     def text(self) -> str:
         return f"vcpu={self.vcpu}"
@@ -58,8 +58,8 @@ class KvmApicvDeactivateRequest(Tracepoint):
     print_fmt = '"vcpu=%u, disable=%s", REC->vcpu, REC->disable ? "disabled" : "suspended"'
     needs = KvmFeature.TRACE_APICV_REQUEST_PAIR
 
-    vcpu: tp.KU32
-    disable: tp.Bool
+    vcpu: c.KU32
+    disable: c.Bool
 
     def text(self) -> str:
         return f"vcpu={self.vcpu}, disable={'disabled' if self.disable else 'suspended'}"
@@ -73,8 +73,8 @@ class KvmApicvUpdateRequest(Tracepoint):
     print_fmt = '"%s bit=%lu", REC->activate ? "activate" : "deactivate", REC->bit'
     needs = KvmFeature.TRACE_APICV_REQUEST_BIT
 
-    activate: tp.Bool
-    bit: tp.UnsignedLong
+    activate: c.Bool
+    bit: c.UnsignedLong
 
     def text(self) -> str:
         return f"{'activate' if self.activate else 'deactivate'} bit={self.bit}"
@@ -92,9 +92,9 @@ class KvmApicvInhibitChanged(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    reason: tp.Int
-    set: tp.Bool
-    inhibits: tp.UnsignedLong
+    reason: c.Int
+    set: c.Bool
+    inhibits: c.UnsignedLong
 
     def text(self) -> str:
         names = INHIBITS.names(self.inhibits)
@@ -124,10 +124,10 @@ class KvmApicvAcceptIrq(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    apicid: tp.U32
-    dm: tp.U16
-    tm: tp.U16
-    vec: tp.U8
+    apicid: c.U32
+    dm: c.U16
+    tm: c.U16
+    vec: c.U8
 
     def text(self) -> str:
         return (
@@ -147,11 +147,11 @@ class KvmAvicIncompleteIpi(Tracepoint):
         "REC->id, REC->index"
     )
 
-    vcpu: tp.KU32
-    icrh: tp.KU32
-    icrl: tp.KU32
-    id: tp.KU32
-    index: tp.KU32
+    vcpu: c.KU32
+    icrh: c.KU32
+    icrl: c.KU32
+    id: c.KU32
+    index: c.KU32
 
     def text(self) -> str:
         return (
@@ -171,11 +171,11 @@ class KvmAvicUnacceleratedAccess(Tracepoint):
         'REC->ft ? "trap" : "fault", REC->rw ? "write" : "read", REC->vec'
     )
 
-    vcpu: tp.KU32
-    offset: tp.KU32
-    ft: tp.Bool
-    rw: tp.Bool
-    vec: tp.KU32
+    vcpu: c.KU32
+    offset: c.KU32
+    ft: c.Bool
+    rw: c.Bool
+    vec: c.KU32
 
     def text(self) -> str:
         return (
@@ -192,8 +192,8 @@ class KvmAvicGaLog(Tracepoint):
     event = "kvm_avic_ga_log"
     print_fmt = '"vmid=%u, vcpuid=%u", REC->vmid, REC->vcpuid'
 
-    vmid: tp.KU32
-    vcpuid: tp.KU32
+    vmid: c.KU32
+    vcpuid: c.KU32
 
     def text(self) -> str:
         return f"vmid={self.vmid}, vcpuid={self.vcpuid}"
@@ -207,9 +207,9 @@ class KvmAvicKickVcpuSlowpath(Tracepoint):
     print_fmt = '"icrh:icrl=%#08x:%08x, index=%u", REC->icrh, REC->icrl, REC->index'
     needs = KvmFeature.TRACE_STATE
 
-    icrh: tp.KU32
-    icrl: tp.KU32
-    index: tp.KU32
+    icrh: c.KU32
+    icrl: c.KU32
+    index: c.KU32
 
     def text(self) -> str:
         return f"icrh:icrl={self.icrh:#08x}:{self.icrl:08x}, index={self.index}"
@@ -223,8 +223,8 @@ class KvmAvicDoorbell(Tracepoint):
     print_fmt = '"vcpuid=%u, apicid=%u", REC->vcpuid, REC->apicid'
     needs = KvmFeature.TRACE_STATE
 
-    vcpuid: tp.KU32
-    apicid: tp.KU32
+    vcpuid: c.KU32
+    apicid: c.KU32
 
     def text(self) -> str:
         return f"vcpuid={self.vcpuid}, apicid={self.apicid}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint
+from fakesys.core import c_types as c
+from fakesys.core.tracepoint import IRQS_OFF, Tracepoint
 from fakesys.subsystems.kvm.symbols import HOST_CLOCKS
 
 
@@ -12,16 +12,16 @@ class KvmWriteTscOffset(Tracepoint):
 
     system = "kvm"
     event = "kvm_write_tsc_offset"
-    common_flags = tp.IRQS_OFF
+    common_flags = IRQS_OFF
     common_preempt_count = 1
     print_fmt = (
         '"vcpu=%u prev=%llu next=%llu", REC->vcpu_id, REC->previous_tsc_offset, '
         "REC->next_tsc_offset"
     )
 
-    vcpu_id: tp.UnsignedInt
-    previous_tsc_offset: tp.U64
-    next_tsc_offset: tp.U64
+    vcpu_id: c.UnsignedInt
+    previous_tsc_offset: c.U64
+    next_tsc_offset: c.U64
 
     def text(self) -> str:
         return f"vcpu={self.vcpu_id} prev={self.previous_tsc_offset} next={self.next_tsc_offset}"
@@ -32,16 +32,16 @@ class KvmUpdateMasterClock(Tracepoint):
 
     system = "kvm"
     event = "kvm_update_master_clock"
-    common_flags = tp.IRQS_OFF
+    common_flags = IRQS_OFF
     common_preempt_count = 1
     print_fmt = (
         '"masterclock %d hostclock %s offsetmatched %u", REC->use_master_clock, '
         f"__print_symbolic(REC->host_clock, {HOST_CLOCKS.listing}), REC->offset_matched"
     )
 
-    use_master_clock: tp.Bool
-    host_clock: tp.UnsignedInt
-    offset_matched: tp.Bool
+    use_master_clock: c.Bool
+    host_clock: c.UnsignedInt
+    offset_matched: c.Bool
 
     def text(self) -> str:
         return (
@@ -55,7 +55,7 @@ class KvmTrackTsc(Tracepoint):
 
     system = "kvm"
     event = "kvm_track_tsc"
-    common_flags = tp.IRQS_OFF
+    common_flags = IRQS_OFF
     common_preempt_count = 1
     print_fmt = (
         '"vcpu_id %u masterclock %u offsetmatched %u nr_online %u hostclock %s", '
@@ -63,11 +63,11 @@ class KvmTrackTsc(Tracepoint):
         f"__print_symbolic(REC->host_clock, {HOST_CLOCKS.listing})"
     )
 
-    vcpu_id: tp.UnsignedInt
-    nr_vcpus_matched_tsc: tp.UnsignedInt
-    online_vcpus: tp.UnsignedInt
-    use_master_clock: tp.Bool
-    host_clock: tp.UnsignedInt
+    vcpu_id: c.UnsignedInt
+    nr_vcpus_matched_tsc: c.UnsignedInt
+    online_vcpus: c.UnsignedInt
+    use_master_clock: c.Bool
+    host_clock: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -89,13 +89,13 @@ class KvmPvclockUpdate(Tracepoint):
         "REC->flags"
     )
 
-    vcpu_id: tp.UnsignedInt
-    version: tp.U32
-    tsc_timestamp: tp.U64
-    system_time: tp.U64
-    tsc_to_system_mul: tp.U32
-    tsc_shift: tp.S8
-    flags: tp.U8
+    vcpu_id: c.UnsignedInt
+    version: c.U32
+    tsc_timestamp: c.U64
+    system_time: c.U64
+    tsc_to_system_mul: c.U32
+    tsc_shift: c.S8
+    flags: c.U8
 
     def text(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.kvm.features import KvmFeature
 
@@ -18,10 +18,10 @@ class KvmVmgexitEnter(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.UnsignedInt
-    exit_reason: tp.KU64
-    info1: tp.KU64
-    info2: tp.KU64
+    vcpu_id: c.UnsignedInt
+    exit_reason: c.KU64
+    info1: c.KU64
+    info2: c.KU64
 
     def text(self) -> str:
         return (
@@ -41,10 +41,10 @@ class KvmVmgexitExit(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.UnsignedInt
-    exit_reason: tp.KU64
-    info1: tp.KU64
-    info2: tp.KU64
+    vcpu_id: c.UnsignedInt
+    exit_reason: c.KU64
+    info1: c.KU64
+    info2: c.KU64
 
     def text(self) -> str:
         return (
@@ -61,8 +61,8 @@ class KvmVmgexitMsrProtocolEnter(Tracepoint):
     print_fmt = '"vcpu %u, ghcb_gpa %016llx", REC->vcpu_id, REC->ghcb_gpa'
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.UnsignedInt
-    ghcb_gpa: tp.KU64
+    vcpu_id: c.UnsignedInt
+    ghcb_gpa: c.KU64
 
     def text(self) -> str:
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}"
@@ -76,9 +76,9 @@ class KvmVmgexitMsrProtocolExit(Tracepoint):
     print_fmt = '"vcpu %u, ghcb_gpa %016llx, result %d", REC->vcpu_id, REC->ghcb_gpa, REC->result'
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.UnsignedInt
-    ghcb_gpa: tp.KU64
-    result: tp.Int
+    vcpu_id: c.UnsignedInt
+    ghcb_gpa: c.KU64
+    result: c.Int
 
     def text(self) -> str:
         return f"vcpu {self.vcpu_id}, ghcb_gpa {self.ghcb_gpa:016x}, result {self.result}"
@@ -95,12 +95,12 @@ class KvmRmpFault(Tracepoint):
     )
     needs = KvmFeature.TRACE_REQUESTS
 
-    vcpu_id: tp.UnsignedInt
-    gpa: tp.KU64
-    pfn: tp.KU64
-    error_code: tp.KU64
-    rmp_level: tp.Int
-    psmash_ret: tp.Int
+    vcpu_id: c.UnsignedInt
+    gpa: c.KU64
+    pfn: c.KU64
+    error_code: c.KU64
+    rmp_level: c.Int
+    psmash_ret: c.Int
 
     def text(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import MMIO_KINDS, MODES, signed32
@@ -32,11 +32,11 @@ class KvmHypercall(Tracepoint):
         "REC->a3"
     )
 
-    nr: tp.UnsignedLong
-    a0: tp.UnsignedLong
-    a1: tp.UnsignedLong
-    a2: tp.UnsignedLong
-    a3: tp.UnsignedLong
+    nr: c.UnsignedLong
+    a0: c.UnsignedLong
+    a1: c.UnsignedLong
+    a2: c.UnsignedLong
+    a3: c.UnsignedLong
 
     def text(self) -> str:
         return (
@@ -55,14 +55,14 @@ class KvmXenHypercall(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    cpl: tp.KU8
-    nr: tp.UnsignedLong
-    a0: tp.UnsignedLong
-    a1: tp.UnsignedLong
-    a2: tp.UnsignedLong
-    a3: tp.UnsignedLong
-    a4: tp.UnsignedLong
-    a5: tp.UnsignedLong
+    cpl: c.KU8
+    nr: c.UnsignedLong
+    a0: c.UnsignedLong
+    a1: c.UnsignedLong
+    a2: c.UnsignedLong
+    a3: c.UnsignedLong
+    a4: c.UnsignedLong
+    a5: c.UnsignedLong
 
     def text(self) -> str:
         return f"cpl {self.cpl} {_xen_call(self)}"
@@ -90,11 +90,11 @@ class KvmPio(Tracepoint):
         'REC->port, REC->size, REC->count, REC->val, REC->count > 1 ? "(...)" : ""'
     )
 
-    rw: tp.UnsignedInt
-    port: tp.UnsignedInt
-    size: tp.UnsignedInt
-    count: tp.UnsignedInt
-    val: tp.UnsignedInt
+    rw: c.UnsignedInt
+    port: c.UnsignedInt
+    size: c.UnsignedInt
+    count: c.UnsignedInt
+    val: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -114,10 +114,10 @@ class KvmMmio(Tracepoint):
         f"{MMIO_KINDS.listing}), REC->len, REC->gpa, REC->val"
     )
 
-    type: tp.KU32
-    len: tp.KU32
-    gpa: tp.KU64
-    val: tp.KU64
+    type: c.KU32
+    len: c.KU32
+    gpa: c.KU64
+    val: c.KU64
 
     def text(self) -> str:
         return (
@@ -133,7 +133,7 @@ class KvmFastMmio(Tracepoint):
     event = "kvm_fast_mmio"
     print_fmt = '"fast mmio at gpa 0x%llx", REC->gpa'
 
-    gpa: tp.KU64
+    gpa: c.KU64
 
     def text(self) -> str:
         return f"fast mmio at gpa 0x{self.gpa:x}"
@@ -149,10 +149,10 @@ class VcpuMatchMmio(Tracepoint):
         'REC->gpa_match ? "GPA" : "GVA"'
     )
 
-    gva: tp.Gva
-    gpa: tp.Gpa
-    write: tp.Bool
-    gpa_match: tp.Bool
+    gva: c.Gva
+    gpa: c.Gpa
+    write: c.Bool
+    gpa_match: c.Bool
 
     def text(self) -> str:
         return (
@@ -171,12 +171,12 @@ class KvmEmulateInsn(Tracepoint):
         f'__print_symbolic(REC->flags, {MODES.listing}), REC->failed ? " failed" : ""'
     )
 
-    rip: tp.U64
-    csbase: tp.U32
-    len: tp.U8
-    insn: tp.Insn
-    flags: tp.U8
-    failed: tp.U8
+    rip: c.U64
+    csbase: c.U32
+    len: c.U8
+    insn: c.Insn
+    flags: c.U8
+    failed: c.U8
 
     def text(self) -> str:
         return (
@@ -196,14 +196,14 @@ class KvmCpuid(Tracepoint):
         'REC->found ? "found" : "not found", REC->used_max_basic ? ", used max basic" : ""'
     )
 
-    function: tp.UnsignedInt
-    index: tp.UnsignedInt
-    rax: tp.UnsignedLong
-    rbx: tp.UnsignedLong
-    rcx: tp.UnsignedLong
-    rdx: tp.UnsignedLong
-    found: tp.Bool
-    used_max_basic: tp.Bool
+    function: c.UnsignedInt
+    index: c.UnsignedInt
+    rax: c.UnsignedLong
+    rbx: c.UnsignedLong
+    rcx: c.UnsignedLong
+    rdx: c.UnsignedLong
+    found: c.Bool
+    used_max_basic: c.Bool
 
     def text(self) -> str:
         known = ", used max basic" if self.used_max_basic else ""
@@ -232,10 +232,10 @@ class KvmMsr(Tracepoint):
         'REC->exception ? " (#GP)" : ""'
     )
 
-    write: tp.Unsigned
-    ecx: tp.KU32
-    data: tp.KU64
-    exception: tp.KU8
+    write: c.Unsigned
+    ecx: c.KU32
+    data: c.KU64
+    exception: c.KU8
 
     def text(self) -> str:
         return (
@@ -251,9 +251,9 @@ class KvmCr(Tracepoint):
     event = "kvm_cr"
     print_fmt = '"cr_%s %x = 0x%lx", REC->rw ? "write" : "read", REC->cr, REC->val'
 
-    rw: tp.UnsignedInt
-    cr: tp.UnsignedInt
-    val: tp.UnsignedLong
+    rw: c.UnsignedInt
+    cr: c.UnsignedInt
+    val: c.UnsignedLong
 
     def text(self) -> str:
         return f"cr_{'write' if self.rw else 'read'} {self.cr:x} = 0x{self.val:x}"
@@ -269,10 +269,10 @@ class KvmPageFault(Tracepoint):
         "REC->guest_rip, REC->fault_address, REC->error_code"
     )
 
-    vcpu_id: tp.UnsignedInt
-    guest_rip: tp.UnsignedLong
-    fault_address: tp.KU64
-    error_code: tp.KU64
+    vcpu_id: c.UnsignedInt
+    guest_rip: c.UnsignedLong
+    fault_address: c.KU64
+    error_code: c.KU64
 
     def text(self) -> str:
         return (
@@ -284,8 +284,8 @@ class KvmPageFault(Tracepoint):
         Variant(
             unless=KvmFeature.TRACE_FAULT_VCPU,
             fields=(
-                ("fault_address", tp.c_type(tp.UnsignedLong)),
-                ("error_code", tp.c_type(tp.UnsignedInt)),
+                ("fault_address", c.c_type(c.UnsignedLong)),
+                ("error_code", c.c_type(c.UnsignedInt)),
             ),
             print_fmt='"address %lx error_code %x", REC->fault_address, REC->error_code',
             text=lambda self: f"address {self.fault_address:x} error_code {self.error_code:x}",

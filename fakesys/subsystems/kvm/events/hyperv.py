@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 
@@ -32,13 +32,13 @@ class KvmHvHypercall(Tracepoint):
         "REC->outgpa"
     )
 
-    rep_cnt: tp.U16
-    rep_idx: tp.U16
-    ingpa: tp.U64
-    outgpa: tp.U64
-    code: tp.U16
-    var_cnt: tp.U16
-    fast: tp.Bool
+    rep_cnt: c.U16
+    rep_idx: c.U16
+    ingpa: c.U64
+    outgpa: c.U64
+    code: c.U16
+    var_cnt: c.U16
+    fast: c.Bool
 
     def text(self) -> str:
         return (
@@ -71,7 +71,7 @@ class KvmHvHypercallDone(Tracepoint):
     print_fmt = '"result 0x%llx", REC->result'
     needs = KvmFeature.TRACE_STATE
 
-    result: tp.U64
+    result: c.U64
 
     def text(self) -> str:
         return f"result 0x{self.result:x}"
@@ -87,10 +87,10 @@ class KvmHvFlushTlb(Tracepoint):
         'REC->address_space, REC->flags, REC->guest_mode ? "(L2)" : ""'
     )
 
-    processor_mask: tp.KU64
-    address_space: tp.KU64
-    flags: tp.KU64
-    guest_mode: tp.Bool
+    processor_mask: c.KU64
+    address_space: c.KU64
+    flags: c.KU64
+    guest_mode: c.Bool
 
     def text(self) -> str:
         return f"{_mask(self)} {'(L2)' if self.guest_mode else ''}"
@@ -119,11 +119,11 @@ class KvmHvFlushTlbEx(Tracepoint):
         'REC->guest_mode ? "(L2)" : ""'
     )
 
-    valid_bank_mask: tp.KU64
-    format: tp.KU64
-    address_space: tp.KU64
-    flags: tp.KU64
-    guest_mode: tp.Bool
+    valid_bank_mask: c.KU64
+    format: c.KU64
+    address_space: c.KU64
+    flags: c.KU64
+    guest_mode: c.Bool
 
     def text(self) -> str:
         return f"{_banks(self)} {'(L2)' if self.guest_mode else ''}"
@@ -148,8 +148,8 @@ class KvmHvSendIpi(Tracepoint):
     event = "kvm_hv_send_ipi"
     print_fmt = '"vector %x processor_mask 0x%llx", REC->vector, REC->processor_mask'
 
-    vector: tp.KU32
-    processor_mask: tp.KU64
+    vector: c.KU32
+    processor_mask: c.KU64
 
     def text(self) -> str:
         return f"vector {self.vector:x} processor_mask 0x{self.processor_mask:x}"
@@ -165,9 +165,9 @@ class KvmHvSendIpiEx(Tracepoint):
         "REC->valid_bank_mask"
     )
 
-    vector: tp.KU32
-    format: tp.KU64
-    valid_bank_mask: tp.KU64
+    vector: c.KU32
+    format: c.KU64
+    valid_bank_mask: c.KU64
 
     def text(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import (
@@ -62,9 +62,9 @@ class KvmSetIrq(Tracepoint):
     event = "kvm_set_irq"
     print_fmt = '"gsi %u level %d source %d", REC->gsi, REC->level, REC->irq_source_id'
 
-    gsi: tp.UnsignedInt
-    level: tp.Int
-    irq_source_id: tp.Int
+    gsi: c.UnsignedInt
+    level: c.Int
+    irq_source_id: c.Int
 
     def text(self) -> str:
         return f"gsi {self.gsi} level {self.level} source {self.irq_source_id}"
@@ -81,11 +81,11 @@ class KvmPicSetIrq(Tracepoint):
         '(REC->imr & (1 << REC->pin)) ? "|masked":"", REC->coalesced ? " (coalesced)" : ""'
     )
 
-    chip: tp.U8
-    pin: tp.U8
-    elcr: tp.U8
-    imr: tp.U8
-    coalesced: tp.Bool
+    chip: c.U8
+    pin: c.U8
+    elcr: c.U8
+    imr: c.U8
+    coalesced: c.Bool
 
     def text(self) -> str:
         return (
@@ -108,9 +108,9 @@ class KvmIoapicSetIrq(Tracepoint):
         '(REC->e & (1<<16)) ? "|masked" : "", REC->coalesced ? " (coalesced)" : ""'
     )
 
-    e: tp.U64
-    pin: tp.Int
-    coalesced: tp.Bool
+    e: c.U64
+    pin: c.Int
+    coalesced: c.Bool
 
     def text(self) -> str:
         return (
@@ -135,7 +135,7 @@ class KvmIoapicDelayedEoiInj(Tracepoint):
         '(REC->e & (1<<16)) ? "|masked" : ""'
     )
 
-    e: tp.U64
+    e: c.U64
 
     def text(self) -> str:
         return (
@@ -160,8 +160,8 @@ class KvmMsiSetIrq(Tracepoint):
         '(REC->data & (1<<15)) ? "level" : "edge", (REC->address & (1<<3)) ? "|rh" : ""'
     )
 
-    address: tp.U64
-    data: tp.U64
+    address: c.U64
+    data: c.U64
 
     def text(self) -> str:
         destination = self.address >> 12 & 0xFF | self.address >> 32 & 0xFFFFFF00
@@ -180,8 +180,8 @@ class KvmAckIrq(Tracepoint):
     event = "kvm_ack_irq"
     print_fmt = f'"irqchip %s pin %u", __print_symbolic(REC->irqchip, {IRQCHIPS.listing}), REC->pin'
 
-    irqchip: tp.UnsignedInt
-    pin: tp.UnsignedInt
+    irqchip: c.UnsignedInt
+    pin: c.UnsignedInt
 
     def text(self) -> str:
         return f"irqchip {IRQCHIPS.name(self.irqchip)} pin {self.pin}"
@@ -194,9 +194,9 @@ class KvmApic(Tracepoint):
     event = "kvm_apic"
     print_fmt = _apic_format("llx")
 
-    rw: tp.UnsignedInt
-    reg: tp.UnsignedInt
-    val: tp.KU64
+    rw: c.UnsignedInt
+    reg: c.UnsignedInt
+    val: c.KU64
 
     def text(self) -> str:
         return (
@@ -207,7 +207,7 @@ class KvmApic(Tracepoint):
     variants = (
         Variant(
             unless=KvmFeature.TRACE_STATE,
-            fields=("rw", "reg", ("val", tp.c_type(tp.UnsignedInt))),
+            fields=("rw", "reg", ("val", c.c_type(c.UnsignedInt))),
             print_fmt=_apic_format("x"),
         ),
     )
@@ -227,8 +227,8 @@ class KvmApicIpi(Tracepoint):
         f"__print_symbolic((REC->icr_low >> 18 & 0x3), {DESTINATIONS.listing})"
     )
 
-    icr_low: tp.U32
-    dest_id: tp.U32
+    icr_low: c.U32
+    dest_id: c.U32
 
     def text(self) -> str:
         return (
@@ -252,10 +252,10 @@ class KvmApicAcceptIrq(Tracepoint):
         'REC->tm ? "level" : "edge"'
     )
 
-    apicid: tp.U32
-    dm: tp.U16
-    tm: tp.U16
-    vec: tp.U8
+    apicid: c.U32
+    dm: c.U16
+    tm: c.U16
+    vec: c.U8
 
     def text(self) -> str:
         return (
@@ -267,7 +267,7 @@ class KvmApicAcceptIrq(Tracepoint):
     variants = (
         Variant(
             unless=KvmFeature.TRACE_VCPU,
-            fields=("apicid", "dm", ("tm", tp.c_type(tp.U8)), "vec"),
+            fields=("apicid", "dm", ("tm", c.c_type(c.U8)), "vec"),
         ),
     )
 
@@ -279,8 +279,8 @@ class KvmEoi(Tracepoint):
     event = "kvm_eoi"
     print_fmt = '"apicid %x vector %d", REC->apicid, REC->vector'
 
-    apicid: tp.U32
-    vector: tp.Int
+    apicid: c.U32
+    vector: c.Int
 
     def text(self) -> str:
         return f"apicid {self.apicid:x} vector {self.vector}"
@@ -293,8 +293,8 @@ class KvmPvEoi(Tracepoint):
     event = "kvm_pv_eoi"
     print_fmt = '"apicid %x vector %d", REC->apicid, REC->vector'
 
-    apicid: tp.U32
-    vector: tp.Int
+    apicid: c.U32
+    vector: c.Int
 
     def text(self) -> str:
         return f"apicid {self.apicid:x} vector {self.vector}"
@@ -310,10 +310,10 @@ class KvmInjVirq(Tracepoint):
         'REC->reinjected ? " [reinjected]" : ""'
     )
 
-    vector: tp.UnsignedInt
-    soft: tp.Bool
-    reinjected: tp.Bool
-    irq: tp.UnsignedInt
+    vector: c.UnsignedInt
+    soft: c.Bool
+    reinjected: c.Bool
+    irq: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -342,10 +342,10 @@ class KvmInjException(Tracepoint):
     event = "kvm_inj_exception"
     print_fmt = _exception_format(EXCEPTIONS)
 
-    exception: tp.KU8
-    has_error: tp.KU8
-    error_code: tp.KU32
-    reinjected: tp.Bool
+    exception: c.KU8
+    has_error: c.KU8
+    error_code: c.KU32
+    reinjected: c.Bool
 
     def text(self) -> str:
         return _exception(self, EXCEPTIONS)
@@ -379,12 +379,12 @@ class KvmPiIrteUpdate(Tracepoint):
         "REC->gsi, REC->gvec"
     )
 
-    host_irq: tp.UnsignedInt
-    vcpu_id: tp.Int
-    gsi: tp.UnsignedInt
-    gvec: tp.UnsignedInt
-    set: tp.Bool
-    pi_desc_addr: tp.KU64
+    host_irq: c.UnsignedInt
+    vcpu_id: c.Int
+    gsi: c.UnsignedInt
+    gvec: c.UnsignedInt
+    set: c.Bool
+    pi_desc_addr: c.KU64
 
     def text(self) -> str:
         return f"PI is {_updated(self)}"
@@ -394,7 +394,7 @@ class KvmPiIrteUpdate(Tracepoint):
             unless=KvmFeature.TRACE_REQUESTS,
             fields=(
                 "host_irq",
-                ("vcpu_id", tp.c_type(tp.UnsignedInt)),
+                ("vcpu_id", c.c_type(c.UnsignedInt)),
                 "gsi",
                 "gvec",
                 "pi_desc_addr",

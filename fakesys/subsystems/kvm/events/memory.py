@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import unsigned32
@@ -15,8 +15,8 @@ class KvmUnmapHvaRange(Tracepoint):
     event = "kvm_unmap_hva_range"
     print_fmt = '"mmu notifier unmap range: %#016lx -- %#016lx", REC->start, REC->end'
 
-    start: tp.UnsignedLong
-    end: tp.UnsignedLong
+    start: c.UnsignedLong
+    end: c.UnsignedLong
 
     def text(self) -> str:
         return f"mmu notifier unmap range: {self.start:#016x} -- {self.end:#016x}"
@@ -29,8 +29,8 @@ class KvmAgeHva(Tracepoint):
     event = "kvm_age_hva"
     print_fmt = '"mmu notifier age hva: %#016lx -- %#016lx", REC->start, REC->end'
 
-    start: tp.UnsignedLong
-    end: tp.UnsignedLong
+    start: c.UnsignedLong
+    end: c.UnsignedLong
 
     def text(self) -> str:
         return f"mmu notifier age hva: {self.start:#016x} -- {self.end:#016x}"
@@ -43,7 +43,7 @@ class KvmTestAgeHva(Tracepoint):
     event = "kvm_test_age_hva"
     print_fmt = '"mmu notifier test age hva: %#016lx", REC->hva'
 
-    hva: tp.UnsignedLong
+    hva: c.UnsignedLong
 
     def text(self) -> str:
         return f"mmu notifier test age hva: {self.hva:#016x}"
@@ -57,7 +57,7 @@ class KvmSetSpteHva(Tracepoint):
     print_fmt = '"mmu notifier set pte hva: %#016lx", REC->hva'
     unless = KvmFeature.TRACE_NO_CHANGE_PTE
 
-    hva: tp.UnsignedLong
+    hva: c.UnsignedLong
 
     def text(self) -> str:
         return f"mmu notifier set pte hva: {self.hva:#016x}"
@@ -74,10 +74,10 @@ class KvmAgePage(Tracepoint):
     )
     unless = KvmFeature.TRACE_FAULT_VCPU
 
-    hva: tp.KU64
-    gfn: tp.KU64
-    level: tp.KU8
-    referenced: tp.KU8
+    hva: c.KU64
+    gfn: c.KU64
+    level: c.KU8
+    referenced: c.KU8
 
     def text(self) -> str:
         age = "YOUNG" if self.referenced else "OLD"
@@ -91,8 +91,8 @@ class KvmTryAsyncGetPage(Tracepoint):
     event = "kvm_try_async_get_page"
     print_fmt = '"gva = %#llx, gfn = %#llx", REC->gva, REC->gfn'
 
-    gva: tp.U64
-    gfn: tp.KU64
+    gva: c.U64
+    gfn: c.KU64
 
     def text(self) -> str:
         return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
@@ -105,8 +105,8 @@ class KvmAsyncPfRepeatedFault(Tracepoint):
     event = "kvm_async_pf_repeated_fault"
     print_fmt = '"gva = %#llx, gfn = %#llx", REC->gva, REC->gfn'
 
-    gva: tp.U64
-    gfn: tp.KU64
+    gva: c.U64
+    gfn: c.KU64
 
     def text(self) -> str:
         return f"gva = {self.gva:#x}, gfn = {self.gfn:#x}"
@@ -126,8 +126,8 @@ class KvmAsyncPfNotPresent(Tracepoint):
     event = "kvm_async_pf_not_present"
     print_fmt = '"token %#llx gva %#llx", REC->token, REC->gva'
 
-    token: tp.U64
-    gva: tp.U64
+    token: c.U64
+    gva: c.U64
 
     def text(self) -> str:
         return f"token {self.token:#x} gva {self.gva:#x}"
@@ -140,8 +140,8 @@ class KvmAsyncPfReady(Tracepoint):
     event = "kvm_async_pf_ready"
     print_fmt = '"token %#llx gva %#llx", REC->token, REC->gva'
 
-    token: tp.U64
-    gva: tp.U64
+    token: c.U64
+    gva: c.U64
 
     def text(self) -> str:
         return f"token {self.token:#x} gva {self.gva:#x}"
@@ -154,8 +154,8 @@ class KvmAsyncPfCompleted(Tracepoint):
     event = "kvm_async_pf_completed"
     print_fmt = '"gva %#llx address %#lx", REC->gva, REC->address'
 
-    address: tp.UnsignedLong
-    gva: tp.KU64
+    address: c.UnsignedLong
+    gva: c.KU64
 
     def text(self) -> str:
         return f"gva {self.gva:#x} address {self.address:#x}"
@@ -173,11 +173,11 @@ class KvmDirtyRingPush(Tracepoint):
     )
     needs = KvmFeature.TRACE_DIRTY_RING
 
-    index: tp.Int
-    dirty_index: tp.KU32
-    reset_index: tp.KU32
-    slot: tp.KU32
-    offset: tp.KU64
+    index: c.Int
+    dirty_index: c.KU32
+    reset_index: c.KU32
+    slot: c.KU32
+    offset: c.KU64
 
     def text(self) -> str:
         used = unsigned32(self.dirty_index - self.reset_index)
@@ -198,9 +198,9 @@ class KvmDirtyRingReset(Tracepoint):
     )
     needs = KvmFeature.TRACE_DIRTY_RING
 
-    index: tp.Int
-    dirty_index: tp.KU32
-    reset_index: tp.KU32
+    index: c.Int
+    dirty_index: c.KU32
+    reset_index: c.KU32
 
     def text(self) -> str:
         used = unsigned32(self.dirty_index - self.reset_index)
@@ -216,7 +216,7 @@ class KvmDirtyRingExit(Tracepoint):
     print_fmt = '"vcpu %d", REC->vcpu_id'
     needs = KvmFeature.TRACE_DIRTY_RING
 
-    vcpu_id: tp.Int
+    vcpu_id: c.Int
 
     def text(self) -> str:
         return f"vcpu {self.vcpu_id}"

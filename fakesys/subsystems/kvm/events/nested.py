@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.events.run import EXIT_STATE, exit_format, exit_state
 from fakesys.subsystems.kvm.exits import (
@@ -43,14 +43,14 @@ class KvmNestedVmenter(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    rip: tp.U64
-    vmcb: tp.U64
-    nested_rip: tp.U64
-    int_ctl: tp.U32
-    event_inj: tp.U32
-    tdp_enabled: tp.Bool
-    guest_pgd: tp.U64
-    isa: tp.U32
+    rip: c.U64
+    vmcb: c.U64
+    nested_rip: c.U64
+    int_ctl: c.U32
+    event_inj: c.U32
+    tdp_enabled: c.Bool
+    guest_pgd: c.U64
+    isa: c.U32
 
     def text(self) -> str:
         vmx = self.isa == VMX
@@ -76,12 +76,12 @@ class KvmNestedVmrun(Tracepoint):
     )
     unless = KvmFeature.TRACE_STATE
 
-    rip: tp.U64
-    vmcb: tp.U64
-    nested_rip: tp.U64
-    int_ctl: tp.U32
-    event_inj: tp.U32
-    npt: tp.Bool
+    rip: c.U64
+    vmcb: c.U64
+    nested_rip: c.U64
+    int_ctl: c.U32
+    event_inj: c.U32
+    npt: c.Bool
 
     def text(self) -> str:
         return (
@@ -102,8 +102,8 @@ class KvmNestedVmenterFailed(Tracepoint):
     )
     needs = KvmFeature.TRACE_VCPU
 
-    msg: tp.DynamicString
-    err: tp.KU32
+    msg: c.DynamicString
+    err: c.KU32
 
     def text(self) -> str:
         return f"{self.msg}{VM_ENTRY_ERRORS.name(self.err) if self.err else ''}"
@@ -120,12 +120,12 @@ class KvmNestedIntercepts(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    cr_read: tp.U16
-    cr_write: tp.U16
-    exceptions: tp.U32
-    intercept1: tp.U32
-    intercept2: tp.U32
-    intercept3: tp.U32
+    cr_read: c.U16
+    cr_write: c.U16
+    exceptions: c.U32
+    intercept1: c.U32
+    intercept2: c.U32
+    intercept3: c.U32
 
     def text(self) -> str:
         return (
@@ -146,10 +146,10 @@ class KvmNestedInterceptsOld(Tracepoint):
     )
     unless = KvmFeature.TRACE_STATE
 
-    cr_read: tp.U16
-    cr_write: tp.U16
-    exceptions: tp.U32
-    intercept: tp.U64
+    cr_read: c.U16
+    cr_write: c.U16
+    exceptions: c.U32
+    intercept: c.U64
 
     def text(self) -> str:
         return (
@@ -166,15 +166,15 @@ class KvmNestedVmexit(Tracepoint):
     print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
     needs = KvmFeature.TRACE_STATE
 
-    exit_reason: tp.UnsignedInt
-    guest_rip: tp.UnsignedLong
-    isa: tp.KU32
-    info1: tp.KU64
-    info2: tp.KU64
-    intr_info: tp.KU32
-    error_code: tp.KU32
-    vcpu_id: tp.UnsignedInt
-    requests: tp.KU64
+    exit_reason: c.UnsignedInt
+    guest_rip: c.UnsignedLong
+    isa: c.KU32
+    info1: c.KU64
+    info2: c.KU64
+    intr_info: c.KU32
+    error_code: c.KU32
+    vcpu_id: c.UnsignedInt
+    requests: c.KU64
 
     def text(self) -> str:
         return f"{exit_state(self)} requests 0x{self.requests:016x}"
@@ -200,13 +200,13 @@ class KvmNestedVmexitOld(Tracepoint):
     )
     unless = KvmFeature.TRACE_STATE
 
-    rip: tp.U64
-    exit_code: tp.U32
-    exit_info1: tp.U64
-    exit_info2: tp.U64
-    exit_int_info: tp.U32
-    exit_int_info_err: tp.U32
-    isa: tp.U32
+    rip: c.U64
+    exit_code: c.U32
+    exit_info1: c.U64
+    exit_info2: c.U64
+    exit_int_info: c.U32
+    exit_int_info_err: c.U32
+    isa: c.U32
 
     def text(self) -> str:
         reason = plain_reason_name(self.exit_code, self.isa)
@@ -222,12 +222,12 @@ class KvmNestedVmexitInject(Tracepoint):
         f'"reason: %s%s%s {_EXIT_INFO}", {reason_format("exit_code")}, {_EXIT_INFO_ARGUMENTS}'
     )
 
-    exit_code: tp.U32
-    exit_info1: tp.U64
-    exit_info2: tp.U64
-    exit_int_info: tp.U32
-    exit_int_info_err: tp.U32
-    isa: tp.U32
+    exit_code: c.U32
+    exit_info1: c.U64
+    exit_info2: c.U64
+    exit_int_info: c.U32
+    exit_int_info_err: c.U32
+    isa: c.U32
 
     def text(self) -> str:
         return f"reason: {reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
@@ -253,7 +253,7 @@ class KvmNestedIntrVmexit(Tracepoint):
     event = "kvm_nested_intr_vmexit"
     print_fmt = '"rip: 0x%016llx", REC->rip'
 
-    rip: tp.U64
+    rip: c.U64
 
     def text(self) -> str:
         return f"rip: 0x{self.rip:016x}"
@@ -266,9 +266,9 @@ class KvmInvlpga(Tracepoint):
     event = "kvm_invlpga"
     print_fmt = '"rip: 0x%016llx asid: %u address: 0x%016llx", REC->rip, REC->asid, REC->address'
 
-    rip: tp.U64
-    asid: tp.UnsignedInt
-    address: tp.U64
+    rip: c.U64
+    asid: c.UnsignedInt
+    address: c.U64
 
     def text(self) -> str:
         return f"rip: 0x{self.rip:016x} asid: {self.asid} address: 0x{self.address:016x}"
@@ -276,7 +276,7 @@ class KvmInvlpga(Tracepoint):
     variants = (
         Variant(
             unless=KvmFeature.TRACE_STATE,
-            fields=("rip", ("asid", tp.c_type(tp.Int)), "address"),
+            fields=("rip", ("asid", c.c_type(c.Int)), "address"),
             print_fmt=(
                 '"rip: 0x%016llx asid: %d address: 0x%016llx", REC->rip, REC->asid, REC->address'
             ),
@@ -291,8 +291,8 @@ class KvmSkinit(Tracepoint):
     event = "kvm_skinit"
     print_fmt = '"rip: 0x%016llx slb: 0x%08x", REC->rip, REC->slb'
 
-    rip: tp.U64
-    slb: tp.U32
+    rip: c.U64
+    slb: c.U32
 
     def text(self) -> str:
         return f"rip: 0x{self.rip:016x} slb: 0x{self.slb:08x}"

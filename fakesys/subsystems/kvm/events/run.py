@@ -5,8 +5,8 @@ from __future__ import annotations
 from errno import EINTR
 from typing import Protocol
 
-from fakesys.core import tracepoint as tp
-from fakesys.core.tracepoint import Tracepoint, Variant
+from fakesys.core import c_types as c
+from fakesys.core.tracepoint import IRQS_OFF, Tracepoint, Variant
 from fakesys.subsystems.kvm.exits import (
     plain_reason_format,
     plain_reason_name,
@@ -79,18 +79,18 @@ class KvmEntry(Tracepoint):
 
     system = "kvm"
     event = "kvm_entry"
-    common_flags = tp.IRQS_OFF
+    common_flags = IRQS_OFF
     common_preempt_count = 1
     print_fmt = (
         '"vcpu %u, rip 0x%lx intr_info 0x%08x error_code 0x%08x%s", REC->vcpu_id, REC->rip, '
         'REC->intr_info, REC->error_code, REC->immediate_exit ? "[immediate exit]" : ""'
     )
 
-    vcpu_id: tp.UnsignedInt
-    rip: tp.UnsignedLong
-    immediate_exit: tp.Bool
-    intr_info: tp.KU32
-    error_code: tp.KU32
+    vcpu_id: c.UnsignedInt
+    rip: c.UnsignedLong
+    immediate_exit: c.Bool
+    intr_info: c.KU32
+    error_code: c.KU32
 
     def text(self) -> str:
         return (
@@ -122,19 +122,19 @@ class KvmExit(Tracepoint):
 
     system = "kvm"
     event = "kvm_exit"
-    common_flags = tp.IRQS_OFF
+    common_flags = IRQS_OFF
     common_preempt_count = 1
     print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
 
-    exit_reason: tp.UnsignedInt
-    guest_rip: tp.UnsignedLong
-    isa: tp.KU32
-    info1: tp.KU64
-    info2: tp.KU64
-    intr_info: tp.KU32
-    error_code: tp.KU32
-    vcpu_id: tp.UnsignedInt
-    requests: tp.KU64
+    exit_reason: c.UnsignedInt
+    guest_rip: c.UnsignedLong
+    isa: c.KU32
+    info1: c.KU64
+    info2: c.KU64
+    intr_info: c.KU32
+    error_code: c.KU32
+    vcpu_id: c.UnsignedInt
+    requests: c.KU64
 
     def text(self) -> str:
         return f"{exit_state(self)} requests 0x{self.requests:016x}"
@@ -173,8 +173,8 @@ class KvmUserspaceExit(Tracepoint):
         "REC->errno < 0 ? -REC->errno : REC->reason"
     )
 
-    reason: tp.U32
-    errno: tp.Int
+    reason: c.U32
+    errno: c.Int
 
     def text(self) -> str:
         if self.errno < 0:
@@ -192,9 +192,9 @@ class KvmVcpuWakeup(Tracepoint):
         'REC->valid ? "valid" : "invalid"'
     )
 
-    ns: tp.U64
-    waited: tp.Bool
-    valid: tp.Bool
+    ns: c.U64
+    waited: c.Bool
+    valid: c.Bool
 
     def text(self) -> str:
         return (
@@ -213,10 +213,10 @@ class KvmHaltPollNs(Tracepoint):
         'REC->grow ? "grow" : "shrink", REC->old'
     )
 
-    grow: tp.Bool
-    vcpu_id: tp.UnsignedInt
-    new: tp.UnsignedInt
-    old: tp.UnsignedInt
+    grow: c.Bool
+    vcpu_id: c.UnsignedInt
+    new: c.UnsignedInt
+    old: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -236,9 +236,9 @@ class KvmPleWindowUpdate(Tracepoint):
     )
     needs = KvmFeature.TRACE_VCPU
 
-    vcpu_id: tp.UnsignedInt
-    new: tp.UnsignedInt
-    old: tp.UnsignedInt
+    vcpu_id: c.UnsignedInt
+    new: c.UnsignedInt
+    old: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -258,10 +258,10 @@ class KvmPleWindow(Tracepoint):
     )
     unless = KvmFeature.TRACE_VCPU
 
-    grow: tp.Bool
-    vcpu_id: tp.UnsignedInt
-    new: tp.Int
-    old: tp.Int
+    grow: c.Bool
+    vcpu_id: c.UnsignedInt
+    new: c.Int
+    old: c.Int
 
     def text(self) -> str:
         return (
@@ -277,7 +277,7 @@ class KvmFpu(Tracepoint):
     event = "kvm_fpu"
     print_fmt = f'"%s", __print_symbolic(REC->load, {LOADS.listing})'
 
-    load: tp.KU32
+    load: c.KU32
 
     def text(self) -> str:
         return f"{LOADS.name(self.load)}"
@@ -292,8 +292,8 @@ class KvmWaitLapicExpire(Tracepoint):
         '"vcpu %u: delta %lld (%s)", REC->vcpu_id, REC->delta, REC->delta < 0 ? "early" : "late"'
     )
 
-    vcpu_id: tp.UnsignedInt
-    delta: tp.KS64
+    vcpu_id: c.UnsignedInt
+    delta: c.KS64
 
     def text(self) -> str:
         return f"vcpu {self.vcpu_id}: delta {self.delta} ({'early' if self.delta < 0 else 'late'})"
@@ -306,8 +306,8 @@ class KvmHvTimerState(Tracepoint):
     event = "kvm_hv_timer_state"
     print_fmt = '"vcpu_id %x hv_timer %x", REC->vcpu_id, REC->hv_timer_in_use'
 
-    vcpu_id: tp.UnsignedInt
-    hv_timer_in_use: tp.UnsignedInt
+    vcpu_id: c.UnsignedInt
+    hv_timer_in_use: c.UnsignedInt
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id:x} hv_timer {self.hv_timer_in_use:x}"
@@ -320,7 +320,7 @@ class KvmPmlFull(Tracepoint):
     event = "kvm_pml_full"
     print_fmt = '"vcpu %d: PML full", REC->vcpu_id'
 
-    vcpu_id: tp.UnsignedInt
+    vcpu_id: c.UnsignedInt
 
     def text(self) -> str:
         return f"vcpu {signed32(self.vcpu_id)}: PML full"
@@ -333,8 +333,8 @@ class KvmPvTlbFlush(Tracepoint):
     event = "kvm_pv_tlb_flush"
     print_fmt = '"vcpu %u need_flush_tlb %s", REC->vcpu_id, REC->need_flush_tlb ? "true" : "false"'
 
-    vcpu_id: tp.UnsignedInt
-    need_flush_tlb: tp.Bool
+    vcpu_id: c.UnsignedInt
+    need_flush_tlb: c.Bool
 
     def text(self) -> str:
         return f"vcpu {self.vcpu_id} need_flush_tlb {'true' if self.need_flush_tlb else 'false'}"
@@ -350,9 +350,9 @@ class KvmSmmTransition(Tracepoint):
         'REC->entering ? "entering" : "leaving", REC->smbase'
     )
 
-    vcpu_id: tp.UnsignedInt
-    smbase: tp.KU64
-    entering: tp.Bool
+    vcpu_id: c.UnsignedInt
+    smbase: c.KU64
+    entering: c.Bool
 
     def text(self) -> str:
         return (

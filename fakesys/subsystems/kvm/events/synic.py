@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.kvm.features import KvmFeature
 
@@ -14,8 +14,8 @@ class KvmHvNotifyAckedSint(Tracepoint):
     event = "kvm_hv_notify_acked_sint"
     print_fmt = '"vcpu_id %d sint %u", REC->vcpu_id, REC->sint'
 
-    vcpu_id: tp.Int
-    sint: tp.KU32
+    vcpu_id: c.Int
+    sint: c.KU32
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} sint {self.sint}"
@@ -30,10 +30,10 @@ class KvmHvSynicSetIrq(Tracepoint):
         '"vcpu_id %d sint %u vector %d ret %d", REC->vcpu_id, REC->sint, REC->vector, REC->ret'
     )
 
-    vcpu_id: tp.Int
-    sint: tp.KU32
-    vector: tp.Int
-    ret: tp.Int
+    vcpu_id: c.Int
+    sint: c.KU32
+    vector: c.Int
+    ret: c.Int
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} sint {self.sint} vector {self.vector} ret {self.ret}"
@@ -46,10 +46,10 @@ class KvmHvSynicSendEoi(Tracepoint):
     event = "kvm_hv_synic_send_eoi"
     print_fmt = '"vcpu_id %d vector %d", REC->vcpu_id, REC->vector'
 
-    vcpu_id: tp.Int
-    sint: tp.KU32
-    vector: tp.Int
-    ret: tp.Int
+    vcpu_id: c.Int
+    sint: c.KU32
+    vector: c.Int
+    ret: c.Int
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} vector {self.vector}"
@@ -64,10 +64,10 @@ class KvmHvSynicSetMsr(Tracepoint):
         '"vcpu_id %d msr 0x%x data 0x%llx host %d", REC->vcpu_id, REC->msr, REC->data, REC->host'
     )
 
-    vcpu_id: tp.Int
-    msr: tp.KU32
-    data: tp.KU64
-    host: tp.Bool
+    vcpu_id: c.Int
+    msr: c.KU32
+    data: c.KU64
+    host: c.Bool
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} msr 0x{self.msr:x} data 0x{self.data:x} host {self.host:d}"
@@ -83,10 +83,10 @@ class KvmHvStimerSetConfig(Tracepoint):
         "REC->config, REC->host"
     )
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
-    config: tp.KU64
-    host: tp.Bool
+    vcpu_id: c.Int
+    timer_index: c.Int
+    config: c.KU64
+    host: c.Bool
 
     def text(self) -> str:
         return (
@@ -105,10 +105,10 @@ class KvmHvStimerSetCount(Tracepoint):
         "REC->count, REC->host"
     )
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
-    count: tp.KU64
-    host: tp.Bool
+    vcpu_id: c.Int
+    timer_index: c.Int
+    count: c.KU64
+    host: c.Bool
 
     def text(self) -> str:
         return (
@@ -126,10 +126,10 @@ class KvmHvStimerStartPeriodic(Tracepoint):
         "REC->time_now, REC->exp_time"
     )
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
-    time_now: tp.KU64
-    exp_time: tp.KU64
+    vcpu_id: c.Int
+    timer_index: c.Int
+    time_now: c.KU64
+    exp_time: c.KU64
 
     def text(self) -> str:
         return (
@@ -148,10 +148,10 @@ class KvmHvStimerStartOneShot(Tracepoint):
         "REC->time_now, REC->count"
     )
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
-    time_now: tp.KU64
-    count: tp.KU64
+    vcpu_id: c.Int
+    timer_index: c.Int
+    time_now: c.KU64
+    count: c.KU64
 
     def text(self) -> str:
         return (
@@ -167,8 +167,8 @@ class KvmHvStimerCallback(Tracepoint):
     event = "kvm_hv_stimer_callback"
     print_fmt = '"vcpu_id %d timer %d", REC->vcpu_id, REC->timer_index'
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
+    vcpu_id: c.Int
+    timer_index: c.Int
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
@@ -184,10 +184,10 @@ class KvmHvStimerExpiration(Tracepoint):
         "REC->direct, REC->msg_send_result"
     )
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
-    direct: tp.Int
-    msg_send_result: tp.Int
+    vcpu_id: c.Int
+    timer_index: c.Int
+    direct: c.Int
+    msg_send_result: c.Int
 
     def text(self) -> str:
         return (
@@ -203,8 +203,8 @@ class KvmHvStimerCleanup(Tracepoint):
     event = "kvm_hv_stimer_cleanup"
     print_fmt = '"vcpu_id %d timer %d", REC->vcpu_id, REC->timer_index'
 
-    vcpu_id: tp.Int
-    timer_index: tp.Int
+    vcpu_id: c.Int
+    timer_index: c.Int
 
     def text(self) -> str:
         return f"vcpu_id {self.vcpu_id} timer {self.timer_index}"
@@ -221,10 +221,10 @@ class KvmHvSyndbgSetMsr(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.Int
-    vp_index: tp.KU32
-    msr: tp.KU32
-    data: tp.KU64
+    vcpu_id: c.Int
+    vp_index: c.KU32
+    msr: c.KU32
+    data: c.KU64
 
     def text(self) -> str:
         return (
@@ -244,10 +244,10 @@ class KvmHvSyndbgGetMsr(Tracepoint):
     )
     needs = KvmFeature.TRACE_STATE
 
-    vcpu_id: tp.Int
-    vp_index: tp.KU32
-    msr: tp.KU32
-    data: tp.KU64
+    vcpu_id: c.Int
+    vp_index: c.KU32
+    msr: c.KU32
+    data: c.KU64
 
     def text(self) -> str:
         return (

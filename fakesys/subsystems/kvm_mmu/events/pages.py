@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 
@@ -69,7 +69,7 @@ _WIDE_FORMAT = _page_format("gen %lx ", *_OLD_ROLE)
 _PLAIN_FORMAT = _page_format("", *_OLD_ROLE)
 
 _PLAIN = ("gfn", "role", "root_count", "unsync")
-_WIDE = (("mmu_valid_gen", tp.c_type(tp.UnsignedLong)), *_PLAIN)
+_WIDE = (("mmu_valid_gen", c.c_type(c.UnsignedLong)), *_PLAIN)
 
 _VARIANTS = (
     Variant(
@@ -93,11 +93,11 @@ _VARIANTS = (
 class ShadowPage(Tracepoint):
     """What the events of a shadow page have in common."""
 
-    mmu_valid_gen: tp.U8
-    gfn: tp.U64
-    role: tp.U32
-    root_count: tp.U32
-    unsync: tp.Bool
+    mmu_valid_gen: c.U8
+    gfn: c.U64
+    role: c.U32
+    root_count: c.U32
+    unsync: c.Bool
 
 
 def _created(page: KvmMmuGetPage) -> str:
@@ -115,7 +115,7 @@ class KvmMmuGetPage(ShadowPage):
     common_preempt_count = 1
     print_fmt = f'"%s %s", {_FORMAT}, {_CREATED}'
 
-    created: tp.Bool
+    created: c.Bool
 
     def text(self) -> str:
         return f"{_with_gen(self)} {_created(self)}"
@@ -186,8 +186,8 @@ class KvmMmuZapAllFast(Tracepoint):
     print_fmt = '"kvm-mmu-valid-gen %u used_pages %x", REC->mmu_valid_gen, REC->mmu_used_pages'
     needs = MmuFeature.TRACE_ZAP_FAST
 
-    mmu_valid_gen: tp.U8
-    mmu_used_pages: tp.UnsignedInt
+    mmu_valid_gen: c.U8
+    mmu_used_pages: c.UnsignedInt
 
     def text(self) -> str:
         return f"kvm-mmu-valid-gen {self.mmu_valid_gen} used_pages {self.mmu_used_pages:x}"
@@ -195,7 +195,7 @@ class KvmMmuZapAllFast(Tracepoint):
     variants = (
         Variant(
             needs=MmuFeature.TRACE_WIDE_GEN,
-            fields=(("mmu_valid_gen", tp.c_type(tp.UnsignedLong)), "mmu_used_pages"),
+            fields=(("mmu_valid_gen", c.c_type(c.UnsignedLong)), "mmu_used_pages"),
             print_fmt=(
                 '"kvm-mmu-valid-gen %lx used_pages %x", REC->mmu_valid_gen, REC->mmu_used_pages'
             ),

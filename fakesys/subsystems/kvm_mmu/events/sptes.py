@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
@@ -39,13 +39,13 @@ class FastPageFault(Tracepoint):
     print_fmt = _fast_fault_format(FAULT_FLAGS, RET_PF_FIXED, RET_PF_SPURIOUS)
     needs = MmuFeature.TRACE_TDP
 
-    vcpu_id: tp.Int
-    cr2_or_gpa: tp.Gpa
-    error_code: tp.KU64
-    sptep: tp.U64Pointer
-    old_spte: tp.KU64
-    new_spte: tp.KU64
-    ret: tp.Int
+    vcpu_id: c.Int
+    cr2_or_gpa: c.Gpa
+    error_code: c.KU64
+    sptep: c.U64Pointer
+    old_spte: c.KU64
+    new_spte: c.KU64
+    ret: c.Int
 
     def text(self) -> str:
         return _fast_fault(
@@ -61,7 +61,7 @@ class FastPageFault(Tracepoint):
             fields=(
                 "vcpu_id",
                 "cr2_or_gpa",
-                ("error_code", tp.c_type(tp.KU32)),
+                ("error_code", c.c_type(c.KU32)),
                 "sptep",
                 "old_spte",
                 "new_spte",
@@ -114,14 +114,14 @@ class FastPageFaultRetry(Tracepoint):
     print_fmt = _retry_format("gva", "lx")
     unless = MmuFeature.TRACE_TDP
 
-    vcpu_id: tp.Int
-    gva: tp.Gva
-    cr2_or_gpa: tp.Gpa
-    error_code: tp.KU32
-    sptep: tp.U64Pointer
-    old_spte: tp.KU64
-    new_spte: tp.KU64
-    retry: tp.Bool
+    vcpu_id: c.Int
+    gva: c.Gva
+    cr2_or_gpa: c.Gpa
+    error_code: c.KU32
+    sptep: c.U64Pointer
+    old_spte: c.KU64
+    new_spte: c.KU64
+    retry: c.Bool
 
     def text(self) -> str:
         return _retried(self, self.gva)
@@ -149,13 +149,13 @@ class KvmMmuSetSpte(Tracepoint):
     )
     needs = MmuFeature.TRACE_SPTES
 
-    gfn: tp.KU64
-    spte: tp.KU64
-    sptep: tp.KU64
-    level: tp.KU8
-    r: tp.Bool
-    x: tp.Bool
-    u: tp.SignedChar
+    gfn: c.KU64
+    spte: c.KU64
+    sptep: c.KU64
+    level: c.KU8
+    r: c.Bool
+    x: c.Bool
+    u: c.SignedChar
 
     def text(self) -> str:
         user = "" if self.u == -1 else "u" if self.u else "-"
@@ -169,7 +169,7 @@ class KvmMmuSetSpte(Tracepoint):
         # An unsigned char holds no -1: these kernels print a `u` for it.
         Variant(
             unless=MmuFeature.TRACE_TDP,
-            fields=("gfn", "spte", "sptep", "level", "r", "x", ("u", tp.c_type(tp.KU8))),
+            fields=("gfn", "spte", "sptep", "level", "r", "x", ("u", c.c_type(c.KU8))),
         ),
     )
 
@@ -182,9 +182,9 @@ class KvmMmuSpteRequested(Tracepoint):
     print_fmt = '"gfn %llx pfn %llx level %d", REC->gfn, REC->pfn, REC->level'
     needs = MmuFeature.TRACE_SPTES
 
-    gfn: tp.KU64
-    pfn: tp.KU64
-    level: tp.KU8
+    gfn: c.KU64
+    pfn: c.KU64
+    level: c.KU8
 
     def text(self) -> str:
         return f"gfn {self.gfn:x} pfn {self.pfn:x} level {self.level}"
@@ -201,11 +201,11 @@ class KvmTdpMmuSpteChanged(Tracepoint):
     )
     needs = MmuFeature.TRACE_TDP
 
-    gfn: tp.KU64
-    old_spte: tp.KU64
-    new_spte: tp.KU64
-    level: tp.KU8
-    as_id: tp.KU8
+    gfn: c.KU64
+    old_spte: c.KU64
+    new_spte: c.KU64
+    level: c.KU8
+    as_id: c.KU8
 
     def text(self) -> str:
         return (
@@ -224,10 +224,10 @@ class KvmMmuSplitHugePage(Tracepoint):
     )
     needs = MmuFeature.TRACE_TDP
 
-    gfn: tp.KU64
-    spte: tp.KU64
-    level: tp.Int
-    errno: tp.Int
+    gfn: c.KU64
+    spte: c.KU64
+    level: c.Int
+    errno: c.Int
 
     def text(self) -> str:
         return f"gfn {self.gfn:x} spte {self.spte:x} level {self.level} errno {self.errno}"

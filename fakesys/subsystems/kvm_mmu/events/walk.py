@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakesys.core import tracepoint as tp
+from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
 from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
@@ -18,8 +18,8 @@ class KvmMmuPagetableWalk(Tracepoint):
         f'__print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
     )
 
-    addr: tp.U64
-    pferr: tp.U32
+    addr: c.U64
+    pferr: c.U32
 
     def text(self) -> str:
         return f"addr {self.addr:x} pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
@@ -45,8 +45,8 @@ class KvmMmuPagingElement(Tracepoint):
     event = "kvm_mmu_paging_element"
     print_fmt = '"pte %llx level %u", REC->pte, REC->level'
 
-    pte: tp.U64
-    level: tp.U32
+    pte: c.U64
+    level: c.U32
 
     def text(self) -> str:
         return f"pte {self.pte:x} level {self.level}"
@@ -59,7 +59,7 @@ class KvmMmuSetAccessedBit(Tracepoint):
     event = "kvm_mmu_set_accessed_bit"
     print_fmt = '"gpa %llx", REC->gpa'
 
-    gpa: tp.U64
+    gpa: c.U64
 
     def text(self) -> str:
         return f"gpa {self.gpa:x}"
@@ -72,7 +72,7 @@ class KvmMmuSetDirtyBit(Tracepoint):
     event = "kvm_mmu_set_dirty_bit"
     print_fmt = '"gpa %llx", REC->gpa'
 
-    gpa: tp.U64
+    gpa: c.U64
 
     def text(self) -> str:
         return f"gpa {self.gpa:x}"
@@ -85,7 +85,7 @@ class KvmMmuWalkerError(Tracepoint):
     event = "kvm_mmu_walker_error"
     print_fmt = f'"pferr %x %s", REC->pferr, __print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
 
-    pferr: tp.U32
+    pferr: c.U32
 
     def text(self) -> str:
         return f"pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
@@ -109,10 +109,10 @@ class MarkMmioSpte(Tracepoint):
     event = "mark_mmio_spte"
     print_fmt = '"sptep:%p gfn %llx access %x gen %x", REC->sptep, REC->gfn, REC->access, REC->gen'
 
-    sptep: tp.VoidPointer
-    gfn: tp.Gfn
-    access: tp.Unsigned
-    gen: tp.UnsignedInt
+    sptep: c.VoidPointer
+    gfn: c.Gfn
+    access: c.Unsigned
+    gen: c.UnsignedInt
 
     def text(self) -> str:
         return (
@@ -127,9 +127,9 @@ class HandleMmioPageFault(Tracepoint):
     event = "handle_mmio_page_fault"
     print_fmt = '"addr:%llx gfn %llx access %x", REC->addr, REC->gfn, REC->access'
 
-    addr: tp.KU64
-    gfn: tp.Gfn
-    access: tp.Unsigned
+    addr: c.KU64
+    gfn: c.Gfn
+    access: c.Unsigned
 
     def text(self) -> str:
         return f"addr:{self.addr:x} gfn {self.gfn:x} access {self.access:x}"
@@ -145,9 +145,9 @@ class CheckMmioSpte(Tracepoint):
         "REC->kvm_gen == REC->spte_gen"
     )
 
-    kvm_gen: tp.UnsignedInt
-    spte_gen: tp.UnsignedInt
-    spte: tp.KU64
+    kvm_gen: c.UnsignedInt
+    spte_gen: c.UnsignedInt
+    spte: c.KU64
 
     def text(self) -> str:
         return (

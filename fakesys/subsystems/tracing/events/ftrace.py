@@ -7,14 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from fakesys.core.tracepoint import (
-    Callers,
-    Int,
-    TailBytes,
-    Tracepoint,
-    UnsignedInt,
-    UnsignedLong,
-)
+from fakesys.core.c_types import Callers, Int, TailBytes, UnsignedInt, UnsignedLong
+from fakesys.core.tracepoint import Tracepoint
 
 STACK_ID, PRINT_ID = 4, 5
 # Any constant works as the address of the caller; `trace` shows the name.

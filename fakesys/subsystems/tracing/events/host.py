@@ -7,7 +7,7 @@ They exist so that programs which look for them, the kernel's own tests among th
 
 from __future__ import annotations
 
-from fakesys.core.tracepoint import (
+from fakesys.core.c_types import (
     Bool,
     Comm,
     DynamicString,
@@ -15,12 +15,11 @@ from fakesys.core.tracepoint import (
     Long,
     Pid,
     SizeT,
-    Tracepoint,
     UnsignedInt,
     UnsignedLong,
     VoidPointer,
-    hashed,
 )
+from fakesys.core.tracepoint import Tracepoint, hashed
 from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 
 SLEEPING = 1

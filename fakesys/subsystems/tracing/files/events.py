@@ -8,7 +8,7 @@ from errno import EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
-from fakesys.core.tracepoint import EventFormat
+from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.base.policy import TraceFeature
 from fakesys.subsystems.tracing.files.hist import hist_text
 from fakesys.subsystems.tracing.files.settings import zero_or_one

@@ -12,10 +12,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from fakesys.core.c_types import CType, Holds
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat, Field
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoll, kstrtoull
-from fakesys.core.tracepoint import CType, EventFormat, Field, Holds
 from fakesys.subsystems.tracing.filter import patterns
 from fakesys.subsystems.tracing.filter.cpulist import parse_cpulist
 

@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.events.ftrace import (
     ADDRESSES,
     STACK,

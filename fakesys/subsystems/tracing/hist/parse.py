@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat
 from fakesys.core.text import kstrtoull
-from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.hist.expressions import Expression, Number
 from fakesys.subsystems.tracing.hist.fields import Context, HistError, HistField, parse_field
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
+from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.core.tracepoint import EventFormat
 from fakesys.subsystems.tracing.filter.filters import Filter, FilterError, compile_filter
 
 if TYPE_CHECKING:

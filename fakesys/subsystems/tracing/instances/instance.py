@@ -6,8 +6,8 @@ from errno import EBUSY, EINVAL
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.core.tracepoint import EventFormat
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
 from fakesys.subsystems.tracing.base.error_log import ErrorLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
-from fakesys.core.tracepoint import EventFormat
+from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.base.trace_parser import first_word
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.tracing import Tracing

@@ -10,10 +10,11 @@ from errno import EBUSY, EEXIST, EINVAL, ENOENT
 from functools import partial
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat, event_format
 from fakesys.core.events import Changed, Task
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
-from fakesys.core.tracepoint import EventFormat, Tracepoint, bind
+from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.tracing.base.clocks import Clocks
 from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE
 from fakesys.subsystems.tracing.base.policy import Build
@@ -225,13 +226,13 @@ def _bind_all(
 ) -> tuple[EventFormat, ...]:
     found: list[EventFormat] = []
     for cls in classes:
-        form = bind(cls, first_id + len(found), features)
+        form = event_format(cls, first_id + len(found), features)
         if form is not None:
             found.append(form)
     return tuple(found)
 
 
 def _bind_one(cls: type[Tracepoint], number: int) -> EventFormat:
-    form = bind(cls, number, frozenset())
+    form = event_format(cls, number, frozenset())
     assert form is not None
     return form

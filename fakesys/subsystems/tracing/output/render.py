@@ -10,7 +10,8 @@ from functools import partial
 from struct import Struct
 from typing import Any
 
-from fakesys.core.tracepoint import CType, EventFormat, Holds
+from fakesys.core.c_types import CType, Holds
+from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.base.clocks import NOT_NS
 from fakesys.subsystems.tracing.base.options import Options
 from fakesys.subsystems.tracing.base.saved_cmdlines import Cmdlines

@@ -1,0 +1,232 @@
+"""One event as one kernel has it: the text of its `format` file, records to and from tracepoints.
+
+A record is what the ring buffer holds: the common fields, then the event's fields at the offsets
+that C's alignment gives them (include/trace/trace_events.h, v6.1).
+
+    form = event_format(KvmPio, 812, features)      # None: this kernel has no such event
+    record = form.encode(KvmPio(rw=1, port=0x3F8, size=1), pid=77)
+    form.text(form.decode(record))
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
+
+from fakesys.core.c_types import CType, Holds, Int, UnsignedChar, UnsignedShort, align_up, c_type
+from fakesys.core.features import FeatureSet, has_features
+from fakesys.core.tracepoint import Tracepoint, Variant, declared_fields
+
+COMMON_SIZE = 8
+"""Bytes before the first field of an event: type, flags, preempt count, pid."""
+
+
+class Field(Struct, frozen=True):
+    """A field at its place in the record."""
+
+    name: str
+    ctype: CType
+    offset: int
+
+    def line(self, *, char_signed: bool = False) -> str:
+        """Return the line of the `format` file, without the leading TAB."""
+        kind = self.ctype
+        signed = kind.signed or (char_signed and kind.text in ("char", "__data_loc char[]"))
+        return (
+            f"field:{kind.text} {self.name}{kind.suffix};\toffset:{self.offset};"
+            f"\tsize:{kind.size};\tsigned:{int(signed)};"
+        )
+
+
+def lay_out(fields: list[tuple[str, CType]], start: int = COMMON_SIZE) -> tuple[Field, ...]:
+    """Return the fields at the offsets that C gives them."""
+    placed = []
+    offset = start
+    for name, ctype in fields:
+        offset = align_up(offset, ctype.alignment)
+        placed.append(Field(name, ctype, offset))
+        offset += 0 if ctype.holds is Holds.TAIL else ctype.size
+    return tuple(placed)
+
+
+def _by_name(*pairs: tuple[str, Any]) -> list[tuple[str, CType]]:
+    return [(name, c_type(annotation)) for name, annotation in pairs]
+
+
+COMMON_FIELDS = lay_out(
+    _by_name(
+        ("common_type", UnsignedShort),
+        ("common_flags", UnsignedChar),
+        ("common_preempt_count", UnsignedChar),
+        ("common_pid", Int),
+    ),
+    start=0,
+)
+
+
+class EventFormat:
+    """One event as one kernel has it: format text, and records to and from tracepoints."""
+
+    def __init__(self, cls: type[Tracepoint], number: int, variant: Variant) -> None:
+        self.cls = cls
+        self.id = number
+        self.system = cls.system
+        self.event = variant.event or cls.event
+        self.print_fmt = cls.print_fmt if variant.print_fmt is None else variant.print_fmt
+        self.fields = lay_out(_chosen(cls, variant))
+        self.text: Callable[[Any], str] = variant.text or cls.text
+        self._head = (number, cls.common_flags, cls.common_preempt_count)
+        self._fixed = tuple(f for f in self.fields if f.ctype.holds is not Holds.TAIL)
+        self._tail = next((f for f in self.fields if f.ctype.holds is Holds.TAIL), None)
+        self._dynamic = tuple(f for f in self._fixed if f.ctype.holds is Holds.DYNAMIC)
+        self._end = max((f.offset + f.ctype.size for f in self._fixed), default=COMMON_SIZE)
+        self.size = align_up(self._end, max((f.ctype.alignment for f in self._fixed), default=4))
+        self._struct = struct.Struct("<HBBi" + "".join(self._codes()))
+        self._numbers_only = all(f.ctype.holds in (Holds.NUMBER, Holds.BOOL) for f in self.fields)
+        self._get = _getter([f.name for f in self._fixed])
+        self._body = struct.Struct(f"<{COMMON_SIZE}x" + "".join(self._codes()))
+        self._empty, self._order = _arguments(cls, self._fixed)
+
+    @property
+    def name(self) -> str:
+        """`system:event`."""
+        return f"{self.system}:{self.event}"
+
+    def field(self, name: str) -> Field | None:
+        """Return the field of this name, common fields included; None when there is none."""
+        return next((f for f in (*self.fields, *COMMON_FIELDS) if f.name == name), None)
+
+    def format_text(self, *, char_signed: bool = False) -> str:
+        """Return the text of the `format` file. `char_signed`: how the kernel was compiled."""
+        common = "".join(f"\t{field.line()}\n" for field in COMMON_FIELDS)
+        own = "".join(f"\t{field.line(char_signed=char_signed)}\n" for field in self.fields)
+        return (
+            f"name: {self.event}\nID: {self.id}\nformat:\n{common}\n{own}\n"
+            f"print fmt: {self.print_fmt}\n"
+        )
+
+    def encode(self, event: Tracepoint, pid: int) -> bytes:
+        """Return the record of an event: all its fields, filled up to a multiple of 4 bytes."""
+        if not self._numbers_only:
+            return self._encode_any(event, pid)
+        try:
+            data = self._struct.pack(*self._head, pid, *self._get(event))
+        except struct.error:
+            return self._encode_any(event, pid)
+        return data
+
+    def decode(self, record: bytes) -> Any:
+        """Return the tracepoint of a record; fields that this kernel does not record are zero."""
+        values = self._body.unpack_from(record)
+        if self._order is not None:
+            known = values + self._empty
+            values = tuple([known[index] for index in self._order])
+        event = self.cls(*values)
+        if not self._numbers_only:
+            self._fill(event, record)
+        return event
+
+    def _codes(self) -> Iterator[str]:
+        position = COMMON_SIZE
+        for field in self._fixed:
+            yield f"{field.offset - position}x" if field.offset > position else ""
+            yield field.ctype.code
+            position = field.offset + field.ctype.size
+        padded = align_up(self.size, 4)
+        yield f"{padded - position}x" if padded > position else ""
+
+    def _encode_any(self, event: Tracepoint, pid: int) -> bytes:
+        values = list(self._get(event))
+        # As in the kernel, strings begin where the last field ends, before C's tail padding.
+        extra = b""
+        for index, field in enumerate(self._fixed):
+            values[index] = _packable(field.ctype, values[index])
+            if field.ctype.holds is Holds.DYNAMIC:
+                offset = self._end + len(extra)
+                extra += values[index] + b"\0"
+                values[index] = (len(values[index]) + 1) << 16 | offset
+        data = self._struct.pack(*self._head, pid, *values)
+        if self._dynamic:
+            total = align_up(self.size + len(extra), 4)
+            return (data[: self._end] + extra).ljust(total, b"\0")
+        if self._tail is None:
+            return data
+        tail = getattr(event, self._tail.name)
+        whole: bytes = data[: self._end].ljust(self._tail.offset, b"\0") + tail
+        return whole.ljust(align_up(len(whole), 4), b"\0")
+
+    def _fill(self, event: Any, record: bytes) -> None:
+        for field in self._fixed:
+            if field.ctype.holds is Holds.CHARS:
+                raw = getattr(event, field.name)
+                setattr(event, field.name, raw.split(b"\0", 1)[0].decode("latin-1"))
+            elif field.ctype.holds is Holds.DYNAMIC:
+                where = getattr(event, field.name)
+                raw = record[where & 0xFFFF : (where & 0xFFFF) + (where >> 16)]
+                setattr(event, field.name, raw.split(b"\0", 1)[0].decode("latin-1"))
+        if self._tail is not None:
+            setattr(event, self._tail.name, record[self._tail.offset :])
+
+
+def event_format(cls: type[Tracepoint], number: int, features: FeatureSet) -> EventFormat | None:
+    """Return the event as a kernel with these features has it; None when it has no such event."""
+    if not has_features(cls.needs, cls.unless, features):
+        return None
+    for variant in cls.variants:
+        if has_features(variant.needs, variant.unless, features):
+            return None if variant.absent else EventFormat(cls, number, variant)
+    return EventFormat(cls, number, Variant())
+
+
+def _chosen(cls: type[Tracepoint], variant: Variant) -> list[tuple[str, CType]]:
+    declared = declared_fields(cls)
+    if variant.fields is None:
+        return list(declared.items())
+    return [
+        (entry, declared[entry]) if isinstance(entry, str) else entry for entry in variant.fields
+    ]
+
+
+_EMPTY = {Holds.CHARS: "", Holds.DYNAMIC: "", Holds.BYTES: b"", Holds.TAIL: b""}
+
+
+def _arguments(
+    cls: type[Tracepoint], recorded: tuple[Field, ...]
+) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
+    """Return how the values of a record become the arguments of the class.
+
+    The values of fields that are not recorded; and for each argument its index in the recorded
+    values followed by those. The indexes are None when all are recorded in order.
+    """
+    indexes = {field.name: number for number, field in enumerate(recorded)}
+    empty: list[Any] = []
+    for name, ctype in declared_fields(cls).items():
+        if name not in indexes:
+            indexes[name] = len(recorded) + len(empty)
+            empty.append(_EMPTY.get(ctype.holds, 0))
+    order = tuple(indexes[name] for name in declared_fields(cls))
+    return tuple(empty), None if order == tuple(range(len(recorded))) else order
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    if not names:
+        return lambda event: ()
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda event: (get(event),)
+
+
+def _packable(ctype: CType, value: Any) -> Any:
+    """Return a value as `struct` takes it: numbers cut to their size as C does, texts as bytes."""
+    if ctype.holds is Holds.CHARS:
+        return value.encode("latin-1")[: ctype.size - 1]
+    if ctype.holds is Holds.DYNAMIC:
+        return value.encode("latin-1")
+    if ctype.holds is not Holds.NUMBER:
+        return value
+    bits = ctype.size * 8
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if ctype.signed and value >> (bits - 1) else value
