@@ -11,7 +11,6 @@ KNOWN_MODULES: frozenset[str] = frozenset(
     {
         "machine.machine",
         "subsystems.ap_bus.bus",
-        "subsystems.tracing.instances.tracing",
         "subsystems.vfio_ap.driver",
         "tree.node",
     }

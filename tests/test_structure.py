@@ -21,8 +21,6 @@ LONG_FILES = frozenset(
         "subsystems.kvm.events.irq",
         "subsystems.kvm_mmu.files.commands",
         "subsystems.kvm_mmu.ops.faults",
-        "subsystems.tracing.filter.filters",
-        "subsystems.tracing.files.top",
         "transport.fusepy.server",
     }
 )

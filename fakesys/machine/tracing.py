@@ -43,7 +43,7 @@ class TraceSide:
     def around(cls, kernel: Kernel, tracing: Tracing) -> TraceSide:
         """tracefs whose model exists already."""
         side = cls.__new__(cls)
-        side._kernel, side.tracing, side.processes = kernel, tracing, tracing.processes
+        side._kernel, side.tracing, side.processes = kernel, tracing, tracing.shared.processes
         return side
 
     def use(self, name: str, features: FeatureSet) -> None:
@@ -65,7 +65,7 @@ class TraceSide:
     @property
     def features(self) -> FeatureSet:
         """What the chosen kernel has."""
-        return self.tracing.build.features
+        return self.tracing.shared.build.features
 
     def mounts(self) -> tuple[Mount, ...]:
         """Both places of tracefs."""

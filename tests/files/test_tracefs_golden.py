@@ -120,8 +120,8 @@ def machine() -> Iterator[Machine]:
         machine = Machine("6.18")
         tracing = machine.trace_side.tracing
         machine.kernel.caller = Caller(PID, 0, 0)
-        tracing.cmdlines.save(PID, "trctest")
-        patch.setattr(tracing.processes, "comm", lambda pid: "trctest")
+        tracing.shared.cmdlines.save(PID, "trctest")
+        patch.setattr(tracing.shared.processes, "comm", lambda pid: "trctest")
         yield machine
 
 

@@ -679,7 +679,7 @@ class People:
 @pytest.fixture
 def people(machine: Machine) -> People:
     people = People()
-    machine.trace_side.tracing.processes = people
+    machine.trace_side.tracing.shared.processes = people
     watch: Any = machine.trace_side.tracing.watch
     watch._processes = people
     people.born(10, 1, "bash")

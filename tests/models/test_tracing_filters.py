@@ -26,7 +26,8 @@ from fakesys.core.event_format import event_format
 from fakesys.core.events import Task
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.tracing.filter.cpulist import parse_cpulist
-from fakesys.subsystems.tracing.filter.filters import Dialect, FilterError, compile_filter
+from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
+from fakesys.subsystems.tracing.filter.filters import compile_filter
 
 MESSAGES = {
     "Invalid operator",

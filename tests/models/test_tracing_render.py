@@ -16,7 +16,8 @@ from fakesys.core.tracepoint import declared_fields
 from fakesys.machine.machine import Machine
 from fakesys.machine.tracing import TRACEPOINTS
 from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, stack_of, symbol
-from fakesys.subsystems.tracing.filter.filters import Dialect, compile_filter
+from fakesys.subsystems.tracing.filter.dialect import Dialect
+from fakesys.subsystems.tracing.filter.filters import compile_filter
 from fakesys.subsystems.tracing.filter.patterns import exact, glob
 from fakesys.subsystems.tracing.output.render import Renderer, delay_mark, flag_letters
 
@@ -79,7 +80,7 @@ def test_records_that_no_format_knows() -> None:
 
 
 def form_and_event(name: str, **values: Any) -> tuple[EventFormat, Any]:
-    form = TRACING.by_name[name]
+    form = TRACING.shared.catalog.by_name[name]
     empty = {int: 0, bool: False, str: "", bytes: b""}
     for field in fields(form.cls):
         if field.name not in values:
@@ -142,15 +143,15 @@ def test_names_that_change_show_in_the_next_line() -> None:
     machine = Machine("6.18")
     tracing = machine.trace_side.tracing
     make = tracing.top.renderer().line
-    payload = tracing.print.encode(Print(MARKER_IP, b"x\n\0\0"), 100)
+    payload = tracing.shared.catalog.print.encode(Print(MARKER_IP, b"x\n\0\0"), 100)
     assert make(0, 0, payload).startswith("           <...>-100 ")
-    tracing.cmdlines.save(100, "known")
+    tracing.shared.cmdlines.save(100, "known")
     assert make(0, 0, payload).startswith("           known-100 ")
 
 
 def test_time_goes_on_over_seconds() -> None:
     make = renderer().line
-    payload = TRACING.print.encode(Print(MARKER_IP, b"x\n\0\0"), 100)
+    payload = TRACING.shared.catalog.print.encode(Print(MARKER_IP, b"x\n\0\0"), 100)
     stamps = (999_999_499, 999_999_500, 1_000_000_000, 61_000_001_000, 5_000)
     times = [re.findall(r" (\d+\.\d{6}): ", make(stamp, 0, payload)) for stamp in stamps]
     assert times == [["0.999999"], ["1.000000"], ["1.000000"], ["61.000001"], ["0.000005"]]

@@ -111,7 +111,7 @@ def test_overwriting_loses_the_oldest_page_as_a_whole() -> None:
     for number in range(600):
         buffer.write(number, b"x" * 80)
     assert (buffer.entries, buffer.overrun) == (120, 480)
-    oldest = buffer.peek()
+    oldest = next(buffer.unread_of_page(), None)
     assert oldest is not None
     assert oldest.stamp == 480
     assert buffer.lost == 480
@@ -128,9 +128,9 @@ def test_consumed_events_leave_the_counts() -> None:
     buffer = CpuBuffer(2)
     for number in range(3):
         buffer.write(number, b"x" * 12)
-    record = buffer.peek()
+    record = next(buffer.unread_of_page(), None)
     assert record is not None
-    buffer.took(record)
+    buffer.consumed(record)
     assert (buffer.entries, buffer.read_events, buffer.bytes) == (2, 1, 32)
 
 
@@ -215,8 +215,8 @@ def test_counts_always_add_up(events: list[tuple[int, bytes]], pages: int, overw
     for number, (passed, payload) in enumerate(events):
         time += passed
         kept += buffer.write(time, payload)
-        if number % 7 == 3 and (record := buffer.peek()) is not None:
-            buffer.took(record)
+        if number % 7 == 3 and (record := next(buffer.unread_of_page(), None)) is not None:
+            buffer.consumed(record)
     left = [record for page, *place in buffer.pages() for record in page.records(*place)]
     assert buffer.entries == len(left)
     assert kept == buffer.entries + buffer.overrun + buffer.read_events

@@ -15,9 +15,9 @@ from fakesys.subsystems.tracing.instances.pid_list import PidList
 from fakesys.subsystems.tracing.instances.set_event import match, set_event_text, write_set_event
 
 TRACING = Machine("6.18").trace_side.tracing
-NAMES = [form.name for form in TRACING.events]
-EVENT_NAMES = sorted({form.event for form in TRACING.events})
-SYSTEMS = sorted(TRACING.systems)
+NAMES = [form.name for form in TRACING.shared.catalog.events]
+EVENT_NAMES = sorted({form.event for form in TRACING.shared.catalog.events})
+SYSTEMS = sorted(TRACING.shared.catalog.systems)
 HALF = ["", "*"]
 WORDS = st.one_of(
     st.tuples(st.sampled_from(SYSTEMS + HALF), st.sampled_from(EVENT_NAMES + HALF)).map(":".join),
@@ -44,10 +44,10 @@ def test_a_word_names_these_events(word: str) -> None:
     wanted = named(word)
     if not wanted:
         with pytest.raises(KernelError) as refusal:
-            match(TRACING, word)
+            match(TRACING.shared.catalog, word)
         assert refusal.value.errno == EINVAL
         return
-    assert {form.name for form in match(TRACING, word)} == wanted
+    assert {form.name for form in match(TRACING.shared.catalog, word)} == wanted
 
 
 @given(st.lists(st.tuples(st.booleans(), WORDS), max_size=6))

@@ -1,4 +1,4 @@
-"""The trace clocks, all made from the simulated time. Like kernel/trace/trace.c:trace_clocks."""
+"""The trace clocks, all derived from simulated time. Like kernel/trace/trace.c:trace_clocks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ NAMES = (
     "tai",
     "x86-tsc",
 )
-# Clocks that count something else than nanoseconds; `trace` prints them as plain numbers.
+# Clocks that do not count nanoseconds; `trace` prints their stamps as plain numbers.
 NOT_NS = frozenset(("counter", "uptime", "x86-tsc"))
 
 
 class Clocks:
-    """What each name reads.
+    """The clocks by name.
 
-    Two events never have one stamp, although simulated time may stand still between them: readers
-    sort by stamp, and would show what happened on several CPUs in the order of the CPUs.
+    Two events never get the same stamp, although simulated time may not advance between them:
+    readers merge the CPUs by stamp, and equal stamps would be shown in the order of the CPUs.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class Clocks:
         }
 
     def reader(self, name: str) -> Callable[[], int]:
-        """What reads this clock. Raises EINVAL."""
+        """Return the function that reads a clock. Raises EINVAL for an unknown name."""
         if name not in self._read:
             raise KernelError(EINVAL, f"{name!r} is no clock ({', '.join(NAMES)})")
         return self._read[name]
@@ -74,7 +74,7 @@ class Clocks:
 
 
 def stamp_text(stamp: int, *, in_ns: bool) -> str:
-    """A time stamp as `stats` prints it."""
+    """Return a time stamp as `stats` prints it: seconds and microseconds, or a plain number."""
     if not in_ns:
         return str(stamp)
     micro = (stamp + 500) // 1000

@@ -1,21 +1,25 @@
-"""The last eight mistakes in filters and triggers. Like kernel/trace/trace.c:tracing_log_err."""
+"""The last eight errors in filters and triggers. Like kernel/trace/trace.c:tracing_log_err."""
 
 from __future__ import annotations
 
 from collections import deque
 
+# TRACING_LOG_ERRS_MAX.
 KEPT = 8
 COMMAND = "  Command: "
 
 
 class ErrorLog:
-    """Texts with a caret under the mistake, oldest first."""
+    """The text of `error_log`: entries with a caret under the error, oldest first."""
 
     def __init__(self) -> None:
         self._entries: deque[str] = deque(maxlen=KEPT)
 
     def add(self, now_ns: int, where: str, command: str, message: str, position: int) -> None:
-        """Note that `command` was wrong at `position`; `where` names the part that says so."""
+        """Append an entry; the oldest of eight is dropped.
+
+        `where` names the parser that reports the error, `position` is its index in `command`.
+        """
         micro = now_ns // 1000
         self._entries.append(
             f"[{micro // 1_000_000:5}.{micro % 1_000_000:06}] {where}: error: {message}\n"
@@ -23,9 +27,9 @@ class ErrorLog:
         )
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Drop all entries."""
         self._entries.clear()
 
     def text(self) -> str:
-        """All entries."""
+        """Return all entries."""
         return "".join(self._entries)

@@ -1,13 +1,13 @@
-"""The switches of `trace_options` and `options/`. Like kernel/trace/trace.h:TRACE_FLAGS."""
+"""The flags of `trace_options` and `options/`. Like kernel/trace/trace.h:TRACE_FLAGS (v6.18)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
 
-# Those of the tracer nop, which all instances share: kernel/trace/trace_nop.c:nop_set_flag.
+# Options of the tracer nop, which all instances share: kernel/trace/trace_nop.c:nop_set_flag.
 NOP_ACCEPT, NOP_REFUSE = "test_nop_accept", "test_nop_refuse"
 # In the order of the kernel; true: set at boot.
 _ALL: dict[str, bool] = {
@@ -42,40 +42,51 @@ _ALL: dict[str, bool] = {
     NOP_ACCEPT: False,
     NOP_REFUSE: False,
 }
-# These belong to the whole machine: instances have no file for them.
+# Options of the whole machine: instances have no file for them (TOP_LEVEL_TRACE_FLAGS).
 GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))
-YOUNG = frozenset(("fields", "trace_printk_dest", "copy_trace_marker"))
+# Options that kernels without `Build.fields_option` do not have.
+NEWER = frozenset(("fields", "trace_printk_dest", "copy_trace_marker"))
 # Off in a new instance, whatever the top directory has: trace.c:ZEROED_TRACE_FLAGS.
 NOT_COPIED = frozenset(("event-fork", "trace_printk_dest", "copy_trace_marker"))
 
 
 class Options:
-    """The switches of one instance."""
+    """The flags of one instance.
 
-    def __init__(self, *, top: bool, young: bool) -> None:
+    `top`: does the instance have files for the options of the whole machine?
+    """
+
+    def __init__(self, flags: Mapping[str, bool], *, top: bool) -> None:
         self._top = top
-        self._on = {name: on for name, on in _ALL.items() if young or name not in YOUNG}
-        # Moves with every change, so that what was made for these options can be kept.
+        self._on = dict(flags)
+        # Incremented with every change, so that a renderer made for these options can be kept.
         self.version = 0
 
     def __getitem__(self, name: str) -> bool:
         return self._on.get(name, False)
 
-    def copy(self, other: Options) -> None:
-        """Set each as a new instance has it."""
-        self._on.update((name, other[name] and name not in NOT_COPIED) for name in self._on)
+    @staticmethod
+    def at_boot(*, newer: bool) -> Options:
+        """Return the options of the top directory; `newer`: are those of `NEWER` among them?"""
+        flags = {name: on for name, on in _ALL.items() if newer or name not in NEWER}
+        return Options(flags, top=True)
+
+    def for_new_instance(self) -> Options:
+        """Return the options of an instance that is made while the top directory has these."""
+        flags = {name: on and name not in NOT_COPIED for name, on in self._on.items()}
+        return Options(flags, top=False)
 
     def names(self) -> Iterable[str]:
-        """The switches that have a file, in the kernel's order."""
+        """Return the options that have a file, in the kernel's order."""
         return (name for name in self._on if self._top or name not in GLOBAL)
 
     def switch(self, name: str, on: bool) -> None:
-        """Set one. Raises EINVAL for an unknown name."""
+        """Set or clear an option. Raises EINVAL for an unknown name."""
         if name not in self._on:
             raise KernelError(EINVAL, f"{name!r} is no trace option")
         self._on[name] = on
         self.version += 1
 
     def text(self) -> str:
-        """One a line, with `no` before those that are off."""
+        """Return one option a line, with `no` before those that are off."""
         return "".join(f"{name}\n" if on else f"no{name}\n" for name, on in self._on.items())

@@ -1,6 +1,7 @@
-"""What differs between kernels in tracefs, in numbers; names and rows differ by feature.
+"""How tracefs differs between kernels: numbers and switches, as one `Build` per kernel.
 
-A kernel profile picks one of these; the models ask it and know no version.
+A kernel profile picks one of them; models read its fields and know no version. Files that only
+some kernels have are chosen by feature, in the tables of `files/`.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ SizeShown = Literal["allotted", "asked"]
 
 
 class Build(Struct, frozen=True):
-    """How one kernel was built.
+    """The properties of one kernel that show in tracefs.
 
-    `release`, `preemption`: what it calls itself, and how it can be preempted.
-    `marker_limit`, `raw_marker_limit`: bytes of one marker.
-    `pipe_buffer`: bytes of whole lines per read of a pipe.
-    `size_shown`: does `buffer_size_kb` show what was asked for or what was allotted?
+    `release`, `preemption`: as the header of latency format prints them.
+    `marker_limit`, `raw_marker_limit`: the most bytes of one marker.
+    `pipe_buffer`: the most bytes of whole lines per read of `trace_pipe`.
+    `size_shown`: does `buffer_size_kb` show the size asked for or the size allotted?
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
     `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
-    `char_signed`: is C's `char` signed, so that formats say so?
-    `cpu_filters`: may filters compare with lists of CPUs?
-    `open_filters`: may a filter end with `&&` or `||`?
-    `function_filters`: can filters ask for `FIELD.function` and for the stack?
+    `char_signed`: is C's `char` signed, as `format` files state?
+    `fields_option`: does it have the options of `base/options.py:NEWER`?
+    `cpu_filters`: can filters compare with lists of CPUs (6.6)?
+    `open_filters`: can a filter end with `&&` or `||`?
+    `function_filters`: can filters use `FIELD.function` (6.5) and the stack (6.3)?
     `snapshot`, `hist`: CONFIG_TRACER_SNAPSHOT, CONFIG_HIST_TRIGGERS.
-    `features`: which rows of the tables it has.
+    `features`: which optional rows of the tables it has.
     """
 
     release: str

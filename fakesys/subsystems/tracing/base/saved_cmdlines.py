@@ -1,60 +1,82 @@
-"""Which pid had which name when it was last seen: records hold pids only."""
+"""The tables of names and thread groups of tasks: a record in a buffer holds only a pid.
+
+Like kernel/trace/trace.c:trace_save_cmdline, trace_save_tgid (v6.1).
+"""
 
 from __future__ import annotations
 
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
+from fakesys.core.events import Task
 
 UNKNOWN = "<...>"
 IDLE_NAME = "<idle>"
-# As many as pids: a larger table is refused by kernel/trace/trace.c:tracing_saved_cmdlines_size.
+# A table cannot be larger than the range of pids: kernel/trace/trace.c:tracing_saved_cmdlines_size.
 LARGEST = 32768
+# TASK_COMM_LEN without its NUL.
+COMM_LENGTH = 15
 
 
-class Cmdlines:
-    """The newest `size` pairs of pid and comm, and of pid and tgid."""
+class SavedCmdlines:
+    """The newest `size` pairs of pid and comm, and the pairs of pid and tgid.
+
+    The options `record-cmd` and `record-tgid` of the whole machine are kept here because
+    `learn` depends on nothing else; it runs for every recorded event.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.record_cmd = True
+        self.record_tgid = False
         self._comms: dict[int, str] = {}
         self._tgids: dict[int, int] = {}
-        # Moves whenever a name changes, so that rendered prefixes can be kept.
+        # Incremented whenever a name changes, so that renderers know when to drop kept prefixes.
         self.version = 0
 
+    def learn(self, task: Task) -> None:
+        """Remember the name and thread group of a task, as far as the options ask for them."""
+        if self.record_cmd and self._comms.get(task.pid) != task.comm:
+            self.save(task.pid, task.comm)
+        if self.record_tgid:
+            self.save_tgid(task.pid, task.tgid)
+
     def save(self, pid: int, comm: str) -> None:
-        """Remember the name of a task; pid 0 is never saved."""
+        """Remember the name of a task; pid 0 is never saved. The oldest names make room."""
         if pid == 0 or self._comms.get(pid) == comm:
             return
-        self._comms[pid] = comm[:15]
+        self._comms[pid] = comm[:COMM_LENGTH]
         self.version += 1
         while len(self._comms) > self.size:
             del self._comms[next(iter(self._comms))]
 
     def save_tgid(self, pid: int, tgid: int) -> None:
-        """Remember the thread group of a task; pid 0 is in none."""
+        """Remember the thread group of a task; pid 0 is never saved."""
         if pid and self._tgids.get(pid) != tgid:
             self._tgids[pid] = tgid
             self.version += 1
 
     def comm(self, pid: int) -> str:
-        """The name of a task, `<...>` when it is not known."""
+        """Return the name of a task, `<...>` if it is not known."""
         return self._comms.get(pid, UNKNOWN) if pid else IDLE_NAME
 
     def tgid(self, pid: int) -> int | None:
-        """The thread group, None when it is not known."""
+        """Return the thread group of a task, None if it is not known."""
         return self._tgids.get(pid)
 
     def text(self) -> str:
-        """`PID COMM` lines."""
+        """Return `PID COMM` lines, oldest first."""
         return "".join(f"{pid} {comm}\n" for pid, comm in self._comms.items())
 
     def tgids_text(self) -> str:
-        """`PID TGID` lines."""
+        """Return `PID TGID` lines, by pid."""
         return "".join(f"{pid} {tgid}\n" for pid, tgid in sorted(self._tgids.items()))
 
     def resize(self, size: int) -> None:
-        """Keep this many names. Raises EINVAL for 0 and for more than there are pids."""
+        """Empty the table and limit it to `size` names.
+
+        Raises EINVAL for 0 and for more than LARGEST.
+        """
         if not 0 < size <= LARGEST:
             raise KernelError(EINVAL, f"{size} is not in 1..{LARGEST}")
         self.size = size

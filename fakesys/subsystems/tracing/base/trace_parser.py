@@ -1,4 +1,4 @@
-"""How tracefs cuts what is written to it into words. Like kernel/trace/trace.c:trace_get_user."""
+"""Words of what is written to tracefs. Like kernel/trace/trace.c:trace_get_user (v6.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from errno import EINVAL
 from fakesys.core.errors import KernelError
 
 LONGEST = 127
-"""EVENT_BUF_SIZE, PID_BUF_SIZE: one character more and the word is refused."""
+"""The longest word: EVENT_BUF_SIZE, PID_BUF_SIZE without the NUL."""
 
 _WORD = re.compile(r"([ \t\n\v\f\r]*)([^ \t\n\v\f\r\0]*)[ \t\n\v\f\r\0]?")
 
 
 def first_word(text: str) -> tuple[str, int]:
-    """The first word, and how many characters it took with what stands around it.
+    r"""Return the first word and how many characters it took, separators included.
 
-    A blank or a NUL ends a word and belongs to it; a NUL is not skipped before one, so it makes
-    an empty word. Raises EINVAL for a word that is too long.
+    Blanks before a word are skipped, and the blank or NUL that ends it is consumed. A NUL is not
+    skipped before a word, so there it yields an empty word. Raises EINVAL for a word of more than
+    LONGEST characters.
+
+    >>> first_word(" kvm:* sched:*\n")
+    ('kvm:*', 7)
     """
     found = _WORD.match(text)
     assert found is not None

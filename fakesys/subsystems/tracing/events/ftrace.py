@@ -1,4 +1,4 @@
-"""The events of system `ftrace`: what markers and stack triggers put into the buffers.
+"""The events of system `ftrace`: what markers and stack triggers record.
 
 They have no `enable` file and are not listed in `available_events`.
 """
@@ -10,8 +10,10 @@ import struct
 from fakesys.core.c_types import Callers, Int, TailBytes, UnsignedInt, UnsignedLong
 from fakesys.core.tracepoint import Tracepoint
 
+FTRACE = "ftrace"
+# TRACE_STACK, TRACE_PRINT of kernel/trace/trace.h:enum trace_type.
 STACK_ID, PRINT_ID = 4, 5
-# Any constant works as the address of the caller; `trace` shows the name.
+# Address of the code that records a marker. Any constant works: `trace` shows its name.
 MARKER_IP = 0xFFFFFFFF8149895A
 MARKER_NAME = "tracing_mark_write"
 
@@ -64,12 +66,12 @@ class KernelStack(Tracepoint):
         return "<stack trace>\n" + "".join(f" => {symbol(at)}\n" for at in self.addresses())
 
     def addresses(self) -> list[int]:
-        """What was recorded, innermost first."""
+        """Return the recorded addresses, innermost first."""
         count = min(self.size, len(self.caller) // 8)
         return list(struct.unpack_from(f"<{count}Q", self.caller))
 
 
-# What a stack shows: the way from the system call to the tracepoint, innermost first.
+# Call chains, innermost first, from the system call to the tracepoint and to a marker.
 STACK = (
     "trace_event_raw_event",
     "kvm_arch_vcpu_ioctl_run",
@@ -90,13 +92,13 @@ ADDRESSES = {
     for number, name in enumerate(dict.fromkeys((*STACK, *MARKER_STACK)))
 }
 SYMBOLS = {address: name for name, address in ADDRESSES.items()}
-# How far apart the functions above are, and where in its function a marker is written.
+# The distance of two of these functions, and where a marker is recorded: name, offset, length.
 SYMBOL_REACH = 0x1000
 _MARKER_PLACE = (MARKER_NAME, 0x8A, 0x170)
 
 
 def place_of(address: int) -> tuple[str, int, int]:
-    """The function that an address is in, how far behind its start, and how long that is."""
+    """Return the function that an address is in, the offset in it and its length in bytes."""
     if address == MARKER_IP:
         return _MARKER_PLACE
     base = address - address % SYMBOL_REACH
@@ -104,13 +106,13 @@ def place_of(address: int) -> tuple[str, int, int]:
 
 
 def symbol(address: int, *, with_offset: bool = False, with_address: bool = False) -> str:
-    """An address as `trace` shows it. Like kernel/trace/trace_output.c:seq_print_ip_sym."""
+    """Return an address as `trace` shows it. Like kernel/trace/trace_output.c:seq_print_ip_sym."""
     name, offset, size = place_of(address)
     text = f"{name}+{offset:#x}/{size:#x}" if with_offset else name
     return f"{text} <{address:x}>" if with_address else text
 
 
 def stack_of(names: tuple[str, ...]) -> KernelStack:
-    """A stack entry of these symbols."""
+    """Return the stack event of a call chain, such as STACK."""
     addresses = b"".join(ADDRESSES[name].to_bytes(8, "little") for name in names)
     return KernelStack(len(names), addresses)

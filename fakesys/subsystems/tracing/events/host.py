@@ -1,8 +1,7 @@
-"""Events of the real processes that use the mount: systems sched, signal, kmem, irq,
-raw_syscalls.
+"""Events of the real processes that use the mount: sched, signal, kmem, irq, raw_syscalls.
 
-No simulation stands behind them: each request of a client is a reason to say that the client ran.
-They exist so that programs which look for them, the kernel's own tests among them, find some.
+There is no scheduler or allocator behind them: `instances/task_watch.py` emits them when a client
+sends a request. They exist for programs that expect such events, like the kernel's ftracetest.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _STATES = (
 
 
 class SchedSwitch(Tracepoint):
-    """A CPU goes from one task to another."""
+    """A CPU switches from one task to another."""
 
     system = "sched"
     event = "sched_switch"
@@ -68,7 +67,7 @@ class SchedSwitch(Tracepoint):
 
 
 class SchedProcessFork(Tracepoint):
-    """A process has a child."""
+    """A process has forked a child."""
 
     system = "sched"
     event = "sched_process_fork"
@@ -90,7 +89,7 @@ class SchedProcessFork(Tracepoint):
 
 
 class SchedProcessExec(Tracepoint):
-    """A process runs another program."""
+    """A process executes another program."""
 
     system = "sched"
     event = "sched_process_exec"
@@ -125,7 +124,7 @@ class SchedProcessExit(Tracepoint):
 
 
 class SchedWakeup(Tracepoint):
-    """A task may run again."""
+    """A task has become runnable."""
 
     system = "sched"
     event = "sched_wakeup"
@@ -143,7 +142,7 @@ class SchedWakeup(Tracepoint):
 
 
 class SignalGenerate(Tracepoint):
-    """A signal is sent. Never happens here; its fields can be filtered for."""
+    """A signal is sent. Never emitted; its fields can be used in filters."""
 
     system = "signal"
     event = "signal_generate"
@@ -168,7 +167,7 @@ class SignalGenerate(Tracepoint):
 
 
 class Kmalloc(Tracepoint):
-    """The kernel takes memory on behalf of a task."""
+    """The kernel allocates memory on behalf of a task."""
 
     system = "kmem"
     event = "kmalloc"
@@ -208,7 +207,7 @@ class SysExit(Tracepoint):
 
 
 class SoftirqEntry(Tracepoint):
-    """The timer interrupt's work while the CPU is idle."""
+    """A softirq handler begins: the timer's, while the CPU is idle."""
 
     system = "irq"
     event = "softirq_entry"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from errno import EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
 
 from msgspec import Struct
@@ -10,9 +10,10 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.base.policy import TraceFeature
+from fakesys.subsystems.tracing.events.ftrace import FTRACE
 from fakesys.subsystems.tracing.files.hist import hist_text
 from fakesys.subsystems.tracing.files.settings import zero_or_one
-from fakesys.subsystems.tracing.instances import set_event as grammar
+from fakesys.subsystems.tracing.instances import set_event
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.hist_trigger import clear_hists
 from fakesys.subsystems.tracing.instances.instance import Instance
@@ -40,28 +41,32 @@ SYSTEM_FILTER = (
 )
 
 
-class System(Struct, frozen=True):
+class SystemDirectory(Struct, frozen=True):
     """The events of one system in one instance."""
 
     instance: Instance
     name: str
 
     @property
-    def forms(self) -> list[EventFormat]:
+    def forms(self) -> Iterable[EventFormat]:
         """The events below this directory."""
-        return list(self.instance.tracing.systems[self.name].values())
+        return self._system.values()
 
-    def events(self) -> Iterable[str]:
-        """Their names."""
-        return self.instance.tracing.systems[self.name]
+    @property
+    def _system(self) -> Mapping[str, EventFormat]:
+        return self.instance.shared.catalog.systems[self.name]
 
-    def event(self, name: str) -> EventFile | None:
-        """The event of this name."""
-        form = self.instance.tracing.systems[self.name].get(name)
-        return None if form is None else self.instance.file(form)
+    def event_names(self) -> Iterable[str]:
+        """Return the names of its directories."""
+        return self._system
+
+    def event(self, name: str) -> EventDirectory | None:
+        """Return the directory of this name."""
+        form = self._system.get(name)
+        return None if form is None else EventDirectory(self.instance, self.instance.file(form))
 
     def write_filter(self, text: str) -> None:
-        """A filter for all events whose fields fit; `0` takes all filters away.
+        """Set a filter for all events whose fields fit; "0" removes all filters.
 
         Raises EINVAL for a text of a page or more.
         """
@@ -74,78 +79,92 @@ class System(Struct, frozen=True):
                 file.set_system_filter(body)
 
 
+class EventDirectory(Struct, frozen=True):
+    """One event in one instance: the instance and its state of the event."""
+
+    instance: Instance
+    file: EventFile
+
+    @property
+    def is_listed(self) -> bool:
+        """Is it in `available_events`, so that it can be enabled?"""
+        return self.file.form.system != FTRACE
+
+    @property
+    def has_triggers(self) -> bool:
+        """Can it have triggers? Of the unlisted events only markers can."""
+        return self.is_listed or self.file.form is self.instance.shared.catalog.print
+
+    @property
+    def has_hist(self) -> bool:
+        """Can it have histograms?"""
+        return self.instance.shared.build.hist and self.has_triggers
+
+    def format_text(self) -> str:
+        """Return the text of `format`."""
+        return self.file.form.format_text(char_signed=self.instance.shared.build.char_signed)
+
+    def write_enable(self, text: str) -> None:
+        """Enable or disable the event. Raises EINVAL for any number but 0 and 1."""
+        if zero_or_one(text):
+            self.file.enable()
+        else:
+            self.file.disable()
+
+    def write_filter(self, text: str) -> None:
+        """Set or remove the filter. Raises FilterError, EINVAL for a page or more."""
+        self.file.set_filter(_short(text))
+
+    def write_trigger(self, text: str) -> None:
+        """Add or remove a trigger. Raises EINVAL for a page or more, and as `triggers.py`."""
+        write_trigger(self.instance, self.file, _short(text))
+
+
 def _systems(instance: Instance) -> Iterable[str]:
-    return instance.tracing.systems
+    return instance.shared.catalog.systems
 
 
-def _system(instance: Instance, name: str) -> System | None:
-    return System(instance, name) if name in instance.tracing.systems else None
+def _system(instance: Instance, name: str) -> SystemDirectory | None:
+    return SystemDirectory(instance, name) if name in _systems(instance) else None
 
 
 def _ftrace_events(instance: Instance) -> Iterable[str]:
-    return (form.event for form in instance.tracing.ftrace)
+    return (form.event for form in instance.shared.catalog.ftrace)
 
 
-def _ftrace_event(instance: Instance, name: str) -> EventFile | None:
-    for form in instance.tracing.ftrace:
+def _ftrace_event(instance: Instance, name: str) -> EventDirectory | None:
+    for form in instance.shared.catalog.ftrace:
         if form.event == name:
-            return instance.file(form)
+            return EventDirectory(instance, instance.file(form))
     return None
 
 
-def _format_text(file: EventFile) -> str:
-    return file.form.format_text(char_signed=file.instance.tracing.build.char_signed)
-
-
-def _write_enable(file: EventFile, text: str) -> None:
-    if zero_or_one(text):
-        file.enable()
-    else:
-        file.disable()
-
-
-def _write_system_enable(system: System, text: str) -> None:
-    grammar.switch_all(system.instance, system.forms, zero_or_one(text))
+def _write_system_enable(system: SystemDirectory, text: str) -> None:
+    set_event.switch_all(system.instance, system.forms, zero_or_one(text))
 
 
 def _write_all_enable(instance: Instance, text: str) -> None:
-    grammar.switch_all(instance, list(instance.tracing.events), zero_or_one(text))
+    set_event.switch_all(instance, instance.shared.catalog.events, zero_or_one(text))
+
+
+def _header_page_text(instance: Instance) -> str:
+    return HEADER_PAGE.format(char_signed=int(instance.shared.build.char_signed))
 
 
 def _short(text: str) -> str:
-    """The text up to a NUL. Raises EINVAL for a page or more, NUL and all."""
+    """Return the text up to a NUL. Raises EINVAL for a page or more, NUL and all."""
     if len(text) >= PAGE:
         raise KernelError(EINVAL, f"{len(text)} bytes are a page or more")
     return text.partition("\0")[0]
 
 
-def _write_filter(file: EventFile, text: str) -> None:
-    file.set_filter(_short(text))
-
-
-def _write_trigger(file: EventFile, text: str) -> None:
-    write_trigger(file, _short(text))
-
-
-def _has_triggers(file: EventFile) -> bool:
-    return file.form.system != "ftrace" or file.form is file.instance.tracing.print
-
-
-def _has_hist(file: EventFile) -> bool:
-    return file.instance.tracing.build.hist and _has_triggers(file)
-
-
-def _is_recorded(file: EventFile) -> bool:
-    return file.form.system != "ftrace"
-
-
-EVENT: tuple[Attr[EventFile], ...] = (
+EVENT: tuple[Attr[EventDirectory], ...] = (
     Attr(
         name="enable",
         mode=0o640,
-        show=lambda file: f"{file.status}\n",
-        store=_write_enable,
-        present=_is_recorded,
+        show=lambda event: f"{event.file.status}\n",
+        store=EventDirectory.write_enable,
+        present=lambda event: event.is_listed,
         doc="0 or 1; a star says that a trigger holds a soft switch.",
         errors={EINVAL: "neither 0 nor 1"},
     ),
@@ -153,9 +172,9 @@ EVENT: tuple[Attr[EventFile], ...] = (
         name="filter",
         mode=0o640,
         kind=TRACEFS_ONCE,
-        show=lambda file: f"{file.filter_text}\n",
-        store=_write_filter,
-        present=_is_recorded,
+        show=lambda event: f"{event.file.filter_text}\n",
+        store=EventDirectory.write_filter,
+        present=lambda event: event.is_listed,
         doc="Only events that fit are recorded; 0 takes the filter away.",
         errors=FILTER,
     ),
@@ -163,23 +182,23 @@ EVENT: tuple[Attr[EventFile], ...] = (
         name="format",
         mode=0o440,
         kind=TRACEFS_SEQ,
-        show=_format_text,
+        show=EventDirectory.format_text,
         doc="Fields of the binary record and the format of its text.",
     ),
     Attr(
         name="id",
         mode=0o440,
-        show=lambda file: f"{file.form.id}\n",
+        show=lambda event: f"{event.file.form.id}\n",
         doc="common_type of its records.",
     ),
     Attr(
         name="trigger",
         mode=0o640,
         kind=TRACEFS_WORDS,
-        show=show_triggers,
-        store=_write_trigger,
-        truncate=clear_hists,
-        present=_has_triggers,
+        show=lambda event: show_triggers(event.instance.shared.build, event.file),
+        store=EventDirectory.write_trigger,
+        truncate=lambda event: clear_hists(event.file),
+        present=lambda event: event.has_triggers,
         doc="What else happens with the event: NAME[:ARGUMENT][:COUNT] [if FILTER].",
         errors=TRIGGER,
     ),
@@ -187,17 +206,17 @@ EVENT: tuple[Attr[EventFile], ...] = (
         name="hist",
         mode=0o440,
         kind=TRACEFS_SEQ,
-        show=hist_text,
-        present=_has_hist,
+        show=lambda event: hist_text(event.file),
+        present=lambda event: event.has_hist,
         doc="The tables of its hist triggers.",
     ),
 )
 
-SYSTEM: tuple[Attr[System], ...] = (
+SYSTEM: tuple[Attr[SystemDirectory], ...] = (
     Attr(
         name="enable",
         mode=0o640,
-        show=lambda system: grammar.summary(system.instance, system.forms) + "\n",
+        show=lambda system: set_event.enabled_text(system.instance, system.forms),
         store=_write_system_enable,
         doc="0: none of the system's events is on, 1: all, X: some.",
         errors={EINVAL: "neither 0 nor 1"},
@@ -207,7 +226,7 @@ SYSTEM: tuple[Attr[System], ...] = (
         mode=0o640,
         kind=TRACEFS_ONCE,
         show=lambda system: SYSTEM_FILTER,
-        store=System.write_filter,
+        store=SystemDirectory.write_filter,
         doc="A filter for all events of the system that have its fields.",
         errors={EINVAL: "a page or more"},
     ),
@@ -217,7 +236,7 @@ ALL: tuple[Attr[Instance], ...] = (
     Attr(
         name="enable",
         mode=0o640,
-        show=lambda m: grammar.summary(m, list(m.tracing.events)) + "\n",
+        show=lambda instance: set_event.enabled_text(instance, instance.shared.catalog.events),
         store=_write_all_enable,
         doc="0: no event is on, 1: all, X: some.",
         errors={EINVAL: "neither 0 nor 1"},
@@ -226,24 +245,24 @@ ALL: tuple[Attr[Instance], ...] = (
         name="header_page",
         mode=0o440,
         kind=TRACEFS_ONCE,
-        show=lambda m: HEADER_PAGE.format(char_signed=int(m.tracing.build.char_signed)),
+        show=_header_page_text,
         doc="Layout of a page of trace_pipe_raw.",
     ),
     Attr(
         name="header_event",
         mode=0o440,
         kind=TRACEFS_ONCE,
-        show=lambda m: HEADER_EVENT,
+        show=lambda instance: HEADER_EVENT,
         doc="Layout of the word before each record.",
     ),
 )
 
 
 def _events(mode: int, kind: Kind | None) -> Layout[Instance]:
-    """`events`: its files, and a directory for each system and event."""
-    event: Layout[EventFile] = Layout(EVENT, mode, kind)
-    listed = Children(names=System.events, get=System.event, layout=event)
-    system: Layout[System] = Layout((*SYSTEM, listed), mode, kind)
+    """Return the layout of `events`: its files, and a directory for each system and event."""
+    event: Layout[EventDirectory] = Layout(EVENT, mode, kind)
+    listed = Children(names=SystemDirectory.event_names, get=SystemDirectory.event, layout=event)
+    system: Layout[SystemDirectory] = Layout((*SYSTEM, listed), mode, kind)
     hidden = Children(names=_ftrace_events, get=_ftrace_event, layout=event)
     ftrace: Layout[Instance] = Layout((hidden,), mode, kind)
     systems = Children(names=_systems, get=_system, layout=system)

@@ -13,12 +13,12 @@ Row = tuple[Key, list[int]]
 
 
 def hist_text(file: EventFile) -> str:
-    """All tables, newest trigger first."""
+    """Return all tables, newest trigger first."""
     return "\n\n".join(table_text(trigger) for trigger in hists(file))
 
 
 def table_text(trigger: HistTrigger) -> str:
-    """One table with its head and its totals."""
+    """Return one table with its head and its totals."""
     table, spec = trigger.table, trigger.spec
     rows = sorted_rows(list(table.rows.items()), spec.sort)
     lines = "".join(_row(spec, key, counts) for key, counts in rows)
@@ -30,7 +30,7 @@ def table_text(trigger: HistTrigger) -> str:
 
 
 def sorted_rows(rows: list[Row], sort: tuple[SortKey, ...]) -> list[Row]:
-    """The rows in the order asked for; equal ones keep theirs."""
+    """Return the rows sorted by these columns; equal rows keep their order."""
 
     def compare(left: Row, right: Row) -> int:
         for key in sort:

@@ -1,7 +1,11 @@
-"""Open files of tracefs that are more than a text: trace, pipes, raw pages, markers."""
+"""Open files of tracefs that are more than a text: `trace`, pipes, raw pages, markers.
+
+Like kernel/trace/trace.c:tracing_fops, tracing_pipe_fops, tracing_buffers_fops (v6.1).
+"""
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBUSY, EINVAL
@@ -10,7 +14,7 @@ from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
 from fakesys.subsystems.tracing.output.headers import header
-from fakesys.subsystems.tracing.output.iterators import Consumer, Snapshot
+from fakesys.subsystems.tracing.output.iterators import Consumer, TraceIterator
 from fakesys.subsystems.tracing.output.render import LineMaker, Renderer
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, CpuBuffer
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
@@ -19,8 +23,13 @@ READABLE = select.POLLIN | select.POLLRDNORM
 ALWAYS = READABLE | select.POLLOUT | select.POLLWRNORM
 
 
+def is_read(flags: int) -> bool:
+    """Return whether open(2) flags allow reading."""
+    return flags & os.O_ACCMODE != os.O_WRONLY
+
+
 class InstanceFile:
-    """What all of these have: while one is open the instance cannot be removed."""
+    """The base of these files: while one is open, its instance cannot be removed."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -28,41 +37,44 @@ class InstanceFile:
         self._open = True
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """EINVAL: nothing can be read here, unless a kind of file says otherwise."""
+        """Refuse to read: raises EINVAL."""
         raise KernelError(EINVAL, "this file cannot be read")
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """EINVAL: nothing can be written here, unless a kind of file says otherwise."""
+        """Refuse to write: raises EINVAL."""
         raise KernelError(EINVAL, "this file cannot be written")
 
     def poll(self) -> int:
-        """Always ready, unless a kind of file says otherwise."""
+        """Return that the file is always ready."""
         return ALWAYS
 
     def waiters(self) -> Waiters | None:
-        """Nobody: the answer of poll never changes."""
+        """Return None: the answer of `poll` never changes."""
         return None
 
     def release(self) -> None:
-        """The instance may go."""
+        """Let the instance go; a second call does nothing."""
         if self._open:
             self._open = False
             self.instance.opened -= 1
             self.closed()
 
     def closed(self) -> None:
-        """What else ends with the last descriptor."""
+        """Undo what a subclass did at open."""
 
 
 class TraceFile(InstanceFile):
-    """`trace`: header and all unread events as they were when the reading began."""
+    """`trace`: header and all unread events as they were when reading began.
+
+    `reading`: is it open for reading? Then its buffers keep their size, and with the option
+    pause-on-trace the instance records nothing.
+    """
 
     def __init__(
         self, instance: Instance, buffers: list[tuple[int, CpuBuffer]], reading: bool
     ) -> None:
         super().__init__(instance)
         self._buffers = buffers
-        # Whose size cannot be changed while this file is open.
         self._held = [buffer for _, buffer in buffers] if reading else []
         for buffer in self._held:
             buffer.readers += 1
@@ -72,10 +84,10 @@ class TraceFile(InstanceFile):
         self._start: int | None = None
         self._pausing = reading and instance.options["pause-on-trace"]
         if self._pausing:
-            instance.pause(1)
+            instance.pause()
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """The text at this place; going back to an earlier one makes it anew."""
+        """Return the text at this offset; 0 or an earlier one begins a new text."""
         if self._start is None or offset < self._start or offset == 0:
             self._restart()
         assert self._start is not None
@@ -98,15 +110,15 @@ class TraceFile(InstanceFile):
         return b"".join(pieces)
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Taken and forgotten: only opening with O_TRUNC clears the buffer."""
+        """Ignore the data: only opening with O_TRUNC clears the buffer."""
         return len(data)
 
     def closed(self) -> None:
-        """Recording goes on, and the size of the buffers may be changed."""
+        """Release the buffers and go on recording."""
         for buffer in self._held:
             buffer.readers -= 1
         if self._pausing:
-            self.instance.pause(-1)
+            self.instance.resume()
 
     def _restart(self) -> None:
         self._start = 0
@@ -115,29 +127,32 @@ class TraceFile(InstanceFile):
 
     def _text(self) -> Iterator[bytes]:
         instance = self.instance
-        snapshot = Snapshot(self._buffers)
-        yield self.head(Snapshot(self.all_buffers()), empty=not snapshot.entries)
-        annotate = instance.options["annotate"] and snapshot.overrun > 0
-        for chunk in snapshot.chunks(instance.renderer(), annotate=annotate):
+        events = TraceIterator(self._buffers)
+        yield self.head(TraceIterator(self.all_buffers()), empty=not events.entries)
+        annotate = instance.options["annotate"] and events.overrun > 0
+        for chunk in events.chunks(instance.renderer(), annotate=annotate):
             if chunk:
                 yield chunk
 
     def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
-        """Those that the head counts, also for one CPU: trace.c:print_event_info (v6.1)."""
+        """Return the buffers that the header counts, also for one CPU: trace.c:print_event_info."""
         return self.instance.chosen(WHOLE)
 
-    def head(self, counted: Snapshot, *, empty: bool) -> bytes:
-        """The comment lines. `empty`: no event follows."""
+    def head(self, counted: TraceIterator, *, empty: bool) -> bytes:
+        """Return the comment lines. `empty`: no event follows."""
         instance = self.instance
-        tracing = instance.tracing
+        shared = instance.shared
         entries, written = counted.entries, counted.entries + counted.overrun
         return header(
-            instance.options, entries, written, tracing.cpus, tracing.build, empty=empty
+            instance.options, entries, written, shared.cpus, shared.build, empty=empty
         ).encode()
 
 
 class PipeFile(InstanceFile):
-    """`trace_pipe` of all CPUs or one: reading takes the events away. Raises EBUSY at open."""
+    """`trace_pipe` of all CPUs or one: reading consumes the events.
+
+    Opening raises EBUSY while a pipe is open that consumes from the same buffers.
+    """
 
     def __init__(self, instance: Instance, cpu: int) -> None:
         readers = instance.pipe_readers
@@ -147,13 +162,16 @@ class PipeFile(InstanceFile):
         readers.add(cpu)
         self._cpu = cpu
         self._rest = b""
-        # Has this reader got anything yet? Then it sees the end when tracing is off.
+        # Has this reader got anything yet? Only then a read while tracing is off is the end.
         self._served = False
         self._renderer: Renderer | None = None
         self._rendered_as: tuple[int, str, int] | None = None
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """Lines until `size` is reached; EAGAIN or waiting when there is no event."""
+        """Return lines of about `size` bytes, consumed.
+
+        Without an event: raises EAGAIN or Blocked; the end after tracing was switched off.
+        """
         if not self._rest:
             self._rest = self._lines(size)
         if self._rest:
@@ -167,22 +185,22 @@ class PipeFile(InstanceFile):
         raise Blocked(self.instance.waiters)
 
     def poll(self) -> int:
-        """Readable when the buffer is as full as `buffer_percent` asks."""
+        """Return whether the file is readable, see `has_enough`."""
         return READABLE if self._rest or has_enough(self.instance, self._cpu) else 0
 
     def waiters(self) -> Waiters | None:
-        """Woken by each event."""
+        """Return the waiters that each event wakes."""
         return self.instance.waiters
 
     def closed(self) -> None:
-        """Another reader may come."""
+        """Let another reader in."""
         self.instance.pipe_readers.discard(self._cpu)
 
     def _lines(self, size: int) -> bytes:
         instance = self.instance
         consumer = Consumer(instance.chosen(self._cpu))
         make = self._line_maker()
-        room = instance.tracing.build.pipe_buffer
+        room = instance.shared.build.pipe_buffer
         lines: list[str] = []
         length = 0
         for cpu, record, lost in consumer:
@@ -198,7 +216,7 @@ class PipeFile(InstanceFile):
         return "".join(lines).encode("latin-1")
 
     def _line_maker(self) -> LineMaker:
-        """What makes lines; kept as long as nothing that they depend on has changed."""
+        """Return the maker of lines, kept as long as options, clock and start are the same."""
         instance = self.instance
         now = instance.options.version, instance.clock, instance.started_at
         if self._renderer is None or self._rendered_as != now:
@@ -215,10 +233,10 @@ class RawPipeFile(InstanceFile):
         self._rest = b""
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """A page, or the rest of one; EAGAIN or waiting when there is no event.
+        """Return a page, or the rest of one. Raises EAGAIN or Blocked without an event.
 
-        The size of the read that begins a page bounds its records too: nothing at all if the
-        first has no room. Like kernel/trace/trace.c:tracing_buffers_read (v6.1).
+        The size of the read that begins a page limits its records too: b"" if the first one has
+        no room. Like kernel/trace/trace.c:tracing_buffers_read (v6.1).
         """
         if not self._rest:
             room = max(size - PAGE_HEADER, 0)
@@ -235,16 +253,16 @@ class RawPipeFile(InstanceFile):
         return page
 
     def poll(self) -> int:
-        """Readable when the buffer is as full as `buffer_percent` asks."""
+        """Return whether the file is readable, see `has_enough`."""
         return READABLE if self._rest or has_enough(self.instance, self._cpu) else 0
 
     def waiters(self) -> Waiters | None:
-        """Woken by each event."""
+        """Return the waiters that each event wakes."""
         return self.instance.waiters
 
 
 class WriteOnlyFile(InstanceFile):
-    """`trace_marker`, `trace_marker_raw`, `free_buffer`: each write is one call of a model."""
+    """`trace_marker`, `trace_marker_raw`, `free_buffer`: each write calls `store`."""
 
     def __init__(
         self,
@@ -257,17 +275,17 @@ class WriteOnlyFile(InstanceFile):
         self._at_close = at_close
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Bytes taken; the rest is for the client to write again."""
+        """Return the number of bytes taken; the client must write the rest again."""
         return self._store(self.instance, data)
 
     def closed(self) -> None:
-        """What the file does when it is closed."""
+        """Call `at_close`."""
         if self._at_close is not None:
             self._at_close(self.instance)
 
 
 def has_enough(instance: Instance, cpu: int) -> bool:
-    """Is there an event or, for one CPU, is its buffer as full as `buffer_percent` asks?
+    """Return whether there is an event or, for one CPU, `buffer_percent` of its buffer in use.
 
     Like kernel/trace/ring_buffer.c:ring_buffer_poll_wait, full_hit (v6.1).
     """
@@ -276,6 +294,6 @@ def has_enough(instance: Instance, cpu: int) -> bool:
     if cpu == WHOLE or instance.percent == 0:
         return any(buffer.entries for _, buffer in instance.chosen(cpu))
     buffer = instance.buffers[cpu]
-    # The page of the reader is not in the ring and does not count, the writer's does.
+    # The reader's page is not in the ring and does not count; the writer's does.
     pages = max(len(buffer.ring), 1)
     return buffer.entries > 0 and pages * 100 >= instance.percent * buffer.limit

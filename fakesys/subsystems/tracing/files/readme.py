@@ -1,4 +1,4 @@
-"""The text of `README`. Programs look in it for words, so it names what is offered and no more."""
+"""The text of `README`. Programs search it for words, so it names what is offered and no more."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _HIST = """\t            enable_hist:<system>:<event>
 
 
 def readme(build: Build) -> str:
-    """What this kernel offers."""
+    """Return the README of a kernel."""
     text = _BASE + (_SNAPSHOT if build.snapshot else "") + _EVENTS
     text += "\t            snapshot\n" if build.snapshot else ""
     return text + (_HIST if build.hist else "")

@@ -1,4 +1,4 @@
-"""Reading and writing of the control files: text to model and back."""
+"""Texts of the control files: what is written becomes a call of the model, state becomes text."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.base.options import NOP_REFUSE
 from fakesys.subsystems.tracing.instances.instance import DEFAULT_KB, Instance
-from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 _GROUPS = re.compile(r"[\s,]")
 _HEX = re.compile("[0-9a-fA-F]+")
 
 
 def decimal(text: str) -> int:
-    """A number in base 10. Raises EINVAL, ERANGE."""
+    """Parse a number in base 10. Raises EINVAL, ERANGE."""
     return kstrtoull(text, base=10)
 
 
 def zero_or_one(text: str) -> bool:
-    """A switch. Raises EINVAL for any other number."""
+    """Parse a switch. Raises EINVAL for any other number."""
     value = decimal(text)
     if value > 1:
         raise KernelError(EINVAL, f"{value} is neither 0 nor 1")
     return value == 1
 
 
-def held(instance: Instance) -> Callable[[], None]:
-    """An open file keeps its instance; the result lets go."""
+def hold(instance: Instance) -> Callable[[], None]:
+    """Keep an instance from being removed; return what lets it go."""
     instance.opened += 1
 
     def let_go() -> None:
@@ -41,32 +40,33 @@ def held(instance: Instance) -> Callable[[], None]:
 
 
 def write_tracing_on(instance: Instance, text: str) -> None:
-    """0: off; any other number: on."""
+    """Switch recording: 0 is off, any other number on. Raises EINVAL, ERANGE."""
     instance.switch(decimal(text) != 0)
 
 
 def write_tracer(instance: Instance, text: str) -> None:
-    """`nop` is the only one."""
+    """Choose the tracer: there is only nop. Raises EINVAL for any other."""
     if text.strip() != "nop":
         raise KernelError(EINVAL, f"there is no tracer {text.strip()!r}")
     instance.expand()
 
 
 def clock_text(instance: Instance) -> str:
-    """All clocks, the current one in brackets."""
+    """Return all clocks, the current one in brackets."""
     words = (f"[{name}]" if name == instance.clock else name for name in NAMES)
     return " ".join(words) + "\n"
 
 
 def write_clock(instance: Instance, text: str) -> None:
-    """The name of a clock."""
+    """Choose a clock by name. Raises EINVAL."""
     instance.set_clock(text.strip())
 
 
 def write_option(instance: Instance, text: str) -> None:
-    """NAME or noNAME. Like kernel/trace/trace.c:trace_set_options (v6.1).
+    """Set NAME or clear noNAME. Like kernel/trace/trace.c:trace_set_options (v6.1).
 
-    The option that nop refuses is asked for here even if it would not change.
+    Raises EINVAL for an unknown name, and for the option that nop refuses even if it would not
+    change.
     """
     word = text.strip()
     on = not word.startswith("no")
@@ -77,24 +77,24 @@ def write_option(instance: Instance, text: str) -> None:
 
 
 def cpumask_text(instance: Instance) -> str:
-    """Hex digits, in groups of 32 bits."""
-    return mask_text(instance.cpumask, instance.tracing.cpus)
+    """Return hex digits, in groups of 32 bits."""
+    return mask_text(instance.cpumask, instance.shared.cpus)
 
 
 def mask_text(mask: int, bits: int) -> str:
-    """A bitmap as `%*pb` prints it: as many digits as `bits` needs, a comma every eight."""
+    """Return a bitmap as `%*pb` prints it: as many digits as `bits` needs, a comma every eight."""
     digits = f"{mask:0{-(-bits // 4)}x}"
     groups = [digits[max(0, end - 8) : end] for end in range(len(digits), 0, -8)]
     return ",".join(reversed(groups)) + "\n"
 
 
 def write_cpumask(instance: Instance, text: str) -> None:
-    """A hex mask. Raises EINVAL, EOVERFLOW for a CPU that does not exist."""
-    instance.set_cpumask(parse_mask(text, instance.tracing.cpus))
+    """Record on these CPUs only. Raises EINVAL, EOVERFLOW for a CPU that does not exist."""
+    instance.cpumask = parse_mask(text, instance.shared.cpus)
 
 
 def parse_mask(text: str, bits: int) -> int:
-    """Groups of up to eight hex digits, the last one lowest. Raises EINVAL, EOVERFLOW.
+    """Parse groups of up to eight hex digits, the last one lowest. Raises EINVAL, EOVERFLOW.
 
     Like lib/bitmap-str.c:bitmap_parse (v6.18): it begins at the end and stops at what is wrong.
     """
@@ -115,7 +115,7 @@ def parse_mask(text: str, bits: int) -> int:
 
 
 def write_percent(instance: Instance, text: str) -> None:
-    """0 to 100."""
+    """Set `buffer_percent`. Raises EINVAL for more than 100."""
     value = decimal(text)
     if value > 100:
         raise KernelError(EINVAL, f"{value} is more than 100")
@@ -123,7 +123,7 @@ def write_percent(instance: Instance, text: str) -> None:
 
 
 def size_text(instance: Instance) -> str:
-    """KB per CPU, X when they differ."""
+    """Return the KB per CPU, X if they differ."""
     sizes = {instance.size_kb(cpu) for cpu in range(len(instance.buffers))}
     if len(sizes) > 1:
         return "X\n"
@@ -131,14 +131,14 @@ def size_text(instance: Instance) -> str:
 
 
 def total_size_text(instance: Instance) -> str:
-    """KB of all CPUs."""
+    """Return the KB of all CPUs."""
     cpus = len(instance.buffers)
     total = sum(instance.size_kb(cpu) for cpu in range(cpus))
     return _size(total, instance.expanded, DEFAULT_KB * cpus)
 
 
 def cpu_size_text(instance: Instance, cpu: int) -> str:
-    """KB of one CPU."""
+    """Return the KB of one CPU."""
     return _size(instance.size_kb(cpu), instance.expanded, DEFAULT_KB)
 
 
@@ -147,7 +147,7 @@ def _size(kilobytes: int, expanded: bool, later: int) -> str:
 
 
 def stats_text(instance: Instance, cpu: int) -> str:
-    """The counts of one buffer. Like kernel/trace/trace.c:tracing_stats_read (v6.1)."""
+    """Return the counts of one buffer. Like kernel/trace/trace.c:tracing_stats_read (v6.1)."""
     buffer = instance.buffers[cpu]
     oldest = buffer.oldest_stamp() or 0
     in_ns = instance.in_ns
@@ -164,17 +164,17 @@ def stats_text(instance: Instance, cpu: int) -> str:
 
 
 def free_on_close(instance: Instance) -> None:
-    """What closing `free_buffer` does."""
+    """Do what closing `free_buffer` does."""
     if instance.options["disable_on_free"]:
         instance.switch(False)
     instance.shrink()
 
 
-def available_events(tracing: Tracing) -> str:
-    """`SYSTEM:EVENT`, one a line."""
-    return "".join(f"{form.name}\n" for form in tracing.events)
+def available_events(instance: Instance) -> str:
+    """Return all events as SYSTEM:EVENT, one a line."""
+    return "".join(f"{form.name}\n" for form in instance.shared.catalog.events)
 
 
-def write_cmdlines_size(tracing: Tracing, text: str) -> None:
-    """How many names are kept."""
-    tracing.cmdlines.resize(decimal(text))
+def write_cmdlines_size(instance: Instance, text: str) -> None:
+    """Set how many names of tasks are kept. Raises EINVAL."""
+    instance.shared.cmdlines.resize(decimal(text))

@@ -9,7 +9,7 @@ from fakesys.core.text import c_string
 from fakesys.subsystems.tracing.files.open_files import TraceFile
 from fakesys.subsystems.tracing.files.settings import decimal
 from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
-from fakesys.subsystems.tracing.output.iterators import Snapshot
+from fakesys.subsystems.tracing.output.iterators import TraceIterator
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 _COMMANDS = """# Snapshot commands:
@@ -27,24 +27,24 @@ _CPU_COMMANDS = """# Snapshot commands:
 
 
 class SnapshotFile(TraceFile):
-    """An open `snapshot`: reads like `trace`, a written number commands."""
+    """An open `snapshot`: it reads like `trace`; what is written is a command."""
 
     def __init__(self, instance: Instance, cpu: int) -> None:
         super().__init__(instance, _buffers(instance, cpu), reading=False)
         self._cpu = cpu
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """0, 1 or another number. Raises EINVAL."""
+        """Obey a number. Raises EINVAL."""
         write_snapshot(self.instance, self._cpu, c_string(data))
         self._buffers = _buffers(self.instance, self._cpu)
         return len(data)
 
     def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
-        """Those of the snapshot."""
+        """Return the buffers of the snapshot, of all CPUs."""
         return _buffers(self.instance, WHOLE)
 
-    def head(self, counted: Snapshot, *, empty: bool) -> bytes:
-        """The comment lines: of `trace`, or how to use the file while it is empty."""
+    def head(self, counted: TraceIterator, *, empty: bool) -> bytes:
+        """Return the comment lines of `trace` or, without events, how to use the file."""
         if not empty:
             return super().head(counted, empty=empty)
         state = "freed" if self.instance.snapshot is None else "allocated"
@@ -53,17 +53,17 @@ class SnapshotFile(TraceFile):
 
 
 def write_snapshot(instance: Instance, cpu: int, text: str) -> None:
-    """What is written to a snapshot file. Raises EINVAL: no number, or 0 for one CPU."""
+    """Take, free or clear a snapshot. Raises EINVAL for what is no number, and 0 for one CPU."""
     command = decimal(text)
     if command == 0:
         if cpu != WHOLE:
             raise KernelError(EINVAL, "a snapshot of one CPU cannot be freed")
-        instance.snapshot = None
+        instance.free_snapshot()
     elif command == 1:
         if cpu == WHOLE:
             instance.swap_snapshot()
         else:
-            _swap_one(instance, cpu)
+            instance.swap_cpu_snapshot(cpu)
     else:
         for _, buffer in _buffers(instance, cpu):
             buffer.reset()
@@ -72,8 +72,3 @@ def write_snapshot(instance: Instance, cpu: int, text: str) -> None:
 def _buffers(instance: Instance, cpu: int) -> list[tuple[int, CpuBuffer]]:
     kept = instance.snapshot or []
     return [(number, b) for number, b in enumerate(kept) if cpu in (WHOLE, number)]
-
-
-def _swap_one(instance: Instance, cpu: int) -> None:
-    kept = instance.allot_snapshot()
-    instance.buffers[cpu], kept[cpu] = kept[cpu], instance.buffers[cpu]

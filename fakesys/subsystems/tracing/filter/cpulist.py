@@ -13,10 +13,13 @@ _SEPARATORS = re.compile(r"[,\s]+")
 
 
 def parse_cpulist(text: str, cpus: int) -> frozenset[int] | None:
-    """The CPUs that a list names, out of `cpus`; None where the kernel refuses it.
+    """Return the CPUs that a list names, out of `cpus`; None where the kernel refuses it.
 
     `N` is the last CPU, `:USED/GROUP` takes the first USED of every GROUP.
     Like lib/bitmap-str.c:bitmap_parselist (v6.18).
+
+    >>> sorted(parse_cpulist("0-7:1/4,N", 16))
+    [0, 4, 15]
     """
     found: set[int] = set()
     for word in filter(None, _SEPARATORS.split(text)):

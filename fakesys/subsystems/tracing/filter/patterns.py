@@ -1,8 +1,8 @@
 """String comparison in filters: exact, front, middle, end and glob patterns.
 
 Like kernel/trace/trace_events_filter.c:filter_parse_regex and the regex_match_* (v6.1).
-A comparison is told the room of the field: a fixed number of bytes, None for a text that knows
-its own length, 0 for one whose length the kernel does not know. The answers depend on it.
+A comparison depends on the `room` of the field: a fixed number of bytes, None for a text that has
+its length with it, 0 for one whose length the kernel does not know.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Matcher = Callable[[str], bool]
 
 
 def exact(pattern: str, room: int | None) -> Matcher:
-    """The whole text."""
+    """Return what compares the whole text."""
     if room:
         wanted = pattern[:room]
         return lambda text: text[:room] == wanted
@@ -22,7 +22,7 @@ def exact(pattern: str, room: int | None) -> Matcher:
 
 
 def glob(pattern: str, room: int | None) -> Matcher:
-    """What `~` compares with; a leading `!` inverts."""
+    """Return what `~` compares with; a leading `!` inverts."""
     if pattern.startswith("!"):
         match = _positive(pattern[1:], room)
         return lambda text: not match(text)
@@ -60,7 +60,11 @@ def _wild(pattern: str, room: int | None) -> Matcher:
 
 
 def translate(pattern: str) -> str:
-    """A kernel glob as a regular expression. Like lib/glob.c:glob_match."""
+    r"""Return a kernel glob as a regular expression. Like lib/glob.c:glob_match.
+
+    >>> translate("kvm_[!x]*")
+    'kvm_[^x].*'
+    """
     parts = []
     position = 0
     while position < len(pattern):
@@ -71,7 +75,7 @@ def translate(pattern: str) -> str:
         elif character == "?":
             parts.append(".")
         elif character == "\\":
-            # At the end it stands for the NUL behind the pattern, so for the end of the text.
+            # At the end it quotes the NUL after the pattern, so it matches the end of the text.
             parts.append(re.escape(pattern[position : position + 1]))
             position += 1
         elif character == "[" and (end := pattern.find("]", position + 1)) > 0:

@@ -1,4 +1,4 @@
-"""Variables of a histogram: expressions of numbers, fields and other variables.
+"""Variables of a histogram: expressions of numbers, fields and earlier variables.
 
 Like kernel/trace/trace_events_hist.c:parse_expr, contains_operator, parse_unary (v6.1): the
 rightmost operator of the lowest rank is the root, and three operators are the most.
@@ -32,7 +32,7 @@ _OPERATIONS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
 
 
 class Expression:
-    """A parsed expression; `constant` is its value when it needs no event."""
+    """A parsed expression; `constant` is its value if it depends on no event."""
 
     def __init__(self, text: str, field_of: FieldOf) -> None:
         self._operators = 0
@@ -42,7 +42,7 @@ class Expression:
 
     @property
     def spelling(self) -> str:
-        """As in the trigger file: constants are computed."""
+        """The text in the trigger file, where a constant is shown as its value."""
         return self.text if self.constant is None else str(self.constant)
 
     def _parse(self, text: str) -> tuple[Number, int | None]:
@@ -91,7 +91,11 @@ class Expression:
 
 
 def root_operator(text: str) -> int | None:
-    """Where the operator stands that is computed last; 0 for a minus sign before all."""
+    """Return the index of the operator that is computed last, 0 for a leading minus sign.
+
+    >>> root_operator("a*b-c")
+    3
+    """
     hidden = text.replace(".sym-offset", ".sym_offset")
     minus = hidden.rfind("-")
     if minus == 0:

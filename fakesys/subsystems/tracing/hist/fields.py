@@ -1,4 +1,4 @@
-"""What a histogram can count by: fields of the event, of its task, and how each is printed."""
+"""What a histogram can count by: fields of the event and of its task, and how each is printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fakesys.subsystems.tracing.events.ftrace import (
     place_of,
     symbol,
 )
-from fakesys.subsystems.tracing.filter.filters import operand
+from fakesys.subsystems.tracing.filter.operands import operand
 
 ALL_BITS = (1 << 64) - 1
 
@@ -32,7 +32,7 @@ Printer = Callable[[Value], str]
 
 
 class HistError(KernelError):
-    """A text that is no histogram; `at` is the part of the command that is wrong."""
+    """The refusal of a wrong histogram; `at` is the wrong part of the command."""
 
     def __init__(self, message: str, at: str) -> None:
         super().__init__(EINVAL, f"{message}: {at!r}")
@@ -41,7 +41,7 @@ class HistError(KernelError):
 
 
 class HistField(Struct, frozen=True):
-    """A key or value: its spelling, where it comes from, how it is shown."""
+    """A key or value: its name and modifier, `get` for its value, `show` for its text."""
 
     name: str
     modifier: str
@@ -51,19 +51,19 @@ class HistField(Struct, frozen=True):
 
     @property
     def spelling(self) -> str:
-        """As in the trigger file."""
+        """The text in the trigger file."""
         return f"{self.name}.{self.modifier}" if self.modifier else self.name
 
 
 class Context(Struct, frozen=True):
-    """What is asked of the machine while a histogram counts and prints."""
+    """What a histogram needs of the machine: names of tasks, and the clock of its instance."""
 
     comm_of: Callable[[int], str]
     now: Callable[[], int]
 
 
-def parse_field(text: str, form: EventFormat, context: Context, whole: str) -> HistField:
-    """A field with an optional modifier. Raises HistError; `whole` is what the error points at."""
+def parse_field(text: str, form: EventFormat, context: Context) -> HistField:
+    """Parse FIELD[.MODIFIER]. Raises HistError, which points at the name or the modifier."""
     name, _, modifier = text.partition(".")
     if name in ("stacktrace", "common_stacktrace"):
         return HistField(name, "", True, lambda event, task: _stack(), str)

@@ -45,7 +45,7 @@ _ASSIGNED = {
 
 
 class Parts(Struct):
-    """The parts of the text, not yet understood."""
+    """The parts of the text, not yet parsed."""
 
     texts: dict[str, str] = field(default_factory=dict)
     variables: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Parts(Struct):
 
 
 class SortKey(Struct, frozen=True):
-    """One column to sort by: a key's place, or -1 - place of a value (-1: the hit count)."""
+    """A column to sort by: the index of a key, -1 for the hit count, -2 - index for a value."""
 
     column: int
     spelling: str
@@ -61,7 +61,7 @@ class SortKey(Struct, frozen=True):
 
 
 class Spec(Struct, frozen=True):
-    """A histogram as asked for."""
+    """A histogram as a trigger line describes it."""
 
     keys: tuple[HistField, ...]
     values: tuple[HistField, ...]
@@ -73,7 +73,7 @@ class Spec(Struct, frozen=True):
 
     @property
     def spelling(self) -> str:
-        """The text as the trigger file shows it, without filter and state."""
+        """The text in the trigger file, without filter and state."""
         name = f"name={self.name}:" if self.name else ""
         keys = ",".join(key.spelling for key in self.keys)
         values = ",".join((HITCOUNT, *(value.spelling for value in self.values)))
@@ -88,7 +88,7 @@ class Spec(Struct, frozen=True):
 
 
 def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
-    """What stands behind `hist:`. Raises HistError, and EINVAL without keys."""
+    """Parse what follows `hist:`. Raises HistError, and EINVAL without keys."""
     parts = _split(text)
     if "keys" not in parts.texts:
         raise KernelError(EINVAL, "a histogram needs keys")
@@ -128,14 +128,14 @@ def _fields(text: str, form: EventFormat, context: Context, most: int) -> tuple[
     words = text.split(",")
     if len(words) > most:
         raise KernelError(EINVAL, f"more than {most} fields")
-    return tuple(parse_field(word, form, context, text) for word in words)
+    return tuple(parse_field(word, form, context) for word in words)
 
 
 def _values(text: str, form: EventFormat, context: Context) -> tuple[HistField, ...]:
     words = [word for word in text.split(",") if word and word != HITCOUNT]
     if len(words) > MOST_VALUES:
         raise KernelError(EINVAL, f"more than {MOST_VALUES} values")
-    found = tuple(parse_field(word, form, context, text) for word in words)
+    found = tuple(parse_field(word, form, context) for word in words)
     for value in found:
         if value.is_text or value.modifier not in ("", "hex"):
             raise HistError("Invalid field modifier", value.modifier or value.name)
@@ -190,7 +190,7 @@ def _variables(
             if text[1:] not in found:
                 raise HistError("Couldn't find variable", text)
             return found[text[1:]].value
-        number = parse_field(text, form, context, text)
+        number = parse_field(text, form, context)
         if number.is_text:
             raise HistError("String type can not be an operand in expression", text)
         return lambda event, task: int(number.get(event, task))

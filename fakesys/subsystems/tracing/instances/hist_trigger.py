@@ -5,6 +5,7 @@ Like kernel/trace/trace_events_hist.c:event_hist_trigger_parse, hist_register_tr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from errno import EEXIST, EINVAL, ENOENT
 from typing import Any
 
@@ -12,16 +13,21 @@ from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
+from fakesys.subsystems.tracing.base.saved_cmdlines import SavedCmdlines
 from fakesys.subsystems.tracing.filter.filters import Filter
 from fakesys.subsystems.tracing.hist.fields import Context, HistError, Value
 from fakesys.subsystems.tracing.hist.parse import Spec, parse_hist
 from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.instances.instance import Instance
 
 Key = tuple[Value, ...]
 
 
 class Table(Struct):
-    """The counts: for each key the hits and the sum of each value."""
+    """The counts: for each key the hits, then the sum of each value.
+
+    `size`: the most keys; `dropped`: events whose key had no room.
+    """
 
     size: int
     rows: dict[Key, list[int]] = field(default_factory=dict)
@@ -29,33 +35,33 @@ class Table(Struct):
     dropped: int = 0
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Drop all rows and counts."""
         self.rows.clear()
         self.hits = self.dropped = 0
 
 
 class HistTrigger(Struct, eq=False):
-    """One histogram on one event; those of one name share a table."""
+    """One histogram on one event; histograms of the same name share a table."""
 
     spec: Spec
     condition: Filter | None
     table: Table
+    cmdlines: SavedCmdlines
     paused: bool = False
     late: bool = False
     needs_record: bool = True
 
     @property
     def key(self) -> str:
-        """Two histograms are the same if all but their state is."""
-        condition = f" if {self.condition.text}" if self.condition else ""
-        return self.spec.spelling + condition
+        """What identifies the histogram: all of its line but the state."""
+        return hist_key(self.spec, self.condition)
 
     def matches(self, event: Any, task: Task) -> bool:
-        """Does its filter let it count?"""
+        """Return whether the filter lets the event be counted."""
         return self.condition is None or self.condition.test(event, task)
 
-    def fire(self, file: EventFile, event: Any, task: Task) -> None:
-        """Count the event."""
+    def fire(self, event: Any, task: Task) -> None:
+        """Count the event; a new key when the table is full counts as dropped."""
         table, spec = self.table, self.spec
         key = tuple(part.get(event, task) for part in spec.keys)
         row = table.rows.get(key)
@@ -64,69 +70,72 @@ class HistTrigger(Struct, eq=False):
                 table.dropped += 1
                 return
             row = table.rows[key] = [0] * (1 + len(spec.values))
-            file.instance.tracing.cmdlines.save(task.pid, task.comm)
+            self.cmdlines.save(task.pid, task.comm)
         table.hits += 1
         row[0] += 1
         for column, value in enumerate(spec.values, start=1):
             row[column] += int(value.get(event, task))
 
     def text(self) -> str:
-        """As the trigger file shows it."""
+        """Return its line in the trigger file, without newline."""
         return f"{self.key} [{'paused' if self.paused else 'active'}]"
 
-    def removed(self, file: EventFile) -> None:
-        """The table goes when its last trigger goes; nothing to do."""
+    def removed(self) -> None:
+        """Do nothing: the table goes with its last trigger."""
 
 
-def context_of(file: EventFile) -> Context:
-    """What a histogram asks of the machine."""
-    instance = file.instance
-    return Context(instance.tracing.cmdlines.comm, instance.now)
+def hist_key(spec: Spec, condition: Filter | None) -> str:
+    """Return the key of a histogram trigger, without making one."""
+    return spec.spelling + (f" if {condition.text}" if condition else "")
 
 
-def spec_of(file: EventFile, argument: str | None) -> Spec:
-    """The histogram that a trigger line describes. Raises EINVAL; the mistake is logged."""
+def parse_spec(instance: Instance, file: EventFile, argument: str | None) -> Spec:
+    """Parse the histogram of a trigger line. Raises EINVAL, and HistError, which is logged."""
     if not argument:
         raise KernelError(EINVAL, "a histogram needs keys")
+    shared = instance.shared
     try:
-        return parse_hist(argument, file.form, context_of(file))
+        return parse_hist(argument, file.form, Context(shared.cmdlines.comm, instance.now))
     except HistError as error:
         command = f"hist:{argument}"
-        now = file.instance.tracing.kernel.clock.now_ns
-        place = max(0, command.find(error.at))
+        position = max(0, command.find(error.at))
         where = f"hist:{file.form.name}"
-        file.instance.errors.add(now, where, command, error.message, place)
+        now = shared.kernel.clock.now_ns
+        instance.errors.add(now, where, command, error.message, position)
         raise
 
 
-def add_hist(file: EventFile, spec: Spec, condition: Filter | None) -> None:
-    """A new histogram, or a command to one that is there. Raises EEXIST, ENOENT, EINVAL."""
-    trigger = HistTrigger(spec, condition, Table(spec.size))
-    old = next((other for other in hists(file) if other.key == trigger.key), None)
+def add_hist(instance: Instance, file: EventFile, spec: Spec, condition: Filter | None) -> None:
+    """Add a histogram, or obey a command for one that is there.
+
+    Raises EEXIST for a second equal histogram, ENOENT for a command without one, EINVAL for a
+    shared name with other fields.
+    """
+    key = hist_key(spec, condition)
+    old = next((other for other in hists(file) if other.key == key), None)
     if old is not None:
-        _command(old, spec)
+        _obey(old, spec)
         return
     if spec.command in ("continue", "clear"):
         raise KernelError(ENOENT, "there is no such histogram")
-    trigger.paused = spec.command == "pause"
-    if spec.name:
-        _share_table(file, trigger)
-    file.add_trigger(trigger)
+    table = _table_of(instance, spec)
+    paused = spec.command == "pause"
+    file.add_trigger(HistTrigger(spec, condition, table, instance.shared.cmdlines, paused))
 
 
 def hists(file: EventFile) -> list[HistTrigger]:
-    """The histograms on an event, newest first."""
+    """Return the histograms on an event, newest first."""
     return [trigger for trigger in file.triggers if isinstance(trigger, HistTrigger)]
 
 
 def clear_hists(file: EventFile) -> None:
-    """Opening the trigger file with O_TRUNC takes the histograms away, nothing else."""
+    """Remove the histograms but no other trigger, as opening `trigger` with O_TRUNC does."""
     for trigger in hists(file):
         file.remove_trigger(trigger)
 
 
 def switch_hists(file: EventFile, on: bool) -> bool:
-    """What enable_hist and disable_hist do with the histograms of an event."""
+    """Continue or pause the histograms of an event; return whether that changed any."""
     found = hists(file)
     changed = any(trigger.paused is on for trigger in found)
     for trigger in found:
@@ -134,7 +143,7 @@ def switch_hists(file: EventFile, on: bool) -> bool:
     return changed
 
 
-def _command(trigger: HistTrigger, spec: Spec) -> None:
+def _obey(trigger: HistTrigger, spec: Spec) -> None:
     if spec.command == "clear":
         trigger.table.clear()
     elif spec.command:
@@ -143,16 +152,21 @@ def _command(trigger: HistTrigger, spec: Spec) -> None:
         raise KernelError(EEXIST, "there is such a histogram already")
 
 
-def _share_table(file: EventFile, trigger: HistTrigger) -> None:
-    for instance in file.instance.tracing.every_instance():
-        for other_file in instance.known_files():
-            for other in hists(other_file):
-                if other.spec.name != trigger.spec.name:
-                    continue
-                if _shape(other.spec) != _shape(trigger.spec):
-                    raise KernelError(EINVAL, f"histogram {other.spec.name} has other fields")
-                trigger.table = other.table
-                return
+def _table_of(instance: Instance, spec: Spec) -> Table:
+    """Return the table of the histograms of this name, in any instance, or a new one."""
+    if spec.name:
+        for other in _all_hists(instance):
+            if other.spec.name == spec.name:
+                if _shape(other.spec) != _shape(spec):
+                    raise KernelError(EINVAL, f"histogram {spec.name} has other fields")
+                return other.table
+    return Table(spec.size)
+
+
+def _all_hists(instance: Instance) -> Iterator[HistTrigger]:
+    for each in instance.owner.every_instance():
+        for file in each.known_files():
+            yield from hists(file)
 
 
 def _shape(spec: Spec) -> tuple[str, ...]:

@@ -1,9 +1,13 @@
-"""One set of buffers with its own events, filters, triggers, clock and options."""
+"""One set of buffers with its own events, filters, triggers, clock and options.
+
+Like `struct trace_array` of kernel/trace/trace.h (v6.1).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from errno import EBUSY, EINVAL
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
@@ -12,62 +16,102 @@ from fakesys.core.waiters import Waiters
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
 from fakesys.subsystems.tracing.base.error_log import ErrorLog
 from fakesys.subsystems.tracing.base.options import Options
-from fakesys.subsystems.tracing.filter.filters import FilterError
-from fakesys.subsystems.tracing.instances.event_file import NO_EXPRESSION, EventFile
+from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
+from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.pid_list import PidList
+from fakesys.subsystems.tracing.instances.shared import Shared
 from fakesys.subsystems.tracing.output.render import Renderer
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, pages_for
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.tracing.instances.tracing import Tracing
 
 DEFAULT_KB = 1408
 MINIMUM_PAGES = 2
 WHOLE = -1
-"""As a CPU number: all of them."""
+"""As a CPU number: all CPUs (RING_BUFFER_ALL_CPUS)."""
+NO_EXPRESSION = "Error"
+
+
+class Owner(Protocol):
+    """What an instance, and the files that show it, need of all of tracing."""
+
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        """All instances but the top directory, by name."""
+
+    @property
+    def hears_anything(self) -> bool:
+        """Is any event recorded or needed in any instance?"""
+
+    def every_instance(self) -> list[Instance]:
+        """Return the top directory and all other instances."""
+
+    def make_instance(self, name: str) -> None:
+        """Do what `mkdir instances/NAME` does."""
+
+    def remove_instance(self, name: str) -> None:
+        """Do what `rmdir instances/NAME` does."""
+
+    def marker_receivers(self, instance: Instance) -> list[Instance]:
+        """Return the instances that record a marker written to this one."""
+
+    def check_option(self, instance: Instance, name: str, on: bool) -> None:
+        """Refuse a change of an option that the whole of tracing does not allow."""
+
+    def option_changed(self, instance: Instance, name: str, on: bool) -> None:
+        """Do what a changed option means beyond its instance."""
+
+    def attach(self, file: EventFile) -> None:
+        """Send the event to this file from now on."""
+
+    def detach(self, file: EventFile) -> None:
+        """Stop sending the event to this file."""
+
+    def grow(self, cpus: int) -> None:
+        """Give every instance the buffers of this many CPUs."""
+
+    def update_watch(self) -> None:
+        """Watch the requests of clients if any instance needs that."""
 
 
 class Instance:
-    """The model behind the top directory and behind each directory in `instances/`."""
+    """The model of the top directory and of each directory in `instances/`.
+
+    `expanded`: have the buffers their default size? The top directory's get it on first use.
+    """
 
     # Open files of the process that it was saved in.
     UNSAVED: ClassVar = {"opened": int, "pauses": int, "pipe_readers": set}
 
-    def __init__(self, tracing: Tracing, name: str = "") -> None:
-        self.tracing = tracing
-        self.name = name
-        top = tracing.top_or_none
-        self.options = Options(top=top is None, young=tracing.build.fields_option)
-        if top is not None:
-            self.options.copy(top.options)
+    def __init__(self, owner: Owner, shared: Shared, options: Options, *, expanded: bool) -> None:
+        self.owner = owner
+        self.shared = shared
+        self.options = options
         self.on = True
         # How many readers hold the recording (pause-on-trace).
         self.pauses = 0
         self.recording = True
         # How many open files keep the directory from being removed.
         self.opened = 0
-        self.expanded = top is not None
+        self.expanded = expanded
         self.asked_kb: dict[int, int] = {}
-        pages = pages_for(DEFAULT_KB) if self.expanded else MINIMUM_PAGES
-        self.buffers = [CpuBuffer(pages) for _ in range(tracing.cpus)]
-        for buffer in self.buffers:
-            buffer.overwrite = self.options["overwrite"]
+        pages = pages_for(DEFAULT_KB) if expanded else MINIMUM_PAGES
+        overwrite = options["overwrite"]
+        self.buffers = [CpuBuffer(pages, overwrite=overwrite) for _ in range(shared.cpus)]
         self.snapshot: list[CpuBuffer] | None = None
         self.clock = NAMES[0]
-        self.now = tracing.clocks.reader(self.clock)
+        self.now = shared.clocks.reader(self.clock)
         self.started_at = self.now()
-        self.cpumask = (1 << tracing.cpus) - 1
+        self.cpumask = (1 << shared.cpus) - 1
         self.percent = 50
         self.pids = PidList()
         self.notrace_pids = PidList()
         self.errors = ErrorLog()
         self.waiters = Waiters()
-        # Who reads which pipe: CPU numbers, WHOLE for the one of all CPUs.
+        # Which pipes have a reader: CPU numbers, WHOLE for the pipe of all CPUs.
         self.pipe_readers: set[int] = set()
         self._files: dict[str, EventFile] = {}
 
     def after_load(self) -> None:
-        """No reader holds the recording."""
+        """Record again if it was a reader of the saved process that held the recording."""
         self._update_recording()
 
     # Recording.
@@ -79,20 +123,19 @@ class Instance:
         task: Task,
         reserved: list[CpuBuffer] | None = None,
     ) -> bool:
-        """Put an event into the buffer of its CPU; False when it was not recorded.
+        """Put an event into the buffer of its CPU; return False if it was not recorded.
 
         `reserved`: the buffers in which it had its place before a trigger changed anything.
         """
         if not self.recording and reserved is None:
             return False
-        tracing = self.tracing
-        tracing.learn(task)
+        self.shared.cmdlines.learn(task)
         return self.store(task.cpu, form.encode(event, task.pid), reserved)
 
     def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:
-        """Put an encoded event into the buffer of a CPU; False when it was dropped."""
+        """Put an encoded event into the buffer of a CPU; return False if it was dropped."""
         if cpu >= len(self.buffers):
-            self.tracing.grow(cpu + 1)
+            self.owner.grow(cpu + 1)
         if not self.cpumask >> cpu & 1:
             return False
         buffers = self.buffers if reserved is None else reserved
@@ -103,11 +146,11 @@ class Instance:
 
     @property
     def has_pid_lists(self) -> bool:
-        """Is recording bound to some tasks?"""
+        """Is recording restricted to some tasks?"""
         return bool(self.pids or self.notrace_pids)
 
     def traces_pid(self, pid: int) -> bool:
-        """Are events of this task recorded?"""
+        """Return whether events of this task are recorded."""
         if self.pids and pid not in self.pids.pids:
             return False
         return pid not in self.notrace_pids.pids
@@ -115,76 +158,104 @@ class Instance:
     # Events.
 
     def file(self, form: EventFormat) -> EventFile:
-        """The state of an event here; made when first asked for."""
+        """Return the state of an event in this instance; made when first asked for."""
         found = self._files.get(form.name)
         if found is None:
             found = self._files[form.name] = EventFile(self, form)
         return found
 
     def enabled_files(self) -> list[EventFile]:
-        """All that are on or armed, in the order of `available_events`, `ftrace` last."""
-        on = [file for file in self._files.values() if file.enabled]
-        return sorted(on, key=lambda file: self.tracing.rank[file.form.name])
+        """Return the attached event files in the order of `available_events`, `ftrace` last."""
+        rank = self.shared.catalog.rank
+        return sorted(
+            (file for file in self._files.values() if file.enabled),
+            key=lambda file: rank(file.form),
+        )
 
     def known_files(self) -> list[EventFile]:
-        """All whose state somebody touched."""
+        """Return the event files that were asked for so far, in that order."""
         return list(self._files.values())
 
-    def lists_changed(self) -> None:
-        """After a change of the pid lists."""
+    def attach(self, file: EventFile) -> None:
+        """Send the event to this file from now on; the first one gives the buffers their size."""
+        self.expand()
+        self.owner.attach(file)
+
+    def detach(self, file: EventFile) -> None:
+        """Stop sending the event to this file."""
+        self.owner.detach(file)
+
+    @property
+    def dialect(self) -> Dialect:
+        """What filters can express."""
+        return self.shared.dialect
+
+    def log_filter_error(self, text: str, error: FilterError) -> None:
+        """Append a wrong filter to `error_log`."""
+        message = error.message or NO_EXPRESSION
+        now = self.shared.kernel.clock.now_ns
+        self.errors.add(now, "event filter parse error", text, message, error.position)
+
+    # Lists of pids.
+
+    def pids_changed(self) -> None:
+        """Follow a change of `pids` or `notrace_pids`; to be called after each."""
         for file in self._files.values():
             file.refresh()
-        self.tracing.update_watch()
+        self.owner.update_watch()
 
     @property
     def follows_forks(self) -> bool:
         """Do children inherit their parents' places on the lists?"""
         return self.has_pid_lists and self.options["event-fork"]
 
-    def family_changed(self, pid: int, child: int | None) -> None:
-        """A task on a list has a child, or has ended (None)."""
+    def forked(self, parent: int, child: int) -> None:
+        """Put the child of a task on the lists that the task is on."""
         for pids in (self.pids.pids, self.notrace_pids.pids):
-            if child is None:
-                pids.discard(pid)
-            elif pid in pids:
+            if parent in pids:
                 pids.add(child)
 
-    def log_filter_error(self, text: str, error: FilterError) -> None:
-        """Note a wrong filter in `error_log`."""
-        message = error.message or NO_EXPRESSION
-        now = self.tracing.kernel.clock.now_ns
-        self.errors.add(now, "event filter parse error", text, message, error.position)
+    def exited(self, pid: int) -> None:
+        """Take a task off the lists."""
+        for pids in (self.pids.pids, self.notrace_pids.pids):
+            pids.discard(pid)
 
     # Switches.
 
     def switch(self, on: bool) -> None:
-        """`tracing_on`."""
+        """Set `tracing_on`."""
         self.on = on
         self._update_recording()
 
-    def pause(self, by: int) -> None:
-        """One more (1) or one less (-1) reader that holds the recording."""
-        self.pauses += by
+    def pause(self) -> None:
+        """Stop recording until `resume`: a reader with the option pause-on-trace."""
+        self.pauses += 1
+        self._update_recording()
+
+    def resume(self) -> None:
+        """Undo one `pause`."""
+        self.pauses -= 1
         self._update_recording()
 
     def set_option(self, name: str, on: bool) -> None:
-        """One of the switches. Raises EINVAL for an unknown name, and as `Tracing.option_changed`.
+        """Set or clear an option.
 
+        Raises EINVAL for an unknown name and for what `Owner.check_option` refuses.
         Like kernel/trace/trace.c:set_tracer_flag (v6.18).
         """
         if self.options[name] is on:
             self.options.switch(name, on)
             return
-        self.tracing.check_option(self, name, on)
+        self.owner.check_option(self, name, on)
         self.options.switch(name, on)
         if name == "overwrite":
             for buffer in self.all_buffers():
                 buffer.overwrite = on
-        self.tracing.option_changed(self, name, on)
+        self.owner.option_changed(self, name, on)
 
     def set_clock(self, name: str) -> None:
-        """Another clock, or the same; the buffer is cleared. Raises EINVAL."""
-        self.now = self.tracing.clocks.reader(name)
+        """Choose a clock and clear the buffers, even if it is the same. Raises EINVAL."""
+        self.now = self.shared.clocks.reader(name)
         self.clock = name
         self.clear()
 
@@ -193,33 +264,30 @@ class Instance:
         """Does the clock count nanoseconds?"""
         return self.clock not in NOT_NS
 
-    def set_cpumask(self, mask: int) -> None:
-        """Record on these CPUs only."""
-        self.cpumask = mask
-
     # Buffers.
 
     def all_buffers(self) -> list[CpuBuffer]:
-        """Those that record and those of the snapshot."""
+        """Return the buffers that record and those of the snapshot."""
         return [*self.buffers, *(self.snapshot or ())]
 
     def chosen(self, cpu: int) -> list[tuple[int, CpuBuffer]]:
-        """The buffers of one CPU or, for WHOLE, of all, with their numbers."""
+        """Return the buffer of one CPU or, for WHOLE, all buffers, with their numbers."""
         if cpu == WHOLE:
             return list(enumerate(self.buffers))
         return [(cpu, self.buffers[cpu])]
 
     def clear(self, cpu: int = WHOLE) -> None:
-        """Forget the events."""
+        """Drop the recorded events."""
         for _, buffer in self.chosen(cpu):
             buffer.reset()
         self.started_at = self.now()
 
     def resize(self, kilobytes: int, cpu: int = WHOLE) -> None:
-        """Another size for each CPU or one. Raises EINVAL for 0, EBUSY while `trace` is open.
+        """Change the size of one CPU's buffer or of each.
 
-        Like kernel/trace/ring_buffer.c:ring_buffer_resize (v6.1), which looks at the size of a
-        single CPU before it looks for readers.
+        Raises EINVAL for 0, EBUSY while `trace` is open. Like
+        kernel/trace/ring_buffer.c:ring_buffer_resize (v6.1), which looks at the size of a single
+        CPU before it looks for readers.
         """
         if kilobytes == 0:
             raise KernelError(EINVAL, "a buffer has at least one KB")
@@ -233,7 +301,10 @@ class Instance:
             buffer.resize(pages)
 
     def shrink(self) -> None:
-        """The least that a buffer can be, as closing `free_buffer` does, unless it is read."""
+        """Make the buffers as small as possible, as closing `free_buffer` does.
+
+        Does nothing while a file shows the events of one.
+        """
         if any(buffer.readers for buffer in self.buffers):
             return
         self.asked_kb.clear()
@@ -241,7 +312,7 @@ class Instance:
             buffer.resize(MINIMUM_PAGES)
 
     def expand(self) -> None:
-        """Give the buffers the default size, on the first real use."""
+        """Give the buffers the default size, on the first use."""
         if self.expanded:
             return
         self.expanded = True
@@ -249,24 +320,22 @@ class Instance:
             buffer.resize(pages_for(DEFAULT_KB))
 
     def size_kb(self, cpu: int) -> int:
-        """The size of a CPU's buffer as `buffer_size_kb` shows it."""
-        if self.tracing.build.size_shown == "allotted":
+        """Return the size of a CPU's buffer in KB, as `buffer_size_kb` shows it."""
+        if self.shared.build.size_shown == "allotted":
             return self.buffers[cpu].size_kb
         if self.buffers[cpu].limit == MINIMUM_PAGES and cpu not in self.asked_kb:
             return self.buffers[cpu].size_kb
         return self.asked_kb.get(cpu, DEFAULT_KB)
 
     def grow(self, cpus: int) -> None:
-        """The machine has more CPUs than before."""
+        """Add buffers for further CPUs, which record too."""
         for buffers in (self.buffers, self.snapshot or []):
             while buffers and len(buffers) < cpus:
                 self.cpumask |= 1 << len(buffers)
-                buffer = CpuBuffer(buffers[0].limit)
-                buffer.overwrite = buffers[0].overwrite
-                buffers.append(buffer)
+                buffers.append(CpuBuffer(buffers[0].limit, overwrite=buffers[0].overwrite))
 
     def swap_snapshot(self) -> None:
-        """Change the buffers for those of the snapshot, whatever is in them.
+        """Exchange the buffers with those of the snapshot, whatever is in them.
 
         Like kernel/trace/trace.c:update_max_tr (v6.1), which clears neither.
         """
@@ -274,8 +343,13 @@ class Instance:
         self.buffers, self.snapshot = kept, self.buffers
         self.waiters.wake()
 
+    def swap_cpu_snapshot(self, cpu: int) -> None:
+        """Exchange the buffer of one CPU. Like kernel/trace/trace.c:update_max_tr_single (v6.1)."""
+        kept = self.allot_snapshot()
+        self.buffers[cpu], kept[cpu] = kept[cpu], self.buffers[cpu]
+
     def allot_snapshot(self) -> list[CpuBuffer]:
-        """The buffers of the snapshot, as large as those that record."""
+        """Return the buffers of the snapshot, made as large as those that record."""
         if self.snapshot is None:
             self.snapshot = [CpuBuffer(buffer.limit) for buffer in self.buffers]
         for kept, buffer in zip(self.snapshot, self.buffers, strict=True):
@@ -283,13 +357,18 @@ class Instance:
             kept.overwrite = buffer.overwrite
         return self.snapshot
 
+    def free_snapshot(self) -> None:
+        """Drop the snapshot and its buffers."""
+        self.snapshot = None
+
     def renderer(self) -> Renderer:
-        """What makes lines with the options of this moment."""
-        tracing = self.tracing
-        return Renderer(tracing.by_id, self.options, tracing.cmdlines, self.clock, self.started_at)
+        """Return a renderer of lines with the options of this moment."""
+        shared = self.shared
+        formats = shared.catalog.by_id
+        return Renderer(formats, self.options, shared.cmdlines, self.clock, self.started_at)
 
     def close(self) -> None:
-        """The directory is removed."""
+        """Detach all events and wake all waiters: the directory is removed."""
         for file in self._files.values():
             file.close()
         self.waiters.wake()

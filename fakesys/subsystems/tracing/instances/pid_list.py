@@ -1,4 +1,4 @@
-"""The lists behind `set_event_pid` and `set_event_notrace_pid`."""
+"""The lists of `set_event_pid` and `set_event_notrace_pid`. Like kernel/trace/pid_list.c."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PID_LIMIT = 1 << 30
 
 
 class PidList:
-    """A set of pids; empty means that the list is not used."""
+    """A set of pids; an empty list is not used."""
 
     def __init__(self) -> None:
         self.pids: set[int] = set()
@@ -22,13 +22,14 @@ class PidList:
         return bool(self.pids)
 
     def text(self) -> str:
-        """One a line, ascending."""
+        """Return one pid a line, ascending."""
         return "".join(f"{pid}\n" for pid in sorted(self.pids))
 
     def add(self, text: str) -> int:
-        """Add the pids in a text, up to an empty word; the number of characters taken.
+        """Add the pids in a text, up to an empty word; return the number of characters taken.
 
-        Raises EINVAL, EPERM; adds nothing then. Like kernel/trace/trace.c:trace_pid_write (v6.1).
+        Raises EINVAL for what is no pid, EPERM for more than 30 bits, and adds nothing then.
+        Like kernel/trace/trace.c:trace_pid_write (v6.1).
         """
         found: set[int] = set()
         taken = 0
@@ -42,12 +43,12 @@ class PidList:
         return taken
 
     def clear(self) -> None:
-        """Stop using the list."""
+        """Empty the list."""
         self.pids.clear()
 
 
 def _pid(word: str) -> int:
-    """As kernel/trace/pid_list.c:trace_pid_list_set takes it: a pid_t of at most 30 bits."""
+    """Parse a pid. Like kernel/trace/pid_list.c:trace_pid_list_set: at most 30 bits of a pid_t."""
     try:
         pid = kstrtoull(word) & 0xFFFFFFFF
     except KernelError:

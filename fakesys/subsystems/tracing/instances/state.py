@@ -1,4 +1,4 @@
-"""Tracing as plain data: what the machine's state says of it. The records are counted only."""
+"""Tracing as plain data, for the machine's state. Records are counted, not shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 
 def state(tracing: Tracing) -> dict[str, Any]:
-    """The top directory and the instances."""
+    """Return the state of the top directory and of each instance."""
     return {
         "instances": {name: _instance(each) for name, each in tracing.instances.items()},
         "top": _instance(tracing.top),
@@ -49,7 +49,7 @@ def _buffer(instance: Instance, cpu: int) -> dict[str, int]:
 
 
 def _event(file: EventFile) -> dict[str, Any]:
-    """Filter and triggers of an event, without those that it has not."""
+    """Return filter and triggers of an event, as far as it has any."""
     found: dict[str, Any] = {}
     if file.filter_text != NO_FILTER:
         found["filter"] = file.filter_text

@@ -1,11 +1,12 @@
-"""What the requests of real clients tell about their processes: they ran, were born, ended.
+"""Events of the real processes that use the mount, derived from their requests.
 
-Installed as `Kernel.on_request` only while somebody listens, so that requests pay nothing else.
+A client that sends a request has run since its last one; a new pid was forked, a new name means
+exec, a pid that is gone has exited. `Tracing.update_watch` installs `TaskWatch.on_request` as
+`Kernel.on_request` only while one of these events is wanted, so other requests pay nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from fakesys.core.events import Task
@@ -26,53 +27,59 @@ from fakesys.subsystems.tracing.events.host import (
 )
 
 SWAPPER = "swapper/0"
-# More processes than a shell script has at a time; older ones are forgotten without an exit.
+# More processes than a shell script has at a time; older ones are dropped without an exit event.
 REMEMBERED = 256
-# How far up a family is looked for.
+# How many ancestors of a new process are searched for a known one.
 GENERATIONS = 8
-# x86's number of read(2) is 0, of write(2) 1: which one it was the event does not need to know.
+# x86's number of read(2). Requests do not tell the system call, so sys_exit always names this.
 READ_CALL = 0
 ALLOCATED = 4096
 GFP_KERNEL = 0xCC0
 
 
 class Processes(Protocol):
-    """What is asked about real processes."""
+    """What a watch asks about real processes."""
 
     def comm(self, pid: int) -> str:
-        """The short name, `<...>` when it is gone."""
+        """Return the short name, `<...>` if the process is gone."""
 
     def parent(self, pid: int) -> int:
-        """The pid of the parent, 0 when unknown."""
+        """Return the pid of the parent, 0 if unknown."""
 
     def alive(self, pid: int) -> bool:
-        """Does it exist?"""
+        """Return whether the process exists."""
 
     def reaped(self, pid: int) -> int:
-        """A number that grows when a child of it has ended and was waited for."""
+        """Return a number that grows when a child has ended and was waited for."""
 
     def newest(self) -> int:
-        """The pid given out last."""
+        """Return the pid that was assigned last."""
 
 
-# Told of a fork (parent, child) and of an exit (pid, None).
-Family = Callable[[int, int | None], None]
+class Followers(Protocol):
+    """What a watch tells of forks and exits, for the option event-fork."""
+
+    def forked(self, parent: int, child: int) -> None:
+        """Follow a fork."""
+
+    def exited(self, pid: int) -> None:
+        """Follow an exit."""
 
 
 class TaskWatch:
-    """Turns requests into events of sched, kmem and raw_syscalls."""
+    """Turns requests into events of sched, irq, kmem and raw_syscalls."""
 
-    def __init__(self, kernel: Kernel, processes: Processes, family: Family) -> None:
+    def __init__(self, kernel: Kernel, processes: Processes, followers: Followers) -> None:
         self._kernel = kernel
         self._bus = kernel.bus
         self._processes = processes
-        self._family = family
+        self._followers = followers
         self._known: dict[int, str] = {}
         self._reaped: dict[int, int] = {}
         self._last = Task(0, SWAPPER, 0)
 
     def begin(self, pid: int) -> None:
-        """Somebody listens from now on; this process, if any, made it so."""
+        """Forget all processes but this one (0: none), which has just enabled an event."""
         self._known.clear()
         self._reaped.clear()
         if pid:
@@ -81,7 +88,7 @@ class TaskWatch:
             self._reaped[pid] = self._processes.reaped(pid)
 
     def on_request(self, caller: Caller) -> None:
-        """A client asks for something."""
+        """Emit the events that lead to a request of this client."""
         pid = caller.pid
         if pid == 0:
             return
@@ -92,20 +99,20 @@ class TaskWatch:
             self._bus.task = before
 
     def _watch(self, pid: int) -> None:
-        buried = pid != self._last.pid and self._bury()
+        exited = pid != self._last.pid and self._exited()
         comm = self._processes.comm(pid)
         if pid not in self._known:
-            self._born(pid, comm)
+            self._forked(pid, comm)
         elif self._known[pid] != comm:
-            self._executes(pid, comm)
-        self._unseen_child(pid, comm, buried)
-        self._runs(Task(pid, comm, 0))
+            self._executed(pid, comm)
+        self._child_between_requests(pid, comm, exited)
+        self._scheduled(Task(pid, comm, 0))
 
-    def _unseen_child(self, pid: int, comm: str, buried: bool) -> None:
-        """Between two requests a shell may have had a child that never asked for anything."""
+    def _child_between_requests(self, pid: int, comm: str, exited: bool) -> None:
+        """Emit fork and exit of a child that ran between two requests and never sent one."""
         before, now = self._reaped.get(pid), self._processes.reaped(pid)
         self._reaped[pid] = now
-        if before is None or before == now or buried:
+        if before is None or before == now or exited:
             return
         child = self._processes.newest()
         if SchedProcessFork in self._bus.wanted:
@@ -115,7 +122,7 @@ class TaskWatch:
             self._bus.task = Task(child, comm, 0)
             self._bus.emit(SchedProcessExit(comm, child, PRIORITY, True))
 
-    def _runs(self, task: Task) -> None:
+    def _scheduled(self, task: Task) -> None:
         bus = self._bus
         bus.task = idle = Task(0, SWAPPER, 0)
         if SoftirqEntry in bus.wanted:
@@ -143,23 +150,23 @@ class TaskWatch:
         if SysExit in bus.wanted:
             bus.emit(SysExit(READ_CALL, 0))
 
-    def _born(self, pid: int, comm: str) -> None:
+    def _forked(self, pid: int, comm: str) -> None:
         parent = self._processes.parent(pid)
         if parent not in self._known and self._descends_from_known(parent):
-            # A shell between two commands that never asked for anything itself.
+            # A shell in between that never sent a request itself.
             comm_of_parent = self._processes.comm(parent)
-            self._born(parent, comm_of_parent)
-            self._runs(Task(parent, comm_of_parent, 0))
+            self._forked(parent, comm_of_parent)
+            self._scheduled(Task(parent, comm_of_parent, 0))
         parent_comm = self._processes.comm(parent)
         self._known[pid] = parent_comm
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
-        self._family(parent, pid)
+        self._followers.forked(parent, pid)
         if SchedProcessFork in self._bus.wanted:
             self._bus.task = Task(parent, parent_comm, 0)
             self._bus.emit(SchedProcessFork(parent_comm, parent, parent_comm, pid))
         if comm != parent_comm:
-            self._executes(pid, comm)
+            self._executed(pid, comm)
 
     def _descends_from_known(self, pid: int) -> bool:
         for _ in range(GENERATIONS):
@@ -168,13 +175,13 @@ class TaskWatch:
             pid = self._processes.parent(pid)
         return pid in self._known
 
-    def _executes(self, pid: int, comm: str) -> None:
+    def _executed(self, pid: int, comm: str) -> None:
         self._known[pid] = comm
         if SchedProcessExec in self._bus.wanted:
             self._bus.task = Task(pid, comm, 0)
             self._bus.emit(SchedProcessExec(comm, pid, pid))
 
-    def _bury(self) -> bool:
+    def _exited(self) -> bool:
         dead = [pid for pid in self._known if not self._processes.alive(pid)]
         for pid in dead:
             comm = self._known.pop(pid)
@@ -182,5 +189,5 @@ class TaskWatch:
             if SchedProcessExit in self._bus.wanted:
                 self._bus.task = Task(pid, comm, 0)
                 self._bus.emit(SchedProcessExit(comm, pid, PRIORITY, True))
-            self._family(pid, None)
+            self._followers.exited(pid)
         return bool(dead)

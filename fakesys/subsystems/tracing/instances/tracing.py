@@ -1,39 +1,31 @@
-"""The tracing subsystem: which events exist, the instances, and who hears what.
-
-An event type is on the bus's wanted list only while some instance records or needs it.
-"""
+"""All of tracing: the instances, and what concerns more than one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from errno import EBUSY, EEXIST, EINVAL, ENOENT
-from functools import partial
+from collections.abc import Iterable
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
 
 from fakesys.core.errors import KernelError
-from fakesys.core.event_format import EventFormat, event_format
-from fakesys.core.events import Changed, Task
+from fakesys.core.events import Changed
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.subsystems.tracing.base.clocks import Clocks
-from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE
+from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE, Options
 from fakesys.subsystems.tracing.base.policy import Build
-from fakesys.subsystems.tracing.base.saved_cmdlines import Cmdlines
-from fakesys.subsystems.tracing.events.ftrace import PRINT_ID, STACK_ID, KernelStack, Print, RawData
+from fakesys.subsystems.tracing.events.catalog import EventCatalog
 from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
-from fakesys.subsystems.tracing.filter.filters import Dialect
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.listeners import Listeners
+from fakesys.subsystems.tracing.instances.shared import Shared
 from fakesys.subsystems.tracing.instances.task_watch import Processes, TaskWatch
 
-# The system of what is recorded otherwise than by being enabled.
-FTRACE = "ftrace"
 PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
 MAX_CPUS = 4096
 
 
 class Tracing:
-    """All of `sys/kernel/tracing`.
+    """The model behind `sys/kernel/tracing`; the `Owner` of its instances.
 
     `classes`: the events that exist, in the order of `available_events`. `cpus`: how many
     buffers an instance has at first. `processes`: what is asked about clients.
@@ -49,44 +41,38 @@ class Tracing:
         cpus: int,
         processes: Processes,
     ) -> None:
+        catalog = EventCatalog(
+            classes, features, first_id=build.first_id, raw_data_id=build.raw_data_id
+        )
         self.kernel = kernel
-        self.build = build
-        self.cpus = cpus
-        self.processes = processes
-        self.watch = TaskWatch(kernel, processes, self._family_changed)
-        self.clocks = Clocks(kernel.clock)
-        self.cmdlines = Cmdlines(build.cmdlines)
-        self.record_cmd = True
-        self.record_tgid = False
-        self.events = _bind_all(classes, build.first_id, features)
-        self.print = _bind_one(Print, PRINT_ID)
-        self.raw_data = _bind_one(RawData, build.raw_data_id)
-        self.stack = _bind_one(KernelStack, STACK_ID)
-        self.ftrace = (self.print, self.stack, self.raw_data)
-        everything = (*self.events, *self.ftrace)
-        self.by_id = {form.id: form for form in everything}
-        self.by_name = {form.name: form for form in everything}
-        self.rank = {form.name: index for index, form in enumerate(everything)}
-        self.systems: dict[str, dict[str, EventFormat]] = {}
-        for form in self.events:
-            self.systems.setdefault(form.system, {})[form.event] = form
-        self.top_or_none: Instance | None = None
-        self.top = self.top_or_none = Instance(self)
+        self.shared = Shared(kernel, build, catalog, cpus=cpus, processes=processes)
+        self.watch = TaskWatch(kernel, processes, self)
+        self._listeners = Listeners(kernel.bus)
+        options = Options.at_boot(newer=build.fields_option)
+        self.top = Instance(self, self.shared, options, expanded=False)
         self.instances: dict[str, Instance] = {}
-        # Where markers of the top directory go, newest first: by default only there.
-        self.marker_copies: list[Instance] = [self.top]
-        self._heard: dict[type[Tracepoint], tuple[EventFile, ...]] = {}
-        self._unsubscribe: dict[type[Tracepoint], Callable[[], None]] = {}
+        # Who records markers of the top directory, newest first: by default only itself.
+        self._marker_copies: list[Instance] = [self.top]
+
+    # Instances.
+
+    def every_instance(self) -> list[Instance]:
+        """Return the top directory and all other instances."""
+        return [self.top, *self.instances.values()]
 
     def make_instance(self, name: str) -> None:
-        """`mkdir instances/NAME`. Raises EEXIST."""
+        """Do what `mkdir instances/NAME` does. Raises EEXIST."""
         if name in self.instances:
             raise KernelError(EEXIST, f"instance {name} exists")
-        self.instances[name] = Instance(self, name)
+        options = self.top.options.for_new_instance()
+        self.instances[name] = Instance(self, self.shared, options, expanded=True)
         self.kernel.bus.emit(Changed((self,)))
 
     def remove_instance(self, name: str) -> None:
-        """`rmdir instances/NAME`. Raises ENOENT, EBUSY while a file of it is open."""
+        """Do what `rmdir instances/NAME` does.
+
+        Raises ENOENT, and EBUSY while a file of the instance is open.
+        """
         instance = self.instances.get(name)
         if instance is None:
             raise KernelError(ENOENT, f"there is no instance {name}")
@@ -100,43 +86,26 @@ class Tracing:
         self.kernel.bus.emit(Changed((self,)))
 
     def close(self) -> None:
-        """Hear of nothing any more."""
+        """Detach every event of every instance: another kernel takes over."""
         for instance in self.every_instance():
             instance.close()
 
-    def every_instance(self) -> list[Instance]:
-        """The top directory and all others."""
-        return [self.top, *self.instances.values()]
-
-    @property
-    def dialect(self) -> Dialect:
-        """What filters can say here."""
-        build = self.build
-        return Dialect(
-            cpus=self.cpus if build.cpu_filters else 0,
-            open_ended=build.open_filters,
-            functions=build.function_filters,
-        )
-
-    def find(self, system: str, event: str) -> EventFormat:
-        """The event of this name, for a trigger to switch. Raises EINVAL."""
-        form = self.by_name.get(f"{system}:{event}")
-        if form is None or system == FTRACE:
-            raise KernelError(EINVAL, f"there is no event {system}:{event}")
-        return form
-
     def grow(self, cpus: int) -> None:
-        """An event came from a CPU without buffers: each instance gets more."""
+        """Give every instance the buffers of this many CPUs: an event came from a further one."""
         if cpus > MAX_CPUS:
             raise ValueError(f"no machine has {cpus} CPUs")
-        self.cpus = cpus
+        self.shared.cpus = cpus
         for instance in self.every_instance():
             instance.grow(cpus)
         self.kernel.bus.emit(Changed(tuple(self.every_instance())))
 
+    # Options.
+
     def check_option(self, instance: Instance, name: str, on: bool) -> None:
-        """May the switch be changed? Raises EINVAL: trace_printk() must go somewhere, and there
-        is an option that the tracer nop refuses.
+        """Refuse a change that the whole of tracing does not allow.
+
+        Raises EINVAL: some instance must take what trace_printk() writes, and the tracer nop has
+        an option that it refuses.
         """
         if name == NOP_REFUSE:
             raise KernelError(EINVAL, "the tracer nop refuses this option")
@@ -144,65 +113,59 @@ class Tracing:
             raise KernelError(EINVAL, "another instance must take what trace_printk() writes")
 
     def option_changed(self, instance: Instance, name: str, on: bool) -> None:
-        """Some options belong to the whole machine, or to one instance at a time."""
+        """Follow an option of the whole machine, or one that only some instances can have."""
         if name == "record-cmd":
-            self.record_cmd = on
+            self.shared.cmdlines.record_cmd = on
         elif name == "record-tgid":
-            self.record_tgid = on
+            self.shared.cmdlines.record_tgid = on
         elif name == PRINTK_DEST:
-            self._printk_goes_to(instance if on else self.top)
+            self._set_printk_destination(instance if on else self.top)
         elif name == NOP_ACCEPT:
             for other in self.every_instance():
                 other.options.switch(name, on)
         elif name == COPY_MARKER:
-            self.marker_copies = [other for other in self.marker_copies if other is not instance]
-            if on:
-                self.marker_copies.insert(0, instance)
+            others = [other for other in self._marker_copies if other is not instance]
+            self._marker_copies = [instance, *others] if on else others
         self.update_watch()
 
-    def _printk_goes_to(self, chosen: Instance) -> None:
+    def marker_receivers(self, instance: Instance) -> list[Instance]:
+        """Return the instances that record a marker written to this one.
+
+        Raises ENODEV if none takes the markers of the top directory.
+        Like kernel/trace/trace.c:tracing_mark_write (v6.18).
+        """
+        if instance is not self.top:
+            return [instance]
+        if not self._marker_copies:
+            raise KernelError(ENODEV, "the option copy_trace_marker is off everywhere")
+        return list(self._marker_copies)
+
+    def _set_printk_destination(self, chosen: Instance) -> None:
         for instance in self.every_instance():
             if PRINTK_DEST in instance.options.names():
                 instance.options.switch(PRINTK_DEST, instance is chosen)
 
+    # Events.
+
     def attach(self, file: EventFile) -> None:
-        """From now on this event file hears of its event."""
-        cls = file.form.cls
-        file.instance.expand()
-        heard = self._heard.get(cls, ())
-        self._heard[cls] = (*heard, file)
-        if not heard and file.form.system != FTRACE:
-            self._unsubscribe[cls] = self.kernel.bus.subscribe(cls, partial(self._hear, cls))
+        """Send the event to this file from now on."""
+        self._listeners.add(file)
         self.update_watch()
 
     def detach(self, file: EventFile) -> None:
-        """This event file needs its event no longer."""
-        cls = file.form.cls
-        left = tuple(other for other in self._heard[cls] if other is not file)
-        self._heard[cls] = left
-        if not left and cls in self._unsubscribe:
-            self._unsubscribe.pop(cls)()
+        """Stop sending the event to this file."""
+        self._listeners.remove(file)
         self.update_watch()
 
     @property
     def hears_anything(self) -> bool:
-        """Is any event recorded or needed anywhere?"""
-        return bool(self._unsubscribe)
+        """Is any event recorded or needed in any instance?"""
+        return bool(self._listeners)
 
-    def learn(self, task: Task) -> None:
-        """Remember name and thread group of a task, as the options ask."""
-        if self.record_cmd:
-            self.cmdlines.save(task.pid, task.comm)
-        if self.record_tgid:
-            self.cmdlines.save_tgid(task.pid, task.tgid)
-
-    def client_task(self) -> Task:
-        """The process behind the present system call, as a task on CPU 0."""
-        pid = self.kernel.caller.pid
-        return Task(pid, self.processes.comm(pid), 0)
+    # Clients.
 
     def update_watch(self) -> None:
-        """Look at the clients' requests only while somebody wants to hear of them."""
+        """Watch the requests of clients only while an event or a list of pids depends on them."""
         wanted = not self.kernel.bus.wanted.isdisjoint(HOST_EVENTS) or any(
             instance.follows_forks for instance in self.every_instance()
         )
@@ -210,29 +173,14 @@ class Tracing:
             self.watch.begin(self.kernel.caller.pid)
         self.kernel.on_request = self.watch.on_request if wanted else None
 
-    def _family_changed(self, pid: int, child: int | None) -> None:
+    def forked(self, parent: int, child: int) -> None:
+        """Put the child of a client on the lists of pids that the client is on."""
         for instance in self.every_instance():
             if instance.follows_forks:
-                instance.family_changed(pid, child)
+                instance.forked(parent, child)
 
-    def _hear(self, cls: type[Tracepoint], event: Tracepoint) -> None:
-        task = self.kernel.bus.task
-        for file in self._heard[cls]:
-            file.handle(event, task)
-
-
-def _bind_all(
-    classes: Iterable[type[Tracepoint]], first_id: int, features: FeatureSet
-) -> tuple[EventFormat, ...]:
-    found: list[EventFormat] = []
-    for cls in classes:
-        form = event_format(cls, first_id + len(found), features)
-        if form is not None:
-            found.append(form)
-    return tuple(found)
-
-
-def _bind_one(cls: type[Tracepoint], number: int) -> EventFormat:
-    form = event_format(cls, number, frozenset())
-    assert form is not None
-    return form
+    def exited(self, pid: int) -> None:
+        """Take a client that has ended off the lists of pids."""
+        for instance in self.every_instance():
+            if instance.follows_forks:
+                instance.exited(pid)

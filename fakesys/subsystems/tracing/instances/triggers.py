@@ -1,73 +1,49 @@
 """Triggers: what an event switches, counts or records besides itself.
 
-Like kernel/trace/trace_events_trigger.c (v6.1). A line is `NAME[:ARGUMENT][:COUNT] [if FILTER]`.
+Like kernel/trace/trace_events_trigger.c (v6.1). A line is `NAME[:ARGUMENT][:COUNT] [if FILTER]`,
+with `!` before it to remove the trigger:
+
+    traceoff:1 if port == 0x80
+    enable_event:kvm:kvm_exit:5
+    !stacktrace
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EEXIST, EINVAL
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any
 
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
+from fakesys.subsystems.tracing.base.policy import Build
 from fakesys.subsystems.tracing.events.ftrace import MARKER_STACK, STACK, stack_of
-from fakesys.subsystems.tracing.filter.filters import Filter, FilterError, compile_filter
-from fakesys.subsystems.tracing.instances.event_file import EventFile
+from fakesys.subsystems.tracing.filter.dialect import FilterError
+from fakesys.subsystems.tracing.filter.filters import Filter, compile_filter
+from fakesys.subsystems.tracing.instances.event_file import EventFile, Trigger
 from fakesys.subsystems.tracing.instances.hist_trigger import (
-    HistTrigger,
-    Table,
     add_hist,
-    spec_of,
+    hist_key,
+    parse_spec,
     switch_hists,
 )
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.instance import Instance
 
 UNLIMITED = -1
 _BLANKS = " \t\n\v\f\r"
 
-
-class Trigger(Protocol):
-    """What sits on an event file."""
-
-    paused: bool
-
-    @property
-    def key(self) -> str:
-        """Two triggers of one key exclude each other; removal goes by key too."""
-
-    @property
-    def late(self) -> bool:
-        """Does it fire after the event is recorded?"""
-
-    @property
-    def needs_record(self) -> bool:
-        """Must the event have its place in the buffer before the trigger looks at it?"""
-
-    def matches(self, event: Any, task: Task) -> bool:
-        """Does its filter let it fire?"""
-
-    def fire(self, file: EventFile, event: Any, task: Task) -> None:
-        """Do it."""
-
-    def text(self) -> str:
-        """Its line in the trigger file, without newline."""
-
-    def removed(self, file: EventFile) -> None:
-        """It is taken off the event."""
-
-
-# Does the work; the answer is whether something changed, which is what a count counts.
-Action = Callable[[EventFile, Task], bool]
+# What a trigger does; the result says whether anything changed, for only that is counted.
+Action = Callable[[Task], bool]
+# The same, not yet bound to the event that the trigger is on.
+InstanceAction = Callable[[Instance, EventFile, Task], bool]
 
 
 class SwitchTrigger(Struct, eq=False):
-    """A trigger without memory but its count."""
+    """A trigger whose only state is its count. `target`: the event that it switches, armed."""
 
     key: str
     name: str
@@ -80,53 +56,56 @@ class SwitchTrigger(Struct, eq=False):
 
     @property
     def needs_record(self) -> bool:
-        """Filters and late triggers look at the record."""
+        """Does it look at the record? Filters and late triggers do."""
         return self.late or self.condition is not None
 
     def matches(self, event: Any, task: Task) -> bool:
-        """Does its filter let it fire?"""
+        """Return whether its filter lets it fire."""
         return self.condition is None or self.condition.test(event, task)
 
-    def fire(self, file: EventFile, event: Any, task: Task) -> None:
-        """Act, unless the count is used up."""
-        if self.count != 0 and self.action(file, task) and self.count != UNLIMITED:
+    def fire(self, event: Any, task: Task) -> None:
+        """Act, unless the count is used up; what changes nothing is not counted."""
+        if self.count != 0 and self.action(task) and self.count != UNLIMITED:
             self.count -= 1
 
     def text(self) -> str:
-        """As the trigger file shows it."""
+        """Return its line in the trigger file, without newline."""
         left = "unlimited" if self.count == UNLIMITED else f"count={self.count}"
         condition = f" if {self.condition.text}" if self.condition else ""
         return f"{self.name}:{left}{condition}"
 
-    def removed(self, file: EventFile) -> None:
-        """Give the soft switch back."""
+    def removed(self) -> None:
+        """Disarm the event that it switches."""
         if self.target is not None:
             self.target.disarm()
 
 
 class Line(Struct, frozen=True):
-    """A trigger line: its name, what stands behind it, and whether it begins with `!`."""
+    """A trigger line: its name, the rest, and whether it begins with `!`."""
 
     name: str
     rest: str | None
     remove: bool
 
 
+Maker = Callable[[Instance, EventFile, Line], None]
+
+
 def parse_line(text: str) -> Line:
-    """The parts of a trigger line. Like trace_events_trigger.c:trigger_process_regex."""
+    """Split a trigger line. Like trace_events_trigger.c:trigger_process_regex."""
     body = text.strip(_BLANKS)
     name, _, rest = _cut(body, ": \t")
     return Line(name.removeprefix("!"), rest.lstrip(_BLANKS) or None, body.startswith("!"))
 
 
 def _cut(text: str, separators: str) -> tuple[str, bool, str]:
-    """Before the first of the separators, was there one, and behind it: strsep()."""
+    """Return what is before the first separator, whether there is one, and the rest: strsep()."""
     place = min((at for at in map(text.find, separators) if at >= 0), default=-1)
     return (text, False, "") if place < 0 else (text[:place], True, text[place + 1 :])
 
 
 def _argument_and_condition(rest: str | None, *, needed: bool) -> tuple[str | None, str | None]:
-    """ARGUMENT and `if FILTER`. An argument that is not needed begins with a digit.
+    """Return ARGUMENT and `if FILTER`. An argument that is not needed begins with a digit.
 
     Like trace_events_trigger.c:event_trigger_separate_filter. Raises EINVAL.
     """
@@ -140,86 +119,82 @@ def _argument_and_condition(rest: str | None, *, needed: bool) -> tuple[str | No
     return argument, condition.lstrip(_BLANKS) or None
 
 
-def available(snapshot: bool, hist: bool) -> str:
-    """What a trigger file shows while it has no trigger."""
+def available(build: Build) -> str:
+    """Return what a trigger file shows while it has no trigger."""
     names = ["traceon", "traceoff"]
-    names += ["snapshot"] if snapshot else []
+    names += ["snapshot"] if build.snapshot else []
     names += ["stacktrace", "enable_event", "disable_event"]
-    names += ["enable_hist", "disable_hist", "hist"] if hist else []
+    names += ["enable_hist", "disable_hist", "hist"] if build.hist else []
     return f"# Available triggers:\n# {' '.join(names)}\n"
 
 
-def show_triggers(file: EventFile) -> str:
-    """The text of a trigger file."""
-    build = file.instance.tracing.build
+def show_triggers(build: Build, file: EventFile) -> str:
+    """Return the text of a trigger file."""
     if not file.triggers:
-        return available(build.snapshot, build.hist)
+        return available(build)
     return "".join(f"{trigger.text()}\n" for trigger in file.triggers)
 
 
-def write_trigger(file: EventFile, text: str) -> None:
-    """One line written to a trigger file. Raises EINVAL, EEXIST, and what a filter raises."""
+def write_trigger(instance: Instance, file: EventFile, text: str) -> None:
+    """Obey one line written to a trigger file.
+
+    Raises EINVAL for an unknown trigger or a wrong argument, EEXIST for a second trigger of a
+    kind, and FilterError.
+    """
     line = parse_line(text)
-    make = _makers(file.instance).get(line.name)
+    make = _makers(instance.shared.build).get(line.name)
     if make is None:
         raise KernelError(EINVAL, f"there is no trigger {line.name!r}")
-    make(file, line)
+    make(instance, file, line)
 
 
-def trigger_of(file: EventFile, key: str) -> Trigger | None:
-    """The trigger of this key on the event."""
+def _trigger_of(file: EventFile, key: str) -> Trigger | None:
     return next((trigger for trigger in file.triggers if trigger.key == key), None)
 
 
-def add(file: EventFile, trigger: Trigger) -> None:
-    """Put a trigger on the event. Raises EEXIST for a second one of its key."""
+def _add(file: EventFile, trigger: Trigger) -> None:
     _refuse_second(file, trigger.key)
     file.add_trigger(trigger)
 
 
 def _refuse_second(file: EventFile, key: str) -> None:
-    if trigger_of(file, key) is not None:
+    if _trigger_of(file, key) is not None:
         raise KernelError(EEXIST, f"{file.form.name} has a trigger {key} already")
 
 
-def remove(file: EventFile, key: str) -> bool:
-    """Take the trigger of this key off the event; was there one?"""
-    trigger = trigger_of(file, key)
-    if trigger is None:
-        return False
-    file.remove_trigger(trigger)
-    trigger.removed(file)
-    return True
+def _remove(file: EventFile, key: str) -> None:
+    """Remove the trigger of this key, if the event has it."""
+    trigger = _trigger_of(file, key)
+    if trigger is not None:
+        file.remove_trigger(trigger)
+        trigger.removed()
 
 
-def condition_of(file: EventFile, text: str | None) -> Filter | None:
-    """The compiled filter behind `if`. Raises EINVAL, and FilterError, which is logged."""
+def _compile_condition(instance: Instance, file: EventFile, text: str | None) -> Filter | None:
+    """Compile the filter after `if`. Raises EINVAL, and FilterError, which is logged."""
     if text is None:
         return None
     word, more, body = _cut(text, " \t")
     if word != "if" or not more:
         raise KernelError(EINVAL, f"{text!r} is not `if FILTER`")
     try:
-        return compile_filter(body, file.form, file.instance.tracing.dialect)
+        return compile_filter(body, file.form, instance.dialect)
     except FilterError as error:
-        file.instance.log_filter_error(body, error)
+        instance.log_filter_error(body, error)
         raise
 
 
-Maker = Callable[[EventFile, Line], None]
-
-
-def _makers(instance: Instance) -> dict[str, Maker]:
-    build = instance.tracing.build
+def _makers(build: Build) -> dict[str, Maker]:
     makers: dict[str, Maker] = {
-        "traceon": _simple("traceonoff", _switch_on),
-        "traceoff": _simple("traceonoff", _switch_off),
-        "stacktrace": _simple("stacktrace", _stack, late=True),
+        "traceon": _simple("traceonoff", _trace_on),
+        "traceoff": _simple("traceonoff", _trace_off),
+        "stacktrace": _simple("stacktrace", _record_stack, late=True),
         "enable_event": _event_switch(on=True),
         "disable_event": _event_switch(on=False),
     }
     if build.snapshot:
-        makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=_allot_snapshot)
+        allot = Instance.allot_snapshot
+        makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=allot)
     if build.hist:
         makers["hist"] = _make_hist
         makers["enable_hist"] = _hist_switch(on=True)
@@ -227,18 +202,18 @@ def _makers(instance: Instance) -> dict[str, Maker]:
     return makers
 
 
-def _make_hist(file: EventFile, line: Line) -> None:
+def _make_hist(instance: Instance, file: EventFile, line: Line) -> None:
     argument, condition_text = _hist_and_condition(line.rest)
-    spec = spec_of(file, argument)
-    condition = condition_of(file, condition_text)
+    spec = parse_spec(instance, file, argument)
+    condition = _compile_condition(instance, file, condition_text)
     if line.remove:
-        remove(file, HistTrigger(spec, condition, Table(0)).key)
+        _remove(file, hist_key(spec, condition))
         return
-    add_hist(file, spec, condition)
+    add_hist(instance, file, spec, condition)
 
 
 def _hist_and_condition(rest: str | None) -> tuple[str | None, str | None]:
-    """The histogram and `if FILTER`: the word `if` divides them, so blanks may stand before it.
+    """Return the histogram and `if FILTER`; the word `if` divides them, so blanks may precede it.
 
     Like trace_events_hist.c:event_hist_trigger_parse (v6.1). Raises EINVAL.
     """
@@ -258,56 +233,41 @@ def _hist_and_condition(rest: str | None) -> tuple[str | None, str | None]:
     return rest, None
 
 
-def _hist_switch(*, on: bool) -> Maker:
-    def make(file: EventFile, line: Line) -> None:
-        target, count_text, condition_text = _target(file, line)
-        key = f"hist {target.form.name}"
-        if line.remove:
-            remove(file, key)
-            return
-
-        def switch(_file: EventFile, _task: Task) -> bool:
-            return switch_hists(target, on)
-
-        name = f"{line.name}:{target.form.name}"
-        count, condition = _count(count_text), condition_of(file, condition_text)
-        add(file, SwitchTrigger(key, name, switch, count, condition))
-
-    return make
-
-
 def _simple(
     key: str,
-    action: Action,
+    action: InstanceAction,
     *,
     late: bool = False,
     prepare: Callable[[Instance], object] | None = None,
 ) -> Maker:
-    def make(file: EventFile, line: Line) -> None:
+    def make(instance: Instance, file: EventFile, line: Line) -> None:
         if line.remove:
-            remove(file, key)
+            _remove(file, key)
             return
         argument, condition_text = _argument_and_condition(line.rest, needed=False)
-        count, condition = _count(argument), condition_of(file, condition_text)
+        count = _count(argument)
+        condition = _compile_condition(instance, file, condition_text)
         _refuse_second(file, key)
         if prepare is not None:
-            prepare(file.instance)
-        add(file, SwitchTrigger(key, line.name, action, count, condition, late))
+            prepare(instance)
+        act = partial(action, instance, file)
+        _add(file, SwitchTrigger(key, line.name, act, count, condition, late))
 
     return make
 
 
 def _event_switch(*, on: bool) -> Maker:
-    def make(file: EventFile, line: Line) -> None:
-        target, count_text, condition_text = _target(file, line)
+    def make(instance: Instance, file: EventFile, line: Line) -> None:
+        target, count_text, condition_text = _target(instance, line)
         key = f"event {target.form.name}"
         if line.remove:
-            remove(file, key)
+            _remove(file, key)
             return
-        count, condition = _count(count_text), condition_of(file, condition_text)
+        count = _count(count_text)
+        condition = _compile_condition(instance, file, condition_text)
         _refuse_second(file, key)
 
-        def switch(_file: EventFile, _task: Task) -> bool:
+        def switch(_task: Task) -> bool:
             if target.soft_disabled is not on:
                 return False
             target.soft_switch(on)
@@ -315,35 +275,53 @@ def _event_switch(*, on: bool) -> Maker:
 
         name = f"{line.name}:{target.form.name}"
         target.arm()
-        add(file, SwitchTrigger(key, name, switch, count, condition, target=target))
+        _add(file, SwitchTrigger(key, name, switch, count, condition, target=target))
 
     return make
 
 
-def _target(file: EventFile, line: Line) -> tuple[EventFile, str | None, str | None]:
-    """Which event a line switches, how often, and `if FILTER`. Raises EINVAL."""
+def _hist_switch(*, on: bool) -> Maker:
+    def make(instance: Instance, file: EventFile, line: Line) -> None:
+        target, count_text, condition_text = _target(instance, line)
+        key = f"hist {target.form.name}"
+        if line.remove:
+            _remove(file, key)
+            return
+
+        def switch(_task: Task) -> bool:
+            return switch_hists(target, on)
+
+        name = f"{line.name}:{target.form.name}"
+        count = _count(count_text)
+        condition = _compile_condition(instance, file, condition_text)
+        _add(file, SwitchTrigger(key, name, switch, count, condition))
+
+    return make
+
+
+def _target(instance: Instance, line: Line) -> tuple[EventFile, str | None, str | None]:
+    """Return the event that a line switches, COUNT, and `if FILTER`. Raises EINVAL."""
     argument, condition = _argument_and_condition(line.rest, needed=True)
     system, _, rest = (argument or "").partition(":")
     event, counted, count = rest.partition(":")
-    instance = file.instance
-    target = instance.file(instance.tracing.find(system, event))
+    target = instance.file(instance.shared.catalog.find(system, event))
     return target, count if counted else None, condition
 
 
 def _count(text: str | None) -> int:
-    """How often a trigger fires. A signed number of 64 bits: -1, the largest, means for ever."""
+    """Parse how often a trigger fires: a signed number of 64 bits, of which -1 means unlimited."""
     if text is None:
         return UNLIMITED
     value = kstrtoull(text.partition(":")[0])
     return value - (1 << 64) if value >> 63 else value
 
 
-def _switch_on(file: EventFile, _task: Task) -> bool:
-    return _switch(file.instance, on=True)
+def _trace_on(instance: Instance, _file: EventFile, _task: Task) -> bool:
+    return _switch(instance, on=True)
 
 
-def _switch_off(file: EventFile, _task: Task) -> bool:
-    return _switch(file.instance, on=False)
+def _trace_off(instance: Instance, _file: EventFile, _task: Task) -> bool:
+    return _switch(instance, on=False)
 
 
 def _switch(instance: Instance, *, on: bool) -> bool:
@@ -353,18 +331,13 @@ def _switch(instance: Instance, *, on: bool) -> bool:
     return True
 
 
-def _stack(file: EventFile, task: Task) -> bool:
-    instance = file.instance
-    marker = file.form is instance.tracing.print
-    stack = stack_of(MARKER_STACK if marker else STACK)
-    instance.record(instance.tracing.stack, stack, task)
+def _record_stack(instance: Instance, file: EventFile, task: Task) -> bool:
+    catalog = instance.shared.catalog
+    stack = stack_of(MARKER_STACK if file.form is catalog.print else STACK)
+    instance.record(catalog.stack, stack, task)
     return True
 
 
-def _allot_snapshot(instance: Instance) -> None:
-    instance.allot_snapshot()
-
-
-def _take_snapshot(file: EventFile, _task: Task) -> bool:
-    file.instance.swap_snapshot()
+def _take_snapshot(instance: Instance, _file: EventFile, _task: Task) -> bool:
+    instance.swap_snapshot()
     return True

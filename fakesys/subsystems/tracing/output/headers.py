@@ -48,9 +48,10 @@ _LATENCY_COLUMNS = (
 def header(
     options: Options, entries: int, written: int, cpus: int, build: Build, *, empty: bool
 ) -> str:
-    """The whole header for these options and counts. Like trace.c:trace_default_header.
+    """Return the header for these options and counts. Like trace.c:trace_default_header (v6.1).
 
-    `empty`: no event of those that are counted is shown.
+    `entries`: events in the buffers, `written`: those and the overwritten ones; `empty`: no event
+    follows the header.
     """
     if not options["context-info"]:
         return _TRACER

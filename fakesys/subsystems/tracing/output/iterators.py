@@ -1,4 +1,7 @@
-"""Reading records out of the buffers: merged over the CPUs, with or without taking them away."""
+"""Reading records out of the buffers, merged over the CPUs: with and without consuming them.
+
+Like kernel/trace/trace.c:trace_iterator, find_next_entry, and ring_buffer.c:ring_buffer_consume.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, Page, R
 CHUNK_LINES = 512
 
 
-class Snapshot:
-    """The unread events at one moment; later ones are not seen, taken ones still are."""
+class TraceIterator:
+    """The unread events of one moment: later ones are not seen, ones consumed since are."""
 
     def __init__(self, buffers: list[tuple[int, CpuBuffer]]) -> None:
         self.entries = sum(buffer.entries for _, buffer in buffers)
@@ -20,7 +23,7 @@ class Snapshot:
         self._pages = [(cpu, pages) for cpu, buffer in buffers if (pages := buffer.pages())]
 
     def chunks(self, render: Renderer, *, annotate: bool) -> Iterator[bytes]:
-        """The lines, many at once. `annotate`: say where the events of a CPU begin."""
+        """Return the lines, many at once. `annotate`: mark where the events of a CPU begin."""
         lines: list[str] = []
         started: set[int] = set()
         for cpu, line in self._lines(render):
@@ -73,7 +76,10 @@ def _records(pages: list[tuple[Page, int, int, int]]) -> Iterator[Record]:
 
 
 class Consumer:
-    """Takes events away, oldest first over all CPUs; used within one read call."""
+    """Consumes events, oldest first over all CPUs; used within one read call.
+
+    Precondition: nothing else writes to or reads from the buffers while it is in use.
+    """
 
     def __init__(self, buffers: list[tuple[int, CpuBuffer]]) -> None:
         self._buffers = dict(buffers)
@@ -83,9 +89,10 @@ class Consumer:
             self._open(cpu)
 
     def __iter__(self) -> Iterator[tuple[int, Record, int]]:
-        """CPU, event, and how many of this CPU were lost before it.
+        """Return CPU, event, and how many events of this CPU were lost before it.
 
-        An event is consumed when the next one is asked for: who stops there leaves it.
+        An event is consumed when the next one is asked for: a loop that breaks leaves its last
+        event in the buffer.
         """
         heads = self._heads
         while heads:
@@ -95,7 +102,7 @@ class Consumer:
                 cpu = min(heads, key=lambda number: (heads[number].stamp, number))
             buffer, record = self._buffers[cpu], heads[cpu]
             yield cpu, record, buffer.lost
-            buffer.took(record)
+            buffer.consumed(record)
             following = next(self._sources[cpu], None)
             if following is None:
                 self._open(cpu)

@@ -1,6 +1,6 @@
-"""Records to lines of `trace` and `trace_pipe`. Like kernel/trace/trace_output.c (v6.1).
+"""Records become lines of `trace` and `trace_pipe`. Like kernel/trace/trace_output.c (v6.1).
 
-A renderer is made for one read and keeps the options as they were then.
+A renderer keeps the options of the moment at which it was made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fakesys.core.c_types import CType, Holds
 from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.base.clocks import NOT_NS
 from fakesys.subsystems.tracing.base.options import Options
-from fakesys.subsystems.tracing.base.saved_cmdlines import Cmdlines
+from fakesys.subsystems.tracing.base.saved_cmdlines import SavedCmdlines
 from fakesys.subsystems.tracing.events.ftrace import PRINT_ID, KernelStack, Print, RawData, symbol
 
 _COMMON = Struct("<HBBi")
@@ -30,12 +30,12 @@ _MARKS = ((1_000_000, "$"), (100_000, "@"), (10_000, "*"), (1000, "#"), (100, "!
 
 LineMaker = Callable[[int, int, bytes], str]
 BodyMaker = Callable[[bytes], str]
-# The same, told when the next event is and how many were printed before.
+# The same, with the stamp of the next event and the number of events printed before.
 AheadMaker = Callable[[int, int, bytes, int | None, int], str]
 
 
 def flag_letters(flags: int, preempt_count: int) -> str:
-    """The five columns before the time. Like trace_output.c:trace_print_lat_fmt."""
+    """Return the five columns before the time. Like trace_output.c:trace_print_lat_fmt."""
     low, high = preempt_count & 15, preempt_count >> 4
     return (
         _IRQS[flags & 0x81]
@@ -56,13 +56,17 @@ def _context_letter(flags: int) -> str:
 
 
 class Renderer:
-    """Makes the line of a record: `line(stamp, cpu, payload)`, newline included."""
+    """Makes the line of a record: `line(stamp, cpu, payload)`, newline included.
+
+    `ahead` is set when a line shows the time to the next event; callers must use it then.
+    `start_ns`: the time that latency format counts from.
+    """
 
     def __init__(
         self,
         formats: Mapping[int, EventFormat],
         options: Options,
-        cmdlines: Cmdlines,
+        cmdlines: SavedCmdlines,
         clock: str,
         start_ns: int = 0,
     ) -> None:
@@ -84,12 +88,12 @@ class Renderer:
         self._symbols: dict[int, str] = {}
         # The second that was printed last, as text, and where it begins in microseconds.
         self._second, self._second_at = "", -MICROSECONDS
-        # Makes lines that show the time to the next event; None: `line` needs to know no other.
+        # None: `line` depends on no other event.
         self.ahead: AheadMaker | None = None
         self.line: LineMaker = self._choose(options)
 
     def body(self, payload: bytes) -> str:
-        """What stands behind the time: name and text of the event."""
+        """Return what follows the time: name and text of the event."""
         make = self._bodies.get(payload[:2])
         if make is None:
             number = payload[0] | payload[1] << 8
@@ -152,7 +156,7 @@ class Renderer:
         return self._field_list(payload) if self._fields else self.body(payload)
 
     def _plain(self, stamp: int, cpu: int, payload: bytes) -> str:
-        """As `_normal` does, for the usual options: large buffers are read through this."""
+        """Do what `_normal` does, faster, for the usual options."""
         prefix = self._prefixes.get((cpu, payload[2:8]))
         if prefix is None or self._version != self._cmdlines.version:
             prefix = self._make_prefix(cpu, payload)
@@ -163,7 +167,7 @@ class Renderer:
         return f"{prefix}{self._second}{passed:06}: {make(payload)}"
 
     def _normal(self, stamp: int, cpu: int, payload: bytes) -> str:
-        # The first eight bytes say all that the prefix shows, so they are its key.
+        # The common fields and the CPU determine the prefix, so they are its key.
         prefix = self._prefixes.get((cpu, payload[2:8]))
         if prefix is None or self._version != self._cmdlines.version:
             prefix = self._make_prefix(cpu, payload)
@@ -173,7 +177,7 @@ class Renderer:
         return f"{prefix}{stamp:12}: {self._visible(payload)}"
 
     def _begin_second(self, micro: int) -> int:
-        """Keep the text of the second of this time; the microseconds into it."""
+        """Keep the text of the second of this time; return the microseconds into it."""
         seconds, passed = divmod(micro, MICROSECONDS)
         self._second, self._second_at = f"{seconds:5}.", micro - passed
         return passed
@@ -197,8 +201,9 @@ class Renderer:
     def _latency(
         self, stamp: int, cpu: int, payload: bytes, following: int | None = None, index: int = 0
     ) -> str:
-        """`following`: when the next event is; `index`: how many were printed before.
+        """Return a line of latency format.
 
+        `following`: stamp of the next event; `index`: how many events were printed before.
         Like trace_output.c:trace_print_lat_context, lat_print_timestamp.
         """
         _, flags, preempt, pid = _COMMON.unpack_from(payload)
@@ -259,7 +264,7 @@ class Renderer:
 
 
 def field_text(kind: CType, value: Any) -> str:
-    """A field's value as the option `fields` shows it. Like trace_output.c:print_fields (v6.18)."""
+    """Return a value as the option `fields` shows it. Like trace_output.c:print_fields (v6.18)."""
     if kind.holds in (Holds.CHARS, Holds.DYNAMIC):
         return str(value)
     if kind.size == 1:
@@ -274,12 +279,12 @@ def field_text(kind: CType, value: Any) -> str:
 
 
 def _micro(nanoseconds: int) -> int:
-    """Rounded, as the kernel's ns2usecs() does."""
+    """Return microseconds, rounded like the kernel's ns2usecs()."""
     return (nanoseconds + 500) // 1000
 
 
 def delay_mark(microseconds: int) -> str:
-    """How long it takes to the next event, as one character. Like trace_output.c:mark."""
+    """Return the character for the time to the next event. Like trace_output.c:mark."""
     return next((mark for least, mark in _MARKS if microseconds > least), " ")
 
 

@@ -1,6 +1,6 @@
-"""The ring buffer of one CPU: pages of binary records, as kernel/trace/ring_buffer.c keeps them.
+"""The ring buffer of one CPU: pages of binary records. Like kernel/trace/ring_buffer.c (v6.1).
 
-The record format is the kernel's own, so a raw page is the memory itself. Knows no event.
+The record format is the kernel's, so reading a raw page copies memory. Knows no event.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PADDING = 29
 TIME_EXTEND = 30
 TIME_STAMP = 31
 
-# RB_EVNT_MIN_SIZE: a shorter rest of a page is not accounted for.
-SMALLEST = 8
+# A shorter rest of a page is not accounted for.
+RB_EVNT_MIN_SIZE = 8
 
 DELTA_BITS = 27
 DELTA_MAX = (1 << DELTA_BITS) - 1
@@ -33,21 +33,22 @@ _TWO_WORDS = Struct("<II")
 
 
 class Record(NamedTuple):
-    """One event out of a page: when, its payload, and where the next record begins."""
+    """One event of a page: its time, its payload, and the offset at which the record ends."""
 
     stamp: int
     payload: bytes
     end: int
 
 
-# Without the Python code of NamedTuple's constructor: it runs for every event that is read.
+# Bypasses the Python code of NamedTuple's constructor: this runs for every event that is read.
 _RECORD: Callable[[tuple[int, bytes, int]], Record] = partial(tuple.__new__, Record)
 
 
 class Page:
-    """One page of records. `commit` bytes of `data` are in use.
+    """One page of records; `commit` bytes of `data` are in use.
 
-    `filler`: bytes at the end that a record was too long for, once the next page is begun.
+    `stamp`: the time before the first record. `filler`: the bytes at the end that had no room for
+    the next record; 0 while the page is being written.
     """
 
     __slots__ = ("commit", "data", "entries", "filler", "stamp")
@@ -62,7 +63,7 @@ class Page:
     def records(
         self, start: int = 0, stamp: int | None = None, limit: int | None = None
     ) -> Iterator[Record]:
-        """The events from byte `start` on, whose predecessor has the time `stamp`."""
+        """Return the events from byte `start` to `limit`; `stamp` is the time before the first."""
         position = start
         time = self.stamp if stamp is None else stamp
         end = self.commit if limit is None else limit
@@ -86,7 +87,7 @@ class Page:
             else:
                 high = unpack(data, position)[0] << DELTA_BITS
                 position += 4
-                # Both add the low bits above; an absolute stamp forgets what was before.
+                # The low bits were added above; an absolute stamp replaces the time before.
                 time = time + high if kind == TIME_EXTEND else high + (head >> 5)
                 continue
             begin, position = position, position + size
@@ -94,7 +95,7 @@ class Page:
 
 
 def encode_record(delta: int, payload: bytes) -> bytes:
-    """Header and payload, with a time extend before them when `delta` needs it."""
+    """Return header and payload, with a time extend before them if `delta` needs one."""
     prefix = b""
     if delta > DELTA_MAX:
         low = (delta & DELTA_MAX) << 5
@@ -109,22 +110,22 @@ def encode_record(delta: int, payload: bytes) -> bytes:
 class CpuBuffer:
     """The pages of one CPU: a reader page outside the ring, and the ring, oldest first.
 
-    `limit` is the number of pages in the ring. Precondition of `write`: the payload's length is
-    a multiple of 4 and a record fits into a page.
+    `limit`: the most pages in the ring. `overwrite`: does a full buffer drop its oldest page
+    rather than a new event?
     """
 
     # Open files of the process that it was saved in.
     UNSAVED: ClassVar = {"readers": int}
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, overwrite: bool = True) -> None:
         self.limit = limit
+        self.overwrite = overwrite
         # How many open files show its events: its size cannot be changed then.
         self.readers = 0
-        self.overwrite = True
         self.reset()
 
     def reset(self) -> None:
-        """Forget all events and counts."""
+        """Drop all events and set all counts to 0."""
         self.ring: deque[Page] = deque()
         # The page that a consumer is reading, how far, and the time of what it read last.
         self.reader: Page | None = None
@@ -141,16 +142,19 @@ class CpuBuffer:
 
     @property
     def entries(self) -> int:
-        """Events in the buffer that nobody consumed."""
+        """How many events are in the buffer and not consumed."""
         return self.entries_written - self.overrun - self.read_events
 
     @property
     def size_kb(self) -> int:
-        """The room of the ring in KB, rounded down."""
+        """The size of the ring in KB, rounded down."""
         return self.limit * DATA_SIZE // 1024
 
     def write(self, stamp: int, payload: bytes) -> bool:
-        """Record an event; False when it was dropped because the buffer is full."""
+        """Record an event; return False if it was dropped because the buffer is full.
+
+        Precondition: the length of the payload is a multiple of 4 and a record fits into a page.
+        """
         page = self.ring[-1] if self.ring else self.reader
         delta = stamp - self.write_stamp
         if page is not None:
@@ -176,32 +180,35 @@ class CpuBuffer:
         return True
 
     def oldest_stamp(self) -> int | None:
-        """When the oldest event that is still here was recorded; None without any."""
+        """Return the time of the oldest unread event, None if there is none."""
         for page, start, stamp, end in self.pages():
             return next(page.records(start, stamp, end)).stamp
         return None
 
     def pages(self) -> list[tuple[Page, int, int, int]]:
-        """What is unread now: page, first byte, time of the event before it, end."""
+        """Return what is unread now: page, first byte, time of the event before it, end."""
         found = []
         if self.reader is not None and self.read_position < self.reader.commit:
             found.append((self.reader, self.read_position, self.read_stamp, self.reader.commit))
         found.extend((page, 0, page.stamp, page.commit) for page in self.ring)
         return found
 
-    def peek(self) -> Record | None:
-        """The oldest unread event; it stays. The reader page may move on."""
-        return next(self.unread_of_page(), None)
-
     def unread_of_page(self) -> Iterator[Record]:
-        """The unread events of the oldest page that has any; `took` each that is consumed."""
+        """Return the unread events of the oldest page that has any.
+
+        That page becomes the reader page. Call `consumed` for each event that is consumed, in
+        this order.
+        """
         page = self._reader_page()
         if page is None:
             return iter(())
         return page.records(self.read_position, self.read_stamp)
 
-    def took(self, record: Record) -> None:
-        """This event, the oldest unread one, is consumed, and so is the count of lost ones."""
+    def consumed(self, record: Record) -> None:
+        """Consume an event, and with it the count of lost ones.
+
+        Precondition: it is the oldest unread event.
+        """
         self.bytes -= record.end - self.read_position
         self.read_position = record.end
         self.read_stamp = record.stamp
@@ -209,9 +216,10 @@ class CpuBuffer:
         self.lost = 0
 
     def take_page(self, room: int = DATA_SIZE) -> tuple[int, bytes, int] | None:
-        """The unread events of the oldest page, as many as have `room` bytes: its time, the
-        records, how many were lost. No record: the first one is too long.
+        """Consume the unread events of the oldest page, as many as fit into `room` bytes.
 
+        Return the time before the first one, the records, and how many events were lost before;
+        b"" as records if the first one does not fit; None if there is no event.
         Like ring_buffer.c:ring_buffer_read_page (v6.1).
         """
         page = self._reader_page()
@@ -232,7 +240,7 @@ class CpuBuffer:
         return stamp, data, lost
 
     def resize(self, limit: int) -> None:
-        """Another number of pages; shrinking drops the oldest."""
+        """Change the number of pages; shrinking drops the oldest."""
         self.limit = limit
         while len(self.ring) > limit:
             self._drop_oldest()
@@ -260,14 +268,14 @@ class CpuBuffer:
         self.bytes -= page.commit + page.filler
 
     def _fill(self, page: Page) -> None:
-        """The rest of a page counts as used. Like ring_buffer.c:rb_reset_tail (v6.1)."""
+        """Count the rest of a page as used. Like ring_buffer.c:rb_reset_tail (v6.1)."""
         rest = DATA_SIZE - page.commit
-        if rest >= SMALLEST and not page.filler:
+        if rest >= RB_EVNT_MIN_SIZE and not page.filler:
             page.filler = rest
             self.bytes += rest
 
     def _reader_page(self) -> Page | None:
-        # Like ring_buffer.c:rb_get_reader_page: a page read to its end is changed for the oldest.
+        # Like ring_buffer.c:rb_get_reader_page: a page read to its end is replaced by the oldest.
         page = self.reader
         if page is not None and self.read_position < page.commit:
             return page
@@ -284,5 +292,5 @@ class CpuBuffer:
 
 
 def pages_for(kilobytes: int) -> int:
-    """How many pages hold this many KB of records: at least two."""
+    """Return how many pages hold this many KB of records: at least two."""
     return max(2, -(-kilobytes * 1024 // DATA_SIZE))

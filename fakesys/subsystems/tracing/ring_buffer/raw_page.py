@@ -1,4 +1,4 @@
-"""Pages as `trace_pipe_raw` gives them: stamp, commit word, records, count of lost events.
+"""Pages as read from `trace_pipe_raw`: stamp, commit word, records, count of lost events.
 
 Like kernel/trace/ring_buffer.c:ring_buffer_read_page (v6.1).
 """
@@ -38,9 +38,10 @@ HEADER_EVENT = (
 
 
 class RawPage(Struct, frozen=True):
-    """A page as read: the time before its first record, the records, how many were lost.
+    """A page: `stamp` is the time before its first record.
 
-    `lost` is None when nothing was lost, 0 when the page had no room to say how many.
+    `lost`: how many events were lost before it; None if none were, 0 if the page had no room for
+    the number.
     """
 
     stamp: int
@@ -48,7 +49,7 @@ class RawPage(Struct, frozen=True):
     lost: int | None = None
 
     def encode(self) -> bytes:
-        """4096 bytes."""
+        """Return the page as 4096 bytes."""
         commit, stored = len(self.records), b""
         if self.lost is not None:
             commit |= MISSED_EVENTS
@@ -61,7 +62,7 @@ class RawPage(Struct, frozen=True):
 
     @staticmethod
     def decode(page: bytes) -> RawPage:
-        """The page in 4096 bytes."""
+        """Parse a page of 4096 bytes."""
         stamp, commit = _HEADER.unpack_from(page)
         size = commit & COMMIT_MASK
         lost: int | None = None
@@ -71,7 +72,7 @@ class RawPage(Struct, frozen=True):
         return RawPage(stamp, bytes(page[_HEADER.size : _HEADER.size + size]), lost)
 
     def events(self) -> list[Record]:
-        """The records, decoded."""
+        """Return the records, decoded."""
         page = Page(self.stamp)
         page.data[: len(self.records)] = self.records
         page.commit = len(self.records)

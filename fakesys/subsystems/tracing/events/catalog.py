@@ -1,0 +1,77 @@
+"""Which events a kernel has, with their numbers, in the order of `available_events`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from errno import EINVAL
+
+from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat, event_format
+from fakesys.core.features import FeatureSet
+from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.tracing.events.ftrace import (
+    FTRACE,
+    PRINT_ID,
+    STACK_ID,
+    KernelStack,
+    Print,
+    RawData,
+)
+
+
+class EventCatalog:
+    """The formats of all events of one kernel, by number, by name and by system.
+
+    `classes`: the events in the order of `available_events`, numbered from `first_id` on; those
+    that `features` lacks are left out. The events of system `ftrace` are `print`, `stack` and
+    `raw_data`; they are in `by_id` and `by_name` but in neither `events` nor `systems`.
+    """
+
+    def __init__(
+        self,
+        classes: Iterable[type[Tracepoint]],
+        features: FeatureSet,
+        *,
+        first_id: int,
+        raw_data_id: int,
+    ) -> None:
+        self.events = _bind_all(classes, first_id, features)
+        self.print = _bind_one(Print, PRINT_ID)
+        self.raw_data = _bind_one(RawData, raw_data_id)
+        self.stack = _bind_one(KernelStack, STACK_ID)
+        self.ftrace = (self.print, self.stack, self.raw_data)
+        everything = (*self.events, *self.ftrace)
+        self.by_id = {form.id: form for form in everything}
+        self.by_name = {form.name: form for form in everything}
+        self._rank = {form.name: index for index, form in enumerate(everything)}
+        self.systems: dict[str, dict[str, EventFormat]] = {}
+        for form in self.events:
+            self.systems.setdefault(form.system, {})[form.event] = form
+
+    def rank(self, form: EventFormat) -> int:
+        """Return the place of an event in `available_events`; system `ftrace` comes last."""
+        return self._rank[form.name]
+
+    def find(self, system: str, event: str) -> EventFormat:
+        """Return the event that a trigger is to switch. Raises EINVAL if there is none."""
+        form = self.by_name.get(f"{system}:{event}")
+        if form is None or system == FTRACE:
+            raise KernelError(EINVAL, f"there is no event {system}:{event}")
+        return form
+
+
+def _bind_all(
+    classes: Iterable[type[Tracepoint]], first_id: int, features: FeatureSet
+) -> tuple[EventFormat, ...]:
+    found: list[EventFormat] = []
+    for cls in classes:
+        form = event_format(cls, first_id + len(found), features)
+        if form is not None:
+            found.append(form)
+    return tuple(found)
+
+
+def _bind_one(cls: type[Tracepoint], number: int) -> EventFormat:
+    form = event_format(cls, number, frozenset())
+    assert form is not None
+    return form
