@@ -12,7 +12,6 @@ KNOWN_MODULES: frozenset[str] = frozenset(
         "machine.machine",
         "subsystems.ap_bus.bus",
         "subsystems.vfio_ap.driver",
-        "tree.node",
     }
 )
 KNOWN_FOLDERS: frozenset[str] = frozenset()

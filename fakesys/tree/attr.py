@@ -1,6 +1,6 @@
-"""What the rows are from which a directory is made: attribute, directory, link, children.
+"""The rows that declare a directory: attributes, directories, links, children.
 
-A table of rows is data; `tree/binder.py` filters it by the features of the profile.
+A table of rows is data; `tree/plan.py` filters it by the features of the profile.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ class Handle(Protocol):
     """
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """Up to `size` bytes; empty at the end. EAGAIN is the handle's to raise."""
+        """Return up to `size` bytes, none at the end. The handle itself raises EAGAIN."""
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Bytes taken."""
+        """Return the number of bytes taken."""
 
     def poll(self) -> int:
-        """The events of poll(2) that are true now."""
+        """Return the events of poll(2) that hold now."""
 
     def waiters(self) -> Waiters | None:
-        """What wakes a poller; None when the answer of `poll` never changes."""
+        """Return what wakes a poller; None when the result of `poll` never changes."""
 
     def release(self) -> None:
-        """The last descriptor is closed."""
+        """Clean up after the last descriptor was closed."""
 
 
 class Attr(Struct, Generic[M], frozen=True):
     """One file. `show` gives its text, `store` takes one write; both run on the model.
 
     `store` returns the bytes taken, None for all. `errors`: errno -> cause, for the reference;
-    each is provoked by a test. `needs`, `unless`: features of the profile, all / none of them.
-    `present`: is the file there at this moment? `announced`: every change of the text comes with
-    a `Touched` event, so it may be cached. `open`: makes a handle of its own instead.
+    each is provoked by a test. `needs`, `unless`: the profile has all, or none, of these features.
+    `present`: whether the file exists at this moment. `announced`: every change of the text comes
+    with a `Touched` event, so it may be cached. `open`: makes a handle of its own instead.
+    `truncate`: called at an open with O_TRUNC. `hold`: called at open, for what an open file keeps
+    alive; it may refuse, and returns the function to call at the close.
     """
 
     name: str
@@ -61,9 +63,7 @@ class Attr(Struct, Generic[M], frozen=True):
     announced: bool = False
     kind: Kind | None = None
     open: Callable[[M, int], Handle] | None = None
-    # O_TRUNC on open; a plain attribute does nothing then.
     truncate: Callable[[M], None] | None = None
-    # An open file keeps something alive: called at open (may refuse), its result at the close.
     hold: Callable[[M], Callable[[], None]] | None = None
 
 
@@ -87,10 +87,11 @@ class Dir(Struct, Generic[M], frozen=True):
 
 
 class Children(Struct, Generic[M, C], frozen=True):
-    """A directory per member of a collection, made when somebody looks.
+    """A directory per member of a collection, made at the first look-up.
 
-    `get` answers None for a name that is not there. What it answers must compare equal
-    as long as it stands for the same thing, and differ after removal and new creation.
+    `get` returns None for a name that does not exist. The members that it returns must compare
+    equal as long as they are the same object, and differ after removal and new creation.
+    `label`: how the reference writes such a name, as in `cardXX`.
     """
 
     names: Callable[[M], Iterable[str]]
@@ -98,7 +99,6 @@ class Children(Struct, Generic[M, C], frozen=True):
     layout: Layout[C]
     needs: Features = ()
     unless: Features = ()
-    # How the reference writes such a name: `cardXX`.
     label: str = "*"
 
 
@@ -113,8 +113,9 @@ class Links(Struct, Generic[M], frozen=True):
 
 
 class Files(Struct, Generic[M, C], frozen=True):
-    """A file per member of a collection; `attr` works on the member, its own name counts for
-    nothing. `get` as in `Children`.
+    """A file per member of a collection. `attr` works on the member; its name is not used.
+
+    `get` as in `Children`.
     """
 
     names: Callable[[M], Iterable[str]]
@@ -129,7 +130,7 @@ Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any] | Files
 
 
 class Layout(Struct, Generic[M], frozen=True, eq=False):
-    """What a directory of one kind of model holds. `kind` is inherited when None.
+    """The rows of a directory for one kind of model. `kind` is inherited when None.
 
     `mkdir`, `rmdir`: for directories in which users may make and remove others (None: EPERM).
     """
@@ -142,9 +143,9 @@ class Layout(Struct, Generic[M], frozen=True, eq=False):
 
 
 class Mount(Struct, frozen=True):
-    """Where a subsystem's layout stands: a path from the mount's root, and the model behind it.
+    """The place of a subsystem's layout: a path from the mount's root, and the model behind it.
 
-    `of` is asked at each look-up; None means that the directory is not there.
+    `of` is called at each look-up; None means that the directory does not exist.
     """
 
     path: str

@@ -1,6 +1,7 @@
-"""Tables plus events become a tree: filters rows by feature, places mounts, drops what is gone.
+"""The binder: keeps the nodes of the tree in line with the models, by events of the bus.
 
-The only writer of the tree. It knows rows and events, no model.
+It filters rows by feature, places mounts at their paths, and drops the nodes of what no longer
+exists. It is the only writer of the tree and knows rows and events, no model.
 """
 
 from __future__ import annotations
@@ -11,43 +12,24 @@ from typing import Any
 from msgspec import Struct, field
 
 from fakesys.core.events import Bus, Changed, Notified, Touched
-from fakesys.core.features import FeatureSet, has_features
-from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Mount, Row
+from fakesys.core.features import FeatureSet
+from fakesys.tree.attr import Dir, Layout, Mount, Row
 from fakesys.tree.kinds import SYSFS
 from fakesys.tree.node import Directory, File, Node
-
-_Named = Attr[Any] | Link[Any] | Dir[Any]
-_Collection = Children[Any, Any] | Links[Any] | Files[Any, Any]
-
-
-class Plan(Struct, frozen=True):
-    """A layout as one profile has it."""
-
-    named: dict[str, tuple[_Named, ...]]
-    collections: tuple[_Collection, ...]
-    # The rows that make directories: asked for every link count.
-    always: int
-    at_times: tuple[Dir[Any], ...]
-    children: tuple[Children[Any, Any], ...]
-
-    def count_directories(self, model: Any) -> int:
-        """How many subdirectories a directory of this plan has now."""
-        count = self.always
-        for row in self.at_times:
-            assert row.of is not None
-            count += row.of(model) is not None
-        for collection in self.children:
-            count += sum(1 for _ in collection.names(model))
-        return count
+from fakesys.tree.plan import Plan, compile_layout
 
 
 class Stale(Struct):
-    """What clients may remember wrongly: to be told to the kernel before the write is answered."""
+    """What clients may have cached wrongly; a transport reports it before it answers the write.
+
+    `gone`: nodes that no longer exist, with directory and name. `new`: names that were looked up in
+    vain and now exist. `touched`: files whose text changed. `changed`: directories whose link
+    count may differ, even if no cached name does.
+    """
 
     gone: list[tuple[Directory, str, Node]] = field(default_factory=list)
     new: list[tuple[Directory, str]] = field(default_factory=list)
     touched: list[File] = field(default_factory=list)
-    # Directories whose link count may differ, also where no remembered name does.
     changed: list[Directory] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -55,7 +37,11 @@ class Stale(Struct):
 
 
 class Binder:
-    """Makes the root directory and keeps track of the directories that somebody has seen."""
+    """Makes the root directory and keeps the directories that were looked up, by model.
+
+    Events only mark directories and files; `settle` brings them in line with the models. Call it
+    after every request, before the next one looks at the tree.
+    """
 
     def __init__(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
         self._features = features
@@ -66,11 +52,11 @@ class Binder:
         self._deep: dict[int, Directory] = {}
         self._touched: dict[int, File] = {}
         self._displaced: list[tuple[Directory, str, Node]] = []
-        # Has anything happened since the last `settle`? Asked for every request.
+        # Whether `settle` has anything to do: read after every request.
         self.unsettled = False
-        self._trunk = _Trunk()
+        self._mounts = _MountDirectories()
         self._listen(bus)
-        self.root = Directory("", None, None, self._trunk.layout(mounts), None, self, SYSFS)
+        self.root = Directory("", None, None, self._mounts.layout(mounts), None, self, SYSFS)
 
     @property
     def features(self) -> FeatureSet:
@@ -83,33 +69,33 @@ class Binder:
         bus.subscribe(Notified, self._on_notified)
 
     def replace(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
-        """Other models on another bus: everything that is not the same thing is dropped."""
+        """Bind to other models on another bus; drop the nodes whose model is not the same."""
         self._listen(bus)
         self.rebind(features, mounts)
 
     def rebind(self, features: FeatureSet, mounts: Iterable[Mount]) -> None:
-        """Another profile: everything that is not the same thing is dropped."""
+        """Bind to other rows, of another profile; drop the nodes whose model is not the same."""
         self._features = features
         self._plans.clear()
-        self.root.layout = self._trunk.layout(mounts)
+        self.root.layout = self._mounts.layout(mounts)
         self._deep[self.root.ino] = self.root
         self.unsettled = True
 
     def plan(self, layout: Layout[Any]) -> Plan:
-        """The rows of a layout that this profile has."""
+        """Return the rows of a layout that this profile has."""
         plan = self._plans.get(layout)
         if plan is None:
             plan = self._plans[layout] = compile_layout(layout, self._features)
         return plan
 
     def register(self, directory: Directory) -> None:
-        """A directory was made, or has another layout."""
+        """Record a directory that was made or got another layout."""
         self._directories.setdefault(directory.model, {})[directory.ino] = directory
-        if directory.layout in self._trunk.mixed:
+        if directory.layout in self._mounts.mixed:
             self._directories.setdefault(None, {})[directory.ino] = directory
 
     def forget(self, directory: Directory) -> None:
-        """A directory is gone."""
+        """Drop the record of a directory that is gone."""
         for owner in (directory.model, None):
             group = self._directories.get(owner, {})
             group.pop(directory.ino, None)
@@ -117,7 +103,7 @@ class Binder:
                 self._directories.pop(owner, None)
 
     def displace(self, directory: Directory, name: str, node: Node) -> None:
-        """A look-up found something else under the name of this node: it is gone."""
+        """Mark a node as gone because a look-up found something else under its name."""
         self._displaced.append((directory, name, node))
         directory.version += 1
         self.unsettled = True
@@ -125,7 +111,7 @@ class Binder:
             pass
 
     def settle(self) -> Stale:
-        """Bring the nodes in line with the models; what clients must be told."""
+        """Bring the nodes in line with the models; return what a transport must report."""
         stale = Stale(gone=self._displaced)
         self._displaced = []
         while self._dirty or self._deep:
@@ -184,36 +170,14 @@ class Binder:
             self.unsettled = True
 
 
-def wanted(row: Row, features: FeatureSet) -> bool:
-    """Does a profile with these features have this row?"""
-    return has_features(row.needs, row.unless, features)
+class _MountDirectories(Struct):
+    """The directories above the mounts: nested layouts with each mount at its path."""
 
-
-def compile_layout(layout: Layout[Any], features: FeatureSet) -> Plan:
-    """Sort the rows of a layout that a profile has into names and collections."""
-    named: dict[str, tuple[_Named, ...]] = {}
-    collections: list[_Collection] = []
-    for row in layout.rows:
-        if not wanted(row, features):
-            continue
-        if isinstance(row, (Children, Links, Files)):
-            collections.append(row)
-        else:
-            named[row.name] = (*named.get(row.name, ()), row)
-    directories = [row for rows in named.values() for row in rows if isinstance(row, Dir)]
-    at_times = tuple(row for row in directories if row.of is not None)
-    children = tuple(row for row in collections if isinstance(row, Children))
-    return Plan(named, tuple(collections), len(directories) - len(at_times), at_times, children)
-
-
-class _Trunk(Struct):
-    """Nested directories in which each mount stands at its path."""
-
-    # Layouts of a mount below which others stand: they change when one of those comes or goes.
+    # Layouts of mounts that contain other mounts: they change when one of those comes or goes.
     mixed: set[Layout[Any]] = field(default_factory=set)
 
     def layout(self, mounts: Iterable[Mount]) -> Layout[None]:
-        """The layout of the root."""
+        """Return the layout of the root."""
         tree: dict[str, Any] = {}
         for mount in mounts:
             branch = tree

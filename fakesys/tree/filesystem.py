@@ -1,4 +1,4 @@
-"""The system calls on the tree, as any transport and `Machine.read` need them.
+"""The system calls on the tree, for every transport and for `Machine.read`.
 
 Every errno is raised here or below as KernelError; a transport only maps it.
 """
@@ -20,39 +20,42 @@ from fakesys.tree.openfile import OpenFile
 
 NAME_MAX = 255
 
-# Called with "read" or "write" before a model hears of it; may raise KernelError or Blocked.
+# Called with "read" or "write" before the model is; may raise KernelError or Blocked.
 Gate = Callable[[str, File], None]
 # Called after each write with its result: None or the refusal.
 Report = Callable[[File, bytes, KernelError | None], None]
 
 
 class Recorder(Protocol):
-    """Who is told of everything that may change the machine."""
+    """Observer of every operation that can change the machine."""
 
     def begin(self) -> None:
-        """A request that may change something begins now."""
+        """Record the time: a request that can change the machine begins."""
 
     def wrote(self, file: File, text: bytes, error: KernelError | None) -> None:
-        """A write was taken, `text` being what was, or refused."""
+        """Record a write: `text` is what was taken, or what was refused with `error`."""
 
     def cleared(self, path: str) -> None:
-        """A file that minds it was opened with O_TRUNC."""
+        """Record an open with O_TRUNC of a file that reacts to it."""
 
     def made(self, word: str, path: str, error: KernelError | None) -> None:
-        """`mkdir` or `rmdir` was done, or refused."""
+        """Record a `mkdir` or `rmdir`, done or refused with `error`."""
 
 
 class FileSystem:
-    """Look-up, open, read, write and the refusals of everything else."""
+    """Look-up, open, read, write, and the refusals of everything else.
+
+    `gate` is called before reads and writes, `report` after writes; `recorder` observes what can
+    change the machine. `locked_down`: debugfs as on a locked-down kernel. `served`: a transport
+    calls `settle` after each request and reports what it returns to clients.
+    """
 
     def __init__(self, binder: Binder) -> None:
         self.binder = binder
         self.gate: Gate | None = None
         self.report: Report | None = None
         self.recorder: Recorder | None = None
-        # debugfs as on a locked-down kernel.
         self.locked_down = False
-        # A transport settles after each of its steps and tells clients what it finds.
         self.served = False
 
     @property
@@ -61,7 +64,7 @@ class FileSystem:
         return self.binder.root
 
     def lookup(self, directory: Node, name: str) -> Node:
-        """The node of a name. Raises ENOENT, ENOTDIR, and the kind's errno for a long name."""
+        """Return the node of a name. Raises ENOENT, ENOTDIR, the kind's errno for a long name."""
         if not isinstance(directory, Directory):
             raise KernelError(ENOTDIR, f"{directory.path} is not a directory")
         if len(name) > NAME_MAX:
@@ -72,7 +75,7 @@ class FileSystem:
         return node
 
     def resolve(self, path: str, *, follow: bool = True) -> Node:
-        """The node at a path from the mount's root. Raises ENOENT, ENOTDIR, ELOOP."""
+        """Return the node at a path from the mount's root. Raises ENOENT, ENOTDIR, ELOOP."""
         node: Node = self.root
         parts = [part for part in path.split("/") if part not in ("", ".")]
         parts.reverse()
@@ -92,7 +95,7 @@ class FileSystem:
         return node
 
     def open(self, node: Node, flags: int) -> Handle:
-        """An open file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
+        """Open a file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
         if not isinstance(node, File):
             raise KernelError(EISDIR, f"{node.path} is not a file")
         if node.gone:
@@ -104,11 +107,11 @@ class FileSystem:
         row = node.row
         handle: Handle = OpenFile(node) if row.open is None else row.open(node.model, flags)
         if flags & (O_TRUNC | O_DIRECT):
-            self._open_specially(node, handle, flags)
+            self._apply_rare_flags(node, handle, flags)
         return handle
 
-    def _open_specially(self, node: File, handle: Handle, flags: int) -> None:
-        """The rare flags, of which the file itself has had its say."""
+    def _apply_rare_flags(self, node: File, handle: Handle, flags: int) -> None:
+        """Handle O_TRUNC and O_DIRECT after the file's own open() has accepted the flags."""
         truncate = node.row.truncate
         if flags & O_TRUNC and truncate is not None and flags & O_ACCMODE != O_RDONLY:
             if self.recorder is not None:
@@ -124,10 +127,10 @@ class FileSystem:
     def read(
         self, node: File, handle: Handle, offset: int, size: int, *, nonblock: bool = False
     ) -> bytes:
-        """Up to `size` bytes."""
+        """Read up to `size` bytes. Raises the kind's errno when the model of the file is gone."""
         if node.gone and not node.kind_.rest_after_gone:
             raise KernelError(node.kind_.gone, f"{node.path} is gone")
-        # A read that begins at 0 is the one that makes the text.
+        # The text is made by a read that begins at 0.
         if self.gate is not None and offset == 0:
             self.gate("read", node)
         return handle.read(offset, size, nonblock=nonblock)
@@ -135,7 +138,7 @@ class FileSystem:
     def write(
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
     ) -> int:
-        """One write(2); the number of bytes taken. Its result is reported."""
+        """Do one write(2); report its result and return the number of bytes taken."""
         recorder = self.recorder
         if recorder is not None:
             recorder.begin()
@@ -160,18 +163,18 @@ class FileSystem:
         return taken
 
     def settle(self) -> Stale:
-        """After anything happened: drop dead nodes; what a transport must tell the kernel."""
+        """Bring the tree in line with the models; return what a transport must report."""
         return self.binder.settle()
 
     def chmod(self, node: Node, permissions: int) -> None:
-        """Set the permission bits; they stay until the node goes. Raises EPERM when locked down."""
+        """Set the permission bits for the life of the node. Raises EPERM when locked down."""
         if self.locked_down:
             lockdown.refuse_change(node)
         node.mode = stat.S_IFMT(node.mode) | (permissions & 0o7777)
         node.touch()
 
     def chown(self, node: Node, uid: int | None, gid: int | None) -> None:
-        """Set user and group, None for as it is; they stay until the node goes."""
+        """Set user and group, None to keep one, as `chmod` does. Raises EPERM when locked down."""
         if self.locked_down and not uid is gid is None:
             lockdown.refuse_change(node)
         node.uid = node.uid if uid is None else uid
@@ -179,15 +182,15 @@ class FileSystem:
         node.touch()
 
     def create(self, directory: Node, name: str) -> KernelError:
-        """The refusal for a new regular file: EEXIST, EACCES."""
+        """Return the refusal of a new regular file: EEXIST, EACCES."""
         return self._refuse_new(directory, name, EACCES)
 
     def mkdir(self, directory: Node, name: str) -> None:
-        """Make a directory where the file system lets users do so, else EPERM."""
+        """Make a directory. Raises EPERM except where the file system lets users make them."""
         self._recorded("mkdir", directory, name, self._mkdir)
 
     def rmdir(self, directory: Node, name: str) -> None:
-        """Remove a directory where the file system lets users do so, else EPERM."""
+        """Remove a directory. Raises EPERM except where the file system lets users do so."""
         self._recorded("rmdir", directory, name, self._rmdir)
 
     def _recorded(
@@ -224,18 +227,18 @@ class FileSystem:
         raise KernelError(EPERM, f"{node.path} cannot be removed by rmdir")
 
     def make_other(self, directory: Node, name: str) -> KernelError:
-        """The refusal for a fifo, device, link: EEXIST, EPERM."""
+        """Return the refusal of a fifo, device or link: EEXIST, EPERM."""
         return self._refuse_new(directory, name, EPERM)
 
     def unlink(self, directory: Node, name: str) -> KernelError:
-        """The refusal for unlink: ENOENT, EISDIR, EPERM."""
+        """Return the refusal of unlink(2): ENOENT, EISDIR, EPERM."""
         node = self.lookup(directory, name)
         if isinstance(node, Directory):
             return KernelError(EISDIR, f"{node.path} is a directory")
         return KernelError(EPERM, f"{node.path} cannot be removed")
 
     def rename(self, directory: Node, name: str, *, with_flags: bool = False) -> KernelError:
-        """The refusal for rename: ENOENT, EPERM; with flags, as RENAME_NOREPLACE, the kind's."""
+        """Return the refusal of rename(2): ENOENT, EPERM; with flags of renameat2(2) the kind's."""
         node = self.lookup(directory, name)
         if with_flags:
             return KernelError(directory.kind.rename_flags, "rename(2) knows no flags here")
@@ -248,10 +251,10 @@ class FileSystem:
 
 
 def check_mode(node: File, flags: int) -> None:
-    """EACCES unless some read or write bit is set for what is asked, for root too.
+    """Refuse access for which the file has no read or write bit at all, to root too.
 
-    Like fs/kernfs/file.c:kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK (v6.1).
-    Who else may do what is the kernel's business (default_permissions).
+    Raises EACCES. Like fs/kernfs/file.c:kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK
+    (v6.1). The kernel checks users and groups itself (mount option default_permissions).
     """
     access = flags & O_ACCMODE
     if access != O_WRONLY and access != O_ACCMODE and not node.mode & 0o444:

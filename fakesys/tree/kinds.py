@@ -1,6 +1,6 @@
-"""How files of each kind behave at the system call border: one row per kind, no `if` elsewhere.
+"""How files of each kind behave at system calls: one row per kind, no `if` elsewhere.
 
-Facts: sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
+Behaviour of sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGE = 4096
 
 
 class Kind(Struct, frozen=True):
-    """What open, read, write, stat and poll do, whatever the model behind the file.
+    """What open, read, write, stat and poll do, independently of the model behind the file.
 
     `page_limit`: longest text in bytes that a read gives. `store_limit`: bytes of one write that
     the parser sees; `short_writes`: the call then returns only these.
@@ -27,7 +27,7 @@ class Kind(Struct, frozen=True):
     seekable: bool = True
     # show() again whenever a read starts at offset 0; else one snapshot per open file.
     reread_at_zero: bool = True
-    # The text that was made serves later reads; else each read makes it.
+    # Later reads use the text that was made; else each read makes it.
     keeps_text: bool = True
     page_limit: int | None = None
     store_limit: int | None = None
@@ -35,7 +35,7 @@ class Kind(Struct, frozen=True):
     no_show: int = EINVAL
     no_store: int = EINVAL
     gone: int = EIO
-    # After removal a descriptor may read the rest of the text that it has.
+    # After removal a descriptor can still read the rest of its text.
     rest_after_gone: bool = False
     fsync: int = EINVAL
     directory_fsync: int = 0
@@ -43,7 +43,7 @@ class Kind(Struct, frozen=True):
     has_end: bool = True
     # renameat2(2) with any flag; fs/kernfs/dir.c:kernfs_iop_rename looks at them first.
     rename_flags: int = EPERM
-    # Reading a directory is an access; kernfs takes it for none.
+    # Reading a directory moves its atime; not so in kernfs.
     listing_moves_atime: bool = True
     # getxattr answers ENODATA and the trusted name space takes attributes; else EOPNOTSUPP.
     xattrs: bool = False
@@ -55,7 +55,7 @@ class Kind(Struct, frozen=True):
     cacheable: bool = False
     # poll: POLLPRI|POLLERR until read and after each notify.
     notifies: bool = False
-    # A read that does not begin at offset 0 gets nothing, whatever was read before.
+    # A read that does not begin at offset 0 returns nothing, whatever was read before.
     only_at_zero: bool = False
     # A read with no room for the whole text and a NUL is refused.
     whole_reads: bool = False

@@ -16,16 +16,16 @@ LOCKED = frozenset({DEBUGFS.name, DEBUGFS_SEQ.name})
 
 
 def refuse_open(node: File, flags: int) -> None:
-    """EPERM for a debugfs file with any bit beyond 0444, and for any open for writing."""
+    """Refuse to open a debugfs file for writing, or one with any bit beyond 0444. Raises EPERM."""
     if node.kind.name not in LOCKED:
         return
-    # Access mode 3 is no open for writing: such a descriptor only takes ioctls.
+    # Access mode 3 does not open for writing: such a descriptor only takes ioctls.
     for_writing = flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
     if for_writing or node.mode & 0o7777 & ~0o444:
         raise KernelError(EPERM, f"{node.path}: debugfs is locked down")
 
 
 def refuse_change(node: Node) -> None:
-    """EPERM for chmod and chown of anything in debugfs: fs/debugfs/inode.c:debugfs_setattr."""
+    """Refuse chmod and chown in debugfs. Raises EPERM. Like fs/debugfs/inode.c:debugfs_setattr."""
     if node.kind.name in LOCKED:
         raise KernelError(EPERM, f"{node.path}: debugfs is locked down")

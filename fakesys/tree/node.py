@@ -1,7 +1,7 @@
 """The nodes of the tree: directory, file, link. Made when first looked up, then kept.
 
-A directory asks its model at every look-up, so an answer is always true; `refresh` finds the
-nodes that stand for something that is no longer there.
+A directory asks its model at every look-up, so an answer is always true; `Directory.refresh`
+finds the nodes of what no longer exists.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from errno import EFBIG
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.waiters import Waiters
 from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Row
-
-if TYPE_CHECKING:
-    from fakesys.tree.binder import Binder
-    from fakesys.tree.kinds import Kind
+from fakesys.tree.kinds import Kind
+from fakesys.tree.plan import Plan
 
 # None of these file systems asks for more than what a super block begins with: MAX_NON_LFS.
 LARGEST_SIZE = (1 << 31) - 1
@@ -27,15 +25,31 @@ DAY_NS = 24 * 3600 * 1_000_000_000
 _numbers = itertools.count(1)
 
 
+class DirectoryRegister(Protocol):
+    """What directories need of the binder that keeps them."""
+
+    def plan(self, layout: Layout[Any]) -> Plan:
+        """Return the rows of a layout that the present profile has."""
+
+    def register(self, directory: Directory) -> None:
+        """Record a directory that was made or got another layout."""
+
+    def forget(self, directory: Directory) -> None:
+        """Drop the record of a directory that is gone."""
+
+    def displace(self, directory: Directory, name: str, node: Node) -> None:
+        """Mark a node as gone because a look-up found something else under its name."""
+
+
 class Recipe(NamedTuple):
-    """From which row and model a node is made; equal recipes stand for the same thing."""
+    """The row and the model that a node is made of; nodes of equal recipes are the same."""
 
     row: Row
     model: Any
 
 
 class Node:
-    """What every node has. `gone` is set once, when what it stands for no longer exists."""
+    """What every node has. `gone` is set once, when its model or row no longer exists."""
 
     __slots__ = ("_nanoseconds", "gid", "gone", "ino", "mode", "name", "parent", "recipe", "uid")
 
@@ -55,7 +69,7 @@ class Node:
 
     @property
     def kind(self) -> Kind:
-        """The kind of file system semantics that holds here."""
+        """The file system semantics of this node."""
         raise NotImplementedError
 
     @property
@@ -84,11 +98,11 @@ class Node:
         return self._nanoseconds
 
     def touch(self) -> None:
-        """Mode or owner changed: ctime moves."""
+        """Move ctime, after a change of mode or owner."""
         self.set_times(None, None)
 
     def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """What utimensat(2) sets; None keeps a value."""
+        """Set times as utimensat(2) does; None keeps a value."""
         atime, mtime, _ = self._nanoseconds
         self._nanoseconds = (
             atime if atime_ns is None else atime_ns,
@@ -97,17 +111,20 @@ class Node:
         )
 
     def stands_for(self, recipe: Recipe) -> bool:
-        """Is this the node that the recipe would make?"""
+        """Return whether the recipe would make this node."""
         return self.recipe == recipe
 
     def mark_gone(self) -> Iterator[Node]:
-        """Mark this node and all below it; yields each."""
+        """Mark this node and all below it as gone; yield each."""
         self.gone = True
         yield self
 
 
 class File(Node):
-    """A file: one attribute row on one model."""
+    """A file: one attribute row on one model.
+
+    `event` counts notifications, as `struct kernfs_open_node` of fs/kernfs/file.c does (v6.1).
+    """
 
     __slots__ = ("_size", "event", "kind_", "model", "pollers", "row")
 
@@ -123,30 +140,33 @@ class File(Node):
 
     @property
     def kind(self) -> Kind:
+        """The kind of the row, else that of the directory."""
         return self.kind_
 
     @property
     def size(self) -> int:
+        """st_size: what the kind says, or what truncate(2) set."""
         return self._size
 
     @property
     def nlink(self) -> int:
+        """st_nlink: 0 after removal, except where a descriptor may read the rest."""
         return 0 if self.gone and not self.kind.rest_after_gone else 1
 
     def truncate(self, size: int) -> None:
-        """truncate(2): the number sticks where the file system keeps it, contents never change."""
+        """Do truncate(2): keep the size where the file system does, never change the text."""
         if size > LARGEST_SIZE:
             raise KernelError(EFBIG, f"{size} bytes are too many for {self.path}")
         if self.kind.keeps_size:
             self._size = size
 
     def truncate_open(self, size: int) -> None:
-        """ftruncate(2), or open(2) with O_TRUNC: these move mtime, truncate(2) does not."""
+        """Do ftruncate(2), or O_TRUNC of open(2): these move mtime, truncate(2) does not."""
         self.truncate(size)
         self.set_times(None, time.time_ns())
 
     def show(self) -> bytes:
-        """The text now. Raises the kind's errno when the attribute has no show()."""
+        """Return the text now. Raises the kind's errno when the attribute has no show()."""
         show = self.row.show
         if show is None:
             raise KernelError(self.kind_.no_show, "this file cannot be read")
@@ -155,18 +175,19 @@ class File(Node):
         return data if limit is None else data[:limit]
 
     def store(self, text: str) -> int | None:
-        """Hand one write to the model; bytes taken, None for all."""
+        """Pass one write to the model; return the bytes taken, None for all."""
         store = self.row.store
         if store is None:
             raise KernelError(self.kind_.no_store, "this file cannot be written")
         return store(self.model, text)
 
     def notify(self) -> None:
-        """sysfs_notify(): pollers see PRI|ERR until they read again."""
+        """Do sysfs_notify(): pollers see POLLPRI and POLLERR until they read again."""
         self.event += 1
         self.pollers.wake()
 
     def mark_gone(self) -> Iterator[Node]:
+        """Mark the file as gone and wake its pollers."""
         yield from super().mark_gone()
         self.pollers.wake()
 
@@ -182,12 +203,18 @@ class Symlink(Node):
 
     @property
     def kind(self) -> Kind:
+        """The kind of its directory."""
         assert self.parent is not None
         return self.parent.kind
 
 
 class Directory(Node):
-    """A directory: a layout on one model, filtered by the binder for the present profile."""
+    """A directory: a layout on one model, filtered by the binder for the present profile.
+
+    `cached`: the nodes made so far. `missed`: names that were looked up in vain, which a client may
+    have cached. `version` grows whenever the names or nodes may differ; `listing` is what a
+    transport keeps of them.
+    """
 
     __slots__ = ("_kind", "binder", "cached", "layout", "listing", "missed", "model", "version")
 
@@ -198,7 +225,7 @@ class Directory(Node):
         recipe: Recipe | None,
         layout: Layout[Any],
         model: object,
-        binder: Binder,
+        binder: DirectoryRegister,
         kind: Kind,
     ) -> None:
         super().__init__(name, parent, recipe, stat.S_IFDIR | layout.mode)
@@ -207,20 +234,19 @@ class Directory(Node):
         self.binder = binder
         self._kind = layout.kind or kind
         self.cached: dict[str, Node] = {}
-        # Names that somebody looked for in vain: a client may remember that.
         self.missed: set[str] = set()
-        # What a transport keeps of the names and their nodes; `version` grows whenever they may
-        # differ.
         self.listing: Any = None
         self.version = 0
         binder.register(self)
 
     @property
     def kind(self) -> Kind:
+        """The kind of the layout, else that of the directory above."""
         return self._kind
 
     @property
     def nlink(self) -> int:
+        """st_nlink: 2 and the number of subdirectories, where the kind counts them."""
         if self.gone:
             return 2 if self.kind.rest_after_gone else 0
         if not self.kind.counts_directories:
@@ -228,7 +254,7 @@ class Directory(Node):
         return 2 + self.binder.plan(self.layout).count_directories(self.model)
 
     def stands_for(self, recipe: Recipe) -> bool:
-        """Same model, same directory: with another kernel's rows it only changes its layout."""
+        """Return whether the model is the same; if so, adopt the recipe's layout."""
         if self.recipe == recipe:
             return True
         row, model = recipe
@@ -239,7 +265,7 @@ class Directory(Node):
         return True
 
     def find(self, name: str) -> Recipe | None:
-        """What stands behind this name now; asks the model, makes no node."""
+        """Return the recipe of this name now, None when there is none; make no node."""
         plan = self.binder.plan(self.layout)
         for row in plan.named.get(name, ()):
             recipe = _fixed_recipe(row, self.model)
@@ -252,7 +278,7 @@ class Directory(Node):
         return None
 
     def lookup(self, name: str) -> Node | None:
-        """The node of this name, made at need; None when there is none."""
+        """Return the node of this name, made if needed; None when there is none."""
         recipe = None if self.gone else self.find(name)
         if recipe is None:
             self.missed.add(name)
@@ -267,7 +293,7 @@ class Directory(Node):
         return node
 
     def names(self) -> Iterator[str]:
-        """Every name here, in the order of the tables."""
+        """Yield every name of the directory, in the order of the tables."""
         if self.gone:
             return
         plan = self.binder.plan(self.layout)
@@ -278,7 +304,7 @@ class Directory(Node):
             yield from collection.names(self.model)
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """Names with their nodes."""
+        """Yield names with their nodes."""
         for name in self.names():
             node = self.lookup(name)
             if node is not None:
@@ -287,7 +313,7 @@ class Directory(Node):
     def refresh(
         self, gone: Callable[[Directory, str, Node], None], new: Callable[[Directory, str], None]
     ) -> None:
-        """Drop the nodes whose thing is gone and report them, and names that are now there."""
+        """Drop the nodes of what is gone; report them, and the missed names that now exist."""
         for name, node in list(self.cached.items()):
             recipe = self.find(name)
             if recipe is None or not node.stands_for(recipe):
@@ -298,7 +324,7 @@ class Directory(Node):
             new(self, name)
 
     def listed(self) -> None:
-        """Its names were read. Where that moves atime, it does as with relatime, the usual way."""
+        """Move atime after a listing, as mounts with relatime do (fs/inode.c, v6.1)."""
         if not self._kind.listing_moves_atime:
             return
         atime, mtime, ctime = self._nanoseconds
@@ -307,6 +333,7 @@ class Directory(Node):
             self._nanoseconds = (now, mtime, ctime)
 
     def mark_gone(self) -> Iterator[Node]:
+        """Mark the directory and all its nodes as gone; yield each."""
         yield from super().mark_gone()
         self.version += 1
         self.binder.forget(self)
@@ -338,7 +365,7 @@ def _fixed_recipe(row: Attr[Any] | Link[Any] | Dir[Any], model: Any) -> Recipe |
 
 
 def relative(directory: str, target: str) -> str:
-    """The link text that leads from a directory to `target`; both are paths from the root."""
+    """Return the link text from a directory to `target`; both are paths from the root."""
     here, there = directory.split("/"), target.split("/")
     common = 0
     while common < min(len(here), len(there)) and here[common] == there[common]:

@@ -1,4 +1,4 @@
-"""One open file: text is made at offset 0 and kept; a write is one buffer, cut as its kind says."""
+"""One open file: its text is made at offset 0 and kept; a write is one buffer, cut by its kind."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ NOTIFIED = READY | select.POLLPRI | select.POLLERR
 
 
 class OpenFile:
-    """The state of one open(2) of an attribute: its text and how far it was read."""
+    """The state of one open(2) of an attribute: its text and how far it was read.
 
-    __slots__ = ("_buffer", "_cursor", "_event", "_let_go", "node")
+    Precondition of `read` and `write`: `FileSystem` has refused those of files that are gone, but
+    for reads of the rest where the kind has `rest_after_gone`.
+    """
+
+    __slots__ = ("_buffer", "_cursor", "_drop_hold", "_event", "node")
 
     def __init__(self, node: File) -> None:
         self.node = node
@@ -25,38 +29,44 @@ class OpenFile:
         self._cursor = 0
         self._event = 0
         hold = node.row.hold
-        self._let_go = None if hold is None else hold(node.model)
+        self._drop_hold = None if hold is None else hold(node.model)
 
     def read(self, offset: int, size: int, *, nonblock: bool = False) -> bytes:
-        """A slice of the text. Raises the kind's errno once the file is gone."""
-        node, kind = self.node, self.node.kind_
+        """Return a slice of the text, which is made if it has to be.
+
+        Raises the kind's errno when a file that is gone needs a new text, and EINVAL when the kind
+        reads whole texts only and `size` has no room for it and a NUL.
+        """
+        kind = self.node.kind_
         if not kind.seekable:
             offset = self._cursor
         if offset and kind.only_at_zero:
             return b""
-        fresh = (
-            self._buffer is None
-            or (offset == 0 and kind.reread_at_zero)
-            or not (kind.keeps_text or node.gone)
-        )
-        if node.gone and (fresh or not kind.rest_after_gone):
-            raise KernelError(kind.gone, "the object behind this file is gone")
-        if fresh:
-            self._event = node.event
-            self._buffer = node.show()
-        assert self._buffer is not None
-        if kind.whole_reads and size <= len(self._buffer):
+        text = self._buffer
+        if text is None or self._is_stale(offset):
+            text = self._make_text()
+        if kind.whole_reads and size <= len(text):
             raise KernelError(EINVAL, f"{size} bytes have no room for the whole text")
-        data = self._buffer[offset : offset + size]
+        data = text[offset : offset + size]
         if not kind.seekable:
             self._cursor += len(data)
         return data
 
-    def write(self, data: bytes, offset: int = 0, *, nonblock: bool = False) -> int:
-        """One store(); the number of bytes that the caller is told."""
+    def _is_stale(self, offset: int) -> bool:
         node, kind = self.node, self.node.kind_
+        return (offset == 0 and kind.reread_at_zero) or not (kind.keeps_text or node.gone)
+
+    def _make_text(self) -> bytes:
+        node = self.node
         if node.gone:
-            raise KernelError(kind.gone, "the object behind this file is gone")
+            raise KernelError(node.kind_.gone, "the object behind this file is gone")
+        self._event = node.event
+        self._buffer = text = node.show()
+        return text
+
+    def write(self, data: bytes, offset: int = 0, *, nonblock: bool = False) -> int:
+        """Call store() once; return the number of bytes that write(2) returns."""
+        node, kind = self.node, self.node.kind_
         if not data:
             return 0
         limit = kind.store_limit
@@ -67,18 +77,18 @@ class OpenFile:
         return len(seen) if kind.short_writes else len(data)
 
     def poll(self) -> int:
-        """The events of poll(2) that are true now. Like fs/kernfs/file.c:kernfs_generic_poll."""
+        """Return the events of poll(2) that hold now. Like fs/kernfs/file.c:kernfs_generic_poll."""
         node = self.node
         if node.kind_.notifies and (node.gone or self._event != node.event):
             return NOTIFIED
         return READY
 
     def waiters(self) -> Waiters | None:
-        """What wakes a poller of this file."""
+        """Return what wakes a poller of this file, None when nothing does."""
         return self.node.pollers if self.node.kind_.notifies else None
 
     def release(self) -> None:
-        """Let go of what the open file kept alive; once only."""
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            let_go()
+        """Drop what the open file keeps alive; a second call does nothing."""
+        drop_hold, self._drop_hold = self._drop_hold, None
+        if drop_hold is not None:
+            drop_hold()

@@ -129,6 +129,15 @@ def counter(box: list[int]) -> tuple[Callable[[], int], Callable[..., int]]:
     return count, twice
 
 
+def tripler() -> Callable[[int], int]:
+    """A function that closes over nothing."""
+
+    def triple(value: int) -> int:
+        return 3 * value
+
+    return triple
+
+
 def factorial() -> Callable[[int], int]:
     """A function that closes over itself."""
 

@@ -260,6 +260,7 @@ def test_a_refusal_says_where() -> None:
         ["class", "tests.graph.shapes:double", []],
         ["function", "os:system", 0, "system", None, None],
         ["function", "tests.graph.shapes:counter", 0, "other", None, None],
+        ["function", "tests.graph.shapes:tripler", 0, "other", None, None],
         ["function", "tests.graph.shapes:counter", 99, "counter", None, None],
         ["function", "tests.graph.shapes:Node", 0, "x", None, None],
         ["record", "builtins:list", 1],

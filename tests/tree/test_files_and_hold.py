@@ -78,3 +78,11 @@ def test_an_open_file_holds_until_its_release() -> None:
     handle.release()
     handle.release()
     assert book.readers == 0
+
+
+def test_a_refused_open_holds_nothing() -> None:
+    book = Book("text")
+    _, fs = _library(Shelf({"emma": book}))
+    with pytest.raises(KernelError):
+        fs.open(fs.resolve("shelf/emma"), os.O_RDONLY | os.O_DIRECT)
+    assert book.readers == 0

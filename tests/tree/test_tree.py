@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -354,6 +355,17 @@ def test_reading_a_directory_is_an_access_except_on_sysfs(world: World) -> None:
         directory.listed()
         # Once a day is enough.
         assert directory.times_ns == (accessed, modified, changed)
+
+
+@pytest.mark.parametrize("times", [(7, 7, 7), (7, 7, 5), (7, 5, 7)])
+def test_a_listing_moves_an_atime_that_is_not_later_than_a_change(
+    world: World, times: tuple[int, int, int]
+) -> None:
+    directory = world.directory("sys/debug")
+    late = time.time_ns() - 1_000_000_000
+    directory._nanoseconds = (late + times[0], late + times[1], late + times[2])
+    directory.listed()
+    assert directory.times_ns[0] > late + 7
 
 
 def test_no_size_beyond_two_gigabytes(world: World) -> None:
