@@ -24,9 +24,7 @@ LONG_FILES = frozenset(
         "transport.fusepy.server",
     }
 )
-LONG_FUNCTIONS = frozenset(
-    {"subsystems.apicv.commands.host:_controllers", "subsystems.kvm.files.control:mounts"}
-)
+LONG_FUNCTIONS = frozenset({"subsystems.apicv.commands.host:_controllers"})
 
 
 def functions() -> Iterator[tuple[str, int]]:

@@ -13,6 +13,9 @@
 A command is words separated by blanks: literals and operands in the order of the row, then
 `key=value` options in any order. Handlers read their arguments by the row's own objects,
 `args[COUNT]`, and so with their type. A refusal is a KernelError and changes nothing.
+
+    interpreter = Interpreter(bind(VERBS, kvm))
+    interpreter.find("g vcpu add count=2").run()
 """
 
 from __future__ import annotations
@@ -37,35 +40,35 @@ _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def number(text: str) -> int:
-    """An unsigned number as kstrtoul reads it. Raises EINVAL, ERANGE."""
+    """Return an unsigned number as kstrtoul reads it. Raises EINVAL, ERANGE."""
     return kstrtoull(text)
 
 
 def signed(text: str) -> int:
-    """A number that may be negative. Raises EINVAL, ERANGE."""
+    """Return a number that may be negative. Raises EINVAL, ERANGE."""
     return kstrtoll(text)
 
 
 def size(text: str) -> int:
-    """A number, with K, M, G or T behind it if need be. Raises EINVAL, ERANGE."""
+    """Return a number, which may end in K, M, G or T. Raises EINVAL, ERANGE."""
     shift = _UNITS.get(text[-1:].upper(), 0)
     return kstrtoull(text[:-1] if shift else text) << shift
 
 
 def flag(text: str) -> bool:
-    """`0` or `1`. Raises EINVAL."""
+    """Return whether the word is `1`, not `0`. Raises EINVAL for any other."""
     if text not in ("0", "1"):
         raise KernelError(EINVAL, f"{text!r} is neither 0 nor 1")
     return text == "1"
 
 
 def word(text: str) -> str:
-    """Any word."""
+    """Return the word itself."""
     return text
 
 
 def octets(text: str) -> bytes:
-    """Bytes as pairs of hex digits. Raises EINVAL."""
+    """Return the bytes of pairs of hex digits. Raises EINVAL."""
     try:
         return bytes.fromhex(text)
     except ValueError:
@@ -73,7 +76,7 @@ def octets(text: str) -> bytes:
 
 
 def words_of(*allowed: str) -> Parse[str]:
-    """One of these words. Raises EINVAL."""
+    """Return a parser of one of these words, which raises EINVAL for others."""
 
     def parse(text: str) -> str:
         if text not in allowed:
@@ -84,7 +87,7 @@ def words_of(*allowed: str) -> Parse[str]:
 
 
 def number_within(low: int, high: int) -> Parse[int]:
-    """A number from `low` to `high`. Raises EINVAL."""
+    """Return a parser of a number from `low` to `high`, which raises EINVAL for others."""
 
     def parse(text: str) -> int:
         value = kstrtoull(text)
@@ -96,22 +99,24 @@ def number_within(low: int, high: int) -> Parse[int]:
 
 
 class Operand(Struct, Generic[T], frozen=True, eq=False):
-    """A word that varies, known by its place. `name` is how the reference writes it."""
+    """A word that varies, identified by its position. `name` is how the reference writes it.
+
+    `one_of`: the verb fits only if the word is one of these.
+    """
 
     name: str
     parse: Parse[T]
-    # The verb is meant only if the word is one of these.
     one_of: tuple[str, ...] = ()
 
 
 class Tail(Struct, frozen=True, eq=False):
-    """All words that are left, as they stand, options included; only as the last of a row."""
+    """All remaining words unchanged, options included; only as the last part of a row."""
 
     name: str
 
 
 class Option(Struct, Generic[T], frozen=True, eq=False):
-    """A `name=value` word. Without it the value is `default`; a required one must be there."""
+    """A `name=value` word. It is `default` when it is not given, which `required` refuses."""
 
     name: str
     parse: Parse[T]
@@ -121,7 +126,7 @@ class Option(Struct, Generic[T], frozen=True, eq=False):
 
 
 class OptionalOperand(Struct, Generic[T], frozen=True, eq=False):
-    """A word that may be left out at the end of the words; then it is `default`."""
+    """A word that may be left out at the end of the words; its value is then `default`."""
 
     name: str
     parse: Parse[T]
@@ -132,7 +137,7 @@ Part = str | Operand[Any] | OptionalOperand[Any] | Tail
 
 
 class Named(Protocol[T_co]):
-    """An operand or option: what `Args` is asked for."""
+    """An operand or option: a key of `Args`."""
 
     @property
     def name(self) -> str: ...
@@ -155,27 +160,23 @@ class Args:
         return value
 
     def get(self, which: Option[T]) -> T:
-        """The value of an option that this verb may not even know: then its default."""
+        """Return the value of an option, its default if the verb does not have that option."""
         value: T = self._values.get(which, which.default)
+        return value
+
+    def find(self, which: Named[T]) -> T | None:
+        """Return the value of an operand or option, None if the verb does not have it."""
+        value: T | None = self._values.get(which)
         return value
 
     @property
     def tail(self) -> list[str]:
-        """The words that a Tail stands for."""
+        """The words of a Tail."""
         return self._tail
 
 
-def arguments(values: Mapping[Option[Any], Any] | None = None) -> Args:
-    """Arguments that come from no command: these options, all others at their defaults."""
-    found: dict[object, Any] = dict((values or {}).items())
-    return Args(found, frozenset(option.name for option in values or {}), [])
-
-
-NO_ARGS = arguments()
-
-
 class Verb(Struct, Generic[M], frozen=True):
-    """One command. `run` gets the model and the arguments; its answer follows `ok` in `last`."""
+    """One row of the table. `run` gets the model and the arguments; it returns words for `last`."""
 
     words: tuple[Part, ...]
     run: Callable[[M, Args], str]
@@ -197,14 +198,14 @@ class Bound(Struct, frozen=True):
 
 
 def bind(verbs: Iterable[Verb[M]], model: M) -> tuple[Bound, ...]:
-    """These verbs, to work on this model."""
+    """Return the verbs bound to a model."""
     return tuple(Bound(verb, model) for verb in verbs)
 
 
 class _Branch:
-    """A place in the tree of all commands: which words may follow, and which rows end here.
+    """A node in the tree of all commands: which words may follow, and which rows end here.
 
-    `ends` are (rank, row): of all rows that a command fits, the one with the lowest rank is meant.
+    `ends` are (rank, row): of all rows that a command fits, the one with the lowest rank is used.
     """
 
     __slots__ = ("any_word", "ends", "words")
@@ -215,7 +216,7 @@ class _Branch:
         self.ends: list[tuple[tuple[int, int, int], Bound]] = []
 
     def grow(self, part: Part) -> list[_Branch]:
-        """The branches behind a part of a row."""
+        """Return the branches behind a part of a row; make those that are missing."""
         if isinstance(part, str):
             return [self.words.setdefault(part, _Branch())]
         if _one_of(part):
@@ -224,7 +225,7 @@ class _Branch:
         return [self.any_word]
 
     def follow(self, text: str) -> Iterator[_Branch]:
-        """The branches behind a word of a command."""
+        """Yield the branches behind a word of a command."""
         literal = self.words.get(text)
         if literal is not None:
             yield literal
@@ -233,43 +234,50 @@ class _Branch:
 
 
 REMEMBERED = 512
-"""Commands that an interpreter need not read again."""
+"""Number of parsed commands that an interpreter keeps."""
+
+
+class Command(Struct, frozen=True):
+    """One command with its arguments, ready to run."""
+
+    bound: Bound
+    args: Args
+
+    def run(self) -> str:
+        """Run it; return the words of its result."""
+        return self.bound.verb.run(self.bound.model, self.args)
 
 
 class Interpreter:
-    """Finds the verb of a command, reads its arguments, runs it."""
+    """Finds the verb of a command and reads its arguments."""
 
     def __init__(self, verbs: Iterable[Bound]) -> None:
         self.verbs = tuple(verbs)
         self._root = _Branch()
-        self._read: dict[str, tuple[Bound, Args]] = {}
+        self._read: dict[str, Command] = {}
         for order, bound in enumerate(self.verbs):
             self._add(bound, order)
 
     @property
     def reserved(self) -> frozenset[str]:
-        """Words with which commands begin: no object may be called so."""
+        """The literal first words of commands, which cannot be names of objects."""
         return frozenset(
             bound.verb.words[0] for bound in self.verbs if isinstance(bound.verb.words[0], str)
         )
 
-    def run(self, text: str) -> str:
-        """Run one command; the result's words. Raises EINVAL for an unknown one."""
-        known = self._read.get(text)
-        if known is None:
-            known = self._remember(text)
-        bound, args = known
-        return bound.verb.run(bound.model, args)
+    def find(self, text: str) -> Command:
+        """Parse one command. Raises EINVAL, ERANGE."""
+        # The result depends on the text only, and storms of interrupts repeat the same commands.
+        return self._read.get(text) or self._parse(text)
 
-    def _remember(self, text: str) -> tuple[Bound, Args]:
-        """Reading a command needs nothing but its text: storms say the same ones over and over."""
+    def _parse(self, text: str) -> Command:
         words = text.split()
         if not words:
             raise KernelError(EINVAL, "an empty command")
         bound = self._find(words)
         if len(self._read) >= REMEMBERED:
             self._read.clear()
-        self._read[text] = found = bound, read_arguments(bound.verb, words)
+        self._read[text] = found = Command(bound, read_arguments(bound.verb, words))
         return found
 
     def _add(self, bound: Bound, order: int) -> None:
@@ -280,7 +288,7 @@ class Interpreter:
                 break
             branches = [below for branch in branches for below in branch.grow(part)]
         first = next((n for n, part in enumerate(verb.words) if isinstance(part, str)), 0)
-        # The earlier a row says which word it wants, and the more of them, the better it fits.
+        # A row fits better the earlier its first literal is, and the more literals it has.
         rank = (first, -_literals(verb), order)
         for branch in branches:
             branch.ends.append((rank, bound))
@@ -298,7 +306,7 @@ class Interpreter:
 
 
 def read_arguments(verb: Verb[Any], words: list[str]) -> Args:
-    """The arguments of a command that fits this verb. Raises EINVAL, ERANGE."""
+    """Return the arguments of a command that fits this verb. Raises EINVAL, ERANGE."""
     values: dict[object, Any] = {option: option.default for option in verb.options}
     at = 0
     for part in verb.words:
@@ -338,7 +346,7 @@ def _is_option(verb: Verb[Any], text: str) -> bool:
 
 
 def _literals(verb: Verb[Any]) -> int:
-    """How exactly a row says which words it wants."""
+    """Return how many words of a row are literals or one of a few."""
     return sum(isinstance(part, str) or bool(_one_of(part)) for part in verb.words)
 
 

@@ -18,8 +18,7 @@ from fakesys.subsystems.apicv.files.state import state as interrupt_state
 from fakesys.subsystems.apicv.model import PAGE, Apicv, Memory
 from fakesys.subsystems.apicv.state import params as apicv_params
 from fakesys.subsystems.kvm.files import commands as verbs
-from fakesys.subsystems.kvm.files import control
-from fakesys.subsystems.kvm.files import stats as files
+from fakesys.subsystems.kvm.files import control, debugfs
 from fakesys.subsystems.kvm.files.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param, Params
@@ -90,7 +89,7 @@ class KvmSide:
     def mounts(self, choices: Iterable[KernelChoice]) -> tuple[Mount, ...]:
         """Where KVM's files stand."""
         return (
-            *files.mounts(self.kvm, (apicv_files.state_row(self.apicv),)),
+            *debugfs.mounts(self.kvm, (apicv_files.state_row(self.apicv),)),
             *apicv_files.mounts(self.apicv, self.memory),
             *control.mounts(
                 self.kvm,

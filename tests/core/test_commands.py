@@ -15,7 +15,6 @@ from fakesys.core.commands import (
     OptionalOperand,
     Tail,
     Verb,
-    arguments,
     bind,
 )
 from fakesys.core.errors import KernelError
@@ -77,7 +76,7 @@ def log() -> Log:
 
 
 def _run(log: Log, text: str) -> str:
-    return Interpreter(bind(VERBS, log)).run(text)
+    return Interpreter(bind(VERBS, log)).find(text).run()
 
 
 @pytest.mark.parametrize(
@@ -146,11 +145,10 @@ def test_usage_names_the_parts() -> None:
     assert VERBS[4].usage == "OBJECT tell [ITEM...]"
 
 
-def test_arguments_without_a_command() -> None:
-    args = arguments({SIZE: 5})
-    assert (args[SIZE], args.get(SIZE), args.get(SPEED)) == (5, 5, "slow")
-    assert args.given == {"size"}
-    assert arguments().get(SIZE) == 0
+def test_what_a_verb_does_not_have() -> None:
+    args = Interpreter(bind(VERBS, Log())).find("thing make a size=5").args
+    assert (args[SIZE], args.find(SIZE)) == (5, 5)
+    assert args.find(NUMBER) is None
 
 
 @pytest.mark.parametrize(

@@ -446,14 +446,14 @@ def test_modprobe_sets_module_parameters(kvm: Kvm) -> None:
     other: Param[bool] = Param("thing", flag, False, "")
     kvm.params.rows[other.name] = other
     control = Interpreter(bind((modprobe(kvm.params),), kvm))
-    control.run("modprobe avic=1")
+    control.find("modprobe avic=1").run()
     assert kvm.params[AVIC] is True
-    control.run("modprobe")
+    control.find("modprobe").run()
     assert kvm.params[AVIC] is True
-    refused(EINVAL, lambda: control.run("modprobe thing=1"))
-    refused(EINVAL, lambda: control.run("modprobe avic=2"))
+    refused(EINVAL, lambda: control.find("modprobe thing=1").run())
+    refused(EINVAL, lambda: control.find("modprobe avic=2").run())
     kvm.create_vm("a")
-    refused(EBUSY, lambda: control.run("modprobe avic=0"))
+    refused(EBUSY, lambda: control.find("modprobe avic=0").run())
     assert kvm.params[AVIC] is True
 
 

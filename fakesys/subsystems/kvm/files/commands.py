@@ -20,7 +20,7 @@ from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
-# Operands that the commands of every extension begin with.
+# Operands with which the commands of every extension begin.
 VM = Operand("VM", word)
 VCPU = Operand("K", number)
 
@@ -35,12 +35,12 @@ NO_VM = {ENOENT: "there is no such VM"}
 
 
 def vm_of(kvm: Kvm, args: Args) -> Vm:
-    """The VM that a command names. Raises ENOENT."""
+    """Return the VM that a command names. Raises ENOENT."""
     return kvm.vm(args[VM])
 
 
 def vcpu_of(kvm: Kvm, args: Args) -> Vcpu:
-    """The vCPU that a command names; its descriptor is open. Raises ENOENT."""
+    """Return the vCPU that a command names. Raises ENOENT, also when its descriptor is closed."""
     vcpu = kvm.vm(args[VM]).vcpu(args[VCPU])
     vcpu.require_open()
     return vcpu
@@ -82,7 +82,7 @@ def _create_irqchip(kvm: Kvm, args: Args) -> str:
 
 
 def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
-    """The commands. `vm_options`: those that extensions add to `vm create`."""
+    """Return the commands. `vm_options`: those that extensions add to `vm create`."""
     return (
         Verb(
             words=("vm", "create", NAME),
@@ -129,7 +129,7 @@ def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
 
 
 def modprobe(params: Params) -> Verb[Kvm]:
-    """`modprobe NAME=VALUE ...`: the module parameters among these knobs."""
+    """Return `modprobe NAME=VALUE ...` for the module parameters among these."""
     rows = [row for row in params.rows.values() if row.modprobe]
     options: dict[str, Option[Any]] = {
         row.name: Option(row.name, row.parse, None, doc=row.doc) for row in rows

@@ -1,4 +1,4 @@
-"""`fakesys/kvm`: commands, their results, knobs, and views of what no real file shows."""
+"""`fakesys/kvm`: commands, their results, parameters, and views of what no real file shows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from fakesys.core.commands import Interpreter
+from fakesys.core.commands import Command, Interpreter
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm.files.commands import NAME, VM
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Mount, Row
@@ -26,33 +27,27 @@ class KernelChoice(Struct, frozen=True):
     choose: Callable[[str], None]
 
 
-def _doer(kvm: Kvm, text: str) -> AbstractContextManager[None]:
-    """What a command does to a VM, its owner does, except where a vCPU's thread acts."""
-    words = text.split()
-    # `VM ...` or `vm destroy VM`.
-    for word in (*words[:1], *words[2:3]):
-        if vm := kvm.find(word):
-            return kvm.in_owner(vm)
-    return nullcontext()
+def _in_process(kvm: Kvm, command: Command) -> AbstractContextManager[None]:
+    """Return the context in which the owner of the VM that a command names does it."""
+    name = command.args.find(VM) or command.args.find(NAME)
+    vm = None if name is None else kvm.find(name)
+    return nullcontext() if vm is None else kvm.in_owner(vm)
 
 
-def _commands(interpreter: Interpreter) -> Callable[[Kvm, str], None]:
-    """The store() of a file that takes commands; `last` then says what came of it."""
-
-    def store(kvm: Kvm, text: str) -> None:
-        try:
-            with _doer(kvm, text):
-                result = interpreter.run(text)
-        except KernelError as refusal:
-            kvm.last = f"error {refusal.name} {refusal.why}"
-            raise
-        kvm.last = f"ok {result}" if result else "ok"
-
-    return store
+def _store_command(kvm: Kvm, text: str, interpreter: Interpreter) -> None:
+    """Run one command; `last` then shows its result or refusal."""
+    try:
+        command = interpreter.find(text)
+        with _in_process(kvm, command):
+            result = command.run()
+    except KernelError as refusal:
+        kvm.last = f"error {refusal.name} {refusal.why}"
+        raise
+    kvm.last = f"ok {result}" if result else "ok"
 
 
 def _command_errors(interpreter: Interpreter) -> dict[int, str]:
-    """Whatever one of the verbs may refuse with; a later verb's cause stands for all."""
+    """Return every errno of the verbs with a cause; of several causes that of the last verb."""
     errors = {ERANGE: "a number is too large"} if interpreter.verbs else {}
     for bound in interpreter.verbs:
         errors.update(bound.verb.errors)
@@ -93,12 +88,8 @@ def _choice_row(choice: KernelChoice) -> Attr[Kvm]:
     )
 
 
-def _warnings(kvm: Kvm) -> str:
-    return "".join(f"{count} {text}\n" for text, count in kvm.warnings.items())
-
-
 def _help(interpreter: Interpreter) -> str:
-    """Every command: how it is written, what it does, its options and refusals."""
+    """Return the usage, meaning, options and refusals of every command."""
     lines = []
     for bound in interpreter.verbs:
         verb = bound.verb
@@ -109,14 +100,42 @@ def _help(interpreter: Interpreter) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _views(rows: tuple[Row, ...]) -> Dir[Kvm]:
-    below = Children(
-        names=lambda kvm: kvm.names,
-        get=Kvm.find,
-        layout=Layout(rows),
-        label="VM",
+def _command_row(name: str, doc: str, interpreter: Interpreter) -> Attr[Kvm]:
+    return Attr(
+        name=name,
+        mode=0o200,
+        doc=doc,
+        store=lambda kvm, text: _store_command(kvm, text, interpreter),
+        errors=_command_errors(interpreter),
     )
-    return Dir(name="vms", layout=Layout((below,)))
+
+
+def _command_rows(ctl: Interpreter, preset: Interpreter) -> tuple[Row, ...]:
+    """Return the files that take commands and those that describe them."""
+    return (
+        _command_row("ctl", "One command; `last` then has its result.", ctl),
+        _command_row("preset", "Makes a VM and lets it do what a well-known guest does.", preset),
+        Attr(
+            name="help",
+            mode=0o444,
+            doc="The commands of `ctl`, then those of `preset`, with options and refusals.",
+            show=lambda _kvm: _help(ctl) + _help(preset),
+        ),
+        Attr(
+            name="last",
+            mode=0o444,
+            doc="`ok`, `ok RESULT` or `error ERRNO reason` of the last command.",
+            show=lambda kvm: f"{kvm.last}\n" if kvm.last else "",
+        ),
+    )
+
+
+_WARNINGS: Attr[Kvm] = Attr(
+    name="warnings",
+    mode=0o444,
+    doc="`COUNT TEXT` of each warning that a real kernel would have raised.",
+    show=lambda kvm: "".join(f"{count} {text}\n" for text, count in kvm.warnings.items()),
+)
 
 
 def mounts(
@@ -127,45 +146,16 @@ def mounts(
     views: tuple[Row, ...] = (),
     choices: Iterable[KernelChoice] = (),
 ) -> tuple[Mount, ...]:
-    """`fakesys/kvm`. `views`: what every VM shows in its directory below `vms`."""
+    """Return the mount of `fakesys/kvm`. `views`: rows of each VM's directory below `vms`."""
     params: Layout[Kvm] = Layout(tuple(_param_row(row) for row in kvm.params.rows.values()))
+    vms = Children(names=lambda kvm: kvm.names, get=Kvm.find, layout=Layout(views), label="VM")
     top: Layout[Kvm] = Layout(
         (
-            Attr(
-                name="ctl",
-                mode=0o200,
-                doc="One command; `last` then has its result.",
-                store=_commands(ctl),
-                errors=_command_errors(ctl),
-            ),
-            Attr(
-                name="preset",
-                mode=0o200,
-                doc="Makes a VM and lets it do what a well-known guest does.",
-                store=_commands(preset),
-                errors=_command_errors(preset),
-            ),
-            Attr(
-                name="help",
-                mode=0o444,
-                doc="The commands of `ctl`, then those of `preset`, with options and refusals.",
-                show=lambda _kvm: _help(ctl) + _help(preset),
-            ),
-            Attr(
-                name="last",
-                mode=0o444,
-                doc="`ok`, `ok RESULT` or `error ERRNO reason` of the last command.",
-                show=lambda kvm: f"{kvm.last}\n" if kvm.last else "",
-            ),
-            Attr(
-                name="warnings",
-                mode=0o444,
-                doc="`COUNT TEXT` of each warning that a real kernel would have raised.",
-                show=_warnings,
-            ),
+            *_command_rows(ctl, preset),
+            _WARNINGS,
             *(_choice_row(choice) for choice in choices),
             Dir(name="params", layout=params),
-            _views(views),
+            Dir(name="vms", layout=Layout((vms,))),
         ),
         kind=CONTROL,
     )

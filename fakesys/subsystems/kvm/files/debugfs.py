@@ -21,18 +21,18 @@ from fakesys.tree.kinds import DEBUGFS, DEBUGFS_SEQ
 TIMER_ADVANCE_NS = 1000
 READ_ONLY = {EACCES: "it has no setter"}
 
-# What an open file calls, and what it gets to call when it is closed.
+# Called at the open of a file; returns what to call at its close.
 Hold = Callable[[Vm], Callable[[], None]]
 
 
-class Counting(Protocol):
-    """A VM, or all of them."""
+class Counters(Protocol):
+    """A VM, or all of them: whose counters a file shows."""
 
     def read(self, stat: Stat) -> int: ...
     def clear(self, stat: Stat) -> None: ...
 
 
-def _clear_if_zero(model: Counting, stat: Stat, value: int) -> None:
+def _clear_if_zero(model: Counters, stat: Stat, value: int) -> None:
     if value:
         raise KernelError(EINVAL, "only 0 can be written, to clear the counter")
     model.clear(stat)
@@ -153,7 +153,7 @@ _VM_ROWS: tuple[Row, ...] = (
 
 
 def mounts(kvm: Kvm, vm_rows: tuple[Row, ...] = ()) -> tuple[Mount, ...]:
-    """Where KVM's own files stand. `vm_rows`: what extensions add to the directory of a VM."""
+    """Return the mount of `debug/kvm`. `vm_rows`: what extensions add to the directory of a VM."""
     vms: Children[Kvm, Vm] = Children(
         names=lambda kvm: kvm.directories,
         get=lambda kvm, name: kvm.directories.get(name),
