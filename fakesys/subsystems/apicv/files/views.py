@@ -185,7 +185,7 @@ def views(apicv: Apicv, kernel: str) -> tuple[Row, ...]:
         attr=Attr(
             name="vcpuN",
             mode=0o444,
-            doc="RunState state, APIC and requests of a vCPU; then its counters.",
+            doc="Run state, APIC and requests of a vCPU; then its counters.",
             show=lambda vcpu: vcpu_text(*apicv.vcpu_of(vcpu)),
         ),
         label="vcpuN",
