@@ -223,7 +223,7 @@ def fill_a_page(machine: Machine) -> None:
 
 
 def test_poll_asks_for_buffer_percent(machine: Machine) -> None:
-    append(machine, "buffer_size_kb", "40")
+    append(machine, "buffer_size_kb", "39")
     pipe = Opened(machine, "trace_pipe")
     raw = Opened(machine, "per_cpu/cpu0/trace_pipe_raw")
     for opened in (pipe, raw):
@@ -235,9 +235,9 @@ def test_poll_asks_for_buffer_percent(machine: Machine) -> None:
     assert raw.handle.poll() == 0
     append(machine, "buffer_percent", "0")
     assert raw.handle.poll()
-    # 11 pages: half of them are six, the one that is being written with them.
+    # 10 pages: exactly half of them is enough, including the one that is being written.
     append(machine, "buffer_percent", "50")
-    for _ in range(5):
+    for _ in range(4):
         fill_a_page(machine)
     assert raw.handle.poll() == 0
     fill_a_page(machine)
@@ -612,6 +612,13 @@ def test_triggers_on_an_event_that_is_off(machine: Machine) -> None:
     assert read(machine, "events/kvm/kvm_pio/enable") == "0*\n"
 
 
+def test_a_trigger_that_changes_nothing_is_not_counted(machine: Machine) -> None:
+    append(machine, "events/kvm/kvm_pio/trigger", "traceoff:3")
+    pio(machine)
+    pio(machine)
+    assert read(machine, "events/kvm/kvm_pio/trigger") == "traceoff:count=2\n"
+
+
 def test_triggers_switch_other_events(machine: Machine) -> None:
     append(machine, "events/ftrace/print/trigger", "enable_event:kvm:kvm_pio:1")
     pio(machine)
@@ -719,6 +726,19 @@ def test_clients_are_born_run_execute_and_end(machine: Machine, people: People) 
     assert machine.kernel.on_request is not None
     append(machine, "events/sched/enable", "0")
     assert machine.kernel.on_request is None
+
+
+def test_a_client_exits_once(machine: Machine, people: People) -> None:
+    machine.kernel.caller = Caller(10, 0, 0)
+    append(machine, "events/sched/sched_process_exit/enable", "1")
+    people.born(11, 10, "bash")
+    asks(machine, 11)
+    # Its parent waits for it, so it counts as one of the parent's children that have ended.
+    people.dies(11)
+    asks(machine, 10)
+    machine.kernel.caller = Caller(0, 0, 0)
+    exits = [body for body in bodies(machine) if body.startswith("sched_process_exit")]
+    assert exits == ["sched_process_exit: comm=bash pid=11 prio=120 group_dead=true"]
 
 
 def test_other_events_of_clients(machine: Machine, people: People) -> None:

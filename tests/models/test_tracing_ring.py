@@ -134,6 +134,19 @@ def test_consumed_events_leave_the_counts() -> None:
     assert (buffer.entries, buffer.read_events, buffer.bytes) == (2, 1, 32)
 
 
+@pytest.mark.parametrize(("rest", "counted"), [(4, 0), (8, 8)])
+def test_a_rest_without_room_for_any_event_does_not_count(rest: int, counted: int) -> None:
+    buffer = CpuBuffer(2)
+    used = 0
+    while (room := DATA_SIZE - rest - used) > 0:
+        record = min(room, 100)
+        buffer.write(0, b"x" * (record - 4))
+        used += record
+    assert buffer.bytes == used
+    buffer.write(0, b"x" * 12)
+    assert buffer.bytes == used + counted + 16
+
+
 def test_shrinking_drops_the_oldest() -> None:
     buffer = CpuBuffer(4)
     for number in range(4 * 48):
