@@ -1,1 +1,18 @@
-"""PLACEHOLDER."""
+"""The events that tracing itself declares, and the catalog of all events of a kernel.
+
+* `ftrace.py`: system `ftrace`: `Print` and `RawData` for markers, `KernelStack` for the trigger
+  stacktrace. They are recorded without the bus, and `available_events` does not list them.
+* `host.py`: events of the real processes that use the mount; `instances/task_watch.py` emits them.
+* `catalog.py`: `EventCatalog`, made once per kernel from the declarations of all subsystems. It
+  numbers the events and finds their `EventFormat` by number, by name and by system.
+
+The order of the declarations is the order of `available_events` and determines the numbers, as
+the linker's order does in the kernel. A catalog never changes: another kernel makes another one.
+
+Follows include/trace/events/ (sched.h, signal.h, kmem.h, irq.h, syscalls.h) and
+kernel/trace/trace_entries.h (v6.1). Example:
+
+    form = catalog.find("sched", "sched_switch")
+    payload = form.encode(SchedSwitch("a", 1, 120, 0, "b", 2, 120), 1)
+    print(form.text(form.decode(payload)))
+"""

@@ -47,7 +47,7 @@ _ASSIGNED = {
 class Parts(Struct):
     """The parts of the text, not yet parsed."""
 
-    texts: dict[str, str] = field(default_factory=dict)
+    assigned: dict[str, str] = field(default_factory=dict)
     variables: list[str] = field(default_factory=list)
     command: Command = ""
 
@@ -90,16 +90,16 @@ class Spec(Struct, frozen=True):
 def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
     """Parse what follows `hist:`. Raises HistError, and EINVAL without keys."""
     parts = _split(text)
-    if "keys" not in parts.texts:
+    if "keys" not in parts.assigned:
         raise KernelError(EINVAL, "a histogram needs keys")
-    keys = _fields(parts.texts["keys"], form, context, MOST_KEYS)
-    values = _values(parts.texts.get("values", ""), form, context)
+    keys = _fields(parts.assigned["keys"], form, context, MOST_KEYS)
+    values = _values(parts.assigned.get("values", ""), form, context)
     return Spec(
         keys=keys,
         values=values,
-        sort=_sort_keys(parts.texts.get("sort"), keys, values),
-        size=_size(parts.texts.get("size")),
-        name=parts.texts.get("name", ""),
+        sort=_sort_keys(parts.assigned.get("sort"), keys, values),
+        size=_size(parts.assigned.get("size")),
+        name=parts.assigned.get("name", ""),
         variables=_variables(parts.variables, form, context),
         command=parts.command,
     )
@@ -116,7 +116,7 @@ def _split(text: str) -> Parts:
         elif not value:
             raise HistError("Empty assignment", piece)
         elif name in _ASSIGNED:
-            parts.texts[_ASSIGNED[name]] = value
+            parts.assigned[_ASSIGNED[name]] = value
         else:
             parts.variables.append(piece)
     if len(parts.variables) > MOST_VARIABLES:

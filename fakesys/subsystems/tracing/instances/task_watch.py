@@ -57,7 +57,7 @@ class Processes(Protocol):
 
 
 class Followers(Protocol):
-    """What a watch tells of forks and exits, for the option event-fork."""
+    """What a watch reports forks and exits to, for the option event-fork."""
 
     def forked(self, parent: int, child: int) -> None:
         """Follow a fork."""
@@ -99,16 +99,16 @@ class TaskWatch:
             self._bus.task = before
 
     def _watch(self, pid: int) -> None:
-        exited = pid != self._last.pid and self._exited()
+        exited = pid != self._last.pid and self._emit_exits()
         comm = self._processes.comm(pid)
         if pid not in self._known:
-            self._forked(pid, comm)
+            self._emit_fork(pid, comm)
         elif self._known[pid] != comm:
-            self._executed(pid, comm)
-        self._child_between_requests(pid, comm, exited)
-        self._scheduled(Task(pid, comm, 0))
+            self._emit_exec(pid, comm)
+        self._emit_short_lived_child(pid, comm, exited)
+        self._emit_switch(Task(pid, comm, 0))
 
-    def _child_between_requests(self, pid: int, comm: str, exited: bool) -> None:
+    def _emit_short_lived_child(self, pid: int, comm: str, exited: bool) -> None:
         """Emit fork and exit of a child that ran between two requests and never sent one."""
         before, now = self._reaped.get(pid), self._processes.reaped(pid)
         self._reaped[pid] = now
@@ -122,7 +122,8 @@ class TaskWatch:
             self._bus.task = Task(child, comm, 0)
             self._bus.emit(SchedProcessExit(comm, child, PRIORITY, True))
 
-    def _scheduled(self, task: Task) -> None:
+    def _emit_switch(self, task: Task) -> None:
+        """Emit what happens from the wake-up of a task to the return of its system call."""
         bus = self._bus
         bus.task = idle = Task(0, SWAPPER, 0)
         if SoftirqEntry in bus.wanted:
@@ -150,13 +151,14 @@ class TaskWatch:
         if SysExit in bus.wanted:
             bus.emit(SysExit(READ_CALL, 0))
 
-    def _forked(self, pid: int, comm: str) -> None:
+    def _emit_fork(self, pid: int, comm: str) -> None:
+        """Emit the fork of a new process, before it those of unknown ancestors, then its exec."""
         parent = self._processes.parent(pid)
         if parent not in self._known and self._descends_from_known(parent):
             # A shell in between that never sent a request itself.
             comm_of_parent = self._processes.comm(parent)
-            self._forked(parent, comm_of_parent)
-            self._scheduled(Task(parent, comm_of_parent, 0))
+            self._emit_fork(parent, comm_of_parent)
+            self._emit_switch(Task(parent, comm_of_parent, 0))
         parent_comm = self._processes.comm(parent)
         self._known[pid] = parent_comm
         while len(self._known) > REMEMBERED:
@@ -166,7 +168,7 @@ class TaskWatch:
             self._bus.task = Task(parent, parent_comm, 0)
             self._bus.emit(SchedProcessFork(parent_comm, parent, parent_comm, pid))
         if comm != parent_comm:
-            self._executed(pid, comm)
+            self._emit_exec(pid, comm)
 
     def _descends_from_known(self, pid: int) -> bool:
         for _ in range(GENERATIONS):
@@ -175,13 +177,14 @@ class TaskWatch:
             pid = self._processes.parent(pid)
         return pid in self._known
 
-    def _executed(self, pid: int, comm: str) -> None:
+    def _emit_exec(self, pid: int, comm: str) -> None:
         self._known[pid] = comm
         if SchedProcessExec in self._bus.wanted:
             self._bus.task = Task(pid, comm, 0)
             self._bus.emit(SchedProcessExec(comm, pid, pid))
 
-    def _exited(self) -> bool:
+    def _emit_exits(self) -> bool:
+        """Emit the exit of known processes that are gone; return whether there was one."""
         dead = [pid for pid in self._known if not self._processes.alive(pid)]
         for pid in dead:
             comm = self._known.pop(pid)

@@ -80,7 +80,7 @@ class SwitchTrigger(Struct, eq=False):
             self.target.disarm()
 
 
-class Line(Struct, frozen=True):
+class TriggerLine(Struct, frozen=True):
     """A trigger line: its name, the rest, and whether it begins with `!`."""
 
     name: str
@@ -88,14 +88,14 @@ class Line(Struct, frozen=True):
     remove: bool
 
 
-Maker = Callable[[Instance, EventFile, Line], None]
+Maker = Callable[[Instance, EventFile, TriggerLine], None]
 
 
-def parse_line(text: str) -> Line:
+def parse_line(text: str) -> TriggerLine:
     """Split a trigger line. Like trace_events_trigger.c:trigger_process_regex."""
     body = text.strip(_BLANKS)
     name, _, rest = _cut(body, ": \t")
-    return Line(name.removeprefix("!"), rest.lstrip(_BLANKS) or None, body.startswith("!"))
+    return TriggerLine(name.removeprefix("!"), rest.lstrip(_BLANKS) or None, body.startswith("!"))
 
 
 def _cut(text: str, separators: str) -> tuple[str, bool, str]:
@@ -202,7 +202,7 @@ def _makers(build: Build) -> dict[str, Maker]:
     return makers
 
 
-def _make_hist(instance: Instance, file: EventFile, line: Line) -> None:
+def _make_hist(instance: Instance, file: EventFile, line: TriggerLine) -> None:
     argument, condition_text = _hist_and_condition(line.rest)
     spec = parse_spec(instance, file, argument)
     condition = _compile_condition(instance, file, condition_text)
@@ -240,7 +240,7 @@ def _simple(
     late: bool = False,
     prepare: Callable[[Instance], object] | None = None,
 ) -> Maker:
-    def make(instance: Instance, file: EventFile, line: Line) -> None:
+    def make(instance: Instance, file: EventFile, line: TriggerLine) -> None:
         if line.remove:
             _remove(file, key)
             return
@@ -257,7 +257,7 @@ def _simple(
 
 
 def _event_switch(*, on: bool) -> Maker:
-    def make(instance: Instance, file: EventFile, line: Line) -> None:
+    def make(instance: Instance, file: EventFile, line: TriggerLine) -> None:
         target, count_text, condition_text = _target(instance, line)
         key = f"event {target.form.name}"
         if line.remove:
@@ -281,7 +281,7 @@ def _event_switch(*, on: bool) -> Maker:
 
 
 def _hist_switch(*, on: bool) -> Maker:
-    def make(instance: Instance, file: EventFile, line: Line) -> None:
+    def make(instance: Instance, file: EventFile, line: TriggerLine) -> None:
         target, count_text, condition_text = _target(instance, line)
         key = f"hist {target.form.name}"
         if line.remove:
@@ -299,7 +299,7 @@ def _hist_switch(*, on: bool) -> Maker:
     return make
 
 
-def _target(instance: Instance, line: Line) -> tuple[EventFile, str | None, str | None]:
+def _target(instance: Instance, line: TriggerLine) -> tuple[EventFile, str | None, str | None]:
     """Return the event that a line switches, COUNT, and `if FILTER`. Raises EINVAL."""
     argument, condition = _argument_and_condition(line.rest, needed=True)
     system, _, rest = (argument or "").partition(":")
