@@ -18,7 +18,6 @@ LINES_OF_THE_MEDIAN_FUNCTION = 6
 LONG_FILES = frozenset(
     {
         "machine.machine",
-        "subsystems.kvm.events.irq",
         "subsystems.kvm_mmu.files.commands",
         "subsystems.kvm_mmu.ops.faults",
         "transport.fusepy.server",

@@ -22,7 +22,7 @@ from fakesys.subsystems.kvm.events.avic import (
     KvmApicvUpdateRequest,
 )
 from fakesys.subsystems.kvm.events.catalog import EVENTS as KVM_EVENTS
-from fakesys.subsystems.kvm.events.irq import KvmInjVirq
+from fakesys.subsystems.kvm.events.lapic import KvmInjVirq
 from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit
 from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS

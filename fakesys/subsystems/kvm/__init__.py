@@ -1,34 +1,28 @@
-"""KVM's virtual machines, their counters and files, and the frame of the control commands.
+"""KVM: virtual machines and vCPUs, their counters, files and events; memory and interrupts join in.
 
-What the models of memory (`kvm_mmu`) and interrupts (`apicv`) build on:
+* `Kvm` (`model.py`) owns the VMs: creation, owners, uevents, `Kvm.extensions`, `Kvm.params`.
+* `Vm` and `Vcpu` (`vm.py`) are state; they reach `Kvm` by the protocol `VmRegister`. A Vm lives
+  until `Vm.put` drops the last reference: its descriptor, those of its vCPUs, open stat files.
+* `Extension` (`extension.py`) is what `kvm_mmu` and `apicv` implement; `machine/kvm.py` names the
+  two in `Kvm.extensions`. All `check_*` of all extensions run before any `add_*`. An extension
+  keeps its state in dicts by Vm and Vcpu (both hash by identity) and drops it in `remove_vm`.
+* `VmStats`, `VcpuStats` (`stats.py`): a counter is one field, its file follows. Counts of many
+  vCPUs at once go to `Vm.group`; a model that counts lazily adds a callable to `Vm.before_read`,
+  which books what is due into `Vm.stats`, `Vm.group` or the vCPUs.
+* `Param` (`params.py`): a file in `params/`, with `modprobe=True` also a word of `modprobe`. What a
+  kernel sets differently is in its row of `machine/profiles.py`.
+* `files/` has the tables and commands, `events/` the tracepoints of system `kvm`; `symbols.py` and
+  `exits.py` the names that they print. Options of `vm create` are listed in `machine/kvm.py`.
 
-*VMs* (`model.py`). `kvm.vms`; `kvm.vm(name)` (ENOENT); `vm.vcpus[id]`; `vm.pid`, `vm.fd`,
-`vm.irqchip`; `vcpu.task` (pid, `CPU 0/KVM`, host CPU; put it into `bus.task` around what the
-vCPU does), `vcpu.move_to(cpu)`, `vcpu.runs()`, `vcpu.closed`. An in-process caller makes one with
-`kvm.create_vm("a", args=arguments({PIT: True}))` and `kvm.create_vcpus(vm, count=4)`.
+Between two commands each vCPU is in user space, in the guest or halted, and nothing is booked late.
+Warnings of a real kernel go through `Kvm.warn`. Events of a VM happen in its owner (`Kvm.in_owner`)
+or in a vCPU's thread (`bus.task = vcpu.task`).
 
-*Joining in*: implement `model.Extension` and name the object in `Machine._build_kvm`
-(`kvm.extensions`). All `check_*` of all extensions run before any `add_*`: refuse there only.
-Keep your own state in dicts by Vm and Vcpu (both hash by identity) and drop it in `remove_vm`.
+Follows virt/kvm/kvm_main.c, arch/x86/kvm/x86.c, arch/x86/kvm/debugfs.c (v6.1, differences back to
+5.2 by features).
 
-*Counters* (`stats.py`). `vm.stats.mmu_shadow_zapped += 1`, `vcpu.stats.exits += 1`: plain integer
-fields. For counts of many vCPUs at once: `vm.group.exits += n` (shows in the VM's sums). For lazy
-counts and gauges: append a callable to `vm.before_read`; it runs before any counter is shown or
-cleared and books what is due into `vm.stats`, `vm.group` or the vCPUs. A new counter is one field.
-`vm.rmaps_stat` makes the text of `mmu_rmaps_stat`.
-
-*Commands* (`core/commands.py`, `verbs.py`). Add rows: `Verb(words=(VM, "vcpu", VCPU, "hlt"),
-options=(...), run=handler, errors={...}, doc=...)`; handler(model, args) returns the words after
-`ok` ("" for none), raises KernelError before any change. `vm_of(kvm, args)`, `vcpu_of(kvm, args)`
-look up. `Operand(one_of=...)` for `start|stop`, `OptionalOperand` for `[N]`, `Tail` for free words.
-Options of your own for `vm create` are `Option`s named in `Machine` as `vm_options`; read them in
-`check_vm`/`add_vm` as `args.get(PIT)`, which answers the default when the command is not theirs.
-
-*Knobs* (`params.py`). `Param("zap_flow", words_of(...), default, doc)`, read as
-`kvm.params[ZAP_FLOW]`; a file in `fakesys/kvm/params` follows, with `modprobe=True` also a word of
-`modprobe`. What a kernel sets differently stands in its row in `profiles.py` (`params=`).
-
-*Views*: rows on model Vm for `fakesys/kvm/vms/VM/`; `tree.attr.Files` makes a file per vCPU.
-
-*Warnings*: `kvm.warn(text)` counts what a real kernel would have warned about.
+    vm = kvm.create_vm("a", irqchip=Irqchip.SPLIT, options=VmOptions({PIT: False}))
+    vcpu, _ = kvm.create_vcpus(vm, count=2)
+    vcpu.stats.exits += 1
+    vm.kill()
 """

@@ -1,21 +1,17 @@
-"""Why a guest was left: the exit reasons of Intel's and AMD's processors, with KVM's names."""
+"""Exit reasons of Intel's and AMD's processors, with the names that KVM prints."""
 
 from __future__ import annotations
 
-from fakesys.subsystems.kvm.symbols import Flags, Symbols
+from fakesys.subsystems.kvm.symbols import Flags, Symbols, wide
 
 VMX = 1
 SVM = 2
 """Values of the field `isa`."""
 
 
-def _wide(value: int, name: str) -> str:
-    return f'{{ {value}, "{name}" }}'
-
-
 def _svm(value: int, name: str) -> str:
     if value < 0:
-        return _wide(value, name)
+        return wide(value, name)
     if SVM_EXCEPTIONS <= value < SVM_EXCEPTIONS + 32:
         return f'{{ 0x040 + {value - SVM_EXCEPTIONS}, "{name}" }}'
     return f'{{ 0x{value:03x}, "{name}" }}'
@@ -93,7 +89,7 @@ VMX_REASONS = Symbols(
         84: "MSR_READ_IMM",
         85: "MSR_WRITE_IMM",
     },
-    _wide,
+    wide,
 )
 
 SVM_REASONS = Symbols(
@@ -218,7 +214,7 @@ VMX_FLAGS = Flags(
 
 
 def reason_name(reason: int, isa: int) -> str:
-    """The reason as events print it. Like arch/x86/kvm/trace.h:kvm_print_exit_reason (v6.1)."""
+    """Return the reason as events print it. Like trace.h:kvm_print_exit_reason (v6.1)."""
     if isa != VMX:
         return SVM_REASONS.name(reason)
     flags = reason & ~0xFFFF
@@ -226,13 +222,13 @@ def reason_name(reason: int, isa: int) -> str:
     return f"{name} {VMX_FLAGS.names(flags)}" if flags else name
 
 
-def plain_reason_name(reason: int, isa: int) -> str:
-    """The reason as events printed it before they told flags apart (until 5.9)."""
+def unflagged_reason_name(reason: int, isa: int) -> str:
+    """Return the reason as events printed it before they split off the flags (until 5.9)."""
     return (VMX_REASONS if isa == VMX else SVM_REASONS).name(reason)
 
 
 def reason_format(field: str) -> str:
-    """The arguments of a print fmt that name the reason in `field`."""
+    """Return the arguments of a print fmt that name the reason in `field`."""
     return (
         f"(REC->isa == 1) ? __print_symbolic(REC->{field} & 0xffff, {VMX_REASONS.listing})"
         f" : __print_symbolic(REC->{field}, {SVM_REASONS.listing}),"
@@ -241,8 +237,8 @@ def reason_format(field: str) -> str:
     )
 
 
-def plain_reason_format(field: str) -> str:
-    """The argument of a print fmt that names the reason in `field`, without flags."""
+def unflagged_reason_format(field: str) -> str:
+    """Return the argument of a print fmt that names the reason in `field`, flags not split off."""
     return (
         f"(REC->isa == 1) ? __print_symbolic(REC->{field}, {VMX_REASONS.listing})"
         f" : __print_symbolic(REC->{field}, {SVM_REASONS.listing})"

@@ -1,4 +1,4 @@
-"""The knobs of the simulated KVM: module parameters, and choices that no real kernel offers."""
+"""The parameters of the simulated KVM: of its modules, and choices that no real kernel offers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fakesys.core.features import Features
 T = TypeVar("T")
 
 
-def plainly(value: object) -> str:
-    """A number or word; a truth value as 0 or 1."""
+def number_or_word(value: object) -> str:
+    """Return a number or word as text, a truth value as 0 or 1."""
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 class Param(Struct, Generic[T], frozen=True, eq=False):
-    """One knob. `default` holds where the kernel does not say otherwise.
+    """One parameter. `default` is its value where a profile has no other.
 
     `modprobe`: it is a module parameter, so `modprobe NAME=VALUE` sets it too.
     """
@@ -31,13 +31,13 @@ class Param(Struct, Generic[T], frozen=True, eq=False):
     default: T
     doc: str
     modprobe: bool = False
-    show: Callable[[T], str] = plainly
+    show: Callable[[T], str] = number_or_word
     needs: Features = ()
     unless: Features = ()
 
 
 class Params:
-    """What every knob stands at: as chosen, else as the kernel has it, else its default."""
+    """The value of every parameter: as chosen, else as the profile has it, else its default."""
 
     def __init__(self, rows: Iterable[Param[Any]]) -> None:
         self.rows: dict[str, Param[Any]] = {row.name: row for row in rows}
@@ -49,26 +49,26 @@ class Params:
         return chosen
 
     def row(self, name: str) -> Param[Any]:
-        """The knob of this name. Raises ENOENT."""
+        """Return the parameter of this name. Raises ENOENT."""
         if name not in self.rows:
             raise KernelError(ENOENT, f"there is no parameter {name!r}")
         return self.rows[name]
 
     def choose(self, param: Param[T], value: T) -> None:
-        """Set a knob; it stays so when the kernel changes."""
+        """Choose a value, which is kept when the kernel changes."""
         self._chosen[param.name] = value
 
     def use_kernel(self, defaults: Mapping[str, str]) -> None:
-        """What the kernel of a profile sets, by name, as text. Raises EINVAL for no such knob."""
+        """Set the values of a profile, given as text by name. Raises EINVAL for an unknown one."""
         unknown = defaults.keys() - self.rows.keys()
         if unknown:
             raise KernelError(EINVAL, f"no such parameters: {', '.join(sorted(unknown))}")
         self._kernel = {name: self.rows[name].parse(text) for name, text in defaults.items()}
 
     def reset(self) -> None:
-        """Forget what was chosen."""
+        """Drop all chosen values."""
         self._chosen.clear()
 
     def state(self) -> dict[str, str]:
-        """What each stands at, as its file says it."""
+        """Return each value by name, as its file shows it."""
         return {name: row.show(self[row]) for name, row in self.rows.items()}

@@ -1,4 +1,4 @@
-"""Every VM as plain data: what a snapshot of the machine says of KVM."""
+"""KVM as plain data, for the JSON of `state`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fakesys.subsystems.kvm.vm import Vcpu, Vm
 
 
 def state(kvm: Kvm) -> dict[str, Any]:
-    """All VMs that have a name, knobs and warnings. Counters that are 0 are left out."""
+    """Return all VMs that have a name, parameters and warnings, without counters that are 0."""
     return {
         "created": kvm.created,
         "params": kvm.params.state(),

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 
 class Symbols:
-    """A table of names. `entry` spells one of them as the `format` file does."""
+    """A table of names. `entry` spells one entry as the `format` file does."""
 
     def __init__(self, names: Mapping[int, str], entry: Callable[[int, str], str]) -> None:
         self._names = dict(names)
         self.listing = ", ".join(entry(value, name) for value, name in names.items())
 
     def name(self, value: int) -> str:
-        """The name of a number, else the number in hex.
+        """Return the name of a number, the number in hex if it has none.
 
         Like kernel/trace/trace_output.c:trace_print_symbols_seq (v6.1).
         """
@@ -22,7 +22,7 @@ class Symbols:
 
 
 class Flags:
-    """A table of bits, in the order in which they are looked for."""
+    """A table of names of bits, in the order in which they are printed."""
 
     def __init__(
         self, names: Mapping[int, str], separator: str, entry: Callable[[int, str], str]
@@ -32,7 +32,7 @@ class Flags:
         self.listing = ", ".join(entry(mask, name) for mask, name in names.items())
 
     def names(self, value: int) -> str:
-        """The names of the bits, what has no name in hex at the end; nothing for 0.
+        """Return the names of the bits, then those without a name in hex; nothing for 0.
 
         Like kernel/trace/trace_output.c:trace_print_flags_seq (v6.1).
         """
@@ -54,12 +54,13 @@ def _tight_hex(value: int, name: str) -> str:
     return f'{{0x{value:x}, "{name}"}}'
 
 
-def _wide(value: int, name: str) -> str:
+def wide(value: int, name: str) -> str:
+    """Return an entry with blanks inside the braces, as `{ 1, "NAME" }`."""
     return f'{{ {value}, "{name}" }}'
 
 
 def _prefixed(prefix: str, form: str) -> Callable[[int, str], str]:
-    """Two strings side by side in C: the prefix that a macro adds, and the name."""
+    """Return a speller of two adjacent C strings: the prefix that a macro adds, and the name."""
 
     def entry(value: int, name: str) -> str:
         return f'{{ {format(value, form)}, "{prefix}" "{name.removeprefix(prefix)}" }}'
@@ -68,7 +69,7 @@ def _prefixed(prefix: str, form: str) -> Callable[[int, str], str]:
 
 
 def _bit(spell: Callable[[int, str], str]) -> Callable[[int, str], str]:
-    """A bit as BIT() expands: `((((1UL))) << (NUMBER))`."""
+    """Return a speller of a bit as BIT() expands: `((((1UL))) << (NUMBER))`."""
 
     def entry(mask: int, name: str) -> str:
         return f'{{ ((((1UL))) << ({spell(mask.bit_length() - 1, name)})), "{name}" }}'
@@ -77,17 +78,17 @@ def _bit(spell: Callable[[int, str], str]) -> Callable[[int, str], str]:
 
 
 def signed32(value: int) -> int:
-    """%d of 32 bits."""
+    """Return what `%d` prints of 32 bits."""
     return value - (1 << 32) if value >> 31 else value
 
 
 def unsigned32(value: int) -> int:
-    """%u of 32 bits."""
+    """Return what `%u` prints of 32 bits."""
     return value & 0xFFFFFFFF
 
 
 def signed64(value: int) -> int:
-    """%lld of 64 bits."""
+    """Return what `%lld` prints of 64 bits."""
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -98,7 +99,7 @@ DELIVERY_MODES = Symbols(
 )
 DESTINATIONS = Symbols(dict(enumerate(("dst", "self", "all", "all-but-self"))), _tight_hex)
 LOADS = Symbols({0: "unload", 1: "load"}, _tight)
-MMIO_KINDS = Symbols({0: "unsatisfied-read", 1: "read", 2: "write"}, _wide)
+MMIO_KINDS = Symbols({0: "unsatisfied-read", 1: "read", 2: "write"}, wide)
 HOST_CLOCKS = Symbols(
     {0: "none", 1: "tsc"},
     lambda _value, name: f'{{VDSO_CLOCKMODE_{name.upper()}, "{name}"}}',

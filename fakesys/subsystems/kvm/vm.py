@@ -45,7 +45,8 @@ class VmOption(Protocol[T_co]):
     """An option that an extension adds to the creation of VMs; `default` where it is not given."""
 
     @property
-    def default(self) -> T_co: ...
+    def default(self) -> T_co:
+        """The value where the option is not given."""
 
 
 class VmOptions:
@@ -68,7 +69,8 @@ class VmRegister(Protocol):
     warnings: Counter[str]
 
     @property
-    def kernel(self) -> Kernel: ...
+    def kernel(self) -> Kernel:
+        """The simulated kernel: bus, clock, log."""
 
     def warn(self, text: str) -> None:
         """Count a warning that the kernel would raise here."""

@@ -17,6 +17,7 @@ from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.kvm.events import avic as trace
 from fakesys.subsystems.kvm.events import guest as trace_guest
 from fakesys.subsystems.kvm.events import irq as trace_irq
+from fakesys.subsystems.kvm.events import lapic as trace_lapic
 from fakesys.subsystems.kvm.events import run as trace_run
 from fakesys.subsystems.kvm.exits import SVM
 
@@ -140,9 +141,9 @@ class ApicTracer:
 
     def kvm_apic_accept_irq(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
         """A local APIC takes an interrupt."""
-        if trace_irq.KvmApicAcceptIrq in self._wanted:
+        if trace_lapic.KvmApicAcceptIrq in self._wanted:
             self._bus.emit(
-                trace_irq.KvmApicAcceptIrq(apicid=vcpu.id, dm=mode << 8, tm=trigger, vec=vector)
+                trace_lapic.KvmApicAcceptIrq(apicid=vcpu.id, dm=mode << 8, tm=trigger, vec=vector)
             )
 
     def kvm_apicv_accept_irq(self, vcpu: ApicVcpu, vector: int, mode: int, trigger: int) -> None:
@@ -193,15 +194,15 @@ class ApicTracer:
 
     def kvm_inj_virq(self, vcpu: ApicVcpu, vector: int, *, reinjected: bool) -> None:
         """An external interrupt is put into the guest."""
-        if trace_irq.KvmInjVirq in self._wanted:
+        if trace_lapic.KvmInjVirq in self._wanted:
             self._bus.emit(
-                trace_irq.KvmInjVirq(vector=vector, soft=False, reinjected=reinjected, irq=vector)
+                trace_lapic.KvmInjVirq(vector=vector, soft=False, reinjected=reinjected, irq=vector)
             )
 
     def kvm_eoi(self, vcpu: ApicVcpu, vector: int) -> None:
         """The guest ended an interrupt, as KVM saw it; vector -1: there was none."""
-        if trace_irq.KvmEoi in self._wanted:
-            self._bus.emit(trace_irq.KvmEoi(apicid=vcpu.id, vector=vector))
+        if trace_lapic.KvmEoi in self._wanted:
+            self._bus.emit(trace_lapic.KvmEoi(apicid=vcpu.id, vector=vector))
 
     def kvm_ack_irq(self, chip: int, pin: int) -> None:
         """A pin's interrupt ended."""
@@ -238,13 +239,13 @@ class ApicTracer:
 
     def kvm_apic_ipi(self, icrl: int, dest: int) -> None:
         """KVM sends an IPI for a guest."""
-        if trace_irq.KvmApicIpi in self._wanted:
-            self._bus.emit(trace_irq.KvmApicIpi(icr_low=icrl, dest_id=dest))
+        if trace_lapic.KvmApicIpi in self._wanted:
+            self._bus.emit(trace_lapic.KvmApicIpi(icr_low=icrl, dest_id=dest))
 
     def kvm_apic(self, offset: int, value: int, *, write: bool) -> None:
         """KVM does an access to an APIC register for a guest."""
-        if trace_irq.KvmApic in self._wanted:
-            self._bus.emit(trace_irq.KvmApic(rw=int(write), reg=offset, val=value))
+        if trace_lapic.KvmApic in self._wanted:
+            self._bus.emit(trace_lapic.KvmApic(rw=int(write), reg=offset, val=value))
 
     def kvm_msi_set_irq(self, address: int, data: int) -> None:
         """An MSI route is translated."""

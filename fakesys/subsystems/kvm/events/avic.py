@@ -1,4 +1,4 @@
-"""Events of virtualised APICs: requests to start and stop, inhibit reasons, AVIC's exits."""
+"""Events of APICv: requests to activate it and to stop it, inhibit reasons, exits of AVIC."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _inhibit(event: KvmApicvInhibitChanged) -> str:
 
 
 class KvmApicvActivateRequest(Tracepoint):
-    """The APIC shall be virtualised again."""
+    """A request to activate APICv again."""
 
     system = "kvm"
     event = "kvm_apicv_activate_request"
@@ -51,7 +51,7 @@ class KvmApicvActivateRequest(Tracepoint):
 
 
 class KvmApicvDeactivateRequest(Tracepoint):
-    """The APIC shall no longer be virtualised: `disable` for good, else for a while."""
+    """A request to stop APICv: `disable` for the life of the VM, else until the next request."""
 
     system = "kvm"
     event = "kvm_apicv_deactivate_request"
@@ -66,7 +66,7 @@ class KvmApicvDeactivateRequest(Tracepoint):
 
 
 class KvmApicvUpdateRequest(Tracepoint):
-    """Virtualising the APIC starts or ends. `bit`: the reason number."""
+    """A request to activate or stop APICv. `bit`: the number of the inhibit reason."""
 
     system = "kvm"
     event = "kvm_apicv_update_request"
@@ -81,7 +81,7 @@ class KvmApicvUpdateRequest(Tracepoint):
 
 
 class KvmApicvInhibitChanged(Tracepoint):
-    """A reason not to use the hardware's APIC came or went. `inhibits`: all there are."""
+    """An inhibit reason was set or cleared. `inhibits`: the mask of all that are set."""
 
     system = "kvm"
     event = "kvm_apicv_inhibit_changed"
@@ -113,7 +113,7 @@ class KvmApicvInhibitChanged(Tracepoint):
 
 
 class KvmApicvAcceptIrq(Tracepoint):
-    """An interrupt goes to a vCPU without being injected."""
+    """APICv delivers an interrupt to a vCPU without an injection."""
 
     system = "kvm"
     event = "kvm_apicv_accept_irq"
@@ -138,7 +138,7 @@ class KvmApicvAcceptIrq(Tracepoint):
 
 
 class KvmAvicIncompleteIpi(Tracepoint):
-    """The processor could not deliver an interrupt between vCPUs by itself. `id`: why."""
+    """The processor exits at an IPI that it cannot deliver. `id`: the cause."""
 
     system = "kvm"
     event = "kvm_avic_incomplete_ipi"
@@ -161,7 +161,7 @@ class KvmAvicIncompleteIpi(Tracepoint):
 
 
 class KvmAvicUnacceleratedAccess(Tracepoint):
-    """The processor left an access to a register of the APIC to KVM. `ft`: 1 is a trap."""
+    """The processor exits at an access to a register of the APIC. `ft`: 1 is a trap, 0 a fault."""
 
     system = "kvm"
     event = "kvm_avic_unaccelerated_access"
@@ -200,7 +200,7 @@ class KvmAvicGaLog(Tracepoint):
 
 
 class KvmAvicKickVcpuSlowpath(Tracepoint):
-    """The target of an interrupt had to be searched."""
+    """KVM searched all vCPUs for the target of an interrupt."""
 
     system = "kvm"
     event = "kvm_avic_kick_vcpu_slowpath"
@@ -216,7 +216,7 @@ class KvmAvicKickVcpuSlowpath(Tracepoint):
 
 
 class KvmAvicDoorbell(Tracepoint):
-    """A running vCPU is told of an interrupt."""
+    """KVM rings the doorbell of the host CPU on which the target of an interrupt runs."""
 
     system = "kvm"
     event = "kvm_avic_doorbell"

@@ -1,29 +1,33 @@
-"""The events of system `kvm`, but those of APICv: arch/x86/kvm/trace.h, trace/events/kvm.h.
+"""The events of system `kvm` except those of APICv (`avic.py`).
 
-Versions 6.18 (recorded), 6.1, and 5.2 for those before 5.4.
+Source: arch/x86/kvm/trace.h and include/trace/events/kvm.h of 6.18 (recorded), 6.1, and 5.2 for
+those before 5.4.
 """
 
 from __future__ import annotations
 
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.subsystems.kvm.events import clock as trace_clock
-from fakesys.subsystems.kvm.events import encrypted as trace_encrypted
-from fakesys.subsystems.kvm.events import guest as trace_guest
-from fakesys.subsystems.kvm.events import hyperv as trace_hyperv
-from fakesys.subsystems.kvm.events import irq as trace_irq
-from fakesys.subsystems.kvm.events import memory as trace_memory
-from fakesys.subsystems.kvm.events import nested as trace_nested
-from fakesys.subsystems.kvm.events import run as trace_run
-from fakesys.subsystems.kvm.events import synic as trace_synic
+from fakesys.subsystems.kvm.events import (
+    clock,
+    encrypted,
+    guest,
+    irq,
+    lapic,
+    memory,
+    nested,
+    run,
+)
+from fakesys.subsystems.kvm.events.hyperv import hypercalls, synic
 
 EVENTS: tuple[type[Tracepoint], ...] = (
-    *trace_run.EVENTS,
-    *trace_guest.EVENTS,
-    *trace_irq.EVENTS,
-    *trace_nested.EVENTS,
-    *trace_clock.EVENTS,
-    *trace_memory.EVENTS,
-    *trace_encrypted.EVENTS,
-    *trace_synic.EVENTS,
-    *trace_hyperv.EVENTS,
+    *run.EVENTS,
+    *guest.EVENTS,
+    *irq.EVENTS,
+    *lapic.EVENTS,
+    *nested.EVENTS,
+    *clock.EVENTS,
+    *memory.EVENTS,
+    *encrypted.EVENTS,
+    *synic.EVENTS,
+    *hypercalls.EVENTS,
 )

@@ -8,7 +8,7 @@ from fakesys.subsystems.kvm.symbols import HOST_CLOCKS
 
 
 class KvmWriteTscOffset(Tracepoint):
-    """A vCPU's time stamp counter was moved."""
+    """The offset of a vCPU's time stamp counter was written."""
 
     system = "kvm"
     event = "kvm_write_tsc_offset"
@@ -28,7 +28,7 @@ class KvmWriteTscOffset(Tracepoint):
 
 
 class KvmUpdateMasterClock(Tracepoint):
-    """The clock that all vCPUs share was set up anew."""
+    """The master clock, which all vCPUs share, was updated."""
 
     system = "kvm"
     event = "kvm_update_master_clock"
@@ -51,7 +51,7 @@ class KvmUpdateMasterClock(Tracepoint):
 
 
 class KvmTrackTsc(Tracepoint):
-    """The time stamp counters of vCPUs were compared."""
+    """The time stamp counters of the vCPUs were compared."""
 
     system = "kvm"
     event = "kvm_track_tsc"
@@ -78,7 +78,7 @@ class KvmTrackTsc(Tracepoint):
 
 
 class KvmPvclockUpdate(Tracepoint):
-    """The clock page of a vCPU was written."""
+    """The pvclock page of a vCPU was written."""
 
     system = "kvm"
     event = "kvm_pvclock_update"

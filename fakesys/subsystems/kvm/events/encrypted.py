@@ -1,4 +1,4 @@
-"""Events of encrypted guests."""
+"""Events of encrypted guests (SEV-ES, SEV-SNP)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fakesys.subsystems.kvm.features import KvmFeature
 
 
 class KvmVmgexitEnter(Tracepoint):
-    """An encrypted guest asks for something."""
+    """An encrypted guest exits with a request (VMGEXIT)."""
 
     system = "kvm"
     event = "kvm_vmgexit_enter"
@@ -31,7 +31,7 @@ class KvmVmgexitEnter(Tracepoint):
 
 
 class KvmVmgexitExit(Tracepoint):
-    """What an encrypted guest asked for is done."""
+    """KVM has served a request of an encrypted guest."""
 
     system = "kvm"
     event = "kvm_vmgexit_exit"
@@ -54,7 +54,7 @@ class KvmVmgexitExit(Tracepoint):
 
 
 class KvmVmgexitMsrProtocolEnter(Tracepoint):
-    """An encrypted guest asks for something by a register."""
+    """An encrypted guest makes a request by the GHCB register."""
 
     system = "kvm"
     event = "kvm_vmgexit_msr_protocol_enter"
@@ -69,7 +69,7 @@ class KvmVmgexitMsrProtocolEnter(Tracepoint):
 
 
 class KvmVmgexitMsrProtocolExit(Tracepoint):
-    """What an encrypted guest asked for by a register is done."""
+    """KVM has served a request made by the GHCB register."""
 
     system = "kvm"
     event = "kvm_vmgexit_msr_protocol_exit"
@@ -85,7 +85,7 @@ class KvmVmgexitMsrProtocolExit(Tracepoint):
 
 
 class KvmRmpFault(Tracepoint):
-    """A page of an encrypted guest has the wrong owner or size."""
+    """A page of an encrypted guest has the wrong owner or size in the RMP."""
 
     system = "kvm"
     event = "kvm_rmp_fault"

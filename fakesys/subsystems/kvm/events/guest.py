@@ -1,4 +1,4 @@
-"""Events of what the guest does: ports, memory of devices, registers, hypercalls."""
+"""Events of what a guest does: ports, device memory, registers, hypercalls, page faults."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class KvmMmio(Tracepoint):
 
 
 class KvmFastMmio(Tracepoint):
-    """A write that only rings a doorbell, done without emulation."""
+    """A write to device memory was passed to an eventfd without emulation."""
 
     system = "kvm"
     event = "kvm_fast_mmio"
@@ -140,7 +140,7 @@ class KvmFastMmio(Tracepoint):
 
 
 class VcpuMatchMmio(Tracepoint):
-    """An access hit the page that the vCPU remembers as emulated."""
+    """An access hit the MMIO page that the vCPU has cached."""
 
     system = "kvm"
     event = "vcpu_match_mmio"

@@ -1,4 +1,4 @@
-"""Events of guest memory: what the host does to it, faults that wait, dirty rings."""
+"""Events of guest memory: MMU notifiers, asynchronous page faults, dirty rings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fakesys.subsystems.kvm.symbols import unsigned32
 
 
 class KvmUnmapHvaRange(Tracepoint):
-    """The host takes a range of addresses away."""
+    """The host unmaps a range of addresses."""
 
     system = "kvm"
     event = "kvm_unmap_hva_range"
@@ -23,7 +23,7 @@ class KvmUnmapHvaRange(Tracepoint):
 
 
 class KvmAgeHva(Tracepoint):
-    """The host asks whether a range was used, and forgets it."""
+    """The host asks whether a range was accessed, and clears the accessed bits."""
 
     system = "kvm"
     event = "kvm_age_hva"
@@ -37,7 +37,7 @@ class KvmAgeHva(Tracepoint):
 
 
 class KvmTestAgeHva(Tracepoint):
-    """The host asks whether an address was used."""
+    """The host asks whether an address was accessed."""
 
     system = "kvm"
     event = "kvm_test_age_hva"
@@ -50,7 +50,7 @@ class KvmTestAgeHva(Tracepoint):
 
 
 class KvmSetSpteHva(Tracepoint):
-    """The host put another page at an address."""
+    """The host mapped another page at an address."""
 
     system = "kvm"
     event = "kvm_set_spte_hva"
@@ -64,7 +64,7 @@ class KvmSetSpteHva(Tracepoint):
 
 
 class KvmAgePage(Tracepoint):
-    """A page was found used or not, before 6.0."""
+    """A page was found accessed or not, before 6.0."""
 
     system = "kvm"
     event = "kvm_age_page"
@@ -85,7 +85,7 @@ class KvmAgePage(Tracepoint):
 
 
 class KvmTryAsyncGetPage(Tracepoint):
-    """A page must be read in; the guest may go on meanwhile."""
+    """A page must be read in; the guest may continue meanwhile."""
 
     system = "kvm"
     event = "kvm_try_async_get_page"
@@ -99,7 +99,7 @@ class KvmTryAsyncGetPage(Tracepoint):
 
 
 class KvmAsyncPfRepeatedFault(Tracepoint):
-    """The guest touched a page again that is being read in."""
+    """The guest accessed a page again that is being read in."""
 
     system = "kvm"
     event = "kvm_async_pf_repeated_fault"
@@ -120,7 +120,7 @@ class KvmAsyncPfRepeatedFault(Tracepoint):
 
 
 class KvmAsyncPfNotPresent(Tracepoint):
-    """The guest is told to wait for a page."""
+    """KVM tells the guest to wait for a page."""
 
     system = "kvm"
     event = "kvm_async_pf_not_present"
@@ -134,7 +134,7 @@ class KvmAsyncPfNotPresent(Tracepoint):
 
 
 class KvmAsyncPfReady(Tracepoint):
-    """The guest is told that a page is there."""
+    """KVM tells the guest that a page was read in."""
 
     system = "kvm"
     event = "kvm_async_pf_ready"
@@ -162,7 +162,7 @@ class KvmAsyncPfCompleted(Tracepoint):
 
 
 class KvmDirtyRingPush(Tracepoint):
-    """A dirty page went into a vCPU's ring."""
+    """A dirty page was entered into a vCPU's ring."""
 
     system = "kvm"
     event = "kvm_dirty_ring_push"
@@ -188,7 +188,7 @@ class KvmDirtyRingPush(Tracepoint):
 
 
 class KvmDirtyRingReset(Tracepoint):
-    """Pages of a vCPU's ring were collected."""
+    """The pages of a vCPU's ring were harvested."""
 
     system = "kvm"
     event = "kvm_dirty_ring_reset"

@@ -1,16 +1,16 @@
-"""Events of guests in guests."""
+"""Events of nested guests."""
 
 from __future__ import annotations
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.run import EXIT_STATE, exit_format, exit_state
+from fakesys.subsystems.kvm.events.run import EXIT_STATE, GuestExit, exit_format, exit_state
 from fakesys.subsystems.kvm.exits import (
     VMX,
-    plain_reason_format,
-    plain_reason_name,
     reason_format,
     reason_name,
+    unflagged_reason_format,
+    unflagged_reason_name,
 )
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import VM_ENTRY_ERRORS
@@ -29,7 +29,7 @@ def _exit_info(event: KvmNestedVmexitInject | KvmNestedVmexitOld) -> str:
 
 
 class KvmNestedVmenter(Tracepoint):
-    """The guest enters a guest of its own."""
+    """The guest enters a nested guest."""
 
     system = "kvm"
     event = "kvm_nested_vmenter"
@@ -65,7 +65,7 @@ class KvmNestedVmenter(Tracepoint):
 
 
 class KvmNestedVmrun(Tracepoint):
-    """The guest enters a guest of its own, before 6.1."""
+    """The guest enters a nested guest, before 6.1."""
 
     system = "kvm"
     event = "kvm_nested_vmrun"
@@ -92,7 +92,7 @@ class KvmNestedVmrun(Tracepoint):
 
 
 class KvmNestedVmenterFailed(Tracepoint):
-    """The guest could not enter its own guest."""
+    """The guest failed to enter a nested guest."""
 
     system = "kvm"
     event = "kvm_nested_vmenter_failed"
@@ -110,7 +110,7 @@ class KvmNestedVmenterFailed(Tracepoint):
 
 
 class KvmNestedIntercepts(Tracepoint):
-    """What the guest wants to intercept in its own guest."""
+    """What the guest intercepts in a nested guest."""
 
     system = "kvm"
     event = "kvm_nested_intercepts"
@@ -136,7 +136,7 @@ class KvmNestedIntercepts(Tracepoint):
 
 
 class KvmNestedInterceptsOld(Tracepoint):
-    """What the guest wants to intercept in its own guest, before 6.1."""
+    """What the guest intercepts in a nested guest, before 6.1."""
 
     system = "kvm"
     event = "kvm_nested_intercepts"
@@ -158,26 +158,11 @@ class KvmNestedInterceptsOld(Tracepoint):
         )
 
 
-class KvmNestedVmexit(Tracepoint):
-    """The nested guest was left, for KVM."""
+class KvmNestedVmexit(GuestExit):
+    """The nested guest exited to KVM."""
 
-    system = "kvm"
     event = "kvm_nested_vmexit"
-    print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
     needs = KvmFeature.TRACE_STATE
-
-    exit_reason: c.UnsignedInt
-    guest_rip: c.UnsignedLong
-    isa: c.KU32
-    info1: c.KU64
-    info2: c.KU64
-    intr_info: c.KU32
-    error_code: c.KU32
-    vcpu_id: c.UnsignedInt
-    requests: c.KU64
-
-    def text(self) -> str:
-        return f"{exit_state(self)} requests 0x{self.requests:016x}"
 
     variants = (
         Variant(
@@ -190,13 +175,13 @@ class KvmNestedVmexit(Tracepoint):
 
 
 class KvmNestedVmexitOld(Tracepoint):
-    """The nested guest was left, for KVM, before 6.1."""
+    """The nested guest exited to KVM, before 6.1."""
 
     system = "kvm"
     event = "kvm_nested_vmexit"
     print_fmt = (
         f'"rip: 0x%016llx reason: %s {_EXIT_INFO}", REC->rip, '
-        f"{plain_reason_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
+        f"{unflagged_reason_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
     )
     unless = KvmFeature.TRACE_STATE
 
@@ -209,12 +194,12 @@ class KvmNestedVmexitOld(Tracepoint):
     isa: c.U32
 
     def text(self) -> str:
-        reason = plain_reason_name(self.exit_code, self.isa)
+        reason = unflagged_reason_name(self.exit_code, self.isa)
         return f"rip: 0x{self.rip:016x} reason: {reason} {_exit_info(self)}"
 
 
 class KvmNestedVmexitInject(Tracepoint):
-    """The nested guest was left, for the guest."""
+    """The nested guest exits to the guest."""
 
     system = "kvm"
     event = "kvm_nested_vmexit_inject"
@@ -236,18 +221,18 @@ class KvmNestedVmexitInject(Tracepoint):
         Variant(
             unless=KvmFeature.TRACE_STATE,
             print_fmt=(
-                f'"reason: %s {_EXIT_INFO}", {plain_reason_format("exit_code")}, '
+                f'"reason: %s {_EXIT_INFO}", {unflagged_reason_format("exit_code")}, '
                 f"{_EXIT_INFO_ARGUMENTS}"
             ),
             text=lambda self: (
-                f"reason: {plain_reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
+                f"reason: {unflagged_reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
             ),
         ),
     )
 
 
 class KvmNestedIntrVmexit(Tracepoint):
-    """The nested guest was left because an interrupt is pending."""
+    """The nested guest exits because an interrupt is pending."""
 
     system = "kvm"
     event = "kvm_nested_intr_vmexit"

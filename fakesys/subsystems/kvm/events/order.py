@@ -1,6 +1,7 @@
-"""The order of KVM's events in `available_events`, which numbers them too.
+"""The order of KVM's events in `available_events`, from which their ids follow.
 
-It is the order in which the linker placed them in a 6.18; others have no better claim.
+It is the order in which the linker of a recorded 6.18 placed them; other kernels are given the
+same one.
 """
 
 from __future__ import annotations
@@ -124,6 +125,6 @@ _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 
 
 def in_order(classes: Iterable[type[Tracepoint]]) -> tuple[type[Tracepoint], ...]:
-    """The classes as `available_events` lists them; those that 6.18 has not come last."""
+    """Return the classes in the order of `available_events`; those unknown to 6.18 come last."""
     last = len(_RANK)
     return tuple(sorted(classes, key=lambda cls: _RANK.get(f"{cls.system}:{cls.event}", last)))

@@ -1,17 +1,16 @@
-"""Events of a vCPU's life: into the guest, out of it, to user space, to sleep."""
+"""Events of running a vCPU: entries, exits, returns to user space, halts."""
 
 from __future__ import annotations
 
 from errno import EINTR
-from typing import Protocol
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import IRQS_OFF, Tracepoint, Variant
 from fakesys.subsystems.kvm.exits import (
-    plain_reason_format,
-    plain_reason_name,
     reason_format,
     reason_name,
+    unflagged_reason_format,
+    unflagged_reason_name,
 )
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import LOADS, USER_EXITS, signed32, signed64
@@ -29,7 +28,7 @@ EXIT_STATE = (
 
 
 def exit_format(more: str = "", arguments: str = "") -> str:
-    """The print fmt of an exit, with more of it at the end."""
+    """Return the print fmt of an exit, with `more` and its `arguments` at the end."""
     return (
         '"vcpu %u reason %s%s%s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x'
         f' error_code 0x%08x{more}", REC->vcpu_id, {reason_format("exit_reason")}, '
@@ -37,21 +36,8 @@ def exit_format(more: str = "", arguments: str = "") -> str:
     )
 
 
-class ExitState(Protocol):
-    """An exit from a guest, nested or not."""
-
-    vcpu_id: int
-    exit_reason: int
-    isa: int
-    guest_rip: int
-    info1: int
-    info2: int
-    intr_info: int
-    error_code: int
-
-
-def exit_state(event: ExitState) -> str:
-    """The text of an exit."""
+def exit_state(event: GuestExit) -> str:
+    """Return the text of an exit without its requests."""
     return (
         f"vcpu {event.vcpu_id} reason {reason_name(event.exit_reason, event.isa)}"
         f" rip 0x{event.guest_rip:x} info1 0x{event.info1:016x} info2 0x{event.info2:016x}"
@@ -61,12 +47,12 @@ def exit_state(event: ExitState) -> str:
 
 _OLD_EXIT_FORMAT = (
     '"vcpu %u reason %s rip 0x%lx info %llx %llx", REC->vcpu_id, '
-    f"{plain_reason_format('exit_reason')}, REC->guest_rip, REC->info1, REC->info2"
+    f"{unflagged_reason_format('exit_reason')}, REC->guest_rip, REC->info1, REC->info2"
 )
 
 
 def _old_exit(event: KvmExit) -> str:
-    reason = plain_reason_name(event.exit_reason, event.isa)
+    reason = unflagged_reason_name(event.exit_reason, event.isa)
     return f"reason {reason} rip 0x{event.guest_rip:x} info {event.info1:x} {event.info2:x}"
 
 
@@ -117,13 +103,10 @@ class KvmEntry(Tracepoint):
     )
 
 
-class KvmExit(Tracepoint):
-    """A vCPU left the guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
+class GuestExit(Tracepoint):
+    """Base of the exits from a guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
 
     system = "kvm"
-    event = "kvm_exit"
-    common_flags = IRQS_OFF
-    common_preempt_count = 1
     print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
 
     exit_reason: c.UnsignedInt
@@ -138,6 +121,14 @@ class KvmExit(Tracepoint):
 
     def text(self) -> str:
         return f"{exit_state(self)} requests 0x{self.requests:016x}"
+
+
+class KvmExit(GuestExit):
+    """A vCPU left the guest."""
+
+    event = "kvm_exit"
+    common_flags = IRQS_OFF
+    common_preempt_count = 1
 
     variants = (
         Variant(
@@ -183,7 +174,7 @@ class KvmUserspaceExit(Tracepoint):
 
 
 class KvmVcpuWakeup(Tracepoint):
-    """A vCPU that had nothing to do goes on. `ns`: how long it waited or polled."""
+    """A halted vCPU continues. `ns`: how long it waited or polled."""
 
     system = "kvm"
     event = "kvm_vcpu_wakeup"
@@ -204,7 +195,7 @@ class KvmVcpuWakeup(Tracepoint):
 
 
 class KvmHaltPollNs(Tracepoint):
-    """How long a halted vCPU polls was changed."""
+    """The time that a halted vCPU polls was changed."""
 
     system = "kvm"
     event = "kvm_halt_poll_ns"
@@ -226,7 +217,7 @@ class KvmHaltPollNs(Tracepoint):
 
 
 class KvmPleWindowUpdate(Tracepoint):
-    """How long a guest may spin was changed."""
+    """The pause-loop window, how long a guest may spin, was changed."""
 
     system = "kvm"
     event = "kvm_ple_window_update"
@@ -248,7 +239,7 @@ class KvmPleWindowUpdate(Tracepoint):
 
 
 class KvmPleWindow(Tracepoint):
-    """How long a guest may spin was changed, before 5.4."""
+    """The pause-loop window was changed, before 5.4."""
 
     system = "kvm"
     event = "kvm_ple_window"
@@ -300,7 +291,7 @@ class KvmWaitLapicExpire(Tracepoint):
 
 
 class KvmHvTimerState(Tracepoint):
-    """The timer of the processor is used for the guest's timer, or no longer."""
+    """The processor's timer is used for the guest's timer, or no longer."""
 
     system = "kvm"
     event = "kvm_hv_timer_state"
@@ -314,7 +305,7 @@ class KvmHvTimerState(Tracepoint):
 
 
 class KvmPmlFull(Tracepoint):
-    """The log of dirty pages is full."""
+    """The page-modification log is full."""
 
     system = "kvm"
     event = "kvm_pml_full"
@@ -327,7 +318,7 @@ class KvmPmlFull(Tracepoint):
 
 
 class KvmPvTlbFlush(Tracepoint):
-    """A vCPU that is not running is told to flush its TLB later."""
+    """A preempted vCPU gets the request to flush its TLB before it runs."""
 
     system = "kvm"
     event = "kvm_pv_tlb_flush"

@@ -28,8 +28,11 @@ Hold = Callable[[Vm], Callable[[], None]]
 class Counters(Protocol):
     """A VM, or all of them: whose counters a file shows."""
 
-    def read(self, stat: Stat) -> int: ...
-    def clear(self, stat: Stat) -> None: ...
+    def read(self, stat: Stat) -> int:
+        """Return the number of a counter."""
+
+    def clear(self, stat: Stat) -> None:
+        """Set a counter to 0."""
 
 
 def _clear_if_zero(model: Counters, stat: Stat, value: int) -> None:

@@ -1,4 +1,4 @@
-"""Events of Hyper-V's hypercalls."""
+"""Events of Hyper-V hypercalls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _banks(event: KvmHvFlushTlbEx) -> str:
 
 
 class KvmHvHypercall(Tracepoint):
-    """The guest made a hypercall of Hyper-V."""
+    """The guest made a Hyper-V hypercall."""
 
     system = "kvm"
     event = "kvm_hv_hypercall"
@@ -64,7 +64,7 @@ class KvmHvHypercall(Tracepoint):
 
 
 class KvmHvHypercallDone(Tracepoint):
-    """A hypercall of Hyper-V is done."""
+    """A Hyper-V hypercall is done."""
 
     system = "kvm"
     event = "kvm_hv_hypercall_done"

@@ -1,4 +1,4 @@
-"""Events of Hyper-V's synthetic interrupt controller, timers and debugger."""
+"""Events of Hyper-V's SynIC (synthetic interrupt controller), synthetic timers and debugger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fakesys.subsystems.kvm.features import KvmFeature
 
 
 class KvmHvNotifyAckedSint(Tracepoint):
-    """An interrupt of the synthetic controller was acknowledged."""
+    """An interrupt of the SynIC was acknowledged."""
 
     system = "kvm"
     event = "kvm_hv_notify_acked_sint"
@@ -22,7 +22,7 @@ class KvmHvNotifyAckedSint(Tracepoint):
 
 
 class KvmHvSynicSetIrq(Tracepoint):
-    """The synthetic controller raises an interrupt."""
+    """The SynIC raises an interrupt."""
 
     system = "kvm"
     event = "kvm_hv_synic_set_irq"
@@ -40,7 +40,7 @@ class KvmHvSynicSetIrq(Tracepoint):
 
 
 class KvmHvSynicSendEoi(Tracepoint):
-    """An interrupt of the synthetic controller was ended."""
+    """The guest sent an EOI for an interrupt of the SynIC."""
 
     system = "kvm"
     event = "kvm_hv_synic_send_eoi"
@@ -56,7 +56,7 @@ class KvmHvSynicSendEoi(Tracepoint):
 
 
 class KvmHvSynicSetMsr(Tracepoint):
-    """A register of the synthetic controller was written."""
+    """A register of the SynIC was written."""
 
     system = "kvm"
     event = "kvm_hv_synic_set_msr"
@@ -74,7 +74,7 @@ class KvmHvSynicSetMsr(Tracepoint):
 
 
 class KvmHvStimerSetConfig(Tracepoint):
-    """A synthetic timer was set up."""
+    """A synthetic timer was configured."""
 
     system = "kvm"
     event = "kvm_hv_stimer_set_config"
@@ -117,7 +117,7 @@ class KvmHvStimerSetCount(Tracepoint):
 
 
 class KvmHvStimerStartPeriodic(Tracepoint):
-    """A periodic synthetic timer runs."""
+    """A periodic synthetic timer was started."""
 
     system = "kvm"
     event = "kvm_hv_stimer_start_periodic"
@@ -139,7 +139,7 @@ class KvmHvStimerStartPeriodic(Tracepoint):
 
 
 class KvmHvStimerStartOneShot(Tracepoint):
-    """A synthetic timer runs once."""
+    """A synthetic timer was started for one expiration."""
 
     system = "kvm"
     event = "kvm_hv_stimer_start_one_shot"
@@ -161,7 +161,7 @@ class KvmHvStimerStartOneShot(Tracepoint):
 
 
 class KvmHvStimerCallback(Tracepoint):
-    """The time of a synthetic timer has come."""
+    """The host timer behind a synthetic timer has expired."""
 
     system = "kvm"
     event = "kvm_hv_stimer_callback"
@@ -175,7 +175,7 @@ class KvmHvStimerCallback(Tracepoint):
 
 
 class KvmHvStimerExpiration(Tracepoint):
-    """A synthetic timer has fired."""
+    """The message of an expired synthetic timer was sent."""
 
     system = "kvm"
     event = "kvm_hv_stimer_expiration"
