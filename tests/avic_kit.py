@@ -42,11 +42,11 @@ class Guests:
 
     def __init__(self, kernel: str = "v3", *, listens: bool = True) -> None:
         self.machine = Machine("6.18" if kernel in NEW else "seed")
-        if self.machine.kvm_side.apicv_kernel.name != kernel:
+        if self.machine.subsystems.kvm.apicv_kernel.name != kernel:
             self.machine.write(f"{FOLDER}/apicv_profile", kernel)
         self.lines: list[str] = []
         if listens:
-            for kind, event in formats(self.machine.kvm_side.features):
+            for kind, event in formats(self.machine.subsystems.kvm.features):
                 self.machine.kernel.bus.subscribe(kind, self._collect(event))
 
     def _collect(self, event: EventFormat) -> Callable[[Tracepoint], None]:
@@ -86,7 +86,7 @@ class Guests:
     def clear(self) -> None:
         """All counters are 0, no line is there."""
         for stat in STATS:
-            self.machine.kvm_side.kvm.clear(stat)
+            self.machine.subsystems.kvm.kvm.clear(stat)
         self.lines.clear()
 
     def last(self) -> str:
@@ -114,7 +114,7 @@ class Guests:
 
     def sums(self, *names: str, vm: str = "g") -> tuple[int, ...]:
         """Counters of the VM."""
-        model = self.machine.kvm_side.kvm.vm(vm)
+        model = self.machine.subsystems.kvm.kvm.vm(vm)
         known = {stat.key: stat for stat in STATS}
         return tuple(model.read(known[name]) for name in names)
 

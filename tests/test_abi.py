@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from fakesys.machine.abi import folders, markdown, plain
+from fakesys.machine.reference.page import folders, markdown, plain
 from fakesys.tree.attr import Attr
 
 

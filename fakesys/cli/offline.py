@@ -20,8 +20,8 @@ def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     """
     from fakesys.core.errors import KernelError
     from fakesys.machine.machine import Machine
+    from fakesys.machine.playback.timeline import Timeline
     from fakesys.machine.scenario import ScenarioError, load, shipped
-    from fakesys.machine.timeline import Timeline
 
     if scenario is None:
         for name in shipped():
@@ -47,7 +47,7 @@ def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
 @click.option("--markdown", "as_markdown", is_flag=True, help="As the shipped Markdown page.")
 def abi(as_markdown: bool) -> None:
     """Print the reference of all files and tracepoints."""
-    from fakesys.machine import abi as reference
+    from fakesys.machine.reference import page as reference
 
     sys.stdout.write(reference.markdown() if as_markdown else reference.plain())
 

@@ -15,7 +15,7 @@ import click
 from fakesys.cli.snapshots import MOUNT, control_file
 
 if TYPE_CHECKING:
-    from fakesys.machine.replay import Target
+    from fakesys.machine.playback.replay import Target
 
 PIECE = 1 << 20
 NOT_FOUND = 127
@@ -123,7 +123,7 @@ def replay(file: Path, mount_point: Path | None) -> None:
 
     Exit status 1 when one differs; the line of the script is named.
     """
-    from fakesys.machine import replay as recorder
+    from fakesys.machine.playback import replay as recorder
     from fakesys.subsystems.control.script import ScriptError, steps
 
     try:

@@ -108,7 +108,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
     transport = _by_fusepy if service.transport == "fusepy" else _natively
     try:
         with transport(machine, service, instance) as server:
-            machine.kvm_side.kvm.forked()
+            machine.subsystems.kvm.kvm.forked()
             machine.fs.served = True
             machine.control.requests_served = lambda: server.served
             _schedule(machine)
@@ -165,7 +165,7 @@ def _mount_error_in(group: BaseExceptionGroup) -> MountError | None:
 def _schedule(machine: Machine) -> None:
     """Put the dated steps of the scenario on the clock."""
     if machine.scenario.at or machine.scenario.expect:
-        from fakesys.machine.timeline import Timeline, log
+        from fakesys.machine.playback.timeline import Timeline, log
 
         Timeline(machine, machine.scenario, log).schedule()
 

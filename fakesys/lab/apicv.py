@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from fakesys.core.kernel import Kernel
 from fakesys.lab.tables import Table
-from fakesys.machine.kvm import KvmSide
+from fakesys.machine.kvm import KvmSubsystem, kvm_of
 from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS, PROFILES
 from fakesys.subsystems.apicv import presets
 from fakesys.subsystems.apicv.chips import lapic
@@ -86,22 +86,22 @@ class Storm(NamedTuple):
     memslot_updates: float
 
 
-def kvm_of(kernel: str) -> KvmSide:
+def host_of(kernel: str) -> KvmSubsystem:
     """A host without VMs. The memory is that of the same release, as far as there is one."""
     mmu = next((p.mmu for p in PROFILES.values() if p.apicv == kernel), PROFILES["seed"].mmu)
-    return KvmSide(Kernel(), MMU_KERNELS[mmu], APICV_KERNELS[kernel])
+    return kvm_of(Kernel(), MMU_KERNELS[mmu], APICV_KERNELS[kernel])
 
 
 def boot(setup: Setup) -> Timeline:
     """Boot a guest and look at it after each of its actions. Raises EINVAL if it cannot be."""
-    side = kvm_of(setup.kernel)
+    host = host_of(setup.kernel)
     order = VmSpec("g", setup.vcpus, reinject=setup.reinject, synic=setup.synic)
-    vm = presets.make(side.apicv, order)
+    vm = presets.make(host.apicv, order)
     samples = [_sample(vm)]
 
     def pause(seconds: float) -> None:
         samples.append(_sample(vm))
-        side.kvm.kernel.clock.advance(seconds)
+        host.kvm.kernel.clock.advance(seconds)
 
     steps = []
     for name, act in Boot(vm, GUESTS[setup.preset], pause).steps(synic=setup.synic):
@@ -138,8 +138,8 @@ def storm_cases(setup: Setup) -> list[tuple[str, int, bool]]:
 
 def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
     """So many windows on vCPU 0. The PIC ends its interrupts by itself."""
-    side = kvm_of(kernel)
-    vm = presets.make(side.apicv, VmSpec("g", vcpus, reinject=False))
+    host = host_of(kernel)
+    vm = presets.make(host.apicv, VmSpec("g", vcpus, reinject=False))
     vm.auto_handler = False
     first = vm.vcpus[0]
     for vcpu in list(vm.vcpus.values())[1:]:

@@ -1,4 +1,4 @@
-"""The KVM side of a machine: models, knobs, commands and files of VMs put together."""
+"""KVM in a machine: models, parameters, commands and files of VMs put together."""
 
 from __future__ import annotations
 
@@ -32,53 +32,44 @@ from fakesys.subsystems.kvm_mmu.files.state import state as memory_state
 from fakesys.subsystems.kvm_module import kvm_amd as apicv_files
 from fakesys.tree.attr import Mount, Row
 
-# Knobs of every part, and what parts add to `vm create`.
+# Parameters of every part, and what parts add to `vm create`.
 PARAMS: tuple[Param[Any], ...] = (*mmu_params.PARAMS, *apicv_params.PARAMS)
 VM_OPTIONS: tuple[Option[Any], ...] = (*apicv_params.VM_OPTIONS,)
 
 
-class KvmSide:
-    """KVM with its memory and interrupt models, of the kernels that were chosen last."""
+class KvmSubsystem:
+    """KVM with its memory and interrupt models, of the kernels that were chosen last.
+
+    The models refer to the register of VMs (`Kvm`), which knows them as its extensions. Another
+    kernel has other extensions and other commands; the register and its parameters stay.
+    """
 
     def __init__(
         self,
-        kernel: Kernel,
-        mmu: MmuKernel,
-        apicv: ApicvKernel,
-        watch: WatchProcess = watch_no_process,
+        kvm: Kvm,
+        memory: MmuExtension,
+        apicv: Apicv,
+        mmu_kernel: MmuKernel,
+        apicv_kernel: ApicvKernel,
     ) -> None:
-        self.kvm = Kvm(kernel, Params(PARAMS), daemon=os.getpid, watch=watch)
-        self.use(mmu, apicv)
+        self.kvm, self.memory, self.apicv = kvm, memory, apicv
+        self.mmu_kernel, self.apicv_kernel = mmu_kernel, apicv_kernel
+        self._ctl, self._preset = self._interpreters()
 
     def use(self, mmu: MmuKernel, apicv: ApicvKernel) -> None:
         """Behave like these kernels. Raises EBUSY while a VM exists."""
         self.kvm.require_idle()
+        self.memory, self.apicv = extend(self.kvm, mmu, apicv)
         self.mmu_kernel, self.apicv_kernel = mmu, apicv
-        self.kvm.limits = apicv.limits
-        self.kvm.params.use_kernel({**mmu.params, **apicv.params})
-        memory = self.memory = MmuExtension(self.kvm, mmu.policy)
-        self.apicv = Apicv(self.kvm, apicv.policy, _access_page_in(memory))
-        self.kvm.extensions = (self.memory, self.apicv)
-        self._make_commands()
-
-    @classmethod
-    def around(
-        cls, kvm: Kvm, memory: MmuExtension, apicv: Apicv, *kernels: *tuple[MmuKernel, ApicvKernel]
-    ) -> KvmSide:
-        """KVM whose models exist already."""
-        side = cls.__new__(cls)
-        side.kvm, side.memory, side.apicv = kvm, memory, apicv
-        side.mmu_kernel, side.apicv_kernel = kernels
-        side._make_commands()
-        return side
+        self._ctl, self._preset = self._interpreters()
 
     @property
     def features(self) -> FeatureSet:
-        """What the chosen kernels have."""
+        """The features of the chosen kernels."""
         return self.mmu_kernel.features | self.apicv_kernel.features
 
     def state(self) -> dict[str, Any]:
-        """All of KVM as plain data."""
+        """Return all of KVM as plain data."""
         state = kvm_state(self.kvm)
         for name, found in state["vms"].items():
             vm = self.kvm.vm(name)
@@ -87,7 +78,7 @@ class KvmSide:
         return state
 
     def mounts(self, choices: Iterable[KernelChoice]) -> tuple[Mount, ...]:
-        """Where KVM's files stand."""
+        """Return the mount points of KVM's files; `choices` are files that choose its kernels."""
         return (
             *debugfs.mounts(self.kvm, (apicv_files.state_row(self.apicv),)),
             *apicv_files.mounts(self.apicv, self.memory),
@@ -100,10 +91,11 @@ class KvmSide:
             ),
         )
 
-    def _make_commands(self) -> None:
-        self._ctl = Interpreter(self._verbs())
-        self._preset = Interpreter(bind(apicv_presets.PRESETS, self.apicv))
-        self.kvm.reserved_names = self._ctl.reserved
+    def _interpreters(self) -> tuple[Interpreter, Interpreter]:
+        """The commands of `ctl` and of `preset`, on the models of now."""
+        ctl = Interpreter(self._verbs())
+        self.kvm.reserved_names = ctl.reserved
+        return ctl, Interpreter(bind(apicv_presets.PRESETS, self.apicv))
 
     def _verbs(self) -> tuple[Bound, ...]:
         own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))
@@ -116,6 +108,30 @@ class KvmSide:
     def _views(self) -> tuple[Row, ...]:
         interrupts = apicv_views.views(self.apicv, self.apicv_kernel.name)
         return (*mmu_files.views(self.memory), *interrupts)
+
+
+def kvm_of(
+    kernel: Kernel,
+    mmu: MmuKernel,
+    apicv: ApicvKernel,
+    watch: WatchProcess = watch_no_process,
+) -> KvmSubsystem:
+    """Return KVM without any VM, as these kernels have it."""
+    kvm = Kvm(kernel, Params(PARAMS), daemon=os.getpid, watch=watch)
+    return KvmSubsystem(kvm, *extend(kvm, mmu, apicv), mmu, apicv)
+
+
+def extend(kvm: Kvm, mmu: MmuKernel, apicv: ApicvKernel) -> tuple[MmuExtension, Apicv]:
+    """Give `kvm` the limits, parameters and extensions of these kernels; return the extensions.
+
+    Precondition: there is no VM.
+    """
+    kvm.limits = apicv.limits
+    kvm.params.use_kernel({**mmu.params, **apicv.params})
+    memory = MmuExtension(kvm, mmu.policy)
+    interrupts = Apicv(kvm, apicv.policy, _access_page_in(memory))
+    kvm.extensions = (memory, interrupts)
+    return memory, interrupts
 
 
 def _access_page_in(memory: MmuExtension) -> Memory:

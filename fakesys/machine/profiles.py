@@ -263,3 +263,11 @@ def kernel_of(kernels: Mapping[str, K], name: str) -> K:
         return kernels[name]
     except KeyError:
         raise KernelError(EINVAL, f"{name!r} is none of {', '.join(kernels)}") from None
+
+
+def require_known(profile: Profile) -> None:
+    """Raise EINVAL unless there is a kernel for each part of `profile`."""
+    kernel_of(AP_KERNELS, profile.ap)
+    kernel_of(MMU_KERNELS, profile.mmu)
+    kernel_of(APICV_KERNELS, profile.apicv)
+    kernel_of(TRACE_KERNELS, profile.trace)

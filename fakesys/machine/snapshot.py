@@ -1,8 +1,8 @@
 """A whole machine as one JSON object on many lines, and back.
 
 The first line says what the file is and holds the readable state; then one line per object of the
-models; the last line has a checksum of all before it. What is no state is left out and made anew
-by whoever loads: tree, tables of files, commands, open files, whoever waits.
+models; the last line has a checksum of all before it. What is no state is left out, and made
+again by the machine that loads: tree, tables of files, commands, open files, waiting readers.
 """
 
 from __future__ import annotations
@@ -13,37 +13,29 @@ import os
 from collections.abc import Mapping
 from errno import EINVAL
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from fakesys.core.errors import KernelError
-from fakesys.core.kernel import Kernel
 from fakesys.core.version import __version__
 from fakesys.graph.decode import BadGraphError, Decoder, parse
 from fakesys.graph.encode import Encoder, Outside
 from fakesys.graph.names import Names
-from fakesys.machine.profiles import Profile
-from fakesys.machine.scenario import Scenario
-from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.control.faults import Faults
-from fakesys.subsystems.control.model import Refusal
+from fakesys.machine.parts import Parts
+from fakesys.machine.profiles import Profile, require_known
+from fakesys.machine.scenario import Origin
+from fakesys.machine.subsystems import Subsystems
+from fakesys.subsystems.control.model import Control, Refusal
 from fakesys.subsystems.control.snapshots import FIRST, LAST, is_complete
-from fakesys.subsystems.kvm.model import Kvm
-from fakesys.subsystems.kvm_mmu.extension import MmuExtension
-from fakesys.subsystems.selftest.model import Selftest
-from fakesys.subsystems.tracing.instances.tracing import Tracing
-
-if TYPE_CHECKING:
-    from fakesys.machine.machine import Machine
+from fakesys.tree.filesystem import FileSystem
 
 FORMAT = 2
 _PACKAGES = (
     *("fakesys.core", "fakesys.subsystems", "fakesys.machine.profiles"),
-    *("fakesys.machine.kvm", "fakesys.machine.timeline"),
+    *("fakesys.machine.kvm", "fakesys.machine.playback.timeline"),
 )
 _OTHERS = tuple(
     f"fakesys.machine.scenario:{name}"
@@ -61,40 +53,16 @@ class Header(Struct, frozen=True):
     state: Mapping[str, Any]
 
 
-class Parts(Struct, frozen=True, kw_only=True):
-    """The models and settings of a machine: all that is saved of it."""
-
-    kernel: Kernel
-    ap: ApSystem
-    kvm: Kvm
-    memory: MmuExtension
-    apicv: Apicv
-    tracing: Tracing
-    selftest: Selftest | None
-    profile: Profile
-    first_profile: Profile
-    seed: int
-    first_seed: int
-    lockdown: bool
-    faults: Faults
-    last_error: Refusal | None
-    uevents: tuple[int, tuple[Any, ...]]
-    log: tuple[int, tuple[str, ...]]
-    scenario: Scenario
-
-
-def save(machine: Machine) -> bytes:
-    """The machine as it is now."""
-    # What is due happens before, so that the time in the file is the time of the reader.
-    machine.clock.catch_up()
-    roots, lines = Encoder(_names(), _outside(machine)).encode(_roots(machine.parts()))
+def save(parts: Parts, state: Mapping[str, Any], outside: Mapping[str, Outside]) -> bytes:
+    """Return a machine as a file. `state`: what a reader sees of it in the first line."""
+    roots, lines = Encoder(_names(), outside).encode(_roots(parts))
     head = {
         "fakesys": __version__,
         "format": FORMAT,
-        "profile": machine.profile_name,
-        "scenario": machine.scenario.name,
-        "time_ns": machine.clock.now_ns,
-        "state": machine.state(),
+        "profile": parts.profile.name,
+        "scenario": parts.origin.scenario.name,
+        "time_ns": parts.kernel.clock.now_ns,
+        "state": state,
         "roots": roots,
     }
     first = json.dumps(head, sort_keys=False)[:-1] + ', "objects":[\n'
@@ -102,24 +70,25 @@ def save(machine: Machine) -> bytes:
     return text + LAST + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
 
 
-def load(machine: Machine, data: bytes) -> Parts:
-    """What a file holds, as parts for this machine, which is not changed.
+def load(data: bytes, outside: Mapping[str, Outside]) -> Parts:
+    """Return what a file holds, as parts for the machine that `outside` belongs to.
 
-    Raises EINVAL with the reason.
+    Raises EINVAL with the reason; nothing has changed then.
     """
     head, lines = _read(data)
     _header(head)
     try:
-        found = Decoder(_names(), _outside(machine)).decode(
-            head["roots"], [parse(line) for line in lines]
-        )
+        found = Decoder(_names(), outside).decode(head["roots"], [parse(line) for line in lines])
         return _parts(found)
-    except (BadGraphError, KeyError, TypeError) as error:
+    except (BadGraphError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise KernelError(EINVAL, f"no usable snapshot: {error}") from None
 
 
 def header(data: bytes) -> Header:
-    """What a file says of itself. Raises EINVAL for one that is cut off, changed, or another's."""
+    """Return what a file says of itself.
+
+    Raises EINVAL for a file that is cut off, changed, or no snapshot of this version.
+    """
     return _header(_read(data)[0])
 
 
@@ -160,30 +129,38 @@ def _header(head: dict[str, Any]) -> Header:
         raise KernelError(EINVAL, f"no usable snapshot: {error} is missing") from None
 
 
-@cache
-def _names() -> Names:
-    return Names(_PACKAGES, _OTHERS)
+class Live(Protocol):
+    """A machine that runs: what its models refer to and do not own."""
+
+    control: Control
+    fs: FileSystem
+    subsystems: Subsystems
 
 
-def _outside(machine: Machine) -> dict[str, Outside]:
-    """What models refer to and do not own."""
+def outside(machine: Live) -> dict[str, Outside]:
+    """Return what the models of a machine refer to and a snapshot does not hold."""
     control = machine.control
+    tree = frozenset({"_on_changed", "_on_touched", "_on_notified"})
     return {
         "machine": Outside(machine),
         "control": Outside(control),
         "uevents": Outside(control.uevents, frozenset({"_on_uevent", "_on_batch"})),
         "log": Outside(control.log, frozenset({"_on_line"})),
-        "tree": Outside(machine.binder, frozenset({"_on_changed", "_on_touched", "_on_notified"})),
-        "processes": Outside(machine.trace_side.processes),
+        "tree": Outside(machine.fs.binder, tree),
+        "processes": Outside(machine.subsystems.tracing.tracing.shared.processes),
         "daemon": Outside(os.getpid),
     }
 
 
+@cache
+def _names() -> Names:
+    return Names(_PACKAGES, _OTHERS)
+
+
 def _roots(parts: Parts) -> dict[str, Any]:
     roots = {name: getattr(parts, name) for name in Parts.__struct_fields__}
-    for name in ("profile", "first_profile"):
-        roots[name] = asdict(roots[name])
-    roots["scenario"] = json.loads(msgspec.json.encode(parts.scenario))
+    roots["profile"] = asdict(parts.profile)
+    roots["origin"] = json.loads(msgspec.json.encode(parts.origin))
     if parts.last_error is not None:
         error = parts.last_error.error
         roots["last_error"] = (
@@ -196,9 +173,9 @@ def _roots(parts: Parts) -> dict[str, Any]:
 
 
 def _parts(found: dict[str, Any]) -> Parts:
-    for name in ("profile", "first_profile"):
-        found[name] = Profile(**found[name])
-    found["scenario"] = msgspec.convert(found["scenario"], Scenario)
+    profile = found["profile"] = Profile(**found["profile"])
+    require_known(profile)
+    found["origin"] = msgspec.convert(found["origin"], Origin)
     if found["last_error"] is not None:
         time_ns, path, errno, why = found["last_error"]
         found["last_error"] = Refusal(time_ns, path, KernelError(errno, why))

@@ -32,10 +32,15 @@ class Recorder(Protocol):
     def begin(self) -> None:
         """Record the time: a request that can change the machine begins."""
 
-    def wrote(self, file: File, text: bytes, error: KernelError | None) -> None:
-        """Record a write: `text` is what was taken, or what was refused with `error`."""
+    def wrote(
+        self, path: str, text: bytes, error: KernelError | None, *, truncatable: bool
+    ) -> None:
+        """Record a write: `text` is what was taken, or what was refused with `error`.
 
-    def cleared(self, path: str) -> None:
+        `truncatable`: the file reacts to O_TRUNC.
+        """
+
+    def truncated(self, path: str) -> None:
         """Record an open with O_TRUNC of a file that reacts to it."""
 
     def made(self, word: str, path: str, error: KernelError | None) -> None:
@@ -115,7 +120,7 @@ class FileSystem:
         truncate = node.row.truncate
         if flags & O_TRUNC and truncate is not None and flags & O_ACCMODE != O_RDONLY:
             if self.recorder is not None:
-                self.recorder.cleared(node.path)
+                self.recorder.truncated(node.path)
             truncate(node.model)
         # fs/open.c:do_dentry_open looks at this after the file's own open().
         if flags & O_DIRECT:
@@ -154,12 +159,12 @@ class FileSystem:
             if self.report is not None:
                 self.report(node, data, refusal)
             if recorder is not None:
-                recorder.wrote(node, data, refusal)
+                recorder.wrote(node.path, data, refusal, truncatable=_truncatable(node))
             raise
         if self.report is not None:
             self.report(node, data, None)
         if recorder is not None:
-            recorder.wrote(node, data[:taken], None)
+            recorder.wrote(node.path, data[:taken], None, truncatable=_truncatable(node))
         return taken
 
     def settle(self) -> Stale:
@@ -261,3 +266,8 @@ def check_mode(node: File, flags: int) -> None:
         raise KernelError(EACCES, f"{node.path} is write-only")
     if access != O_RDONLY and access != O_ACCMODE and not node.mode & 0o222:
         raise KernelError(EACCES, f"{node.path} is read-only")
+
+
+def _truncatable(node: File) -> bool:
+    """Whether a file reacts to O_TRUNC."""
+    return node.row.truncate is not None

@@ -30,7 +30,7 @@ def expect(what: str, found: object, wanted: object) -> None:
 
 def counters(machine: Machine, vm: str, *names: str) -> dict[str, int]:
     """Counters of a VM by name."""
-    model = machine.kvm_side.kvm.vm(vm)
+    model = machine.subsystems.kvm.kvm.vm(vm)
     return {stat.key: model.read(stat) for stat in STATS if stat.key in names}
 
 
@@ -58,7 +58,7 @@ def storm_machine(aps: str, vcpus: int = 255) -> Machine:
 def clear(machine: Machine) -> None:
     """Set all counters to 0."""
     for stat in STATS:
-        machine.kvm_side.kvm.clear(stat)
+        machine.subsystems.kvm.kvm.clear(stat)
 
 
 def storm(machine: Machine, rounds: int, vm: str = "g") -> None:

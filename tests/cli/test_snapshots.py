@@ -16,7 +16,7 @@ from fakesys.machine.machine import Machine
 from fakesys.subsystems.control.script import preamble
 
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
-HEAD = preamble("0", "--profile 6.1", Machine("6.1", "default").description)
+HEAD = preamble("0", "--profile 6.1", Machine("6.1", "default").recorded.description)
 
 
 @pytest.fixture

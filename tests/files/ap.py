@@ -46,10 +46,10 @@ def refusal(machine: Machine, path: str, text: str | None = None) -> str:
 
 def refused(machine: Machine, path: str, text: str) -> str:
     """The errno of a write that must change nothing at all."""
-    before = machine.ap_side.system.state()
+    before = machine.subsystems.ap.system.state()
     name = refusal(machine, path, text)
     assert name, f"{text!r} was accepted by {path}"
-    assert machine.ap_side.system.state() == before
+    assert machine.subsystems.ap.system.state() == before
     return name
 
 

@@ -248,7 +248,7 @@ def test_lpar_masks_are_those_of_the_last_scan() -> None:
 def test_features() -> None:
     machine = machine_of("6.12")
     assert machine.read(f"{BUS}/features") == "APSC APXA QACT RC8A\n"
-    machine.ap_side.system.hardware.qci_words = ()
+    machine.subsystems.ap.system.hardware.qci_words = ()
     assert machine.read(f"{BUS}/features") == ""
     machine.write(f"{CONTROL}/lpar/qci", "0")
     assert machine.read(f"{BUS}/features") == "-\n"

@@ -448,7 +448,7 @@ def test_journals_are_streams() -> None:
 def test_journals_show_the_ap_part_only() -> None:
     machine = Machine(selftest=True)
     machine.write("sys/kernel/debug/fakesys/selftest/remove", "1")
-    machine.ap_side.system.kernel.log("kvm: something else")
+    machine.subsystems.ap.system.kernel.log("kvm: something else")
     assert "selftest" not in machine.read(f"{CONTROL}/uevents")
     assert machine.read(f"{CONTROL}/log") == "vfio_ap matrix: MDEV: Registered\n"
 

@@ -50,11 +50,11 @@ def files(directory: object) -> Iterator[File]:
 
 def attempt(machine: Machine, path: str, data: bytes) -> bool:
     """Was it taken? A refusal must leave the whole state as it was."""
-    before = machine.ap_side.system.state()
+    before = machine.subsystems.ap.system.state()
     try:
         machine.write(path, data.decode("latin-1"))
     except (KernelError, Blocked):
-        assert machine.ap_side.system.state() == before, (path, data[:80])
+        assert machine.subsystems.ap.system.state() == before, (path, data[:80])
         return False
     return True
 

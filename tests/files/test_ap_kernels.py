@@ -97,7 +97,7 @@ def test_detach_keeps_the_guests_share(kernel: str) -> None:
     new_mdev(machine, U1, "5", "4")
     guest = new_guest(machine, "g", U1)
     machine.write(f"{guest}/detach", "1")
-    masks = machine.ap_side.system.vfio_ap.mdevs[U1].guest_masks
+    masks = machine.subsystems.ap.system.vfio_ap.mdevs[U1].guest_masks
     assert (masks.apm, masks.aqm) == (1 << 5, 1 << 4)
 
 
@@ -107,7 +107,7 @@ def test_lpar_additions_reach_an_unattended_device(kernel: str) -> None:
     free_all(machine)
     new_mdev(machine, U1, "5 7", "4")
     machine.write(f"{CONTROL}/new_card", "7 CEX6 cca")
-    masks = machine.ap_side.system.vfio_ap.mdevs[U1].guest_masks
+    masks = machine.subsystems.ap.system.vfio_ap.mdevs[U1].guest_masks
     # Without a guest nothing is done there; a guest that attaches has it filtered anyway.
     assert masks.apm == (1 << 5 if kernel == "v6" else 1 << 5 | 1 << 7)
     new_guest(machine, "g", U1)

@@ -558,7 +558,7 @@ def test_a_matrix_of_all_queues_is_complete() -> None:
     machine = machine_of(scenario="full")
     machine.write(f"{BUS}/apmask", "0")
     path = new_mdev(machine)
-    mdev = machine.ap_side.system.vfio_ap.mdevs[U1]
+    mdev = machine.subsystems.ap.system.vfio_ap.mdevs[U1]
     for number in range(256):
         mdev.assign_adapter(number)
         mdev.assign_domain(number)

@@ -28,7 +28,7 @@ def stormy(kernel: str = "v3", *, listens: bool = True, rounds: int = 3) -> Gues
 def agrees(guests: Guests, vm: str = "g") -> None:
     """The views of vCPUs add up to the VM's counters, and the VMs to the host's."""
     machine = guests.machine
-    kvm = machine.kvm_side.kvm
+    kvm = machine.subsystems.kvm.kvm
     model = kvm.vm(vm)
     names = [name for name in machine.listdir(f"{FOLDER}/vms/{vm}") if name.startswith("vcpu")]
     views = [guests.vcpu(int(name.removeprefix("vcpu")), vm) for name in names]
@@ -87,7 +87,7 @@ def test_the_owner_is_killed() -> None:
     """As its watch tells; its open counters still hold the VM."""
     guests = stormy(listens=False)
     machine = guests.machine
-    vm = machine.kvm_side.kvm.vm("g")
+    vm = machine.subsystems.kvm.kvm.vm("g")
     path = "sys/kernel/debug/kvm/4242-7/exits"
     before = machine.read(path)
     release = vm.hold()
@@ -150,7 +150,7 @@ def test_a_device_outlives_its_target() -> None:
 def test_a_vm_moves_with_the_process_that_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     guests = Guests("v3")
     guests("vm create mine fd=10", "mine vcpu add", "vm create other pid=4242 fd=10")
-    kvm = guests.machine.kvm_side.kvm
+    kvm = guests.machine.subsystems.kvm.kvm
     mine = kvm.vm("mine").pid
     kvm.forked()
     assert kvm.vm("mine").pid == mine

@@ -25,7 +25,7 @@ SOME = {
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_which_events_there_are(kernel: str) -> None:
     guests = Guests(kernel)
-    known = {event.event for _, event in formats(guests.machine.kvm_side.features)}
+    known = {event.event for _, event in formats(guests.machine.subsystems.kvm.features)}
     tracing = set(guests.machine.listdir("sys/kernel/tracing/events/kvm"))
     for name, kernels in SOME.items():
         assert (name in known) == (name in tracing) == (kernel in kernels)

@@ -143,9 +143,9 @@ def test_an_internal_error_is_eio_and_counted(
     def broken(_number: int) -> None:
         raise ZeroDivisionError("a bug")
 
-    assert machine.selftest is not None
-    assert machine.selftest.device is not None
-    monkeypatch.setattr(machine.selftest.device, "set_number", broken)
+    assert machine.subsystems.selftest is not None
+    assert machine.subsystems.selftest.device is not None
+    monkeypatch.setattr(machine.subsystems.selftest.device, "set_number", broken)
     assert refusal(lambda: machine.write(RW, "1\n")) == "EIO"
     count, *trace = machine.read(f"{F}/bugs").splitlines()
     assert count == "1"

@@ -118,8 +118,8 @@ def test_vms_have_their_views(machine: Machine) -> None:
 
 def test_warnings_are_listed(machine: Machine) -> None:
     assert machine.read(f"{CONTROL}/warnings") == ""
-    machine.kvm_side.kvm.warn("a rare thing")
-    machine.kvm_side.kvm.warn("a rare thing")
+    machine.subsystems.kvm.kvm.warn("a rare thing")
+    machine.subsystems.kvm.kvm.warn("a rare thing")
     assert machine.read(f"{CONTROL}/warnings") == "2 a rare thing\n"
 
 
@@ -179,16 +179,16 @@ def test_the_uevents_of_a_vm(machine: Machine) -> None:
 
 
 def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
-    machine.kvm_side.kvm.extensions = ()
+    machine.subsystems.kvm.kvm.extensions = ()
     machine.write(CTL, "vm create a pid=77 fd=12 irqchip=split")
     machine.write(CTL, "a vcpu add count=2")
     machine.write(CTL, "a vcpu 1 close")
-    vm = machine.kvm_side.kvm.vm("a")
+    vm = machine.subsystems.kvm.kvm.vm("a")
     vm.vcpu(0).stats.exits = 3
     vm.vcpu(0).stats.halt_wait_hist[1] = 1
     vm.stats.mmu_flooded = 2
-    machine.kvm_side.kvm.warn("odd")
-    state = json.loads(json.dumps(kvm_state(machine.kvm_side.kvm)))
+    machine.subsystems.kvm.kvm.warn("odd")
+    state = json.loads(json.dumps(kvm_state(machine.subsystems.kvm.kvm)))
     assert state["vms"]["a"].pop("vcpus") == {
         "0": {
             "closed": False,

@@ -59,7 +59,7 @@ def machine_of(mmu: str) -> Machine:
     """A machine whose VMs do nothing by themselves."""
     machine = Machine()
     machine.write(f"{FAKESYS}/kvm/mmu_profile", mmu)
-    machine.kvm_side.kvm.extensions = ()
+    machine.subsystems.kvm.kvm.extensions = ()
     return machine
 
 
@@ -175,7 +175,7 @@ def test_writes_by_the_lenient_and_the_strict_kernels(machine: Machine, mmu: str
 @pytest.mark.parametrize("mmu", LENIENT)
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_lenient_kernels_clear_at_any_text(machine: Machine, text: str) -> None:
-    machine.kvm_side.kvm.vm("a").stats.mmu_flooded = 5
+    machine.subsystems.kvm.kvm.vm("a").stats.mmu_flooded = 5
     assert machine.write(f"{KVM}/77-10/mmu_flooded", text) == len(text)
     assert machine.read(f"{KVM}/77-10/mmu_flooded") == "0\n"
 
@@ -183,7 +183,7 @@ def test_lenient_kernels_clear_at_any_text(machine: Machine, text: str) -> None:
 @pytest.mark.parametrize("mmu", STRICT)
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_strict_kernels_want_a_number(machine: Machine, text: str) -> None:
-    machine.kvm_side.kvm.vm("a").stats.mmu_flooded = 5
+    machine.subsystems.kvm.kvm.vm("a").stats.mmu_flooded = 5
     refuses(EINVAL, machine, f"{KVM}/77-10/mmu_flooded", text)
     assert machine.read(f"{KVM}/77-10/mmu_flooded") == "5\n"
 
@@ -191,7 +191,7 @@ def test_strict_kernels_want_a_number(machine: Machine, text: str) -> None:
 @pytest.mark.parametrize("mmu", ["5.4", "6.18"])
 def test_only_23_bytes_are_read(machine: Machine) -> None:
     path = f"{KVM}/77-10/mmu_flooded"
-    machine.kvm_side.kvm.vm("a").stats.mmu_flooded = 5
+    machine.subsystems.kvm.kvm.vm("a").stats.mmu_flooded = 5
     long = "0" * 23 + "1" * 20
     assert machine.write(path, long) == len(long)
     assert machine.read(path) == "0\n"
@@ -199,7 +199,7 @@ def test_only_23_bytes_are_read(machine: Machine) -> None:
 
 @pytest.mark.parametrize("mmu", ["5.4", "6.18"])
 def test_sums_clears_and_the_end_of_a_vm(machine: Machine) -> None:
-    kvm = machine.kvm_side.kvm
+    kvm = machine.subsystems.kvm.kvm
     machine.write(CTL, "vm create b pid=78")
     kvm.vm("a").vcpu(0).stats.exits = 1
     kvm.vm("a").vcpu(1).stats.exits = 4
@@ -219,7 +219,7 @@ def test_sums_clears_and_the_end_of_a_vm(machine: Machine) -> None:
 
 @pytest.mark.parametrize("mmu", ["6.1", "6.18"])
 def test_a_histogram_shows_its_first_bucket(machine: Machine) -> None:
-    vcpu = machine.kvm_side.kvm.vm("a").vcpu(1)
+    vcpu = machine.subsystems.kvm.kvm.vm("a").vcpu(1)
     for nanoseconds in (0, 0, 700):
         vcpu.stats.halt_wait_hist[bucket_of(nanoseconds)] += 1
     path = f"{KVM}/77-10/halt_wait_hist"
@@ -231,13 +231,13 @@ def test_a_histogram_shows_its_first_bucket(machine: Machine) -> None:
 
 @pytest.mark.parametrize("mmu", ["6.1", "6.18"])
 def test_the_rmap_table_is_the_memory_models(machine: Machine) -> None:
-    machine.kvm_side.kvm.vm("a").rmaps_stat = lambda: "Rmap_Count:\t0\t1\t\n"
+    machine.subsystems.kvm.kvm.vm("a").rmaps_stat = lambda: "Rmap_Count:\t0\t1\t\n"
     assert machine.read(f"{KVM}/77-10/mmu_rmaps_stat") == "Rmap_Count:\t0\t1\t\n"
 
 
 @pytest.mark.parametrize("mmu", ["6.18"])
 def test_vcpu_files_follow_the_vcpu(machine: Machine) -> None:
-    vcpu = machine.kvm_side.kvm.vm("a").vcpu(0)
+    vcpu = machine.subsystems.kvm.kvm.vm("a").vcpu(0)
     vcpu.runs()
     vcpu.tsc_offset = -5
     vcpu.stats.guest_mode = 1
@@ -263,7 +263,7 @@ def test_directories_come_and_go(machine: Machine) -> None:
 
 @pytest.mark.parametrize("mmu", ["5.4", "6.18"])
 def test_an_open_file_keeps_the_vm_and_its_value(machine: Machine) -> None:
-    machine.kvm_side.kvm.vm("a").vcpu(0).stats.exits = 12345
+    machine.subsystems.kvm.kvm.vm("a").vcpu(0).stats.exits = 12345
     node, handle = opened(machine, f"{KVM}/77-10/exits")
     assert machine.fs.read(node, handle, 0, 2) == b"12"
     vcpu_node, vcpu_handle = opened(machine, f"{KVM}/77-10/vcpu0/tsc-offset")

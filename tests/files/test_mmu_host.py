@@ -312,7 +312,7 @@ def test_a_race_of_no_vcpus_zaps_what_both_flows_zap() -> None:
 
 def test_fast_zaps_leave_pages_to_the_shrinker() -> None:
     vm = MmuVm("5.4", events=())
-    memory = vm.machine.kvm_side.memory.memories[vm.machine.kvm_side.kvm.vm("a")]
+    memory = vm.machine.subsystems.kvm.memory.memories[vm.machine.subsystems.kvm.kvm.vm("a")]
     vm.ctl("a vcpu 0 access w 0 n=4 stride=2M")
     flow = memory.begin_zap(memory.kit.delete_flow, lambda: True)
     flow.step(budget=4)
@@ -328,7 +328,7 @@ def test_fast_zaps_leave_pages_to_the_shrinker() -> None:
 
 def test_a_slot_that_is_being_deleted_is_invalid_in_its_view() -> None:
     vm = MmuVm()
-    memory = vm.machine.kvm_side.memory.memories[vm.machine.kvm_side.kvm.vm("a")]
+    memory = vm.machine.subsystems.kvm.memory.memories[vm.machine.subsystems.kvm.kvm.vm("a")]
     slot = memory.slots.by_id[0]
     flow = memory.begin_removal(slot)
     assert flow is not None

@@ -12,12 +12,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fakesys.core.errors import KernelError
-from fakesys.machine import replay as recorder
 from fakesys.machine.machine import Machine
+from fakesys.machine.playback import replay as recorder
+from fakesys.machine.playback.replay import Difference, InMemory, machine_of
+from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.profiles import PROFILES
-from fakesys.machine.replay import Difference, InMemory, machine_of
 from fakesys.machine.scenario import parse
-from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control import script as scripts
 from fakesys.subsystems.control.recording import Recording
 from fakesys.subsystems.control.script import ScriptError, Step, line_of, meant, steps, written

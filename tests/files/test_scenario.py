@@ -8,8 +8,8 @@ import pytest
 
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
+from fakesys.machine.playback.timeline import Timeline
 from fakesys.machine.scenario import Scenario, ScenarioError, load, parse, shipped
-from fakesys.machine.timeline import Timeline
 
 RW = "sys/devices/virtual/selftest/selftest0/rw"
 

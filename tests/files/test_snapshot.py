@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fakesys import __version__
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
+from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.profiles import PROFILES
-from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control.snapshots import FIRST
 from fakesys.tree.node import File
 from tests.whole_machine import AP, CONTROL, CTL, TRACING, WRITES, attempt, differences
@@ -245,7 +245,7 @@ def test_a_loaded_vm_keeps_its_name_and_belongs_to_no_process() -> None:
     copy.watch_owners(here.watch)
     copy.load(machine.save())
     assert here.ended == {}
-    assert copy.kvm_side.kvm.vm("a").pid == 700
+    assert copy.subsystems.kvm.kvm.vm("a").pid == 700
     assert "700-10" in copy.listdir("sys/kernel/debug/kvm")
     # A new one is watched again; the descriptor of the old one is in use.
     assert attempt(copy, CTL, "vm create b pid=700 fd=10\n") == "EEXIST"
@@ -361,7 +361,7 @@ def test_time_that_a_real_clock_paces_stops_at_the_moment_of_the_file() -> None:
     happened: list[float] = []
     now += 3_000_000_000
     machine.clock.catch_up()
-    machine.selftest = None
+    machine.subsystems.selftest = None
     now += 1_000_000_000
     copy = Machine("seed", "empty")
     copy.load(machine.save())

@@ -118,7 +118,7 @@ def machine() -> Iterator[Machine]:
         # As many CPUs as the recorded machine had; and it had seen the client's name before.
         patch.setattr("os.cpu_count", lambda: 2)
         machine = Machine("6.18")
-        tracing = machine.trace_side.tracing
+        tracing = machine.subsystems.tracing.tracing
         machine.kernel.caller = Caller(PID, 0, 0)
         tracing.shared.cmdlines.save(PID, "trctest")
         patch.setattr(tracing.shared.processes, "comm", lambda pid: "trctest")

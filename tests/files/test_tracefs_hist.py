@@ -288,7 +288,7 @@ def test_variables_are_numbers_computed_once(machine: Machine) -> None:
 
 
 def test_expressions() -> None:
-    form = Machine("6.1").trace_side.tracing.shared.catalog.by_name["kvm:kvm_pio"]
+    form = Machine("6.1").subsystems.tracing.tracing.shared.catalog.by_name["kvm:kvm_pio"]
     task = Task(100, "task100", 2)
     event = KvmPio(rw=1, port=10, size=4, count=1, val=7)
     for text, value in (
@@ -365,4 +365,4 @@ def test_any_text_is_a_histogram_or_refused(text: str) -> None:
         assert again.spelling == spec.spelling
 
 
-FORM = Machine("6.1").trace_side.tracing.shared.catalog.by_name["kvm:kvm_pio"]
+FORM = Machine("6.1").subsystems.tracing.tracing.shared.catalog.by_name["kvm:kvm_pio"]

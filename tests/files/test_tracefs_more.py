@@ -381,7 +381,7 @@ def test_removing_an_instance_ends_its_events_and_triggers(machine: Machine) -> 
     assert KvmPio in machine.kernel.bus.wanted
     machine.fs.rmdir(machine.fs.resolve(f"{TRACING}/instances"), "a")
     assert KvmPio not in machine.kernel.bus.wanted
-    assert not machine.trace_side.tracing.hears_anything
+    assert not machine.subsystems.tracing.tracing.hears_anything
 
 
 def test_markers_are_copied_to_instances_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -686,8 +686,8 @@ class People:
 @pytest.fixture
 def people(machine: Machine) -> People:
     people = People()
-    machine.trace_side.tracing.shared.processes = people
-    watch: Any = machine.trace_side.tracing.watch
+    machine.subsystems.tracing.tracing.shared.processes = people
+    watch: Any = machine.subsystems.tracing.tracing.watch
     watch._processes = people
     people.born(10, 1, "bash")
     return people

@@ -26,7 +26,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, ids
-from fakesys.machine.ap import ApSide
+from fakesys.machine.ap import ap_of
 from fakesys.machine.profiles import AP_KERNELS
 from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
 from fakesys.subsystems.ap_control.files import ApKernelChoice
@@ -58,7 +58,7 @@ class ApMachine(RuleBasedStateMachine):
         kernel = Kernel()
         uevents = UeventLog()
         uevents.listen(kernel.bus)
-        self.side = ApSide(kernel, AP_KERNELS[self.kernel], SMALL)
+        self.side = ap_of(kernel, AP_KERNELS[self.kernel], SMALL)
         self.system = self.side.system
         choice = ApKernelChoice((), lambda: "", lambda _name: None, lambda: None)
         mounts = self.side.mounts(choice, uevents, LineLog())

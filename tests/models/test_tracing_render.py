@@ -21,7 +21,7 @@ from fakesys.subsystems.tracing.filter.filters import compile_filter
 from fakesys.subsystems.tracing.filter.patterns import exact, glob
 from fakesys.subsystems.tracing.output.render import Renderer, delay_mark, flag_letters
 
-TRACING = Machine("6.18").trace_side.tracing
+TRACING = Machine("6.18").subsystems.tracing.tracing
 TASK_BYTES = struct.pack("<BBi", 0, 0, 100)
 
 
@@ -66,7 +66,7 @@ def test_delays_as_marks(microseconds: int, mark: str) -> None:
 def renderer(**options: bool) -> Renderer:
     """Of an instance of its own, with these options."""
     machine = Machine("6.18")
-    instance = machine.trace_side.tracing.top
+    instance = machine.subsystems.tracing.tracing.top
     for name, on in options.items():
         instance.set_option(name.replace("_", "-"), on)
     return instance.renderer()
@@ -141,7 +141,7 @@ def test_every_class_is_made_of_its_fields() -> None:
 
 def test_names_that_change_show_in_the_next_line() -> None:
     machine = Machine("6.18")
-    tracing = machine.trace_side.tracing
+    tracing = machine.subsystems.tracing.tracing
     make = tracing.top.renderer().line
     payload = tracing.shared.catalog.print.encode(Print(MARKER_IP, b"x\n\0\0"), 100)
     assert make(0, 0, payload).startswith("           <...>-100 ")

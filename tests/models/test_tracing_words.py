@@ -14,7 +14,7 @@ from fakesys.subsystems.tracing.files.settings import mask_text, parse_mask
 from fakesys.subsystems.tracing.instances.pid_list import PidList
 from fakesys.subsystems.tracing.instances.set_event import match, set_event_text, write_set_event
 
-TRACING = Machine("6.18").trace_side.tracing
+TRACING = Machine("6.18").subsystems.tracing.tracing
 NAMES = [form.name for form in TRACING.shared.catalog.events]
 EVENT_NAMES = sorted({form.event for form in TRACING.shared.catalog.events})
 SYSTEMS = sorted(TRACING.shared.catalog.systems)

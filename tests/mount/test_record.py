@@ -188,6 +188,6 @@ def test_refusals(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
         done = replay(file)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert reason in done.stderr
-    file.write_text(f"#!/bin/sh\n#: {Machine().description}\n\nhold\n")
+    file.write_text(f"#!/bin/sh\n#: {Machine().recorded.description}\n\nhold\n")
     assert "has no fakesys mount" in replay(file, "--mount", str(tmp_path)).stderr
     assert replay(file).returncode == 0

@@ -50,7 +50,7 @@ class Recorder:
 
     def __init__(self, machine: Machine) -> None:
         self._lines: list[str] = []
-        features = machine.kvm_side.features
+        features = machine.subsystems.kvm.features
         for cls in all_events():
             form = event_format(cls, 1, features)
             if form is not None:

@@ -53,11 +53,11 @@ def _bugs(control: Control) -> str:
 
 
 def _profile(control: Control) -> str:
-    return bracketed(control.machine.profile_names, control.machine.profile_name)
+    return bracketed(control.machine.kernels.profile_names, control.machine.kernels.profile_name)
 
 
 def _set_profile(control: Control, text: str) -> None:
-    control.machine.set_profile(one_word(text))
+    control.machine.kernels.set_profile(one_word(text))
 
 
 def _set_seed(control: Control, text: str) -> None:
@@ -65,7 +65,7 @@ def _set_seed(control: Control, text: str) -> None:
 
 
 def _set_lockdown(control: Control, text: str) -> None:
-    control.machine.set_lockdown(flag(text))
+    control.set_lockdown(flag(text))
 
 
 def _reset(control: Control, text: str) -> None:
@@ -119,7 +119,7 @@ def _fault_attr(fault: Fault) -> Attr[Control]:
 
     def store(control: Control, text: str) -> None:
         fault.replace(control.faults, [line.split() for line in text.splitlines() if line.strip()])
-        control.machine.faults_changed()
+        control.faults_changed()
 
     return Attr(
         name=fault.name,

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.events import Bus
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.control.faults import Faults
 from fakesys.subsystems.control.recording import Recorded, Recordings
 
+# Called with operation, path and inode number before a call; refuses it, or makes it wait.
+Strike = Callable[[str, str, int], None]
 
-class WholeMachine(Recorded, Protocol):
-    """What the machine itself must do for its control files."""
 
-    @property
-    def kernel(self) -> Kernel:
-        """Clock, bus and chance of the machine as it is now."""
+class Profiles(Protocol):
+    """The kernels that the machine can behave like."""
 
     @property
     def profile_name(self) -> str:
@@ -33,23 +32,47 @@ class WholeMachine(Recorded, Protocol):
     def set_profile(self, name: str) -> None:
         """Choose another one. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
 
-    def set_lockdown(self, locked: bool) -> None:
-        """debugfs as on a locked-down kernel, or not."""
 
-    def faults_changed(self) -> None:
-        """Faults were armed or cleared."""
+class Calls(Protocol):
+    """What the system calls on the mount pass through."""
+
+    def lock_down(self, locked: bool) -> None:
+        """Let debugfs answer as on a locked-down kernel, or as usual."""
+
+    def gate(self, strike: Strike | None) -> None:
+        """Call `strike` before each read and write; None: call nothing."""
+
+    def record(self, recorder: Recordings | None) -> None:
+        """Tell `recorder` of each call that may change the machine; None: tell nothing."""
+
+
+class WholeMachine(Protocol):
+    """What the machine itself must offer to its control files."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Clock, bus and chance of the machine as it is now."""
+
+    @property
+    def kernels(self) -> Profiles:
+        """The choice of the kernel that is imitated."""
+
+    @property
+    def calls(self) -> Calls:
+        """What system calls pass through."""
+
+    @property
+    def recorded(self) -> Recorded:
+        """The machine as recordings see it."""
 
     def reset(self) -> None:
-        """Everything as at mount time."""
+        """Make everything as at mount time."""
 
     def state(self) -> Mapping[str, Any]:
-        """The whole machine as a JSON object."""
-
-    def recordings_changed(self) -> None:
-        """Somebody began to read what is written, or nobody does any more."""
+        """Return the whole machine as plain data."""
 
     def save(self) -> bytes:
-        """The whole machine as a file."""
+        """Return the whole machine as a file."""
 
     def load(self, data: bytes) -> None:
         """Become the machine of a file. Raises EINVAL, and stays as it was."""
@@ -63,38 +86,84 @@ class Refusal(Struct, frozen=True):
     error: KernelError
 
 
-@dataclass(eq=False)
 class Control:
-    """The machine's own record: refusals, internal errors, journals."""
+    """What belongs to the machine as a whole: refusals, internal errors, journals, faults.
 
-    machine: WholeMachine
-    uevents: UeventLog = field(default_factory=UeventLog)
-    log: LineLog = field(default_factory=LineLog)
-    last_error: Refusal | None = None
-    bugs: list[str] = field(default_factory=list)
-    # How many requests a mount of this machine has served; a transport puts its count here.
-    requests_served: Callable[[], int] = lambda: 0
-    faults: Faults = field(default_factory=Faults)
-    lockdown: bool = False
-    seed: int = 1
-    recordings: Recordings = field(init=False)
+    `bugs` and the journals live through a reset. `requests_served`: how many requests a mount of
+    this machine has served; a transport puts its count here.
+    """
 
-    def __post_init__(self) -> None:
-        self.recordings = Recordings(self.machine, self.machine.recordings_changed)
+    def __init__(self, machine: WholeMachine) -> None:
+        self.machine = machine
+        self.uevents, self.log = UeventLog(), LineLog()
+        self.last_error: Refusal | None = None
+        self.bugs: list[str] = []
+        self.requests_served: Callable[[], int] = lambda: 0
+        self.faults = Faults()
+        self.lockdown = False
+        self.seed = 1
+        self.recordings = Recordings(machine.recorded, self._recordings_changed)
+
+    def begin(self, bus: Bus, seed: int) -> None:
+        """Keep journals of the bus of a new machine, whose random generator has this seed."""
+        self.seed = seed
+        self.uevents.listen(bus)
+        self.log.listen(bus)
 
     def clear(self) -> None:
-        """Forget refusals and faults; what went wrong inside stays on record."""
+        """Forget the last refusal and all faults; internal errors are kept."""
         self.last_error = None
-        self.faults = Faults()
+        self.set_faults(Faults())
+
+    def restore(
+        self,
+        *,
+        seed: int,
+        lockdown: bool,
+        faults: Faults,
+        uevents: tuple[int, tuple[Any, ...]],
+        log: tuple[int, tuple[str, ...]],
+    ) -> None:
+        """Take over what a snapshot holds; readers of the journals go on behind their ends."""
+        self.seed, self.last_error = seed, None
+        self.uevents.replace(*uevents)
+        self.log.replace(*log)
+        self.set_lockdown(lockdown)
+        self.set_faults(faults)
 
     def set_seed(self, seed: int) -> None:
-        """Start the random generator anew."""
+        """Start the random generator again with this seed."""
         self.seed = seed
         self.machine.kernel.random.seed(seed)
 
-    def record(self, path: str, error: KernelError | None) -> None:
-        """Remember the result of a write; a good one clears the last refusal."""
+    def set_lockdown(self, locked: bool) -> None:
+        """Let debugfs answer as on a locked-down kernel, or as usual."""
+        self.lockdown = locked
+        self.machine.calls.lock_down(locked)
+
+    def set_faults(self, faults: Faults) -> None:
+        """Replace all faults; without an armed one, no call pays for them."""
+        self.faults = faults
+        self.machine.calls.gate(self._strike if faults.armed else None)
+
+    def faults_changed(self) -> None:
+        """Follow a change of the faults. Call it after every one."""
+        self.set_faults(self.faults)
+
+    def note_result(self, path: str, error: KernelError | None) -> None:
+        """Keep the refusal of a write as the last one; a write that succeeds clears it."""
         if error is None:
             self.last_error = None
             return
         self.last_error = Refusal(self.machine.kernel.clock.now_ns, path, error)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return faults, lockdown and seed as plain data."""
+        return {"faults": self.faults.state(), "lockdown": self.lockdown, "seed": self.seed}
+
+    def _strike(self, operation: str, path: str, ino: int) -> None:
+        kernel = self.machine.kernel
+        self.faults.strike(operation, path, (kernel.caller.pid, ino), kernel.clock)
+
+    def _recordings_changed(self) -> None:
+        self.machine.calls.record(self.recordings if self.recordings.all else None)

@@ -1,6 +1,6 @@
 """What is written to the mount, as it happens, in the words of `script.py`.
 
-Costs nothing while nobody reads: the file system is told of a recorder only then.
+It costs nothing without an open recording: the file system knows a recorder only then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from fakesys.core.version import __version__
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.control.faults import parse_seconds
 from fakesys.subsystems.control.script import LONGEST_BY_SHELL, Step, line_of, preamble
-from fakesys.tree.node import File
 
 FOLDER = "sys/kernel/debug/fakesys/"
 ADVANCE, RATE, RESET = (f"{FOLDER}{name}" for name in ("clock/advance", "clock/rate", "reset"))
@@ -36,20 +35,20 @@ class Recorded(Protocol):
         """The time of the present kernel."""
 
     @property
-    def origin(self) -> str:
-        """The options of `mount` that make such a machine."""
+    def mount_options(self) -> str:
+        """The options of `fakesys mount` that make such a machine."""
 
     @property
     def description(self) -> str:
         """What the machine was at its beginning, as one line."""
 
     def pinned(self, path: str, text: bytes) -> bytes:
-        """The text that means the same whoever writes it."""
+        """Return the text that has the same effect for every writer."""
 
 
 @dataclass(eq=False)
 class Recordings:
-    """All open recordings. `changed`: called when the first one comes or the last one goes."""
+    """All open recordings. `changed`: called when one is opened or closed."""
 
     machine: Recorded
     changed: Callable[[], None]
@@ -58,20 +57,20 @@ class Recordings:
     _begun_ns: int = 0
 
     def open(self) -> Recording:
-        """A new one, from now on."""
+        """Begin another recording, of what happens from now on."""
         made = Recording(self)
         self.all.append(made)
         self.changed()
         return made
 
     def close(self, recording: Recording) -> None:
-        """Its reader has gone."""
+        """End a recording, whose reader has gone."""
         self.all.remove(recording)
         self.changed()
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
-        """What the machine writes itself meanwhile is no request of anybody."""
+        """Leave out what the machine itself writes within the block."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -79,7 +78,7 @@ class Recordings:
             self.paused = before
 
     def begin(self) -> None:
-        """A request that may change something begins now."""
+        """Take the time of a request that may change something, which begins now."""
         if self.paused:
             return
         clock = self.machine.clock
@@ -87,12 +86,13 @@ class Recordings:
         # What is due but has not happened comes after this write.
         self._begun_ns = now if due is None or due > now else due - 1
 
-    def wrote(self, file: File, text: bytes, error: KernelError | None) -> None:
-        """A write was taken, or refused."""
-        path = file.path
+    def wrote(
+        self, path: str, text: bytes, error: KernelError | None, *, truncatable: bool
+    ) -> None:
+        """Record a write that was taken, or refused with `error`."""
         if error is None and not self.paused:
             text = self.machine.pinned(path, text)
-        self.write(path, text, error, minds_truncation=file.row.truncate is not None)
+        self.write(path, text, error, truncatable=truncatable)
 
     def write(
         self,
@@ -100,20 +100,20 @@ class Recordings:
         text: bytes,
         error: KernelError | None = None,
         *,
-        minds_truncation: bool = False,
+        truncatable: bool = False,
     ) -> None:
-        """Something happened that this write would do."""
+        """Record that something happened which this write would do."""
         for recording in () if self.paused else self.all:
-            recording.wrote(self._begun_ns, path, text, error, appends=minds_truncation)
+            recording.wrote(self._begun_ns, path, text, error, truncatable=truncatable)
 
-    def cleared(self, path: str) -> None:
-        """A file that minds it was opened with O_TRUNC."""
+    def truncated(self, path: str) -> None:
+        """Record that a file which reacts to O_TRUNC was opened with it."""
         self.begin()
         for recording in () if self.paused else self.all:
-            recording.cleared(self._begun_ns, path)
+            recording.truncated(self._begun_ns, path)
 
     def made(self, word: str, path: str, error: KernelError | None) -> None:
-        """`mkdir` or `rmdir` was done, or refused."""
+        """Record a `mkdir` or `rmdir` that was done, or refused with `error`."""
         for recording in () if self.paused else self.all:
             recording.made(self._begun_ns, Step(0, word, _result(error), path))
 
@@ -127,48 +127,48 @@ class Recording:
         self._pieces: deque[bytes] = deque()
         self._kept = self._lost = 0
         self._waiters = Waiters()
-        # The time that a machine has which was brought here by the script.
+        # The time of a machine on which the script so far has run.
         self._now_ns = self._machine.clock.now_ns
-        # A file that was cleared: if the next step writes to it, one line says both.
-        self._cleared: str | None = None
-        self._say(preamble(__version__, self._machine.origin, self._machine.description))
+        # A file that was opened with O_TRUNC: if the next step writes to it, one line says both.
+        self._truncated: str | None = None
+        self._say(preamble(__version__, self._machine.mount_options, self._machine.description))
         self._step(Step(0, "start", seconds=_seconds(self._now_ns)))
 
     def wrote(
-        self, at_ns: int, path: str, text: bytes, error: KernelError | None, *, appends: bool
+        self, at_ns: int, path: str, text: bytes, error: KernelError | None, *, truncatable: bool
     ) -> None:
-        """One write. `appends`: to a file that opening with O_TRUNC would have cleared."""
+        """Add one write. `truncatable`: to a file that reacts to O_TRUNC."""
         if path == SNAPSHOT:
             if text.endswith(b'"}\n'):
                 self._say("# a snapshot was loaded here, which is not recorded\n")
                 self._now_ns = self._machine.clock.now_ns
             return
-        cleared, self._cleared = self._cleared, None
-        if cleared is not None and cleared != path:
-            self._step(Step(0, "clear", path=cleared))
+        truncated, self._truncated = self._truncated, None
+        if truncated is not None and truncated != path:
+            self._step(Step(0, "clear", path=truncated))
         self._advance(at_ns)
         by_shell = len(text) <= LONGEST_BY_SHELL and b"\n" not in text[:-1]
-        if cleared == path and not by_shell:
+        if truncated == path and not by_shell:
             self._step(Step(0, "clear", path=path))
-        word = ("add" if appends and cleared != path else "put") if by_shell else "block"
+        word = ("add" if truncatable and truncated != path else "put") if by_shell else "block"
         self._step(Step(0, word, _result(error), path, text))
         if error is None:
             self._follow(path, text)
 
-    def cleared(self, at_ns: int, path: str) -> None:
-        """An open with O_TRUNC."""
+    def truncated(self, at_ns: int, path: str) -> None:
+        """Add an open with O_TRUNC, which the next write may make part of its line."""
         self._flush()
         self._advance(at_ns)
-        self._cleared = path
+        self._truncated = path
 
     def made(self, at_ns: int, step: Step) -> None:
-        """A directory."""
+        """Add a step on a directory."""
         self._flush()
         self._advance(at_ns)
         self._step(step)
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """The next part of the script. Raises EAGAIN or Blocked when there is none yet."""
+        """Return the next part of the script. Raises EAGAIN or Blocked when there is none yet."""
         self._flush()
         if not self._pieces:
             if nonblock:
@@ -184,25 +184,25 @@ class Recording:
         return data
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Raises EINVAL: it is only read."""
+        """Refuse with EINVAL: the file is only read."""
         raise KernelError(EINVAL, "a recording is only read")
 
     def poll(self) -> int:
-        """POLLIN while there is something to read."""
-        return select.POLLIN | select.POLLRDNORM if self._pieces or self._cleared else 0
+        """Return POLLIN while there is something to read."""
+        return select.POLLIN | select.POLLRDNORM if self._pieces or self._truncated else 0
 
     def waiters(self) -> Waiters:
-        """Woken by each step."""
+        """Return the waiters that each step wakes."""
         return self._waiters
 
     def release(self) -> None:
-        """Nobody reads any more."""
+        """End the recording."""
         self._recordings.close(self)
 
     def _flush(self) -> None:
-        cleared, self._cleared = self._cleared, None
-        if cleared is not None:
-            self._step(Step(0, "clear", path=cleared))
+        truncated, self._truncated = self._truncated, None
+        if truncated is not None:
+            self._step(Step(0, "clear", path=truncated))
 
     def _advance(self, to_ns: int) -> None:
         if to_ns > self._now_ns:
@@ -210,7 +210,7 @@ class Recording:
             self._now_ns = to_ns
 
     def _follow(self, path: str, text: bytes) -> None:
-        """What the write did to the time of a machine that is brought here by the script."""
+        """Follow a write that moves or resets the time, as it does where the script runs."""
         if path == ADVANCE:
             self._now_ns += round(parse_seconds(text.decode("latin-1")) * NS)
         elif path == RESET:

@@ -26,7 +26,7 @@ _READY = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM
 
 
 def is_complete(data: bytes | bytearray) -> bool:
-    """Is the last line there?"""
+    """Return whether the last line of a snapshot is there."""
     return data.endswith(b'"}\n') and data[data.rfind(b"\n", 0, -1) + 1 :].startswith(LAST)
 
 
@@ -40,11 +40,14 @@ class SnapshotFile:
         self._collected = bytearray()
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """A piece of the text."""
+        """Return a piece of the text."""
         return self._text[offset : offset + size]
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """The next piece; the last one loads. Raises EINVAL, EFBIG: all pieces are gone then."""
+        """Take the next piece; the last one loads.
+
+        Raises EINVAL, EFBIG; all pieces are dropped then.
+        """
         collected, self._collected = self._collected, bytearray()
         collected += data
         if not collected.startswith(FIRST[: len(collected)]):
@@ -58,15 +61,15 @@ class SnapshotFile:
         return len(data)
 
     def poll(self) -> int:
-        """Always ready."""
+        """Return that it is always ready."""
         return _READY
 
     def waiters(self) -> Waiters | None:
-        """Nobody waits."""
+        """Return None: reads and writes never wait."""
         return None
 
     def release(self) -> None:
-        """What was not written to its end is not loaded, which `last_error` says."""
+        """Refuse, in `last_error`, a snapshot that was not written to its end."""
         if self._collected:
             error = KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
-            self._control.record(PATH, error)
+            self._control.note_result(PATH, error)

@@ -1,4 +1,4 @@
-"""Files from which one reads what happens: uevents and log lines, as a pipe gives them.
+"""Files that give events as they happen, as a pipe does: uevents and lines of the log.
 
 A reader starts at the oldest kept record, waits when there is nothing new, and never sees one
 twice.
@@ -21,7 +21,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 def everything(_record: object) -> bool:
-    """Every record is wanted."""
+    """Want every record."""
     return True
 
 
@@ -33,10 +33,10 @@ class Journal(Protocol[R_co]):
     waiters: Waiters
 
     def since(self, number: int) -> Iterator[tuple[int, R_co]]:
-        """The records after this number."""
+        """Yield the records after this number."""
 
 
-class RecordStream(Generic[R]):
+class JournalStream(Generic[R]):
     """One open file on a journal. `render`: the text of a record; `wanted`: which are shown."""
 
     def __init__(
@@ -54,7 +54,10 @@ class RecordStream(Generic[R]):
         self._text = b""
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """The next records, up to `size` bytes. Raises EAGAIN or Blocked when there is none."""
+        """Return the next records, up to `size` bytes.
+
+        Raises EAGAIN or Blocked when there is none.
+        """
         self._fill(size)
         if not self._text:
             if nonblock:
@@ -64,20 +67,20 @@ class RecordStream(Generic[R]):
         return data
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Raises EINVAL: nothing can be written."""
+        """Refuse with EINVAL: a journal is only read."""
         raise KernelError(EINVAL, "a journal is only read")
 
     def poll(self) -> int:
-        """POLLIN while there is something to read."""
+        """Return POLLIN while there is something to read."""
         self._fill(1)
         return select.POLLIN | select.POLLRDNORM if self._text else 0
 
     def waiters(self) -> Waiters:
-        """Woken by each record."""
+        """Return the waiters that each record wakes."""
         return self._journal.waiters
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: the journal stays."""
 
     def _fill(self, size: int) -> None:
         pieces = [self._text]
@@ -110,11 +113,11 @@ class RecordStream(Generic[R]):
 
 def uevent_stream(
     log: UeventLog, wanted: Callable[[Uevent], bool] = everything
-) -> RecordStream[Uevent]:
-    """The uevents of a journal, `KEY=value` lines with a blank line after each."""
-    return RecordStream(log, render_uevent, wanted)
+) -> JournalStream[Uevent]:
+    """Return the uevents of a journal, `KEY=value` lines with a blank line after each."""
+    return JournalStream(log, render_uevent, wanted)
 
 
-def line_stream(log: LineLog, wanted: Callable[[str], bool] = everything) -> RecordStream[str]:
-    """The lines of a journal."""
-    return RecordStream(log, lambda _number, line: f"{line}\n", wanted)
+def line_stream(log: LineLog, wanted: Callable[[str], bool] = everything) -> JournalStream[str]:
+    """Return the lines of a journal."""
+    return JournalStream(log, lambda _number, line: f"{line}\n", wanted)

@@ -80,11 +80,11 @@ class Histories(RuleBasedStateMachine):
 
     @property
     def vm(self) -> ApicVm:
-        side = self.loud.machine.kvm_side
+        side = self.loud.machine.subsystems.kvm
         return side.apicv.of(side.kvm.vm("g"))
 
     def vcpus(self) -> list[ApicVcpu]:
-        side = self.loud.machine.kvm_side
+        side = self.loud.machine.subsystems.kvm
         return [side.apicv.vcpu_of(vcpu)[1] for vcpu in side.kvm.vm("g").vcpus.values()]
 
     def give(self, text: str) -> None:
@@ -203,7 +203,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def the_sums(self) -> None:
         """7: the VM's counters are the sums of its vCPUs', the top level's those of the VMs."""
-        kvm = self.loud.machine.kvm_side.kvm
+        kvm = self.loud.machine.subsystems.kvm.kvm
         vm = kvm.vm("g")
         for stat in STATS:
             total = vm.read(stat)

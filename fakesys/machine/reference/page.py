@@ -36,7 +36,7 @@ def folders() -> list[Folder]:
     for profile in PROFILES:
         machine = Machine(profile, "selftest")
         seen: dict[Layout[Any], str] = {}
-        _walk(machine.binder, machine.fs.root.layout, "", profile, found, seen)
+        _walk(machine.fs.binder, machine.fs.root.layout, "", profile, found, seen)
     return [folder for folder in found.values() if folder.entries or folder.same_as]
 
 

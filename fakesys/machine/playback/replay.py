@@ -13,8 +13,8 @@ import msgspec
 
 from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.machine.machine import Machine
+from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.scenario import Origin, ScenarioError
-from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
 from fakesys.subsystems.control.script import ScriptError, Step, machine_in
 

@@ -1,0 +1,123 @@
+"""The models of one machine, of the kernels that were chosen for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import asdict, replace
+
+from fakesys.core.features import FeatureSet
+from fakesys.core.kernel import Kernel
+from fakesys.machine.ap import ApSubsystem, ap_of
+from fakesys.machine.hardware import hardware_of
+from fakesys.machine.host_tasks import HostTasks
+from fakesys.machine.kvm import KvmSubsystem, kvm_of
+from fakesys.machine.parts import Parts
+from fakesys.machine.profiles import AP_KERNELS, APICV_KERNELS, MMU_KERNELS, Profile, kernel_of
+from fakesys.machine.scenario import Origin, Scenario
+from fakesys.machine.tracing import TraceSubsystem, tracing_of
+from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.kvm.vm import WatchProcess
+from fakesys.subsystems.selftest.model import Selftest
+from fakesys.subsystems.tracing.instances.state import state as tracing_state
+
+
+class Subsystems:
+    """All models, which share one `Kernel` (clock, bus, devices), and the profile of now.
+
+    A reset and a load make another one; choosing another kernel changes this one.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        kernel: Kernel,
+        ap: ApSubsystem,
+        kvm: KvmSubsystem,
+        tracing: TraceSubsystem,
+        selftest: Selftest | None,
+    ) -> None:
+        self.profile = profile
+        self.kernel = kernel
+        self.ap, self.kvm, self.tracing, self.selftest = ap, kvm, tracing, selftest
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features of all chosen kernels."""
+        return self.kvm.features | self.ap.features | self.tracing.features
+
+    def use(self, profile: Profile) -> None:
+        """Behave like the kernels of `profile`. Raises EBUSY while an mdev, guest or VM exists."""
+        self.kvm.kvm.require_idle()
+        self.profile = profile
+        self.kvm.use(MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv])
+        self.ap.use(AP_KERNELS[profile.ap])
+        self.tracing.change(profile.trace, self.kvm.features)
+
+    def use_ap(self, name: str) -> None:
+        """Let the AP part behave like this kernel. Raises EINVAL, EBUSY."""
+        self.ap.use(kernel_of(AP_KERNELS, name))
+        self.profile = replace(self.profile, ap=name)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the models as plain data."""
+        return {
+            "ap": self.ap.system.state(),
+            "clock": {"rate": self.kernel.clock.rate},
+            "kernels": asdict(self.profile),
+            "kvm": self.kvm.state(),
+            "profile": self.profile.name,
+            "selftest": None if self.selftest is None else self.selftest.state(),
+            "tracing": tracing_state(self.tracing.tracing),
+        }
+
+
+def built(
+    kernel: Kernel, profile: Profile, scenario: Scenario, watch: WatchProcess, *, selftest: bool
+) -> Subsystems:
+    """Return new models on `kernel`, with the hardware of the scenario and without guests.
+
+    Precondition: whoever keeps a journal of the bus listens already, as the first devices appear.
+    """
+    toy = Selftest(kernel.bus, kernel.devices) if selftest else None
+    spec = hardware_of(scenario.ap)
+    ap = ap_of(kernel, AP_KERNELS[profile.ap], spec)
+    kvm = kvm_of(kernel, MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv], watch)
+    tracing = tracing_of(kernel, profile.trace, kvm.features, HostTasks())
+    return Subsystems(profile, kernel, ap, kvm, TraceSubsystem(kernel, tracing), toy)
+
+
+def restored(parts: Parts) -> Subsystems:
+    """Return the models of a snapshot."""
+    kernel, profile = parts.kernel, parts.profile
+    kernels = MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv]
+    return Subsystems(
+        profile,
+        kernel,
+        ApSubsystem(kernel, AP_KERNELS[profile.ap], parts.ap),
+        KvmSubsystem(parts.kvm, parts.memory, parts.apicv, *kernels),
+        TraceSubsystem(kernel, parts.tracing),
+        parts.selftest,
+    )
+
+
+def saved(models: Subsystems, origin: Origin, control: Control) -> Parts:
+    """Return the parts of a machine that a snapshot holds."""
+    return Parts(
+        kernel=models.kernel,
+        ap=models.ap.system,
+        kvm=models.kvm.kvm,
+        memory=models.kvm.memory,
+        apicv=models.kvm.apicv,
+        tracing=models.tracing.tracing,
+        selftest=models.selftest,
+        origin=origin,
+        profile=models.profile,
+        seed=control.seed,
+        lockdown=control.lockdown,
+        faults=control.faults,
+        last_error=control.last_error,
+        uevents=control.uevents.kept(),
+        log=control.log.kept(),
+    )
