@@ -1,4 +1,4 @@
-"""Simulated time: a heap of things to do, moved by hand or paced by a real clock."""
+"""Simulated time: a heap of timers, moved by hand or paced by a real clock."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ NS = 1_000_000_000
 
 
 class Timer(Struct, order=True):
-    """One thing to do at a time; `cancel` makes it do nothing."""
+    """An action that is due at a simulated time; `cancel` makes it do nothing."""
 
     due_ns: int
     sequence: int
-    # Never compared: no two timers have the same sequence number.
+    # Not compared: no two timers have the same sequence number.
     action: Callable[[], None] | None
 
     def cancel(self) -> None:
-        """Forget the action; cancelling twice is fine."""
+        """Drop the action; a second call does nothing."""
         self.action = None
 
 
 class Clock:
     """Simulated nanoseconds since the machine was made.
 
-    Without a source the time stands still until `advance`. With a source (a monotonic clock in
-    nanoseconds) `catch_up` moves it by the real time passed, multiplied by `rate`.
+    Without a source only `advance` moves the time. With a source (a monotonic clock in nanoseconds)
+    `catch_up` moves it by the real time passed, multiplied by `rate`.
     """
 
-    # What paces a clock belongs to the process that it runs in.
+    # Not saved: the pacer belongs to the running process, not to the machine.
     UNSAVED: ClassVar = {"_source": lambda: None, "_source_ns": int}
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Clock:
             return self._now_ns
         passed = int((self._source() - self._source_ns) * self._rate)
         now = self._now_ns + passed
-        # Time never overtakes a timer that has not run: what a timer does happens at its time.
+        # Time never passes a timer that has not run: its action happens at its own time.
         due = self.next_due_ns
         return now if due is None else min(now, max(due, self._now_ns))
 
@@ -61,7 +61,7 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Simulated seconds per real second; 0 stands still."""
+        """Simulated seconds per real second; 0 stops the time."""
         return self._rate
 
     @rate.setter
@@ -71,13 +71,13 @@ class Clock:
 
     @property
     def next_due_ns(self) -> int | None:
-        """When the next timer is due, in simulated nanoseconds; None without timers."""
+        """The simulated nanoseconds at which the next timer is due; None without timers."""
         while self._heap and self._heap[0].action is None:
             heapq.heappop(self._heap)
         return self._heap[0].due_ns if self._heap else None
 
     def seconds_to_next(self) -> float | None:
-        """Real seconds until a timer is due; None when none is or when time stands still."""
+        """Return the real seconds until a timer is due; None without timer, source or rate."""
         due = self.next_due_ns
         if due is None or self._source is None or self._rate == 0:
             return None
@@ -89,7 +89,7 @@ class Clock:
         self._source_ns = source()
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """Run `action` once, `seconds` from now; equal times run in the order asked for."""
+        """Run `action` once, `seconds` from now; equal times run in the order of the calls."""
         timer = Timer(self.now_ns + int(seconds * NS), next(self._sequence), action)
         heapq.heappush(self._heap, timer)
         return timer

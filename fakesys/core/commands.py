@@ -140,9 +140,12 @@ class Named(Protocol[T_co]):
     """An operand or option: a key of `Args`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in the reference, and of an option before `=`."""
+
     @property
-    def parse(self) -> Callable[[str], T_co]: ...
+    def parse(self) -> Callable[[str], T_co]:
+        """The parser of its text."""
 
 
 class Args:

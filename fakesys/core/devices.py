@@ -1,23 +1,23 @@
-"""The driver core: devices come and go, bind and unbind; each tells the tree and sends its uevent.
+"""The driver core: devices are added and removed, bound and unbound, each with its uevent.
 
-Nothing else emits these uevents. The model changes its own state first, then calls in here,
-so a device's whole directory exists before its `add` is sent.
+Nothing else emits these uevents. Precondition of every call: the model has changed its own state,
+so that a device's whole directory exists before its `add` is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from errno import EINVAL
 from typing import Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed, LogLine, Uevent
 
-EINVAL = 22
 ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
 
 
 class Device(Protocol):
-    """What the driver core must know of a device; models implement it."""
+    """What the driver core needs to know of a device; models implement it."""
 
     @property
     def devpath(self) -> str:
@@ -28,42 +28,42 @@ class Device(Protocol):
         """Name of its bus or class; empty for a device without one."""
 
     def uevent_env(self) -> Mapping[str, str]:
-        """KEY -> value, as its `uevent` file prints them, DRIVER included while bound."""
+        """Return the fields of its `uevent` file, DRIVER included while it is bound."""
 
     def listed_in(self) -> Iterable[object]:
-        """The models whose directories show this device: its parent, its bus, its driver."""
+        """Return the models whose directories show this device: its parent, its bus, its driver."""
 
 
 class Devices:
-    """The register through which every device appears and vanishes."""
+    """The calls by which devices appear, change and vanish: they mark directories, send uevents."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     def add(self, device: Device) -> None:
-        """The device exists now: uevent `add`."""
-        self._tell("add", device)
+        """Send `add` for a device that exists now."""
+        self._announce("add", device)
 
     def remove(self, device: Device) -> None:
-        """The device is gone: uevent `remove`."""
-        self._tell("remove", device)
+        """Send `remove` for a device that is gone."""
+        self._announce("remove", device)
 
     def bind(self, device: Device) -> None:
-        """A driver took the device: uevent `bind`."""
-        self._tell("bind", device)
+        """Send `bind` for a device that a driver has taken."""
+        self._announce("bind", device)
 
     def unbind(self, device: Device) -> None:
-        """Its driver let go of the device: uevent `unbind`."""
-        self._tell("unbind", device)
+        """Send `unbind` for a device that its driver has released."""
+        self._announce("unbind", device)
 
     def change(self, device: Device, extra: Mapping[str, str]) -> None:
-        """Something about the device changed: uevent `change` with `extra` fields first."""
+        """Send `change` for a device, with the `extra` fields first; the tree is not affected."""
         self.send("change", device, extra)
 
     def send(self, action: str, device: Device, extra: Mapping[str, str] | None = None) -> None:
-        """A uevent alone, without any change of the tree.
+        """Send a uevent that does not affect the tree.
 
-        None without bus and class. Like drivers/base/core.c:dev_uevent_filter (v6.1).
+        A device without bus and class sends none: drivers/base/core.c:dev_uevent_filter (v6.1).
         """
         if not device.subsystem:
             return
@@ -71,7 +71,7 @@ class Devices:
         self._bus.emit(Uevent(action, device.devpath, device.subsystem, env))
 
     def resend(self, device: Device, text: str) -> None:
-        """What was written to the device's `uevent` file: the event again, as `text` asks.
+        """Send the event that was written to the device's `uevent` file.
 
         Raises EINVAL. Like drivers/base/core.c:uevent_store (v6.1).
         """
@@ -88,7 +88,7 @@ class Devices:
     def synthesize(
         self, text: str, devpath: str, subsystem: str, env: Mapping[str, str] | None = None
     ) -> None:
-        """Send the event that `text` asks for in the name of any object of the driver core.
+        """Send the event that `text` asks for on behalf of any object of the driver core.
 
         Raises EINVAL. Like lib/kobject_uevent.c:kobject_synth_uevent (v6.1).
         """
@@ -102,13 +102,13 @@ class Devices:
         if subsystem:
             self._bus.emit(Uevent(action, devpath, subsystem, {**extra, **(env or {})}))
 
-    def _tell(self, action: str, device: Device) -> None:
+    def _announce(self, action: str, device: Device) -> None:
         self._bus.emit(Changed((device, *device.listed_in())))
         self.send(action, device)
 
 
 def parse_synthetic(text: str) -> tuple[str, dict[str, str]]:
-    """Action and fields of a text written to a `uevent` file.
+    """Return action and fields of a text written to a `uevent` file.
 
     Raises EINVAL for anything but `ACTION [UUID [KEY=VALUE ...]]`.
     Like lib/kobject_uevent.c:kobject_synth_uevent (v6.1).
@@ -132,7 +132,7 @@ def parse_synthetic(text: str) -> tuple[str, dict[str, str]]:
 
 
 def is_uuid(text: str) -> bool:
-    """Is it 36 characters of the form 8-4-4-4-12 hex digits?"""
+    """Return whether the text is 36 characters of the form 8-4-4-4-12 hex digits."""
     if len(text) != 36:
         return False
     return all(

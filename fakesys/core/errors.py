@@ -1,4 +1,4 @@
-"""The one way in which a model refuses, and the one way in which it asks to wait."""
+"""How a model refuses an operation, and how it makes one wait."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ERRNO_NAMES: dict[int, str] = {
 
 
 class KernelError(OSError):
-    """A refusal as the kernel would give it: an errno, and the reason for humans.
+    """A refusal: the errno that the kernel would return, and the reason in words.
 
-    The reader of a file sees the errno alone; `why` goes to `fakesys/last_error`.
+    A system call returns the errno only; `why` goes to `fakesys/last_error`.
     """
 
     def __init__(self, errno: int, why: str) -> None:
@@ -39,9 +39,9 @@ class KernelError(OSError):
 
 
 class Blocked(Exception):
-    """The operation must wait; nothing has changed. Repeat it whole after `waiters` wake.
+    """The operation must wait; nothing has changed. Repeat it as a whole after `waiters` wake.
 
-    A request that a signal ends while it waits is answered EINTR by the transport.
+    The transport answers EINTR when a signal ends a request that waits.
     """
 
     def __init__(self, waiters: Waiters) -> None:

@@ -1,6 +1,6 @@
-"""The one bus: what happened, told in order and at once to whoever asked.
+"""The bus: events of the simulated kernel, passed synchronously and in order to subscribers.
 
-A watcher formats, stores or marks; it never calls back into a model.
+A subscriber formats, stores or marks; it never calls back into a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ E = TypeVar("E")
 class Task(NamedTuple):
     """The simulated task and CPU in whose context something happens.
 
-    `group`: the pid of the process that a thread belongs to, 0 for a task that is its own.
+    `group`: the pid of the process that a thread belongs to, 0 for the process itself.
     """
 
     pid: int
@@ -26,7 +26,7 @@ class Task(NamedTuple):
 
     @property
     def tgid(self) -> int:
-        """The thread group."""
+        """The pid of the thread group."""
         return self.group or self.pid
 
 
@@ -43,9 +43,9 @@ class Uevent(Struct, frozen=True):
 
 
 class UeventBatch(Struct, frozen=True):
-    """Many uevents of one operation, made only when somebody reads them.
+    """Many uevents of one operation, made only when they are read.
 
-    `make` must depend on nothing that changes later and yield exactly `count` events.
+    `make` yields exactly `count` events and depends on nothing that changes later.
     """
 
     count: int
@@ -59,9 +59,9 @@ class LogLine(Struct, frozen=True):
 
 
 class Changed(Struct, frozen=True):
-    """The set of names in the directories of these models may differ from now on.
+    """The names in the directories of these models may have changed; the tree drops what is gone.
 
-    `deep`: also in every directory below theirs. Used by the tree to drop what is gone.
+    `deep`: also in every directory below theirs.
     """
 
     owners: tuple[object, ...]
@@ -69,14 +69,14 @@ class Changed(Struct, frozen=True):
 
 
 class Touched(Struct, frozen=True):
-    """The text of announced attributes (`Attr.announced`) of `owner` may differ from now on."""
+    """The text of announced attributes (`Attr.announced`) of `owner` may have changed."""
 
     owner: object
     names: tuple[str, ...]
 
 
 class Notified(Struct, frozen=True):
-    """sysfs_notify() on one attribute of `owner`: wakes pollers with POLLPRI|POLLERR."""
+    """A sysfs_notify() on one attribute of `owner`, which wakes pollers with POLLPRI|POLLERR."""
 
     owner: object
     name: str
@@ -85,9 +85,9 @@ class Notified(Struct, frozen=True):
 class Bus:
     """Synchronous publish and subscribe, by the exact type of the event.
 
-    `wanted` holds the types that have a watcher, so that what nobody hears costs one look-up:
-    `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
-    `task` is the context of what is emitted now.
+    `wanted` holds the types that have a watcher, so that an event without listeners costs a single
+    set lookup: `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
+    `task` is the task in whose context events are emitted.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Bus:
         self.task: Task = IDLE
 
     def subscribe(self, kind: type[E], watcher: Callable[[E], None]) -> Callable[[], None]:
-        """Call `watcher` for each event of exactly this type; the result undoes it."""
+        """Call `watcher` for each event of exactly this type; return the function that ends it."""
         self._watchers[kind] = (*self._watchers.get(kind, ()), watcher)
         self.wanted.add(kind)
 
@@ -111,6 +111,6 @@ class Bus:
         return unsubscribe
 
     def emit(self, event: object) -> None:
-        """Tell every watcher of this type, in the order of subscription."""
+        """Call every watcher of the event's type, in the order of subscription."""
         for watcher in self._watchers.get(type(event), ()):
             watcher(event)

@@ -1,6 +1,7 @@
-"""What the machine remembers of its past: uevents and log lines, oldest dropped, numbered.
+"""The journals of the machine: the last uevents and log lines, numbered; the oldest are dropped.
 
-Readers follow with a cursor; many uevents of one operation stay unmade until somebody reads.
+Readers follow with the number of the last record that they have read. The uevents of a
+`UeventBatch` are made when they are read.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ class UeventLog:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        # Each chunk: number of its first event, how many, and what makes them.
+        # Each chunk with the number of its first event.
         self._chunks: deque[tuple[int, UeventBatch | Uevent]] = deque()
         self.last = 0
-        # How often the past was replaced, and its last number: older cursors mean nothing then.
-        self.pasts = self.past = 0
+        # How often the records were replaced, and the last number then: older cursors are void.
+        self.generation = self.replaced_at = 0
         self.waiters = Waiters()
 
     def listen(self, bus: Bus) -> None:
-        """Hear of the events of this bus from now on."""
+        """Record the events of this bus from now on."""
         bus.subscribe(Uevent, self._on_uevent)
         bus.subscribe(UeventBatch, self._on_batch)
 
     @property
     def first(self) -> int:
-        """Number of the oldest event still here."""
+        """The number of the oldest event that is kept."""
         return max(1, self.last - self._capacity + 1)
 
     def since(self, number: int) -> Iterator[tuple[int, Uevent]]:
-        """The events after this number, or as far back as they are kept."""
+        """Yield the kept events after this number, each with its own."""
         start = max(number + 1, self.first)
         for first, chunk in tuple(self._chunks):
             if isinstance(chunk, Uevent):
@@ -49,19 +50,19 @@ class UeventLog:
                 yield from enumerate(islice(chunk.make(), skip, None), first + skip)
 
     def clear(self) -> None:
-        """Forget the events; the numbers go on."""
+        """Drop the events; the numbers go on."""
         self._chunks.clear()
 
     def kept(self) -> tuple[int, tuple[tuple[int, UeventBatch | Uevent], ...]]:
-        """The last number and the chunks, for `replace`."""
+        """Return the last number and the chunks, for `replace`."""
         return self.last, tuple(self._chunks)
 
     def replace(self, last: int, chunks: Iterable[tuple[int, UeventBatch | Uevent]]) -> None:
-        """Another past; whoever reads goes on with what comes after it."""
+        """Replace all records; readers continue with the records after these."""
         self._chunks.clear()
         self._chunks.extend(chunks)
-        self.last = self.past = last
-        self.pasts += 1
+        self.last = self.replaced_at = last
+        self.generation += 1
 
     def _on_uevent(self, event: Uevent) -> None:
         self._append(event, 1)
@@ -84,30 +85,30 @@ class LineLog:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._lines: deque[str] = deque(maxlen=capacity)
         self.last = 0
-        # How often the past was replaced, and its last number: older cursors mean nothing then.
-        self.pasts = self.past = 0
+        # How often the records were replaced, and the last number then: older cursors are void.
+        self.generation = self.replaced_at = 0
         self.waiters = Waiters()
 
     def listen(self, bus: Bus) -> None:
-        """Hear of the lines of this bus from now on."""
+        """Record the lines of this bus from now on."""
         bus.subscribe(LogLine, self._on_line)
 
     def since(self, number: int) -> Iterator[tuple[int, str]]:
-        """The lines after this number, or as far back as they are kept."""
+        """Yield the kept lines after this number, each with its own."""
         first = self.last - len(self._lines) + 1
         start = max(number + 1, first)
         yield from enumerate(islice(self._lines, start - first, None), start)
 
     def kept(self) -> tuple[int, tuple[str, ...]]:
-        """The last number and the lines, for `replace`."""
+        """Return the last number and the lines, for `replace`."""
         return self.last, tuple(self._lines)
 
     def replace(self, last: int, lines: Iterable[str]) -> None:
-        """Another past; whoever reads goes on with what comes after it."""
+        """Replace all records; readers continue with the records after these."""
         self._lines.clear()
         self._lines.extend(lines)
-        self.last = self.past = last
-        self.pasts += 1
+        self.last = self.replaced_at = last
+        self.generation += 1
 
     def _on_line(self, event: LogLine) -> None:
         self._lines.append(event.text)
@@ -116,7 +117,7 @@ class LineLog:
 
 
 def render_uevent(number: int, event: Uevent) -> str:
-    """One uevent as `KEY=value` lines with a blank line after it."""
+    """Return one uevent as `KEY=value` lines and a blank line."""
     fields = {
         "ACTION": event.action,
         "DEVPATH": event.devpath,

@@ -1,4 +1,4 @@
-"""What the simulated kernel offers to every subsystem, in one parcel."""
+"""What the simulated kernel offers to every subsystem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fakesys.core.events import Bus, LogLine
 
 
 class Caller(NamedTuple):
-    """The process behind the present system call; pid 0 is the machine itself."""
+    """The process that made the present system call; pid 0 is the machine itself."""
 
     pid: int
     uid: int
@@ -23,9 +23,9 @@ MACHINE = Caller(pid=0, uid=0, gid=0)
 
 
 class Kernel:
-    """Bus, clock, driver core, chance, and who is calling."""
+    """Bus, clock, driver core, random numbers, and the caller of the present system call."""
 
-    # The system call in which it was saved is none of this process.
+    # Not saved: the caller belongs to the system call in which the machine was saved.
     UNSAVED: ClassVar = {"caller": lambda: MACHINE}
 
     def __init__(self, seed: int = 1) -> None:
@@ -34,9 +34,9 @@ class Kernel:
         self.devices = Devices(self.bus)
         self.random = random.Random(seed)
         self.caller = MACHINE
-        # Called by the transport with the caller of each request, while somebody wants to know.
+        # Called by the transport with the caller of each request; None while no model needs it.
         self.on_request: Callable[[Caller], None] | None = None
 
     def log(self, text: str) -> None:
-        """One line of the kernel log."""
+        """Emit one line of the kernel log."""
         self.bus.emit(LogLine(text))

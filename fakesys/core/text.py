@@ -1,7 +1,7 @@
 """The kernel's number and mask formats: parse and print; at the end, words of control files.
 
 A mask is a Python integer whose bit N (value 1 << N) stands for the ID N. In text the leftmost
-bit is ID 0 (IBM numbering); only this module knows that.
+bit is ID 0 (IBM numbering); no other module depends on that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RELATIVE_TERM = re.compile(r"([+-])(NUM)(?:-(NUM))?[,\n]*".replace("NUM", _NUMB
 
 
 def c_string(data: bytes) -> str:
-    """The text that a store() sees: up to the first NUL, each byte one character."""
+    """Return the text that a store() sees: up to the first NUL, each byte one character."""
     return data.split(b"\0", 1)[0].decode("latin-1")
 
 
@@ -42,10 +42,10 @@ def _to_int(digits: str, base: int) -> int:
 
 
 def kstrtoull(text: str, base: int = 0, bits: int = 64) -> int:
-    """An unsigned number. Raises EINVAL for other text, ERANGE for one of more than `bits` bits.
+    """Return an unsigned number. Raises EINVAL for other text, ERANGE beyond `bits` bits.
 
     Like lib/kstrtox.c:kstrtoull (v6.1): one optional `+`, the digits, at most one newline; digits
-    that overflow 64 bits are noticed before what follows them.
+    that overflow 64 bits are refused before what follows them.
     """
     body = text.removesuffix("\n").removeprefix("+")
     pattern = _DECIMAL if base == 10 else _NUMBER
@@ -61,7 +61,7 @@ def kstrtoull(text: str, base: int = 0, bits: int = 64) -> int:
 
 
 def kstrtoll(text: str, base: int = 0, bits: int = 64) -> int:
-    """A signed number. Raises EINVAL, ERANGE. Like lib/kstrtox.c:kstrtoll (v6.1)."""
+    """Return a signed number. Raises EINVAL, ERANGE. Like lib/kstrtox.c:kstrtoll (v6.1)."""
     negative = text.startswith("-")
     # A sign after the minus ("-+1") is refused, as kstrtoll parses the rest without one.
     body = text[1:] if negative else text
@@ -75,7 +75,7 @@ def kstrtoll(text: str, base: int = 0, bits: int = 64) -> int:
 
 
 def simple_strtoll(text: str) -> int:
-    """The number at the start of the text, 0 without one, as its low 64 bits.
+    """Return the low 64 bits of the number at the start of the text, 0 without one.
 
     Like lib/vsprintf.c:simple_strtoll (v5.4): no blanks before it, anything after it.
     """
@@ -86,9 +86,9 @@ def simple_strtoll(text: str) -> int:
 
 
 def kstrtobool(text: str) -> bool:
-    """y Y 1 on / n N 0 off, any case; what follows is ignored. Raises EINVAL.
+    """Return True for y, 1, on and False for n, 0, off in any case. Raises EINVAL.
 
-    Like lib/kstrtox.c:kstrtobool (v6.1).
+    What follows is ignored. Like lib/kstrtox.c:kstrtobool (v6.1).
     """
     head = text[:2].lower()
     if head.startswith(("y", "1")) or head == "on":
@@ -109,25 +109,25 @@ def _scan(text: str, pattern: re.Pattern[str], base: int) -> int:
 
 
 def scan_d(text: str) -> int:
-    """sscanf("%d"): white space, optional minus, decimal digits; the rest is ignored.
+    """Return what sscanf("%d") reads: white space, an optional minus, decimal digits.
 
-    Raises EINVAL without a digit. The value is cut to 32 bits.
+    The rest is ignored, the value cut to 32 bits. Raises EINVAL without a digit.
     """
     return _scan(text, _SCANF_D, 10)
 
 
 def scan_i(text: str) -> int:
-    """sscanf("%i"): as scan_d, with 0x hex and 0 octal."""
+    """Return what sscanf("%i") reads: as `scan_d`, with 0x for hex and 0 for octal."""
     return _scan(text, _SCANF_I, 0)
 
 
 def format_mask(mask: int) -> str:
-    """`0x` and 64 hex digits, ID 0 leftmost, without newline."""
+    """Return `0x` and 64 hex digits, ID 0 leftmost, without newline."""
     return f"0x{int(format(mask, f'0{MASK_BITS}b')[::-1], 2):064x}"
 
 
 def parse_absolute_mask(text: str) -> int:
-    """A mask as hex digits from the left. Raises EINVAL. Like ap_bus.c:hex2bitmap (v6.1)."""
+    """Return the mask of hex digits. Raises EINVAL. Like ap_bus.c:hex2bitmap (v6.1)."""
     body = text.removesuffix("\n")
     body = body[2:] if body.startswith("0x") else body.removeprefix("x")
     if len(body) > MASK_BITS // 4 or not re.fullmatch("[0-9a-fA-F]*", body):
@@ -136,7 +136,7 @@ def parse_absolute_mask(text: str) -> int:
 
 
 def apply_relative_mask(text: str, mask: int) -> int:
-    """`mask` after a chain of +N, -N, +N-M, -N-M. Raises EINVAL and changes nothing.
+    """Return `mask` after a chain of +N, -N, +N-M, -N-M. Raises EINVAL.
 
     Like ap_bus.c:modify_bitmap (v6.1). Differs: numbers of 2^64 and more are refused.
     """
@@ -156,14 +156,17 @@ def apply_relative_mask(text: str, mask: int) -> int:
 
 
 def parse_mask(text: str, present: int) -> int:
-    """A mask, absolute or relative to `present`. Raises EINVAL. Like ap_bus.c:ap_parse_mask_str."""
+    """Return a mask, absolute or relative to `present`. Raises EINVAL.
+
+    Like ap_bus.c:ap_parse_mask_str (v6.1).
+    """
     if text[:1] in ("+", "-"):
         return apply_relative_mask(text, present)
     return parse_absolute_mask(text)
 
 
 def ids(mask: int) -> list[int]:
-    """The IDs in a mask, ascending."""
+    """Return the IDs in a mask, ascending."""
     return [index for index, bit in enumerate(format(mask, "b")[::-1]) if bit == "1"]
 
 

@@ -1,4 +1,4 @@
-"""A place where somebody waits for a condition, without knowing who drives the loop."""
+"""Callbacks of requests that wait for a condition; knows no event loop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import ClassVar
 
 
 class Waiters:
-    """Callbacks to run once when something may have become possible.
+    """Callbacks to run once when a condition may hold.
 
-    A woken callback must not call back into a model: it only marks its request as ready.
+    A callback must not call into a model: it only marks its request as ready.
     """
 
     __slots__ = ("_callbacks",)
-    # Who waits is a client of this process.
+    # Not saved: the requests that wait belong to this process.
     UNSAVED: ClassVar = {"_callbacks": dict}
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class Waiters:
         self._callbacks[token] = callback
 
     def discard(self, token: object) -> None:
-        """Forget a callback; unknown tokens are fine."""
+        """Drop a callback; an unknown token is ignored."""
         self._callbacks.pop(token, None)
 
     def wake(self) -> None:
-        """Run and forget every callback, in the order in which they were added."""
+        """Drop every callback and run it, in the order in which they were added."""
         if not self._callbacks:
             return
         callbacks = list(self._callbacks.values())

@@ -1,7 +1,7 @@
-"""Lines to objects. Nothing of what exists is changed; a wrong file raises BadGraphError.
+"""Lines to objects. No existing object is changed; a wrong file raises BadGraphError.
 
-Objects that can change are made empty first, so that all lines can refer to them; what cannot
-change follows in the order of the lines; then the empty ones are filled, hashed ones last.
+Mutable objects are made empty first, so that all lines can refer to them; immutable ones follow in
+the order of the lines; then the empty ones are filled, those with hashed members last.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ import msgspec
 from fakesys.graph.encode import BUILTIN_METHODS, Outside, plan_of
 from fakesys.graph.names import Names
 
-# Stands where an object is not made yet.
+# In place of an object that is not made yet.
 _LATER = object()
 
 
 class BadGraphError(ValueError):
-    """Lines that describe no graph of this version."""
+    """The lines describe no graph of this version."""
 
 
 class Decoder:
-    """One graph. `outside`: what it refers to and does not own, by name."""
+    """Decodes one graph. `outside`: the objects that it refers to and does not own, by name."""
 
     def __init__(self, names: Names, outside: Mapping[str, Outside]) -> None:
         self._names = names
@@ -46,7 +46,7 @@ class Decoder:
         self._shapes: dict[int, _Shape] = {}
 
     def decode(self, roots: Mapping[str, Any], lines: Sequence[list[Any]]) -> dict[str, Any]:
-        """The roots by name. Raises BadGraphError."""
+        """Return the roots by name. Raises BadGraphError."""
         self._lines = lines
         try:
             self._build()
@@ -69,10 +69,10 @@ class Decoder:
             self._fill(self._things[number], line)
         for number, line in enumerate(self._lines):
             self._fill_hashed(self._things[number], line)
-        self._tell_loaded()
+        self._call_after_load()
 
     def value(self, written: Any) -> Any:
-        """What a value of a line means."""
+        """Return the object of a value in a line."""
         if isinstance(written, list):
             (number,) = written
             if not 0 <= number < len(self._things):
@@ -83,7 +83,7 @@ class Decoder:
             return thing
         if isinstance(written, dict):
             ((kind, text),) = written.items()
-            return _SPELT[kind](text)
+            return _SPELLED[kind](text)
         return written
 
     def _values(self, written: Iterable[Any]) -> Iterator[Any]:
@@ -96,7 +96,7 @@ class Decoder:
         return found
 
     def _shell(self, line: list[Any]) -> Any:
-        """An empty object for a line; a mark for what cannot change."""
+        """Return an empty object for a line, `_LATER` for an immutable one."""
         kind = line[0]
         if isinstance(kind, str):
             make = _EMPTY.get(kind)
@@ -124,7 +124,7 @@ class Decoder:
         elif kind == "set":
             made.update(self._values(line[1:]))
 
-    def _tell_loaded(self) -> None:
+    def _call_after_load(self) -> None:
         for number, line in enumerate(self._lines):
             if not isinstance(line[0], str) and (hook := self._shapes[line[0]].loaded):
                 hook(self._things[number])
@@ -184,7 +184,7 @@ class Decoder:
 
 
 class _Shape:
-    """A class with the attributes that some objects of it have."""
+    """A class with the attributes that some of its objects have."""
 
     def __init__(self, cls: type, names: list[str]) -> None:
         if any(name.startswith("__") for name in names):
@@ -196,7 +196,7 @@ class _Shape:
         self._unsaved = plan.unsaved
 
     def fill(self, made: Any, values: Iterable[Any]) -> None:
-        """Set the attributes, without the class having a say; a struct has none anyway."""
+        """Set the attributes directly, past any `__setattr__` of the class."""
         put = setattr if isinstance(made, msgspec.Struct) else object.__setattr__
         for name, value in zip(self.names, values, strict=True):
             put(made, name, value)
@@ -205,12 +205,12 @@ class _Shape:
 
 
 def unpacked(text: str) -> bytes:
-    """The pair of `packed`."""
+    """Return the bytes of a text made by `packed`."""
     return zlib.decompress(base64.b64decode(text, validate=True))
 
 
 def _empty(cls: type) -> Any:
-    """An object that nothing was set of."""
+    """Return an object without attributes."""
     if issubclass(cls, msgspec.Struct):
         # Cannot be made otherwise; all its fields are set later.
         return cls(*[None] * len(cls.__struct_fields__))
@@ -225,7 +225,7 @@ def _random(line: list[Any]) -> Random:
 
 def _getter(line: list[Any]) -> Any:
     if any(part.startswith("_") for name in line[1:] for part in name.split(".")):
-        raise BadGraphError("an attribute that is nobody's business")
+        raise BadGraphError("attribute names that begin with an underscore are not allowed")
     return operator.attrgetter(*line[1:])
 
 
@@ -233,7 +233,7 @@ _WRONG = (
     *(ValueError, TypeError, LookupError, AttributeError),
     *(OverflowError, zlib.error, struct.error, re.error, MemoryError, RecursionError),
 )
-_SPELT: Mapping[str, Callable[[str], Any]] = {
+_SPELLED: Mapping[str, Callable[[str], Any]] = {
     "x": lambda text: int(text, 16),
     "f": float,
     "b": lambda text: base64.b64decode(text, validate=True),
@@ -271,7 +271,7 @@ _FIXED: Mapping[str, Callable[[Decoder, list[Any], Any], Any]] = {
 
 
 def parse(line: str) -> list[Any]:
-    """One line as it was written. Raises BadGraphError."""
+    """Return the list of one line of JSON. Raises BadGraphError."""
     try:
         found = json.loads(line)
     except ValueError as error:

@@ -1,9 +1,9 @@
 """Objects to lines: each object once, by the number of its line, so sharing and cycles stay.
 
 A value in a line is itself when JSON has it; `[N]` is the object of line N; `{"x": ...}`,
-`{"f": ...}`, `{"b": ...}` are a long integer, a float that is no number, bytes.
-What cannot change stands behind all that it consists of, so it can be built in one pass; what can
-change may be named before its line.
+`{"f": ...}`, `{"b": ...}` are a long integer, a float that is no finite number, bytes.
+The line of an immutable object follows those of its parts, so that one pass builds it; a line may
+refer to a mutable object whose line follows.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ _BUILTIN_BASES = (dict, list, tuple, set, frozenset, str, bytes, int, float, Bas
 
 
 class Outside(NamedTuple):
-    """Something that is not part of the graph but referred to. `methods`: those that may be."""
+    """An object that the graph refers to and does not own. `methods`: those it may refer to."""
 
     thing: object
     methods: frozenset[str] = frozenset()
 
 
 class CannotSaveError(TypeError):
-    """An object of a kind that has no form in a file."""
+    """The object is of a kind that cannot be written."""
 
 
 class Encoder:
-    """One graph. `outside`: what it refers to and does not own, by name."""
+    """Encodes one graph. `outside`: the objects that it refers to and does not own, by name."""
 
     def __init__(self, names: Names, outside: Mapping[str, Outside]) -> None:
         self._names = names
@@ -66,14 +66,14 @@ class Encoder:
         self._outside_methods = {name: other.methods for name, other in outside.items()}
         self._numbers: dict[int, int] = {}
         self._lines: list[str] = []
-        # Objects whose line is still to be written; all objects, so that none changes its id.
+        # Objects whose line is still to be written; then all objects, which keeps their ids valid.
         self._open: list[tuple[int, Any]] = []
         self._alive: list[Any] = []
         self._shapes: dict[tuple[type, tuple[str, ...]], int] = {}
         self._plans: dict[type, _Plan] = {}
 
     def encode(self, roots: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
-        """The roots as values, and the lines. Raises CannotSaveError."""
+        """Return the roots as values, and the lines. Raises CannotSaveError."""
         found = {}
         for name, root in roots.items():
             found[name] = self.value(root)
@@ -83,7 +83,7 @@ class Encoder:
         return found, self._lines
 
     def value(self, thing: Any) -> Any:
-        """How a line says it."""
+        """Return the value of an object in a line."""
         kind = type(thing)
         if kind is int:
             small = -LONGEST_PLAIN_INT < thing < LONGEST_PLAIN_INT
@@ -98,7 +98,7 @@ class Encoder:
         return [self._place(thing) if number is None else number]
 
     def _place(self, thing: Any) -> int:
-        """Give an object its line, or at least the number of it."""
+        """Write the line of an object, or reserve its number; return the number."""
         whole = self._whole(thing)
         self._alive.append(thing)
         number = self._numbers[id(thing)] = len(self._lines)
@@ -110,7 +110,7 @@ class Encoder:
         return number
 
     def _whole(self, thing: Any) -> list[Any] | None:
-        """The line of what cannot change, or holds no object; None for all else."""
+        """Return the line of an immutable object or of one without parts; None for others."""
         name = self._names.name_of(thing)
         if name is not None:
             return ["name", name]
@@ -131,7 +131,7 @@ class Encoder:
         return None
 
     def _content(self, thing: Any) -> list[Any]:
-        """The line of an object that can change."""
+        """Return the line of a mutable object."""
         kind = type(thing)
         if kind is dict:
             return ["dict", *(self.value(part) for pair in thing.items() for part in pair)]
@@ -176,7 +176,7 @@ class Encoder:
             raise CannotSaveError(f"{kind.__qualname__}: {error}") from None
 
     def _shape(self, kind: type, names: tuple[str, ...]) -> int:
-        """The line that says which class and attributes the lines of some objects have."""
+        """Return the number of the line with the class and attribute names of some objects."""
         number = self._shapes.get((kind, names))
         if number is None:
             line = ["class", self._class(kind), list(names)]
@@ -194,7 +194,7 @@ class Encoder:
         plan = self._plans.get(kind)
         if plan is None:
             if issubclass(kind, _BUILTIN_BASES):
-                raise CannotSaveError(f"{kind.__qualname__} is a builtin in disguise")
+                raise CannotSaveError(f"{kind.__qualname__} is derived from a builtin")
             self._class(kind)
             plan = self._plans[kind] = plan_of(kind)
         return plan
@@ -233,14 +233,17 @@ class Encoder:
 
 
 class _Plan(NamedTuple):
-    """How the objects of a class are kept."""
+    """How the objects of a class are written."""
 
     slots: tuple[str, ...]
     unsaved: Mapping[str, Callable[[], object]]
 
 
 def plan_of(kind: type) -> _Plan:
-    """How the objects of this class are kept. `UNSAVED` of a class: attribute -> what makes it."""
+    """Return how the objects of a class are written.
+
+    Its `UNSAVED` maps attributes that are not written to callables that make them at load.
+    """
     unsaved: dict[str, Callable[[], object]] = {}
     slots: list[str] = []
     for cls in reversed(kind.__mro__):
@@ -254,17 +257,17 @@ def plan_of(kind: type) -> _Plan:
 
 
 def _is_value(kind: type) -> bool:
-    """Can its objects never change, hash included?"""
+    """Return whether objects of the class are immutable values."""
     return issubclass(kind, msgspec.Struct) and kind.__struct_config__.frozen
 
 
 def _by_identity(kind: type) -> bool:
-    """Are its objects equal to nothing but themselves?"""
+    """Return whether objects of the class are equal only to themselves."""
     return vars(object)["__hash__"] is getattr(kind, "__hash__")  # noqa: B009
 
 
 def packed(data: bytes) -> str:
-    """Bytes as short as need be."""
+    """Return bytes as compressed text."""
     return base64.b64encode(zlib.compress(data, 1)).decode()
 
 

@@ -1,8 +1,8 @@
-"""What code and constants are called, so that a file can name them instead of holding them.
+"""The names of code and constants, so that a file can refer to them instead of holding them.
 
-Functions, classes, enum members and the tables that modules hold are the same in every process of
-one version. Only what stands in this register can be named by a file: nothing is imported or
-looked up by a name that a file gives.
+Functions, classes, enum members and the tables of modules are the same in every process of one
+version. A file can refer to what is in this register only: nothing is imported or looked up by a
+name from a file.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PLAIN = (type(None), bool, int, str, bytes, float, ModuleType)
 
 
 class Names:
-    """The register of what a file may name.
+    """The register of everything that a file may refer to by name.
 
-    `packages`: all their modules are read, whole packages with everything below them.
-    `others`: single names, `module:name`, of modules of which nothing else may be named.
+    `packages`: the packages and modules whose names are registered, subpackages included.
+    `others`: single names, `module:name`, of modules of which nothing else is registered.
     """
 
     def __init__(self, packages: Iterable[str], others: Iterable[str] = ()) -> None:
@@ -52,15 +52,15 @@ class Names:
         self._add_harmless()
 
     def name_of(self, thing: object) -> str | None:
-        """What it is called; None when it has no name here."""
+        """Return the name of an object; None when it is not registered."""
         return self._names.get(id(thing))
 
     def thing(self, name: str) -> Any:
-        """What is called so. Raises KeyError."""
+        """Return the object of a name. Raises KeyError."""
         return self._things[name]
 
     def place_of(self, function: FunctionType) -> tuple[str, int] | None:
-        """The named function inside which this one was made, and the number of its code there."""
+        """Return the registered function that made this one, and the index of its code there."""
         outer = function.__qualname__.split(".<locals>", 1)[0]
         name = f"{function.__module__}:{outer}"
         for number, code in enumerate(self._codes_of(name)):
@@ -69,7 +69,7 @@ class Names:
         return None
 
     def code_at(self, name: str, number: int) -> tuple[CodeType, dict[str, Any]]:
-        """The code at this place and the module's names. Raises KeyError, IndexError."""
+        """Return the code at this place and the module's globals. Raises KeyError, IndexError."""
         outer = self._things[name]
         return self._codes_of(name)[number], outer.__globals__
 
@@ -87,7 +87,7 @@ class Names:
                 self._enter(f"{module.__name__}:{name}", vars(module)[name])
 
     def _enter(self, name: str, thing: object) -> bool:
-        """The first name of a thing counts."""
+        """Register a name; return whether it is the first one of the object."""
         self._things.setdefault(name, thing)
         if id(thing) in self._names:
             return False
@@ -107,7 +107,7 @@ class Names:
             self._add_parts(name, value)
 
     def _take(self, name: str, cls: type) -> None:
-        """A class, its functions and constants."""
+        """Register a class, its functions and constants."""
         if not self._enter(name, cls):
             return
         if issubclass(cls, Enum):
@@ -138,7 +138,7 @@ def _modules(package: str) -> Iterator[ModuleType]:
 
 
 def _function_of(value: Any) -> Any:
-    """The function behind what a class makes of it."""
+    """Return the function of a property, static method or class method."""
     if isinstance(value, property):
         return value.fget
     return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value

@@ -105,7 +105,7 @@ class Slotted(Base):
 
 
 class Texts(dict[str, int]):
-    """A builtin in disguise."""
+    """Derived from a builtin."""
 
 
 def double(value: int) -> int:

@@ -26,10 +26,10 @@ def everything(_record: object) -> bool:
 
 
 class Journal(Protocol[R_co]):
-    """What is read. `pasts`: how often all of it was replaced; `past`: where it ended then."""
+    """Records to follow. `generation` counts replacements; `replaced_at` is the last number then."""
 
-    pasts: int
-    past: int
+    generation: int
+    replaced_at: int
     waiters: Waiters
 
     def since(self, number: int) -> Iterator[tuple[int, R_co]]:
@@ -49,7 +49,7 @@ class JournalStream(Generic[R]):
         self._render = render
         self._wanted = wanted
         self._last = 0
-        self._pasts = journal.pasts
+        self._generation = journal.generation
         self._records: Iterator[tuple[int, R]] = iter(())
         self._text = b""
 
@@ -96,9 +96,9 @@ class JournalStream(Generic[R]):
     def _next(self) -> bytes | None:
         """The text of the next wanted record; None at the end of the journal."""
         fresh = False
-        if self._pasts != self._journal.pasts:
+        if self._generation != self._journal.generation:
             # Another machine was loaded: what it remembers was not missed by this reader.
-            self._pasts, self._last = self._journal.pasts, self._journal.past
+            self._generation, self._last = self._journal.generation, self._journal.replaced_at
             self._records = iter(())
         while True:
             for number, record in self._records:
