@@ -26,7 +26,7 @@ def everything(_record: object) -> bool:
 
 
 class Journal(Protocol[R_co]):
-    """Records to follow. `generation` counts replacements; `replaced_at` is the last number then."""
+    """Records to follow. `generation`: number of replacements; `replaced_at`: last number then."""
 
     generation: int
     replaced_at: int
