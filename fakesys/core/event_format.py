@@ -4,7 +4,7 @@ A record is what the ring buffer holds: the common fields, then the event's fiel
 that C's alignment gives them (include/trace/trace_events.h, v6.1).
 
     form = event_format(KvmPio, 812, features)      # None: this kernel has no such event
-    record = form.encode(KvmPio(rw=1, port=0x3F8, size=1), pid=77)
+    record = form.encode(KvmPio(rw=1, port=0x3F8, size=1, count=1, val=65), pid=77)
     form.text(form.decode(record))
 """
 

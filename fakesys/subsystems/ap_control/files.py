@@ -11,12 +11,12 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog
-from fakesys.core.text import kstrtoull
+from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
 from fakesys.subsystems.ap_bus.hardware import CEX4, DEFAULT_FIRMWARE, CardMode, CardSpec
 from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.control.files import bracketed, flag, one_word
+from fakesys.subsystems.control.files import bracketed
 from fakesys.subsystems.control.streams import line_stream, uevent_stream
 from fakesys.subsystems.vfio_ap.driver import RemovePolicy
 from fakesys.subsystems.vfio_ap.policy import FilterName
@@ -111,11 +111,11 @@ def _set_remove_policy(system: ApSystem, text: str) -> None:
 
 
 def _set_autoscan(system: ApSystem, text: str) -> None:
-    system.bus.autoscan = flag(text)
+    system.bus.autoscan = zero_or_one(text)
 
 
 def _set_loaded(system: ApSystem, text: str) -> None:
-    if flag(text):
+    if zero_or_one(text):
         system.vfio_ap.load()
     else:
         system.vfio_ap.unload()
@@ -203,8 +203,7 @@ SETTINGS: tuple[Row, ...] = (
 
 def _machine_rows(choice: ApKernelChoice, uevents: UeventLog, log: LineLog) -> tuple[Row, ...]:
     def reset(_system: ApSystem, text: str) -> None:
-        if text.removesuffix("\n") != "1":
-            raise KernelError(EINVAL, "write 1")
+        require_one(text)
         choice.reset()
 
     return (

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from fakesys.core.devices import is_uuid
 from fakesys.core.errors import KernelError
-from fakesys.core.text import format_mask, ids, kstrtoull
+from fakesys.core.text import format_mask, ids, kstrtoull, one_word, require_one
 from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.hardware import CardMode
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.control.files import one_word
 from fakesys.subsystems.vfio_ap.guest import Guest
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row
 
@@ -61,8 +60,7 @@ def _attach(files: GuestFiles, text: str) -> None:
 
 
 def _detach(files: GuestFiles, text: str) -> None:
-    if text.removesuffix("\n") != "1":
-        raise KernelError(EINVAL, "write 1")
+    require_one(text)
     files.guest.detach()
 
 

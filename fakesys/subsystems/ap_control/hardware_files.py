@@ -7,14 +7,13 @@ from errno import EBUSY, EINVAL, ENODEV, ERANGE
 from typing import Any, NamedTuple
 
 from fakesys.core.errors import ERRNO_NAMES, KernelError
-from fakesys.core.text import format_mask, kstrtoull, parse_mask
+from fakesys.core.text import format_mask, kstrtoull, parse_mask, zero_or_one
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of_digits, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, switch
 from fakesys.subsystems.ap_bus.hardware import ANSWERS, CardSpec, Hardware, InstalledCard
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.control.files import flag
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row
 
 NUMBER_ERRORS = {EINVAL: "not a number, or out of range", ERANGE: "more than 64 bits"}
@@ -72,7 +71,7 @@ def _flag_row(
         mode=0o644,
         doc=doc,
         show=lambda system: f"{get(system.hardware):d}\n",
-        store=lambda system, text: put(system.hardware, flag(text)),
+        store=lambda system, text: put(system.hardware, zero_or_one(text)),
         errors=FLAG_ERRORS,
     )
 
@@ -137,7 +136,9 @@ CARD: Layout[CardSwitches] = Layout(
             mode=0o644,
             doc="The support element's switch: 1 configured on, 0 off.",
             show=lambda card: f"{card.card.config:d}\n",
-            store=lambda card, text: card.system.hardware.switch_config(card.apid, flag(text)),
+            store=lambda card, text: card.system.hardware.switch_config(
+                card.apid, zero_or_one(text)
+            ),
             errors=FLAG_ERRORS,
         ),
         Attr(
@@ -145,7 +146,9 @@ CARD: Layout[CardSwitches] = Layout(
             mode=0o644,
             doc="1: the card is checkstopped.",
             show=lambda card: f"{card.card.checkstop:d}\n",
-            store=lambda card, text: card.system.hardware.switch_checkstop(card.apid, flag(text)),
+            store=lambda card, text: card.system.hardware.switch_checkstop(
+                card.apid, zero_or_one(text)
+            ),
             errors=FLAG_ERRORS,
         ),
         Attr(

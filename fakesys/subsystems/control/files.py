@@ -8,8 +8,7 @@ from errno import EBUSY, EINVAL, ERANGE
 from typing import Any
 
 from fakesys.core.clock import NS
-from fakesys.core.errors import KernelError
-from fakesys.core.text import kstrtoull
+from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
 from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
@@ -22,22 +21,6 @@ from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 def bracketed(choices: Iterable[str], current: str) -> str:
     """A line of all choices with the current one in brackets."""
     return " ".join(f"[{name}]" if name == current else name for name in choices) + "\n"
-
-
-def one_word(text: str) -> str:
-    """The only word of a text. Raises EINVAL."""
-    words = text.split()
-    if len(words) != 1:
-        raise KernelError(EINVAL, "write one word")
-    return words[0]
-
-
-def flag(text: str) -> bool:
-    """0 or 1. Raises EINVAL."""
-    body = text.removesuffix("\n")
-    if body not in ("0", "1"):
-        raise KernelError(EINVAL, "write 0 or 1")
-    return body == "1"
 
 
 def _last_error(control: Control) -> str:
@@ -65,12 +48,11 @@ def _set_seed(control: Control, text: str) -> None:
 
 
 def _set_lockdown(control: Control, text: str) -> None:
-    control.set_lockdown(flag(text))
+    control.set_lockdown(zero_or_one(text))
 
 
 def _reset(control: Control, text: str) -> None:
-    if text.removesuffix("\n") != "1":
-        raise KernelError(EINVAL, "write 1")
+    require_one(text)
     control.machine.reset()
 
 

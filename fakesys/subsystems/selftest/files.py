@@ -6,8 +6,7 @@ from collections.abc import Callable
 from errno import EEXIST, EINVAL, ENODEV, ERANGE
 
 from fakesys.core.devices import Devices
-from fakesys.core.errors import KernelError
-from fakesys.core.text import kstrtoll, kstrtoull
+from fakesys.core.text import kstrtoll, kstrtoull, require_one
 from fakesys.subsystems.driver_core.files import bus_uevent, device_rows
 from fakesys.subsystems.selftest.model import Selftest, SelftestDevice
 from fakesys.tree.attr import Attr, Dir, Layout, Links, Mount
@@ -91,8 +90,7 @@ DEBUG: Layout[SelftestDevice] = Layout(
 
 def _command(action: Callable[[Selftest], None]) -> Callable[[Selftest, str], None]:
     def store(selftest: Selftest, text: str) -> None:
-        if text.removesuffix("\n") != "1":
-            raise KernelError(EINVAL, "write 1")
+        require_one(text)
         action(selftest)
 
     return store
