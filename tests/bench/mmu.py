@@ -17,12 +17,12 @@ import msgspec
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
-from fakesys.subsystems.kvm_mmu.guest.bulk import touch
-from fakesys.subsystems.kvm_mmu.guest.programs import Guest
-from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.ops.zap import Flow
+from fakesys.subsystems.kvm_mmu.guest.bulk_access import bulk_access
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
+from fakesys.subsystems.kvm_mmu.mmu.zap import Flow
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, ZapFlow
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 from tests.bench.measure import Bench, Figure
@@ -46,7 +46,7 @@ class Big:
 
     def touch_all(self, pages: int) -> None:
         """One command writes to every page."""
-        touch(self.memory, self.vcpu, self.guest, "w", self.start, times=pages)
+        bulk_access(self.memory, self.vcpu, self.guest, "w", self.start, times=pages)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -60,10 +60,10 @@ def tib_guest() -> Iterable[Figure]:
     big = Big(TIB)
     before = _resident()
     took = _seconds(lambda: big.touch_all(PAGES))
-    used = big.memory.kit.pages.used
+    used = big.memory.arch.pages.used
     yield Figure("MMU: 1 TiB touched by one command", took, "s", 10)
     assert used == TIB_SHADOW_PAGES, f"{used} shadow pages"
-    per_row = big.memory.kit.pages.bytes_per_row + big.memory.tree.bytes_per_table
+    per_row = big.memory.arch.pages.bytes_per_row + big.memory.links.bytes_per_table
     yield Figure("MMU: bytes per full shadow page", per_row, "B", 60)
     grown = (_resident() - before) / used
     yield Figure("MMU: resident growth per shadow page", grown, "B", 60)
@@ -78,7 +78,7 @@ def page_by_page() -> Iterable[Figure]:
     """The same zap while vCPUs may take the lock: every page for itself."""
     big = Big(64 << 30)
     big.touch_all(64 << 18)
-    pages = big.memory.kit.pages.used
+    pages = big.memory.arch.pages.used
     flow = big.memory.begin_zap(ZapFlow.FAST, lambda: False)
     took = _seconds(lambda: flow.step())
     yield Figure("MMU: zap of one page, one by one", took / pages * 1e6, "us", 20)

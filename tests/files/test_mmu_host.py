@@ -314,7 +314,7 @@ def test_fast_zaps_leave_pages_to_the_shrinker() -> None:
     vm = MmuVm("5.4", events=())
     memory = vm.machine.subsystems.kvm.memory.memories[vm.machine.subsystems.kvm.kvm.vm("a")]
     vm.ctl("a vcpu 0 access w 0 n=4 stride=2M")
-    flow = memory.begin_zap(memory.kit.delete_flow, lambda: True)
+    flow = memory.begin_zap(memory.arch.delete_flow, lambda: True)
     flow.step(budget=4)
     assert vm.mmu("zapped_obsolete") == 3
     flags = [line[-1] for line in vm.pages()]

@@ -26,7 +26,7 @@ from fakesys.subsystems.kvm.events.lapic import KvmInjVirq
 from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit
 from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS
-from fakesys.subsystems.kvm_mmu.events.catalog import KvmMmuGetPage
+from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuGetPage
 from tests.cformat import printed
 
 ORACLE = Path(__file__).parent.parent / "oracle" / "kvm" / "formats-6.18.json"

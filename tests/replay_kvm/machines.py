@@ -13,7 +13,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.event_format import event_format
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.machine import Machine
-from fakesys.subsystems.kvm_mmu.events import catalog as mmu_trace
+from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS
 
 DEBUG = "sys/kernel/debug"
 KVM = f"{DEBUG}/fakesys/kvm"
@@ -70,7 +70,7 @@ def all_events() -> tuple[type[Tracepoint], ...]:
     from fakesys.subsystems.kvm.events import avic as apicv_trace
     from fakesys.subsystems.kvm.events import catalog as kvm_trace
 
-    return tuple(dict.fromkeys((*mmu_trace.EVENTS, *kvm_trace.EVENTS, *apicv_trace.EVENTS)))
+    return tuple(dict.fromkeys((*EVENTS, *kvm_trace.EVENTS, *apicv_trace.EVENTS)))
 
 
 class InProcess:

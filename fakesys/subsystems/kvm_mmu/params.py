@@ -1,4 +1,4 @@
-"""The knobs of a VM's memory."""
+"""The parameters of a VM's memory, as files below `fakesys/kvm/params`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARAMS: tuple[Param[Any], ...] = (
 
 
 def knobs(params: Params, policy: MmuPolicy) -> Knobs:
-    """What a VM that is made now gets."""
+    """Return the knobs of a VM that is made now."""
     flow = ZapFlow(params[ZAP_FLOW])
     return Knobs(
         tdp=params[PAGING] == "tdp",
@@ -54,6 +54,3 @@ def knobs(params: Params, policy: MmuPolicy) -> Knobs:
         wrap_gen=params[WRAP_GEN],
         delete_flow=None if flow is policy.delete_flow else flow,
     )
-
-
-__all__ = ["PARAMS", "knobs"]

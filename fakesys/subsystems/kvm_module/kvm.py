@@ -17,7 +17,7 @@ from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.params import MMIO_CACHING
-from fakesys.subsystems.kvm_mmu.vm.nx import NxHugePages
+from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
 from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.tree.attr import Attr, Layout
 from fakesys.tree.kinds import SYSFS

@@ -9,13 +9,15 @@ from msgspec.structs import replace
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.guest.bulk import Touched, touch
-from fakesys.subsystems.kvm_mmu.guest.programs import Guest, Item, guest_tables
-from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.ops.walker import PF_WRITE
+from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS
+from fakesys.subsystems.kvm_mmu.guest.bulk_access import BulkResult, bulk_access
+from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
+from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, MmuPolicy
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
+from fakesys.subsystems.kvm_mmu.shadow.walk import PF_WRITE
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory, Zapped
 
@@ -35,13 +37,13 @@ class Rig:
         self.events: list[Any] = []
         self.guests: dict[int, Guest] = {}
         if not quiet:
-            for cls in trace.EVENTS:
+            for cls in EVENTS:
                 self.bus.subscribe(cls, self.events.append)
 
     @property
     def pages(self) -> Any:
         """The rows of shadow pages."""
-        return self.memory.kit.pages
+        return self.memory.arch.pages
 
     def slot(
         self,
@@ -79,33 +81,33 @@ class Rig:
         """
         # The doorbell of programs lies just behind the slot.
         self.slot(0, 0, 62 * MIB)
-        guest_tables(self.memory)
+        write_guest_tables(self.memory)
         vcpu = self.vcpu()
         guest = self.guests[vcpu.id]
-        guest.set_up(real=False)
-        guest.run([Item("rloop", 2 * MIB, times=tables, stride=2 * MIB)])
+        guest.set_up(real_mode=False)
+        guest.run([GuestOp("rloop", 2 * MIB, times=tables, stride=2 * MIB)])
         if unsync:
-            guest.run([Item("wloop", FIRST_TABLE + PAGE, times=tables)])
+            guest.run([GuestOp("wloop", FIRST_TABLE + PAGE, times=tables)])
         return vcpu
 
-    def write(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+    def write(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> BulkResult:
         """The guest writes."""
         guest = self.guests[vcpu.id]
-        return touch(self.memory, vcpu, guest, "w", gpa, times=times, stride=stride)
+        return bulk_access(self.memory, vcpu, guest, "w", gpa, times=times, stride=stride)
 
-    def read(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+    def read(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> BulkResult:
         """The guest reads."""
         guest = self.guests[vcpu.id]
-        return touch(self.memory, vcpu, guest, "r", gpa, times=times, stride=stride)
+        return bulk_access(self.memory, vcpu, guest, "r", gpa, times=times, stride=stride)
 
-    def fetch(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> Touched:
+    def fetch(self, vcpu: VcpuMmu, gpa: int, times: int = 1, stride: int = PAGE) -> BulkResult:
         """The guest fetches from there."""
         guest = self.guests[vcpu.id]
-        return touch(self.memory, vcpu, guest, "x", gpa, times=times, stride=stride)
+        return bulk_access(self.memory, vcpu, guest, "x", gpa, times=times, stride=stride)
 
     def fault(self, vcpu: VcpuMmu, gpa: int) -> None:
         """One write that may fault, without entry to the guest."""
-        if not self.memory.faults.allows(vcpu, gpa, PF_WRITE):
+        if not self.memory.shadow_walker.allows(vcpu, gpa, PF_WRITE):
             self.memory.faults.page_fault(vcpu, gpa, PF_WRITE)
 
     def told(self, cls: type) -> list[Any]:

@@ -9,20 +9,22 @@ import pytest
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.events.guest import KvmPageFault
 from fakesys.subsystems.kvm.events.run import KvmUserspaceExit
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.guest.programs import MOST_STEPS, Exit
-from fakesys.subsystems.kvm_mmu.ops.faults import RetPf
-from fakesys.subsystems.kvm_mmu.ops.shrinker import Shrinker
-from fakesys.subsystems.kvm_mmu.ops.walker import PF_PRESENT, PF_WRITE
+from fakesys.subsystems.kvm_mmu.events.sptes import FastPageFault
+from fakesys.subsystems.kvm_mmu.events.walk import CheckMmioSpte
+from fakesys.subsystems.kvm_mmu.guest.programs import MAX_STEPS
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit
+from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, K6_1, K6_18, POLICIES, MmuPolicy
+from fakesys.subsystems.kvm_mmu.shadow.walk import PF_PRESENT, PF_WRITE
 from fakesys.subsystems.kvm_mmu.slots.host import USER_SPACE_END, HostSpace
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, READONLY, Region
+from fakesys.subsystems.kvm_mmu.vm.shrinker import Shrinker
 from tests.models.kvm_mmu.rig import MIB, PAGE, Rig
 
 
 def seen(rig: Rig) -> object:
     """What a bulk access and single ones must agree in."""
-    pages, sptes = rig.pages, rig.memory.kit.sptes
+    pages, sptes = rig.pages, rig.memory.arch.sptes
     rows = [(pages.gfn[r], pages.role[r], pages.present[r], sptes.present(r)) for r in rig.listed()]
     logs = [bytes(slot.dirty or b"") for slot in rig.memory.slots.in_order]
     stats = [getattr(rig.stats, name) for name in rig.stats.__slots__]
@@ -64,11 +66,11 @@ def test_many_tables_that_lost_the_table_above_them() -> None:
         vcpu = rig.vcpu()
         rig.write(vcpu, 0, times=16 * 512)
         shrinker = Shrinker()
-        shrinker.add(rig.memory.kit, rig.memory.zapper)
+        shrinker.add(rig.memory.arch, rig.memory.zapper)
         assert shrinker.count() == 19
         # Oldest first, the root passed over: those of level 3 and 2.
         assert shrinker.scan() + shrinker.scan() == 2
-        shrinker.remove(rig.memory.kit)
+        shrinker.remove(rig.memory.arch)
         assert shrinker.count() == 0
         rig.write(vcpu, 0, times=16 * 512)
     assert seen(bulk) == seen(single)
@@ -107,8 +109,8 @@ def test_many_accesses_to_special_slots(flags: int, kind: str) -> None:
     for rig in (bulk, single):
         rig.slot(0, 0, 32 * MIB, flags=flags)
         vcpu = rig.vcpu()
-        touch = rig.read if kind == "read" else rig.write
-        touched = touch(vcpu, 3 * PAGE, times=9 * 512)
+        access = rig.read if kind == "read" else rig.write
+        touched = access(vcpu, 3 * PAGE, times=9 * 512)
         exits = 9 * 512 if flags == READONLY and kind == "write" else 0
         assert len(touched.exits) == exits
     assert seen(bulk) == seen(single)
@@ -173,7 +175,7 @@ def test_a_fault_on_what_is_writable_already_is_spurious() -> None:
         rig.write(vcpu, 0)
         assert rig.memory.faults.page_fault(vcpu, 0, PF_WRITE | PF_PRESENT) is RetPf.SPURIOUS
         assert getattr(vcpu.stats, name) == 1
-        (event,) = rig.told(trace.FastPageFault)
+        (event,) = rig.told(FastPageFault)
         assert event.ret == policy.ret_pf_invalid + 2
         # Somebody took the spte away meanwhile: the slow path maps it anew.
         rig.memory.notifier.invalidate(rig.memory.host.named("m0"), 0, PAGE)
@@ -222,7 +224,7 @@ def test_accesses_one_by_one_are_bounded() -> None:
     rig.slot(0)
     vcpu = rig.vcpu()
     with pytest.raises(KernelError) as refusal:
-        rig.read(vcpu, 0, times=MOST_STEPS + 1)
+        rig.read(vcpu, 0, times=MAX_STEPS + 1)
     assert refusal.value.errno == EINVAL
     assert rig.pages.used == 0
 
@@ -243,7 +245,7 @@ def test_mmio_is_cached_for_one_page() -> None:
         (left,) = rig.read(vcpu, gpa).exits
         assert left.reason is Exit.MMIO
     assert vcpu.stats.pf_mmio_spte_created == 2
-    assert [event.spte_gen for event in rig.told(trace.CheckMmioSpte)] == [2, 2]
+    assert [event.spte_gen for event in rig.told(CheckMmioSpte)] == [2, 2]
 
 
 def test_a_table_takes_less_than_60_bytes() -> None:
@@ -251,7 +253,7 @@ def test_a_table_takes_less_than_60_bytes() -> None:
     rig.slot(0, 0, 1 << 30)
     rig.write(rig.vcpu(), 0, times=1 << 18)
     assert rig.pages.used == 512 + 3
-    assert rig.pages.bytes_per_row + rig.memory.tree.bytes_per_table < 70
+    assert rig.pages.bytes_per_row + rig.memory.links.bytes_per_table < 70
 
 
 def test_a_log_of_a_read_only_slot_protects_nothing() -> None:

@@ -7,7 +7,7 @@ from errno import EEXIST, EINVAL, ENOTTY
 import pytest
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
+from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuPrepareZapPage, KvmMmuZapAllFast
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, K6_1, K6_18, MmuPolicy
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, READONLY, Change, Region
 from tests.models.kvm_mmu.rig import MIB, Rig
@@ -172,7 +172,7 @@ def test_a_slot_only_delete_drops_its_sptes_and_nothing_else() -> None:
     rig.forget()
     flushes = rig.stats.remote_tlb_flush_requests
     assert rig.delete(1) is not None
-    assert rig.told(trace.KvmMmuZapAllFast) == []
-    assert rig.told(trace.KvmMmuPrepareZapPage) == []
+    assert rig.told(KvmMmuZapAllFast) == []
+    assert rig.told(KvmMmuPrepareZapPage) == []
     assert rig.stats.pages_4k == 8
     assert rig.stats.remote_tlb_flush_requests == flushes + 1

@@ -34,7 +34,7 @@ def run(
     setup = RaceSetup(1, vcpus, 64 * MIB, flow, seed, max_rounds=rounds)
     result = race(rig.memory, setup)
     assert rig.memory.slots.by_id == {}
-    assert list(rig.memory.kit.vcpus) == []
+    assert list(rig.memory.arch.vcpus) == []
     return result
 
 

@@ -23,12 +23,9 @@ from hypothesis.stateful import (
 )
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.guest.programs import guest_tables
-from fakesys.subsystems.kvm_mmu.ops.dirty import CAP_MANUAL_PROTECT
-from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
-from fakesys.subsystems.kvm_mmu.ops.shrinker import Shrinker
-from fakesys.subsystems.kvm_mmu.ops.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuGetPage, KvmMmuZapAllFast
+from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
+from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step
 from fakesys.subsystems.kvm_mmu.shadow.arch import Request
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.policy import (
@@ -43,8 +40,11 @@ from fakesys.subsystems.kvm_mmu.shadow.policy import (
     ZapFlow,
 )
 from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, LEVEL_MASK
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, Memslot
-from fakesys.subsystems.kvm_mmu.vm.nx import recover
+from fakesys.subsystems.kvm_mmu.vm.dirty_log import CAP_MANUAL_PROTECT
+from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import recover
+from fakesys.subsystems.kvm_mmu.vm.shrinker import Shrinker
 from tests.models.kvm_mmu.rig import FIRST_TABLE, MIB, PAGE, Rig
 
 EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "6"))
@@ -73,31 +73,31 @@ class MmuMachine(RuleBasedStateMachine):
         super().__init__()
         self.rig = Rig(self.policy, quiet=self.quiet, tdp=self.tdp)
         self.memory = self.rig.memory
-        self.pages = self.memory.kit.pages
+        self.pages = self.memory.arch.pages
         self.shrinker = Shrinker()
-        self.shrinker.add(self.memory.kit, self.memory.zapper)
+        self.shrinker.add(self.memory.arch, self.memory.zapper)
         self.flow: Flow | None = None
         self.deleted: Memslot | None = None
         self.used_at_begin = 0
         # Slot -> gfns that were written since somebody asked.
         self.written: dict[int, set[int]] = {}
         self.generations: list[int] = []
-        self.rig.bus.subscribe(trace.KvmMmuZapAllFast, self._zapped_all)
+        self.rig.bus.subscribe(KvmMmuZapAllFast, self._zapped_all)
         if not self.quiet:
-            self.rig.bus.subscribe(trace.KvmMmuGetPage, self._got_page)
+            self.rig.bus.subscribe(KvmMmuGetPage, self._got_page)
         self.make_slot(0, thp=False)
         if not self.tdp:
-            guest_tables(self.memory, regions=31)
+            write_guest_tables(self.memory, regions=31)
         for number in range(3):
             self.rig.vcpu(number)
-            self.rig.guests[number].set_up(real=False)
+            self.rig.guests[number].set_up(real_mode=False)
 
-    def _zapped_all(self, event: trace.KvmMmuZapAllFast) -> None:
+    def _zapped_all(self, event: KvmMmuZapAllFast) -> None:
         self.generations.append(event.mmu_valid_gen)
         # I4
         assert event.mmu_used_pages == self.pages.used
 
-    def _got_page(self, event: trace.KvmMmuGetPage) -> None:
+    def _got_page(self, event: KvmMmuGetPage) -> None:
         # I2, and no look-up finds an obsolete page.
         assert event.mmu_valid_gen == self.pages.valid_gen
 
@@ -154,14 +154,14 @@ class MmuMachine(RuleBasedStateMachine):
         self.flow = None
         self.memory.end_removal(self.deleted, None)
         first, npages = self.deleted.base_gfn, self.deleted.npages
-        for row, mask in self.memory.kit.sptes.tables(first, npages):
-            assert not self.memory.kit.sptes.present(row) & mask, "the slot is still mapped"
+        for row, mask in self.memory.arch.sptes.tables(first, npages):
+            assert not self.memory.arch.sptes.present(row) & mask, "the slot is still mapped"
         self.written.pop(self.deleted.id, None)
 
     @rule(vcpu=VCPU, kind=KIND, address=ADDRESS, times=TIMES)
     def access(self, vcpu: int, kind: str, address: int, times: int) -> None:
-        touch = {"r": self.rig.read, "w": self.rig.write, "x": self.rig.fetch}[kind]
-        touched = touch(self.vcpus[vcpu], address, times)
+        access = {"r": self.rig.read, "w": self.rig.write, "x": self.rig.fetch}[kind]
+        touched = access(self.vcpus[vcpu], address, times)
         if kind == "w" and self.tdp and not touched.exits:
             self._wrote(address >> 12, times)
 
@@ -172,12 +172,12 @@ class MmuMachine(RuleBasedStateMachine):
                 self.written.setdefault(slot.id, set()).add(page - slot.base_gfn)
 
     @rule(vcpu=VCPU, cr3=st.sampled_from((0x10000, 0x11000)))
-    def switch_cr3(self, vcpu: int, cr3: int) -> None:
-        self.memory.roots.switch_cr3(self.vcpus[vcpu], cr3)
+    def set_cr3(self, vcpu: int, cr3: int) -> None:
+        self.rig.guests[vcpu].set_cr3(cr3)
 
     @rule(vcpu=VCPU, real=st.booleans())
     def set_up(self, vcpu: int, real: bool) -> None:
-        self.rig.guests[vcpu].set_up(real=real)
+        self.rig.guests[vcpu].set_up(real_mode=real)
 
     @rule(slot=SLOT, page=st.integers(0, 1500), npages=st.sampled_from((1, 8, 512)))
     def invalidate(self, slot: int, page: int, npages: int) -> None:
@@ -233,7 +233,7 @@ class MmuMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.flow is None and self.policy.nx is not None)
     @rule()
     def switch_nx_huge_pages(self) -> None:
-        self.memory.kit.nx_on_host ^= True
+        self.memory.arch.nx_on_host ^= True
         self.used_at_begin = self.pages.used
         self.memory.begin_zap(ZapFlow.FAST).step()
 
@@ -247,14 +247,14 @@ class MmuMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_large_page_can_be_executed_with_the_workaround(self) -> None:
-        kit = self.memory.kit
-        assert kit.stats.nx_lpage_splits == len(kit.nx_splits)
-        assert not kit.nx_splits.keys() & set(self.pages._free)
-        if not kit.nx_huge_pages:
+        arch = self.memory.arch
+        assert arch.stats.nx_lpage_splits == len(arch.nx_splits)
+        assert not arch.nx_splits.keys() & set(self.pages._free)
+        if not arch.nx_huge_pages:
             return
         for row in self.rows():
-            if self.pages.role[row] & LEVEL_MASK > 1 and (present := kit.sptes.present(row)):
-                assert kit.sptes.leaf(row).no_exec & present == present
+            if self.pages.role[row] & LEVEL_MASK > 1 and (present := arch.sptes.present(row)):
+                assert arch.sptes.leaf(row).no_exec & present == present
 
     def reached(self, vcpu: VcpuMmu) -> Iterator[int]:
         """All pages that the vCPU's processor may walk through."""
@@ -262,7 +262,7 @@ class MmuMachine(RuleBasedStateMachine):
         while todo:
             row = todo.pop()
             yield row
-            todo.extend(kid for kid in self.memory.tree.kids.get(row, ()) if kid != NONE)
+            todo.extend(kid for kid in self.memory.links.children.get(row, ()) if kid != NONE)
 
     def rows(self) -> list[int]:
         """Pages in memory: on the list, roots off the list, zapped ones."""
@@ -297,39 +297,39 @@ class MmuMachine(RuleBasedStateMachine):
     @invariant()
     def used_pages_are_the_listed_ones_and_the_roots_beside(self) -> None:
         beside = [row for row in self.rows() if not self.pages.flags[row] & ON_LIST]
-        rooted = [row for row in beside if self.pages.roots[row]]
+        rooted = [row for row in beside if self.pages.root_count[row]]
         assert self.pages.used == len(self.rig.listed()) + len(rooted)
         assert len(self.pages) == self.pages.used + len(beside) - len(rooted)
         if self.flow is None:
             assert len(beside) == len(rooted)
-            assert not self.memory.kit.zapped_obsolete
+            assert not self.memory.arch.zapped_obsolete
 
     @invariant()
     def roots_are_counted(self) -> None:
-        held = [row for vcpu in self.vcpus for row in vcpu.held_roots()]
+        held = [row for vcpu in self.vcpus for row in vcpu.roots]
         for row in self.rows():
-            assert self.pages.roots[row] == held.count(row)
+            assert self.pages.root_count[row] == held.count(row)
 
     @invariant()
     def links_go_both_ways(self) -> None:
-        tree = self.memory.tree
-        for row, kids in tree.kids.items():
-            linked = [(index, kid) for index, kid in enumerate(kids) if kid != NONE]
+        links = self.memory.links
+        for row, children in links.children.items():
+            linked = [(index, kid) for index, kid in enumerate(children) if kid != NONE]
             for index, kid in linked:
-                assert (row, index) in set(tree.parents(kid))
-            leaves = self.memory.kit.sptes.present(row).bit_count()
+                assert (row, index) in set(links.parents(kid))
+            leaves = self.memory.arch.sptes.present(row).bit_count()
             assert self.pages.present[row] == len(linked) + leaves
 
     @invariant()
     def gauges_count_what_is_there(self) -> None:
-        stats, sptes = self.rig.stats, self.memory.kit.sptes
+        stats, sptes = self.rig.stats, self.memory.arch.sptes
         by_level = dict.fromkeys((1, 2, 3, 4), 0)
         for row in self.rig.listed():
             by_level[self.pages.role[row] & LEVEL_MASK] += sptes.present(row).bit_count()
         assert (stats.pages_4k, stats.pages_2m, stats.pages_1g) == tuple(by_level.values())[:3]
         assert stats.largepages == stats.pages_2m + stats.pages_1g
         unsync = sum(bool(self.pages.flags[row] & UNSYNC) for row in self.rig.listed())
-        assert stats.mmu_unsync == self.memory.kit.unsync_pages == unsync
+        assert stats.mmu_unsync == self.memory.arch.unsync_pages == unsync
 
     @invariant()
     def nothing_is_found_that_is_obsolete_or_zapped(self) -> None:
@@ -344,7 +344,7 @@ class MmuMachine(RuleBasedStateMachine):
             self.go_on()
         self.memory.destroy()
         assert (self.pages.used, len(self.pages), self.rig.stats.pages_4k) == (0, 0, 0)
-        assert self.memory.tree.tracked.indirect == 0
+        assert self.memory.links.write_tracking.indirect_shadow_pages == 0
 
 
 def _in_turn(answers: list[bool]) -> Callable[[], bool]:

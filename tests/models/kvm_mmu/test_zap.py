@@ -7,8 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.ops.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.events.pages import (
+    KvmMmuGetPage,
+    KvmMmuPrepareZapPage,
+    KvmMmuZapAllFast,
+)
+from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step
 from fakesys.subsystems.kvm_mmu.shadow.arch import Request
 from fakesys.subsystems.kvm_mmu.shadow.policy import (
     K5_3,
@@ -38,7 +42,7 @@ def filled(policy: MmuPolicy, tables: int = 8) -> Rig:
 
 def begin(rig: Rig, break_wanted: Callable[[], bool], flow: ZapFlow | None = None) -> Flow:
     """Begin to zap all."""
-    return rig.memory.begin_zap(flow or rig.memory.kit.policy.delete_flow, break_wanted)
+    return rig.memory.begin_zap(flow or rig.memory.arch.policy.delete_flow, break_wanted)
 
 
 def always() -> bool:
@@ -50,15 +54,15 @@ def test_zap_all_goes_from_the_newest_page_to_the_oldest() -> None:
     rig = filled(K5_3)
     newest_first = [rig.pages.gfn[row] for row in reversed(rig.listed())]
     rig.delete(1)
-    assert gfns(rig.told(trace.KvmMmuPrepareZapPage)) == newest_first
-    assert rig.told(trace.KvmMmuZapAllFast) == []
+    assert gfns(rig.told(KvmMmuPrepareZapPage)) == newest_first
+    assert rig.told(KvmMmuZapAllFast) == []
 
 
 def test_zap_all_fast_goes_from_the_oldest_page_to_the_newest() -> None:
     rig = filled(K5_4)
     oldest_first = [rig.pages.gfn[row] for row in rig.listed()]
     rig.delete(1)
-    assert gfns(rig.told(trace.KvmMmuPrepareZapPage)) == oldest_first
+    assert gfns(rig.told(KvmMmuPrepareZapPage)) == oldest_first
 
 
 def test_zap_all_fast_prints_0_1_0_1_and_the_pages_before_the_zap() -> None:
@@ -67,7 +71,7 @@ def test_zap_all_fast_prints_0_1_0_1_and_the_pages_before_the_zap() -> None:
     for _ in range(4):
         rig.delete(1)
         rig.slot(1, 1 << 30)
-    told = rig.told(trace.KvmMmuZapAllFast)
+    told = rig.told(KvmMmuZapAllFast)
     assert [event.mmu_valid_gen for event in told] == [0, 1, 0, 1]
     # The root stays until its vCPU lets go of it.
     assert [event.mmu_used_pages for event in told] == [used, 1, 1, 1]
@@ -107,7 +111,7 @@ def vars_of(rig: Rig) -> object:
     """Everything that can be seen of a VM."""
     pages = rig.pages
     rows = [
-        (pages.gfn[r], pages.role[r], pages.gen[r], pages.roots[r], pages.present[r])
+        (pages.gfn[r], pages.role[r], pages.gen[r], pages.root_count[r], pages.present[r])
         for r in rig.listed()
     ]
     names = list(rig.stats.__slots__)
@@ -145,7 +149,7 @@ def test_zap_all_begins_anew_at_the_head_after_each_lock_drop() -> None:
     newest = rig.pages.gfn[rig.listed()[-1]]
     rig.forget()
     flow.step()
-    assert gfns(rig.told(trace.KvmMmuPrepareZapPage)) == [newest]
+    assert gfns(rig.told(KvmMmuPrepareZapPage)) == [newest]
 
 
 def test_zap_all_fast_ends_although_a_vcpu_makes_a_page_in_every_pause() -> None:
@@ -211,14 +215,14 @@ def test_02_an_invalid_page_is_obsolete() -> None:
         rig = filled(policy)
         row = rig.listed()[0]
         rig.pages.invalidate(row)
-        assert rig.memory.kit.is_obsolete(row) is obsolete, policy.name
+        assert rig.memory.arch.is_obsolete(row) is obsolete, policy.name
 
 
 def test_03_the_wrap_of_the_mmio_generation_uses_the_fast_flow() -> None:
     for policy, fast in ((SERIES[1], False), (SERIES[2], True)):
         rig = Rig(policy, wrap_gen=(1 << 19) - 2)
         rig.slot(0)
-        assert bool(rig.told(trace.KvmMmuZapAllFast)) is fast, policy.name
+        assert bool(rig.told(KvmMmuZapAllFast)) is fast, policy.name
 
 
 def test_06_the_lock_is_considered_after_ten_pages_only() -> None:
@@ -248,7 +252,7 @@ def test_08_zapped_pages_wait_on_a_list_of_the_vm() -> None:
     for policy, waiting in ((SERIES[6], 0), (SERIES[7], 2), (K5_4, 2), (K6_18, 0)):
         rig = filled(policy)
         begin(rig, always, ZapFlow.FAST).step(budget=3)
-        assert len(rig.memory.kit.zapped_obsolete) == waiting, policy.name
+        assert len(rig.memory.arch.zapped_obsolete) == waiting, policy.name
 
 
 def test_09_a_rooted_page_that_is_obsolete_asks_for_no_reload() -> None:
@@ -286,16 +290,16 @@ def test_an_invalid_root_is_zapped_again_with_its_last_reference() -> None:
     rig.delete(1)
     rig.forget()
     rig.write(rig.memory.vcpus[0], 0)
-    first = rig.told(trace.KvmMmuPrepareZapPage)[0]
+    first = rig.told(KvmMmuPrepareZapPage)[0]
     assert (first.gfn, first.root_count, bool(first.role & INVALID)) == (0, 0, True)
 
 
 def test_5_4_loads_all_roots_anew_6_1_only_obsolete_ones() -> None:
     for policy, told in ((K5_4, 1), (K6_1, 0)):
         rig = filled(policy)
-        rig.memory.kit.request_all(Request.RELOAD)
+        rig.memory.arch.request_all(Request.RELOAD)
         rig.write(rig.memory.vcpus[0], 0)
-        assert len(rig.told(trace.KvmMmuGetPage)) == told, policy.name
+        assert len(rig.told(KvmMmuGetPage)) == told, policy.name
 
 
 def test_recycling_in_6_1_skips_roots_and_counts_pages() -> None:
@@ -306,7 +310,7 @@ def test_recycling_in_6_1_skips_roots_and_counts_pages() -> None:
     rig.memory.roots.n_max = used + 4
     rig.forget()
     rig.fault(rig.memory.vcpus[0], 3 * MIB + 4096 * 100)
-    told = rig.told(trace.KvmMmuPrepareZapPage)
+    told = rig.told(KvmMmuPrepareZapPage)
     assert len(told) == rig.stats.mmu_recycled == 21
     assert all(event.root_count == 0 for event in told)
 
@@ -315,7 +319,7 @@ def test_recycling_in_5_4_ends_at_a_root() -> None:
     rig = filled(K5_4, tables=30)
     rig.memory.roots.n_max = rig.pages.used + 4
     rig.fault(rig.memory.vcpus[0], 3 * MIB + 4096 * 100)
-    told = rig.told(trace.KvmMmuPrepareZapPage)
+    told = rig.told(KvmMmuPrepareZapPage)
     # The oldest page is the root: it frees nothing, and that ends the loop.
     assert [event.root_count for event in told] == [1]
     assert rig.stats.mmu_recycled == 0

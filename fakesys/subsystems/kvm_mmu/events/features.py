@@ -1,4 +1,4 @@
-"""Features by which kernels differ in the events of system `kvmmmu`."""
+"""Features by which kernels differ in the tracepoints of system `kvmmmu`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a VM as plain data: what the machine's state says of it."""
+"""The memory of a VM as plain data, for the machine's state JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 
 def state(memory: VmMemory) -> dict[str, Any]:
-    """Slots as the view shows them, host memory, numbers of the MMU; shadow pages as a count."""
+    """Return slots as the view shows them, host memory, and numbers of the MMU."""
     return {
         "host": memory.host.sizes(),
         "memslots": memslots_text(memory).splitlines(),

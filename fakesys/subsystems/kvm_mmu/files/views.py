@@ -11,10 +11,10 @@ from fakesys.core.errors import KernelError
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
-from fakesys.subsystems.kvm_mmu.ops.dirty import DirtyLog
 from fakesys.subsystems.kvm_mmu.shadow.pages import UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, INVALID, level_of
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, READONLY, Memslot
+from fakesys.subsystems.kvm_mmu.vm.dirty_log import DirtyLog
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 from fakesys.tree.attr import Attr, Dir, Files, Handle, Layout, Row
 from fakesys.tree.kinds import CONTROL
@@ -24,9 +24,9 @@ _PIECE = 2048
 
 
 def memslots_text(memory: VmMemory) -> str:
-    """`id gpa size flags mem+off`, one slot a line; ids above 65535 are those of SMM."""
+    """Return `id gpa size flags mem+off`, one slot a line; ids above 65535 are those of SMM."""
     lines = []
-    for as_id, space in enumerate(memory.spaces.spaces):
+    for as_id, space in enumerate(memory.spaces.memslots):
         for slot in space.in_order:
             number = as_id << 16 | slot.id
             size = slot.npages << 12
@@ -54,8 +54,8 @@ def _backing(slot: Memslot) -> str:
 
 
 def mmu_text(memory: VmMemory) -> str:
-    """The numbers of the whole VM, one `key value` a line."""
-    pages = memory.kit.pages
+    """Return the numbers of the whole VM, one `key value` a line."""
+    pages = memory.arch.pages
     rows = {
         "valid_gen": pages.valid_gen,
         "n_used": pages.used,
@@ -63,15 +63,15 @@ def mmu_text(memory: VmMemory) -> str:
         "n_requested": memory.roots.n_requested,
         "generation": memory.slots.generation,
         "spte_mmio_gen": memory.mmio.generation,
-        "zapped_obsolete": len(memory.kit.zapped_obsolete),
-        "indirect_shadow_pages": memory.tree.tracked.indirect,
+        "zapped_obsolete": len(memory.arch.zapped_obsolete),
+        "indirect_shadow_pages": memory.links.write_tracking.indirect_shadow_pages,
     }
     return "".join(f"{key} {value}\n" for key, value in rows.items())
 
 
 def shadow_page_lines(memory: VmMemory) -> Iterator[str]:
-    """`gfn level role gen root_count flags`, the newest page first, as the list has them."""
-    pages = memory.kit.pages
+    """Yield `gfn level role gen root_count flags`, the newest page first, as the list has them."""
+    pages = memory.arch.pages
     rows = list(pages.oldest_first())
     for row in reversed(rows):
         role = pages.role[row]
@@ -81,21 +81,21 @@ def shadow_page_lines(memory: VmMemory) -> Iterator[str]:
                 ("direct", role & DIRECT),
                 ("invalid", role & INVALID),
                 ("unsync", pages.flags[row] & UNSYNC),
-                ("obsolete", memory.kit.is_obsolete(row) and not role & INVALID),
+                ("obsolete", memory.arch.is_obsolete(row) and not role & INVALID),
             )
             if holds
         ]
         flags = ",".join(names) or "-"
         yield (
             f"{pages.gfn[row]:x} {level_of(role)} {role:#x} {pages.gen[row]}"
-            f" {pages.roots[row]} {flags}\n"
+            f" {pages.root_count[row]} {flags}\n"
         )
 
 
-class Lines:
-    """A file whose text is made piece by piece, while it is read from front to back.
+class LazyText:
+    """An open file whose text is made piece by piece, while it is read from front to back.
 
-    What was read is forgotten; a read at offset 0 begins anew.
+    Text that was read is dropped; a read at offset 0 starts again.
     """
 
     def __init__(self, make: Callable[[], Iterator[str]]) -> None:
@@ -103,7 +103,7 @@ class Lines:
         self._restart()
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """The next bytes. Raises ESPIPE for an offset before what was read last."""
+        """Return the next bytes. Raises ESPIPE for an offset before what was read last."""
         if offset == 0:
             self._restart()
         if offset < self._start:
@@ -114,19 +114,19 @@ class Lines:
         return bytes(self._text[at : at + size])
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """It cannot be written."""
+        """Refuse to write. Raises EBADF."""
         raise KernelError(EBADF, "a view")
 
     def poll(self) -> int:
-        """Always readable."""
+        """Return that the file is readable."""
         return POLLIN | POLLRDNORM
 
     def waiters(self) -> Waiters | None:
-        """Nothing changes."""
+        """Return None: nothing is ever waited for."""
         return None
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the file holds no resource."""
 
     def _restart(self) -> None:
         self._lines = self._make()
@@ -145,14 +145,14 @@ class Lines:
 
 
 def views(mmu: MmuExtension) -> tuple[Row, ...]:
-    """Rows on a VM."""
+    """Return the rows of a VM's directory."""
 
     def of(vm: Vm) -> VmMemory:
         return mmu.memories[vm]
 
     def open_pages(vm: Vm, _flags: int) -> Handle:
         memory = of(vm)
-        return Lines(lambda: shadow_page_lines(memory))
+        return LazyText(lambda: shadow_page_lines(memory))
 
     return (
         Attr(
@@ -192,7 +192,7 @@ def _dirty_layout(mmu: MmuExtension) -> Layout[Any]:
     def names(vm: Vm) -> list[str]:
         return [
             str(slot.as_id << 16 | slot.id)
-            for space in mmu.memories[vm].spaces.spaces
+            for space in mmu.memories[vm].spaces.memslots
             for slot in space.in_order
             if slot.logs_dirty
         ]

@@ -1,8 +1,9 @@
 """vCPUs fault while a memslot is deleted: who gets the lock when, in virtual nanoseconds.
 
-Design, spec/mmu.md 6.5. The lock is a FIFO. A vCPU runs, faults, waits, holds the lock for its
-fault, runs on. The zapper drops the lock where its flow lets it and somebody waits; then whoever
-waits goes first. Nothing depends on real time: the same seed gives the same numbers.
+The lock is a FIFO, as a queued spinlock is. A vCPU runs, faults, waits, holds the lock for its
+fault and runs on. The zapper drops the lock where its flow lets it (mmu.c:kvm_mmu_zap_all and
+kvm_zap_obsolete_pages call cond_resched_lock) and a vCPU waits; all that wait then go first.
+Nothing depends on real time: the same seed gives the same numbers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.stats import VcpuStats
-from fakesys.subsystems.kvm_mmu.guest.bulk import Blocks
-from fakesys.subsystems.kvm_mmu.ops.roots import Paging, VcpuMmu
-from fakesys.subsystems.kvm_mmu.ops.zap import Flow, Step
+from fakesys.subsystems.kvm_mmu.guest.bulk_access import BlockAccess
+from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step
 from fakesys.subsystems.kvm_mmu.shadow.arch import Request
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import LEVEL_MASK
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu
 from fakesys.subsystems.kvm_mmu.slots.host import BLOCK_PAGES, PAGE, HostMemory
 from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
@@ -32,7 +33,7 @@ ZAP_NS = 400
 ZAP_SPTE_NS = 4
 SLICE_NS = 3_000_000
 # 1 TiB in all working sets together.
-MOST_PAGES = 1 << 28
+MAX_PAGES = 1 << 28
 
 # A number that no slot of a user can have.
 _SCRATCH_SLOT = 1 << 20
@@ -40,7 +41,7 @@ _GIB_GFNS = 1 << 18
 
 
 class RaceSetup(Struct, frozen=True):
-    """What races: the slot that is deleted, and vCPUs with `working_set` bytes each.
+    """What races: the slot that is deleted, and vCPUs with a working set of that many bytes each.
 
     `flow`: instead of the kernel's. Livelock is `max_rounds` drops of the lock, or `max_time_ns`.
     """
@@ -55,7 +56,7 @@ class RaceSetup(Struct, frozen=True):
 
 
 class RaceResult(Struct, frozen=True):
-    """How it ended. `added_during`: shadow pages made while the zap went on."""
+    """How a race ended. `added_during`: shadow pages made while the zap went on."""
 
     done: bool
     rounds: int
@@ -65,11 +66,11 @@ class RaceResult(Struct, frozen=True):
 
     @property
     def result(self) -> str:
-        """`done` or `livelock`."""
+        """The word `done` or `livelock`."""
         return "done" if self.done else "livelock"
 
     def words(self) -> str:
-        """As the command answers."""
+        """Return the result as the command answers it."""
         return (
             f"result={self.result} rounds={self.rounds} zapped={self.zapped}"
             f" added_during={self.added_during} vtime_ns={self.vtime_ns}"
@@ -77,12 +78,12 @@ class RaceResult(Struct, frozen=True):
 
 
 class Racer:
-    """A vCPU that touches its working set page after page, round and round."""
+    """A vCPU that accesses its working set page after page, again and again."""
 
     def __init__(self, memory: VmMemory, number: int, first_gfn: int, npages: int) -> None:
         self._memory = memory
         self.mmu = VcpuMmu(number, VcpuStats(), Paging.TDP, in_guest=self._is_in_guest)
-        self._blocks = Blocks(memory, self.mmu)
+        self._blocks = BlockAccess(memory, self.mmu)
         self._first = first_gfn
         self._npages = npages
         self._next = 0
@@ -100,22 +101,25 @@ class Racer:
         self._memory.roots.enter(self.mmu)
         gfn, end = self._first, self._first + self._npages
         while gfn < end:
-            gfn += self._blocks.touch(gfn, end - gfn, write=True)
+            gfn += self._blocks.access(gfn, end - gfn, write=True)
 
     def start_at(self, page: int, ready_ns: int) -> None:
-        """Where it stands at the beginning."""
+        """Set where in the working set it begins, and when."""
         self._next = page
         self.ready_ns = ready_ns
 
     def wants_lock(self, now: int) -> bool:
-        """Has it come to an access that faults, or to a request that needs the lock?"""
+        """Return whether an access that faults, or a request that needs the lock, is due."""
         if self.ready_ns > now:
             return False
         return self.misses or bool(self.mmu.requests & Request.RELOAD)
 
     def hold(self) -> int:
-        """What it does under the lock: load roots, or a fault; pages made, -1 if nothing faults."""
-        made = self._memory.kit.stats.mmu_cache_miss
+        """Do what it needs the lock for: load roots, or handle a fault.
+
+        Return the number of shadow pages made, -1 if nothing faulted after all.
+        """
+        made = self._memory.arch.stats.mmu_cache_miss
         if self.mmu.requests & Request.RELOAD or not self.mmu.roots:
             self._memory.roots.enter(self.mmu)
         else:
@@ -124,19 +128,19 @@ class Racer:
             if page is None:
                 self.misses = False
                 return -1
-            self._blocks.touch(self._first + page, 1, write=True)
+            self._blocks.access(self._first + page, 1, write=True)
             self._next = (page + 1) % self._npages
-        return self._memory.kit.stats.mmu_cache_miss - made
+        return self._memory.arch.stats.mmu_cache_miss - made
 
     def _next_missing(self) -> int | None:
-        """The next page that is not mapped; None when all are."""
+        """Return the next page that is not mapped, or None."""
         page = self._next
         for _ in range(self._npages // BLOCK_PAGES + 2):
             gfn = self._first + page
-            row, index, level = self._memory.faults.lookup(self.mmu, gfn << 12)
+            row, index, level = self._memory.shadow_walker.last(self.mmu, gfn << 12)
             if level > 1:
                 return page
-            absent = ~self._memory.kit.sptes.present(row) >> index
+            absent = ~self._memory.arch.sptes.present(row) >> index
             ahead = (absent & -absent).bit_length() - 1
             if index + ahead < BLOCK_PAGES:
                 return (page + ahead) % self._npages
@@ -165,20 +169,23 @@ class Race:
         self._pages_each = pages
 
     def run(self, slot: Memslot) -> RaceResult:
-        """Delete the slot. A livelock ends when the vCPUs are paused: then the zap completes."""
-        memory, kit = self._memory, self._memory.kit
+        """Delete the slot while the vCPUs run.
+
+        After a livelock the vCPUs are paused, so that the zap can complete.
+        """
+        memory, arch = self._memory, self._memory.arch
         memory.slots.insert(self._scratch)
         memory.roots.n_max += self._budget()
-        kit.vcpus.extend(racer.mmu for racer in self._racers)
+        arch.vcpus.extend(racer.mmu for racer in self._racers)
         self._fill()
-        made = kit.stats.mmu_cache_miss
-        flow = memory.begin_removal(slot, self._setup.flow or kit.delete_flow, self._break_wanted)
+        made = arch.stats.mmu_cache_miss
+        flow = memory.begin_removal(slot, self._setup.flow or arch.delete_flow, self._break_wanted)
         assert flow is not None
         self._flow = flow
         flow.about_to_zap = self._about_to_zap
         done = self._contend()
         result = RaceResult(
-            done, flow.rounds, flow.zapped, kit.stats.mmu_cache_miss - made, self._now
+            done, flow.rounds, flow.zapped, arch.stats.mmu_cache_miss - made, self._now
         )
         for racer in self._racers:
             racer.runs = False
@@ -201,7 +208,7 @@ class Race:
         self._running = [racer for racer in self._racers if racer.runs]
 
     def _contend(self) -> bool:
-        """Step by step until done; False for a livelock."""
+        """Step the flow until it is done; return False for a livelock."""
         setup, flow = self._setup, self._flow
         while flow.step() is Step.LOCK_DROPPED:
             if flow.rounds >= setup.max_rounds or self._now >= setup.max_time_ns:
@@ -211,14 +218,14 @@ class Race:
         return True
 
     def _break_wanted(self) -> bool:
-        """need_resched(), or somebody spins on the lock and the kernel is preemptible."""
+        """Return need_resched() or, in a preemptible kernel, whether a vCPU waits for the lock."""
         self._charge()
         if self._now >= self._slice_end:
             return True
-        return self._memory.kit.knobs.preempt and bool(self._waiting)
+        return self._memory.arch.knobs.preempt and bool(self._waiting)
 
     def _charge(self) -> None:
-        """The time that zapping took since the last time; who faults meanwhile waits."""
+        """Advance the time by what was zapped since the last call; let faulting vCPUs queue up."""
         flow = self._flow
         zapped, cleared = self._charged
         self._charged = (flow.zapped, flow.sptes_cleared)
@@ -227,8 +234,8 @@ class Race:
         self._line_up()
 
     def _about_to_zap(self, row: int) -> None:
-        """Whoever has this page in its working set will miss it."""
-        pages = self._memory.kit.pages
+        """Note which vCPUs have this page in their working set and will miss it."""
+        pages = self._memory.arch.pages
         if pages.role[row] & LEVEL_MASK > 1:
             for racer in self._racers:
                 racer.misses = True
@@ -248,7 +255,7 @@ class Race:
         self._running = [racer for racer in self._running if racer not in ready]
 
     def _drain(self) -> None:
-        """Who waits now gets the lock before the zapper has it again."""
+        """Let those that wait now have the lock before the zapper gets it again."""
         queue, self._waiting = self._waiting, deque()
         for racer in queue:
             made = racer.hold()
@@ -261,24 +268,24 @@ class Race:
         self._line_up()
 
     def _leave(self) -> None:
-        """The racers' address spaces go, with what they mapped."""
-        kit = self._memory.kit
+        """Remove the working sets and what they mapped."""
+        arch = self._memory.arch
         for racer in self._racers:
             self._memory.roots.free(racer.mmu)
-        kit.vcpus = [vcpu for vcpu in kit.vcpus if vcpu not in self._mmus()]
+        arch.vcpus = [vcpu for vcpu in arch.vcpus if vcpu not in self._mmus()]
         self._zap_leftovers()
         self._memory.slots.remove(self._scratch)
         self._memory.roots.n_max -= self._budget()
 
     def _budget(self) -> int:
-        """Shadow pages for all working sets, made anew while the old ones still count."""
+        """Return the shadow pages of all working sets, twice: the old ones count for a while."""
         return 4 * (self._scratch.npages // BLOCK_PAGES + 64)
 
     def _zap_leftovers(self) -> None:
-        pages = self._memory.kit.pages
+        pages = self._memory.arch.pages
         first, zapped = self._scratch.base_gfn, list[int]()
         for row in list(pages.oldest_first()):
-            if first <= pages.gfn[row] < self._scratch.end_gfn and not pages.roots[row]:
+            if first <= pages.gfn[row] < self._scratch.end_gfn and not pages.root_count[row]:
                 self._memory.zapper.prepare(row, zapped)
         self._memory.zapper.commit(zapped)
 
@@ -287,17 +294,21 @@ class Race:
 
 
 def race(memory: VmMemory, setup: RaceSetup) -> RaceResult:
-    """Delete a slot while vCPUs fault. Raises EINVAL, ENOENT."""
+    """Delete a slot while vCPUs fault.
+
+    Raises ENOENT without such a slot, EINVAL for a number that no slot can have and for working
+    sets of more than 1 TiB together.
+    """
     slot = memory.spaces.slot(setup.slot)
     if slot is None:
         raise KernelError(ENOENT, f"there is no slot {setup.slot}")
-    if max(1, setup.vcpus) * setup.working_set > MOST_PAGES * PAGE:
+    if max(1, setup.vcpus) * setup.working_set > MAX_PAGES * PAGE:
         raise KernelError(EINVAL, "the working sets have more than 1 TiB together")
     return Race(memory, setup).run(slot)
 
 
 def _scratch_slot(memory: VmMemory, npages: int) -> Memslot:
-    """Guest memory above all slots, which belongs to the race alone."""
+    """Return guest memory above all slots that belongs to the race alone."""
     above = max((slot.end_gfn for slot in memory.slots.in_order), default=0)
     base = -(-above // _GIB_GFNS) * _GIB_GFNS
     backing = HostMemory("race", npages * PAGE, thp=False, hva=0, pfn=0)

@@ -1,4 +1,7 @@
-"""Real mode without hardware support for it: every instruction is emulated by KVM."""
+"""Real mode without hardware support for it: KVM emulates every instruction.
+
+Follows vmx.c:handle_invalid_guest_state (v6.1) with the eight instructions that guests here use.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fakesys.subsystems.kvm.events.guest import KvmMmio, KvmPio
-from fakesys.subsystems.kvm_mmu.guest.programs import CODE, Exit, Guest, Left
-from fakesys.subsystems.kvm_mmu.ops.roots import VcpuMmu
+from fakesys.subsystems.kvm_mmu.guest.programs import CODE
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
-REAL = 0
-# A program without an end is not followed for ever.
-MOST_STEPS = 10_000
+# No flag of kvm_emulate_insn: CR0.PE is clear.
+REAL_MODE = 0
+# Ends a program that would run for ever.
+MAX_STEPS = 10_000
 
 
 class RealMode:
-    """Runs a few instructions of 16-bit code, at 0x1000 with all segments at 0."""
+    """Runs 16-bit code at 0x1000 with all segments at 0."""
 
     def __init__(self, memory: VmMemory, vcpu: VcpuMmu, guest: Guest) -> None:
         self._memory = memory
@@ -25,25 +30,28 @@ class RealMode:
         self._ax = 0
         self._dx = 0
 
-    def run(self, code: bytes) -> list[Left]:
-        """Until an exit that is neither MMIO nor IO; all exits."""
+    def run(self, code: bytes) -> list[VcpuExit]:
+        """Run until an exit that is neither MMIO nor IO; return all exits.
+
+        An instruction that is not known is an internal error. Stops after `MAX_STEPS` instructions.
+        """
         self._memory.guest_memory.write(CODE, code)
-        exits: list[Left] = []
+        exits: list[VcpuExit] = []
         rip = CODE
         self._guest.enter()
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             instruction = self._decode(rip)
             if instruction is None:
                 exits.append(self._stop(Exit.INTERNAL_ERROR))
                 return exits
             self._vcpu.stats.insn_emulation += 1
-            self._guest.tell_emulated(rip, instruction.code, REAL)
+            self._guest.trace_emulate_insn(rip, instruction.code, REAL_MODE)
             rip += len(instruction.code)
-            left = instruction.execute(instruction.code)
-            if left is None:
+            vcpu_exit = instruction.execute(instruction.code)
+            if vcpu_exit is None:
                 continue
-            exits.append(left)
-            if left.reason not in (Exit.IO, Exit.MMIO):
+            exits.append(vcpu_exit)
+            if vcpu_exit.reason not in (Exit.IO, Exit.MMIO):
                 return exits
             self._guest.enter()
         return exits
@@ -57,7 +65,7 @@ class RealMode:
         code = self._memory.guest_memory.read(rip, length)
         return None if code is None else Instruction(code, execute)
 
-    def _table(self) -> dict[int, tuple[int, Callable[[bytes], Left | None]]]:
+    def _table(self) -> dict[int, tuple[int, Callable[[bytes], VcpuExit | None]]]:
         return {
             0x90: (1, lambda _code: None),
             0xA1: (3, self._load),
@@ -75,7 +83,7 @@ class RealMode:
     def _mov_dx(self, code: bytes) -> None:
         self._dx = int.from_bytes(code[1:], "little")
 
-    def _load(self, code: bytes) -> Left | None:
+    def _load(self, code: bytes) -> VcpuExit | None:
         gpa = int.from_bytes(code[1:], "little")
         data = self._memory.guest_memory.read(gpa, 2)
         if data is None:
@@ -83,41 +91,37 @@ class RealMode:
         self._ax = int.from_bytes(data, "little")
         return None
 
-    def _store(self, code: bytes) -> Left | None:
+    def _store(self, code: bytes) -> VcpuExit | None:
         gpa = int.from_bytes(code[1:], "little")
         if self._memory.guest_memory.write(gpa, self._ax.to_bytes(2, "little")):
             return None
         return self._mmio(gpa, write=True)
 
-    def _mmio(self, gpa: int, *, write: bool) -> Left:
+    def _mmio(self, gpa: int, *, write: bool) -> VcpuExit:
         self._vcpu.stats.mmio_exits += 1
-        bus = self._memory.kit.bus
+        bus = self._memory.arch.bus
         if KvmMmio in bus.wanted:
             value = self._ax if write else 0
             bus.emit(KvmMmio(type=2 if write else 0, len=2, gpa=gpa, val=value))
-        left = Left(Exit.MMIO, (gpa, write, 2))
-        self._guest.leave(left)
-        return left
+        return self._guest.leave(VcpuExit(Exit.MMIO, (gpa, write, 2)))
 
-    def _out(self, port: int) -> Left:
-        bus = self._memory.kit.bus
+    def _out(self, port: int) -> VcpuExit:
+        bus = self._memory.arch.bus
         if KvmPio in bus.wanted:
             value = self._ax & 0xFF
             bus.emit(KvmPio(rw=1, port=port, size=1, count=1, val=value))
         return self._stop(Exit.IO)
 
-    def _halt(self) -> Left:
+    def _halt(self) -> VcpuExit:
         self._vcpu.stats.halt_exits += 1
         return self._stop(Exit.HLT)
 
-    def _stop(self, reason: Exit) -> Left:
-        left = Left(reason)
-        self._guest.leave(left)
-        return left
+    def _stop(self, reason: Exit) -> VcpuExit:
+        return self._guest.leave(VcpuExit(reason))
 
 
 class Instruction(NamedTuple):
     """One decoded instruction."""
 
     code: bytes
-    execute: Callable[[bytes], Left | None]
+    execute: Callable[[bytes], VcpuExit | None]

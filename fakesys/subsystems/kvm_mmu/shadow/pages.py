@@ -1,7 +1,7 @@
-"""The shadow pages of a VM as columns of packed numbers: no object per page.
+"""The shadow pages of a VM as columns of packed numbers: there is no object per page.
 
-A page is a row number. Rows of freed pages are used again, so a row is no identity beyond
-`free`. Three structures hold the rows: the list in order of age (oldest at the tail), a hash by
+A page is a row number. Rows of freed pages are reused, so a row identifies a page until `free`
+only. Three structures hold the rows: the list in order of age (oldest at the tail), a hash by
 gfn, and the count per bucket of the kernel's own hash, of which only the collisions are visible.
 """
 
@@ -25,26 +25,27 @@ _FIRST_HEADS = 1024
 
 
 def kernel_bucket(gfn: int) -> int:
-    """The bucket of mmu_page_hash."""
+    """Return the bucket of mmu_page_hash that the kernel puts a gfn into."""
     return (gfn * _GOLDEN & _U64) >> 52
 
 
 class ShadowPages:
-    """Rows of shadow pages. Columns are public: the models read and write them.
+    """Rows of shadow pages. The columns are public: operations read and write them.
 
     `present`: sptes in use, links to child tables included. `parent`, `parent_index`: the first
-    spte that points here (NONE: none). `used`: pages not yet zapped (n_used_mmu_pages).
-    `valid_gen`: the generation of pages that are not obsolete.
+    spte that points here (NONE: none). `root_count`: vCPUs that have the page as a root.
+    `leaf_state`: see sptes.py. `used`: pages not yet zapped (n_used_mmu_pages). `valid_gen`: the
+    generation of pages that are not obsolete.
     """
 
     def __init__(self) -> None:
         self.gfn = array("Q")
         self.role = array("I")
         self.gen = array("I")
-        self.roots = array("H")
+        self.root_count = array("H")
         self.flags = array("B")
-        self.flood = array("B")
-        self.leaf = array("B")
+        self.write_flooding_count = array("B")
+        self.leaf_state = array("B")
         self.present = array("H")
         self.parent = array("i")
         self.parent_index = array("H")
@@ -60,14 +61,22 @@ class ShadowPages:
         self._buckets = array("I", [0]) * HASH_BUCKETS
 
     def __len__(self) -> int:
-        """Pages in memory: the used ones and those zapped but not freed."""
+        """Return the number of pages in memory: used ones, and those zapped but not freed."""
         return len(self.gfn) - len(self._free)
 
     @property
     def bytes_per_row(self) -> float:
-        """Memory of the columns, the list and the hash, per row."""
+        """Memory of the columns, the list and the hash, in bytes per row."""
         columns = (
-            *(self.gfn, self.role, self.gen, self.roots, self.flags, self.flood, self.leaf),
+            *(
+                self.gfn,
+                self.role,
+                self.gen,
+                self.root_count,
+                self.flags,
+                self.write_flooding_count,
+                self.leaf_state,
+            ),
             *(self.present, self.parent, self.parent_index, self._position, self._chain),
             *(self._order, self._heads, self._free),
         )
@@ -75,14 +84,14 @@ class ShadowPages:
         return total / max(1, len(self.gfn))
 
     def alloc(self, gfn: int, role: int) -> int:
-        """A new page of the present generation at the head of the list."""
+        """Make a page of the present generation at the head of the list; return its row."""
         if self._free:
             row = self._free.pop()
             self._fill(row, gfn, role)
         else:
             row = len(self.gfn)
             self._extend(gfn, role)
-        # Never while somebody walks the list: walks begin anew after pages were made.
+        # No walk is under way: walks start again after pages were made.
         if self._tail + self._dead > 4096 and (self._tail + self._dead) * 2 > len(self._order):
             self._compact()
         self.append(row)
@@ -99,10 +108,10 @@ class ShadowPages:
     def alloc_tables(
         self, gfn: int, count: int, role: int, parent: int, index: int
     ) -> tuple[list[int], int]:
-        """`count` pages of level 1 with neighbouring gfns, linked below neighbouring entries.
+        """Make `count` pages of level 1 with neighbouring gfns, linked below neighbouring entries.
 
-        As `alloc` does it one by one; also answers the most collisions that one of them met.
-        Precondition: there are no such pages yet.
+        The result is that of `alloc` for each. Return the rows, and the most collisions that one of
+        them met. Precondition: no such page exists.
         """
         worst = 0
         rows = self._take_rows(count)
@@ -127,15 +136,24 @@ class ShadowPages:
         return rows, worst
 
     def _take_rows(self, count: int) -> list[int]:
-        """Rows with nothing in them."""
+        """Return rows whose columns are all zero."""
         rows = self._free[-count:].tolist()
         del self._free[len(self._free) - len(rows) :]
         for row in rows:
-            self.roots[row] = self.flood[row] = self.leaf[row] = self.present[row] = 0
+            self.root_count[row] = self.write_flooding_count[row] = self.leaf_state[
+                row
+            ] = self.present[row] = 0
         first, fresh = len(self.gfn), count - len(rows)
-        for column in (self.gfn, self.role, self.gen, self.roots, self.flags, self.flood):
+        for column in (
+            self.gfn,
+            self.role,
+            self.gen,
+            self.root_count,
+            self.flags,
+            self.write_flooding_count,
+        ):
             column.frombytes(bytes(column.itemsize * fresh))
-        for column in (self.leaf, self.present, self.parent, self.parent_index):
+        for column in (self.leaf_state, self.present, self.parent, self.parent_index):
             column.frombytes(bytes(column.itemsize * fresh))
         for column in (self._position, self._chain):
             column.frombytes(bytes(column.itemsize * fresh))
@@ -143,7 +161,7 @@ class ShadowPages:
         return rows
 
     def find(self, gfn: int, role: int) -> int:
-        """The page of this gfn and role that is neither invalid nor obsolete, or NONE."""
+        """Return the page of this gfn and role that is neither invalid nor obsolete, or NONE."""
         row = self._heads[self._hash(gfn)]
         gfns, roles, gens, chain = self.gfn, self.role, self.gen, self._chain
         while row != NONE:
@@ -153,7 +171,7 @@ class ShadowPages:
         return NONE
 
     def at(self, gfn: int) -> list[int]:
-        """All valid pages of this gfn, the newest first."""
+        """Return all pages of this gfn that are neither invalid nor obsolete, the newest first."""
         found = []
         row = self._heads[self._hash(gfn)]
         while row != NONE:
@@ -163,7 +181,7 @@ class ShadowPages:
         return found
 
     def all_at(self, gfn: int) -> list[int]:
-        """All pages of this gfn that are not invalid, obsolete ones too."""
+        """Return all pages of this gfn that are not invalid, obsolete ones included."""
         found = []
         row = self._heads[self._hash(gfn)]
         while row != NONE:
@@ -173,16 +191,16 @@ class ShadowPages:
         return found
 
     def collisions(self, gfn: int) -> int:
-        """Valid pages of other gfns that a look-up in vain passes in the kernel's bucket."""
+        """Return how many valid pages of other gfns a failed look-up passes in the bucket."""
         count = self._buckets[kernel_bucket(gfn)]
         return count - len(self.at(gfn)) if count else 0
 
     def is_stale(self, row: int) -> bool:
-        """Would a look-up pass over it: invalid, or of an older generation?"""
+        """Return whether a look-up ignores the page: it is invalid or of an older generation."""
         return bool(self.role[row] & INVALID) or self.gen[row] != self.valid_gen
 
     def invalidate(self, row: int) -> None:
-        """Set role.invalid: no look-up finds it any more."""
+        """Set role.invalid, so that no look-up finds the page."""
         if self.role[row] & INVALID:
             return
         if self.gen[row] == self.valid_gen:
@@ -192,7 +210,7 @@ class ShadowPages:
         self._unhash(row)
 
     def new_generation(self, valid_gen: int) -> None:
-        """All pages are obsolete at once; the cost does not depend on their number."""
+        """Make all pages obsolete at once; the cost does not depend on their number."""
         self.valid_gen = valid_gen
         self._buckets = array("I", [0]) * HASH_BUCKETS
 
@@ -209,19 +227,19 @@ class ShadowPages:
         self._dead += 1
 
     def free(self, row: int) -> None:
-        """Forget an invalid page that is off the list."""
+        """Free a page. Precondition: it is invalid and off the list."""
         self._free.append(row)
 
     def oldest(self) -> int:
-        """The tail of the list, or NONE."""
+        """Return the page at the tail of the list, or NONE."""
         return self.next_newer(self.before_tail)[1]
 
     def age(self, row: int) -> int:
-        """Its place on the list; older pages have smaller ones."""
+        """Return the position of a page on the list; older pages have smaller ones."""
         return self._position[row]
 
     def next_newer(self, position: int) -> tuple[int, int]:
-        """Position and row of the next page towards the head; row NONE at the end."""
+        """Return position and row of the next page towards the head; row NONE at the end."""
         order = self._order
         position += 1
         end = len(order)
@@ -230,7 +248,7 @@ class ShadowPages:
         return position, (order[position] if position < end else NONE)
 
     def next_older(self, position: int) -> tuple[int, int]:
-        """Position and row of the next page towards the tail before `position`."""
+        """Return position and row of the next page towards the tail; row NONE at the end."""
         order = self._order
         position -= 1
         while position >= self._tail and order[position] == NONE:
@@ -256,7 +274,10 @@ class ShadowPages:
         return len(order)
 
     def oldest_first(self) -> Iterator[int]:
-        """The rows on the list, from the tail; the list may not change meanwhile."""
+        """Yield the rows on the list, the oldest first.
+
+        Precondition: the list does not change meanwhile.
+        """
         return (row for row in self._order[self._tail :] if row != NONE)
 
     def clear(self, keep: list[int]) -> None:
@@ -279,7 +300,9 @@ class ShadowPages:
         self.gfn[row] = gfn
         self.role[row] = role
         self.gen[row] = self.valid_gen
-        self.roots[row] = self.flags[row] = self.flood[row] = self.leaf[row] = 0
+        self.root_count[row] = self.flags[row] = self.write_flooding_count[row] = self.leaf_state[
+            row
+        ] = 0
         self.present[row] = self.parent_index[row] = 0
         self.parent[row] = NONE
 
@@ -287,10 +310,10 @@ class ShadowPages:
         self.gfn.append(gfn)
         self.role.append(role)
         self.gen.append(self.valid_gen)
-        self.roots.append(0)
+        self.root_count.append(0)
         self.flags.append(0)
-        self.flood.append(0)
-        self.leaf.append(0)
+        self.write_flooding_count.append(0)
+        self.leaf_state.append(0)
         self.present.append(0)
         self.parent.append(NONE)
         self.parent_index.append(0)

@@ -1,4 +1,4 @@
-"""What each kernel does in its own way: one frozen object for each, no version test elsewhere.
+"""How kernels differ in their MMU: one frozen object per kernel, no version test elsewhere.
 
 Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast invalidate/zap series
 (2019-09-12); arch/x86/kvm/mmu/*.c of 6.1 and 6.18.
@@ -15,7 +15,7 @@ from fakesys.subsystems.kvm_mmu.shadow import role
 
 
 class ZapFlow(Enum):
-    """What the deletion or move of a memslot calls."""
+    """How all shadow pages are zapped when a memslot is deleted or moved."""
 
     ZAP_ALL = "zap_all"
     FAST = "fast"
@@ -45,16 +45,16 @@ class MmioBits(Struct, frozen=True):
 
     @property
     def width(self) -> int:
-        """Bits of generation in an spte."""
+        """Number of generation bits in an spte."""
         return self.low[1] + self.high[1]
 
     @property
     def mask(self) -> int:
-        """The generation that fits."""
+        """Mask of the generation bits that fit into an spte."""
         return (1 << self.width) - 1
 
     def pack(self, generation: int) -> int:
-        """The bits of an spte that say this generation."""
+        """Return the spte bits that encode this generation."""
         word = 0
         for first, bits, at in (self.low, self.high):
             word |= (generation >> first & (1 << bits) - 1) << at
@@ -62,7 +62,7 @@ class MmioBits(Struct, frozen=True):
 
 
 class NxRules(Struct, frozen=True):
-    """How a kernel works around the flaw of large pages that are fetched from, see nx.py."""
+    """How a kernel works around the flaw of fetched large pages; see vm/nx_huge_pages.py."""
 
     # Until 5.9 any table made by a fetch counted, also where no large page was possible.
     counts_all: bool
@@ -133,9 +133,10 @@ class MmuPolicy(Struct, frozen=True):
     nx: NxRules | None = None
 
     def next_generation(self, valid_gen: int) -> int:
-        """The generation after a fast zap.
+        """Return the generation after a fast zap.
 
-        A kernel without one zaps fast only when told to (the knob `zap_flow`): it counts as well.
+        A kernel without generations zaps fast only if the knob `zap_flow` says so; then it counts
+        up.
         """
         return valid_gen ^ 1 if self.generation is Generation.TOGGLE else valid_gen + 1
 

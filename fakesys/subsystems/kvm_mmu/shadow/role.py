@@ -20,15 +20,15 @@ ALL_ACCESS = EXEC | WRITE | USER
 
 
 def level_of(role: int) -> int:
-    """1 for a table of 4 KiB mappings, up to 4."""
+    """Return the level: 1 for a table of 4 KiB mappings, up to 4."""
     return role & LEVEL_MASK
 
 
 def access_of(role: int) -> int:
-    """What the guest's upper tables allow, as EXEC | WRITE | USER."""
+    """Return what the guest's upper tables allow, as EXEC | WRITE | USER."""
     return role >> ACCESS_SHIFT & ALL_ACCESS
 
 
 def role_word(base: int, level: int, access: int = ALL_ACCESS, *, direct: bool) -> int:
-    """The role of a page at `level` on top of the bits that a whole VM shares."""
+    """Return the role of a page at `level`, given the bits that all pages of a VM share."""
     return base | level | access << ACCESS_SHIFT | (DIRECT if direct else 0)

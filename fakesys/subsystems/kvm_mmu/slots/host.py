@@ -1,4 +1,4 @@
-"""The host memory behind a guest: regions of the VM's owner, and what is written in them."""
+"""The host memory behind a guest: mappings in the process that owns the VM, and their content."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BLOCK_PAGES = 512
 class HostMemory:
     """One mapping of the owner. Pages are numbered from its start.
 
-    `thp`: backed by 2 MiB pages, except in blocks in `split`. `gone`, `read_only`: masks of pages
-    by block of 512; pages that are gone come back when they are touched.
+    `thp`: backed by 2 MiB pages, except in the blocks in `split`. `gone`, `read_only`: masks of
+    pages by block of 512; a page that is gone comes back when it is faulted in.
     """
 
     def __init__(self, name: str, size: int, *, thp: bool, hva: int, pfn: int) -> None:
@@ -39,28 +39,28 @@ class HostMemory:
 
     @property
     def npages(self) -> int:
-        """4 KiB pages."""
+        """Size in 4 KiB pages."""
         return self.size // PAGE
 
     def is_gone(self, page: int) -> bool:
-        """Would an access have to bring the page back?"""
+        """Return whether an access would have to fault the page in."""
         return bool(self.gone) and bool(self.gone.get(page >> 9, 0) >> (page & 511) & 1)
 
     def is_read_only(self, page: int) -> bool:
-        """May the owner only read it?"""
+        """Return whether the owner may only read the page."""
         return bool(self.read_only) and bool(self.read_only.get(page >> 9, 0) >> (page & 511) & 1)
 
     def is_large(self, page: int) -> bool:
-        """Is it part of a 2 MiB page?"""
+        """Return whether the page is part of a 2 MiB page."""
         return self.thp and page >> 9 not in self.split
 
-    def touch(self, page: int) -> None:
-        """Bring a page back."""
+    def fault_in(self, page: int) -> None:
+        """Bring a page back that is gone."""
         left = self.gone.get(page >> 9, 0) & ~(1 << (page & 511))
         _store(self.gone, page >> 9, left)
 
     def unmap(self, page: int, npages: int) -> None:
-        """These pages are gone until somebody touches them; 2 MiB pages break up."""
+        """Take these pages and their content away; 2 MiB pages are split."""
         for block, mask in blocks(page, npages):
             self.gone[block] = self.gone.get(block, 0) | mask
             self.split.add(block)
@@ -69,7 +69,7 @@ class HostMemory:
                     self._data.pop(block * BLOCK_PAGES + index, None)
 
     def protect(self, page: int, npages: int, *, writable: bool) -> None:
-        """Change what the owner may do with these pages."""
+        """Let the owner only read these pages, or write them again."""
         for block, mask in blocks(page, npages):
             old = self.read_only.get(block, 0)
             _store(self.read_only, block, old & ~mask if writable else old | mask)
@@ -77,7 +77,7 @@ class HostMemory:
                 self.split.add(block)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put bytes there. Raises EINVAL beyond the end."""
+        """Write bytes at an offset. Raises EINVAL beyond the end."""
         if offset + len(data) > self.size:
             raise KernelError(EINVAL, f"{self.name} has {self.size} bytes")
         while data:
@@ -89,7 +89,7 @@ class HostMemory:
             data = data[len(piece) :]
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes within one page; what nobody wrote is zero."""
+        """Return bytes within one page; bytes that were never written are zero."""
         page = self._data.get(offset // PAGE)
         if page is None:
             return bytes(size)
@@ -109,7 +109,11 @@ class HostSpace:
         self._private: HostMemory | None = None
 
     def add(self, name: str, size: int, *, thp: bool = False) -> HostMemory:
-        """Map memory, 2 MiB aligned, all present. Raises EEXIST, EINVAL, ENOMEM."""
+        """Map memory, 2 MiB aligned, all pages present.
+
+        Raises EEXIST for a name in use, EINVAL for a size that is not a number of pages, ENOMEM
+        when the address space is full.
+        """
         if name in self._named:
             raise KernelError(EEXIST, f"there is memory {name!r}")
         if not size or size % PAGE:
@@ -125,7 +129,7 @@ class HostSpace:
         return memory
 
     def private_page(self) -> HostMemory:
-        """The page behind a slot of KVM's own, which no command can name; always the same."""
+        """Return the page behind KVM's private slots, which no command can name."""
         if self._private is None:
             self._private = HostMemory(
                 "private", PAGE, thp=False, hva=_PRIVATE_HVA, pfn=_PRIVATE_PFN
@@ -139,17 +143,17 @@ class HostSpace:
         self._by_start.insert(at, memory)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of each region that has a name."""
+        """Return the size in bytes of each named mapping."""
         return {name: memory.size for name, memory in self._named.items()}
 
     def named(self, name: str) -> HostMemory:
-        """The memory of this name. Raises ENOENT."""
+        """Return the memory of this name. Raises ENOENT."""
         if name not in self._named:
             raise KernelError(ENOENT, f"there is no memory {name!r}")
         return self._named[name]
 
     def at(self, hva: int) -> HostMemory | None:
-        """The memory that an address lies in."""
+        """Return the memory that an address lies in, or None."""
         index = bisect_right(self._starts, hva) - 1
         if index < 0:
             return None
@@ -158,7 +162,7 @@ class HostSpace:
 
 
 def blocks(page: int, npages: int) -> list[tuple[int, int]]:
-    """The blocks of 512 pages that a range touches, each with the mask of pages within."""
+    """Return the blocks of 512 pages that a range touches, each with the mask of pages in it."""
     found = []
     end = page + npages
     while page < end:

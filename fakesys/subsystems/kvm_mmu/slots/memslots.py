@@ -1,4 +1,4 @@
-"""Memslots: what guest physical memory there is, the checks of the ioctl, generations."""
+"""Memslots: which guest physical memory exists, the checks of the ioctl, generations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _U64 = 1 << 64
 
 
 class Change(Enum):
-    """What a request does to a slot: enum kvm_mr_change."""
+    """What a request does to a slot; enum kvm_mr_change."""
 
     CREATE = "create"
     DELETE = "delete"
@@ -40,7 +40,10 @@ class Change(Enum):
 
 
 class Region(NamedTuple):
-    """struct kvm_userspace_memory_region. `slot`: id in bits 0-15, address space above."""
+    """A request; struct kvm_userspace_memory_region.
+
+    `slot`: id in bits 0-15, address space above.
+    """
 
     slot: int
     flags: int
@@ -50,7 +53,10 @@ class Region(NamedTuple):
 
 
 class Memslot(Struct, eq=False):
-    """A range of guest physical memory. `dirty`: a bit per page, with LOG_DIRTY only."""
+    """A range of guest physical memory. `dirty`: one bit per page, only with LOG_DIRTY_PAGES.
+
+    `invalid`: the slot is being deleted or moved; nothing may be mapped from it meanwhile.
+    """
 
     id: int
     as_id: int
@@ -64,48 +70,54 @@ class Memslot(Struct, eq=False):
 
     @property
     def end_gfn(self) -> int:
-        """The first gfn behind it."""
+        """The first gfn behind the slot."""
         return self.base_gfn + self.npages
 
     @property
     def mappable(self) -> bool:
-        """Can an spte map it? No vCPU is ever in SMM, so nothing maps the slots of that."""
+        """Whether an spte can map the slot: no vCPU is ever in SMM, which space 1 is for."""
         return not self.as_id
 
     @property
     def logs_dirty(self) -> bool:
-        """Is it dirty-logged?"""
+        """Whether dirty logging is on."""
         return self.dirty is not None
 
     @property
     def read_only(self) -> bool:
-        """Is it KVM_MEM_READONLY?"""
+        """Whether the slot has the flag KVM_MEM_READONLY."""
         return bool(self.flags & READONLY)
 
     def page(self, gfn: int) -> int:
-        """The page within its host memory."""
+        """Return the page number within the host memory. Precondition: `memory` is not None."""
         assert self.memory is not None
         return (self.userspace_addr - self.memory.hva) // PAGE + gfn - self.base_gfn
 
     def backed(self, gfn: int) -> bool:
-        """Is there host memory behind a gfn?"""
+        """Return whether there is host memory behind a gfn."""
         return self.memory is not None and self.page(gfn) < self.memory.npages
 
     def fits_large(self, gfn: int) -> bool:
-        """Could one 2 MiB page map the block of a gfn: same offset, all of it within the slot?"""
+        """Return whether one 2 MiB page could map the block of a gfn.
+
+        That takes the same offset in guest and host, and a block that lies within the slot.
+        """
         base = gfn & -BLOCK_PAGES
         if (self.base_gfn ^ self.userspace_addr // PAGE) & BLOCK_PAGES - 1:
             return False
         return base >= self.base_gfn and base + BLOCK_PAGES <= self.end_gfn
 
     def mark_dirty(self, gfn: int) -> None:
-        """Like kvm_main.c:mark_page_dirty_in_slot."""
+        """Set the page's bit in the dirty log, if there is one.
+
+        Like kvm_main.c:mark_page_dirty_in_slot.
+        """
         if self.dirty is not None:
             offset = gfn - self.base_gfn
             self.dirty[offset >> 3] |= 1 << (offset & 7)
 
     def mark_all_dirty(self, gfn: int, mask: int) -> None:
-        """Mark the pages `gfn` + N for each bit N of a mask; a page before the slot has no bit."""
+        """Mark page `gfn` + N for each bit N of a mask; pages before the slot are ignored."""
         if self.dirty is None or not mask:
             return
         offset = gfn - self.base_gfn
@@ -119,7 +131,11 @@ class Memslot(Struct, eq=False):
 
 @dataclass(eq=False)
 class Memslots:
-    """The slots of one address space, by id and by gfn."""
+    """The slots of one address space, by id and by gfn.
+
+    `generation` changes with every change of the slots. Bit 63, UPDATE_IN_PROGRESS, is set while
+    one is going on.
+    """
 
     generation: int
     by_id: dict[int, Memslot] = field(default_factory=dict)
@@ -127,7 +143,7 @@ class Memslots:
     _last: Memslot | None = None
 
     def find(self, gfn: int) -> Memslot | None:
-        """The slot that holds a gfn."""
+        """Return the slot that holds a gfn, or None."""
         last = self._last
         if last is not None and last.base_gfn <= gfn < last.base_gfn + last.npages:
             return last
@@ -141,20 +157,20 @@ class Memslots:
         return slot
 
     def insert(self, slot: Memslot) -> None:
-        """The slot is there from now on."""
+        """Add a slot. Precondition: it overlaps no other one."""
         self.by_id[slot.id] = slot
         self._by_start[slot.base_gfn] = slot
         insort(self._starts, slot.base_gfn)
 
     def remove(self, slot: Memslot) -> None:
-        """The slot is gone."""
+        """Remove a slot."""
         del self.by_id[slot.id]
         del self._by_start[slot.base_gfn]
         self._starts.remove(slot.base_gfn)
         self._last = None
 
     def overlap(self, slot_id: int, first: int, npages: int) -> Memslot | None:
-        """Another slot that shares pages with this range."""
+        """Return another slot that shares pages with this range, or None."""
         for other in self.by_id.values():
             if other.id != slot_id and first < other.end_gfn and other.base_gfn < first + npages:
                 return other
@@ -165,12 +181,12 @@ class Memslots:
 
     @property
     def in_order(self) -> list[Memslot]:
-        """By gfn."""
+        """The slots by gfn."""
         return [self._by_start[start] for start in self._starts]
 
 
 class AddressSpaces:
-    """All memslots of a VM; address space 1 is that of SMM.
+    """All memslots of a VM; `memslots[1]` is the address space of SMM.
 
     `physical_bits`: of addresses that the MMU can map. `start`: the first generation.
     """
@@ -189,29 +205,33 @@ class AddressSpaces:
         self._physical_bits = physical_bits
         self.as_num = as_num
         # Address spaces count in steps of their number and never meet in a generation.
-        self.spaces = [Memslots(start + as_id) for as_id in range(as_num)]
+        self.memslots = [Memslots(start + as_id) for as_id in range(as_num)]
 
     @property
     def npages(self) -> int:
-        """Pages of all slots."""
-        return sum(slot.npages for space in self.spaces for slot in space.by_id.values())
+        """Number of pages of all slots."""
+        return sum(slot.npages for space in self.memslots for slot in space.by_id.values())
 
     @property
     def mappable(self) -> list[Memslot]:
         """The slots that sptes can map, by gfn."""
-        return self.spaces[0].in_order
+        return self.memslots[0].in_order
 
     def slot(self, number: int) -> Memslot | None:
-        """The slot of an ioctl's number. Raises EINVAL for a number that cannot be one."""
+        """Return the slot that a number of an ioctl means, or None.
+
+        Raises EINVAL for an address space or id that does not exist in this kernel.
+        """
         as_id, slot_id = number >> 16, number & 0xFFFF
         if as_id >= self.as_num or slot_id >= self._user_mem_slots:
             raise KernelError(EINVAL, f"slot {number} is beyond {self._user_mem_slots - 1}")
-        return self.spaces[as_id].by_id.get(slot_id)
+        return self.memslots[as_id].by_id.get(slot_id)
 
     def check(self, region: Region) -> Change:
-        """What a request would do. Raises EINVAL, EEXIST.
+        """Return what a request would do; change nothing.
 
-        Like kvm_main.c:__kvm_set_memory_region and x86.c:kvm_arch_prepare_memory_region (v6.1).
+        Raises EINVAL for numbers that are not allowed and EEXIST for an overlap, in the order of
+        kvm_main.c:__kvm_set_memory_region and x86.c:kvm_arch_prepare_memory_region (v6.1).
         """
         self._check_numbers(region)
         old = self.slot(region.slot)
@@ -225,7 +245,7 @@ class AddressSpaces:
         return change
 
     def new_slot(self, region: Region) -> Memslot:
-        """The slot that a request describes."""
+        """Return the slot that a request describes, without inserting it."""
         return Memslot(
             id=region.slot & 0xFFFF,
             as_id=region.slot >> 16,
@@ -263,7 +283,7 @@ class AddressSpaces:
 
     def _check_place(self, region: Region) -> None:
         first, npages = region.guest_phys_addr // PAGE, region.memory_size // PAGE
-        space = self.spaces[region.slot >> 16]
+        space = self.memslots[region.slot >> 16]
         other = space.overlap(region.slot & 0xFFFF, first, npages)
         if other is not None:
             raise KernelError(EEXIST, f"overlaps slot {other.id}")

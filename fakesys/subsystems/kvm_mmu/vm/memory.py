@@ -1,4 +1,4 @@
-"""The memory of one VM: every part put together, and the ioctls that concern it."""
+"""The memory of one VM: its parts, and the ioctls that concern it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from typing import NamedTuple
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
-from fakesys.subsystems.kvm_mmu.ops.dirty import CAP_MANUAL_PROTECT, DirtyLog
-from fakesys.subsystems.kvm_mmu.ops.faults import Faults
-from fakesys.subsystems.kvm_mmu.ops.mmio import Mmio
-from fakesys.subsystems.kvm_mmu.ops.notifier import Notifier
-from fakesys.subsystems.kvm_mmu.ops.prefetch import Prefetch
-from fakesys.subsystems.kvm_mmu.ops.pte_write import PteWriter
-from fakesys.subsystems.kvm_mmu.ops.roots import Paging, Roots, VcpuMmu, never
-from fakesys.subsystems.kvm_mmu.ops.set_spte import SpteSetter
-from fakesys.subsystems.kvm_mmu.ops.sync import Syncer
-from fakesys.subsystems.kvm_mmu.ops.walker import GuestMemory, Walker
-from fakesys.subsystems.kvm_mmu.ops.zap import FLOWS, Flow, Zapper, nobody_waits
-from fakesys.subsystems.kvm_mmu.shadow.arch import Kit, Knobs
-from fakesys.subsystems.kvm_mmu.shadow.links import Tree
+from fakesys.subsystems.kvm_mmu.mmu.direct_map import DirectMap
+from fakesys.subsystems.kvm_mmu.mmu.faults import PageFaults
+from fakesys.subsystems.kvm_mmu.mmu.get_page import PageFinder
+from fakesys.subsystems.kvm_mmu.mmu.guest_walker import GuestWalker
+from fakesys.subsystems.kvm_mmu.mmu.mmio import Mmio
+from fakesys.subsystems.kvm_mmu.mmu.prefetch import Prefetch
+from fakesys.subsystems.kvm_mmu.mmu.pte_write import PteWriter
+from fakesys.subsystems.kvm_mmu.mmu.roots import Roots
+from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
+from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
+from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
+from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu, never_in_guest
+from fakesys.subsystems.kvm_mmu.shadow.walk import ShadowWalker
+from fakesys.subsystems.kvm_mmu.slots.guest_memory import GuestMemory
 from fakesys.subsystems.kvm_mmu.slots.host import PAGE, HostSpace
 from fakesys.subsystems.kvm_mmu.slots.memslots import (
     UPDATE_IN_PROGRESS,
@@ -32,6 +35,8 @@ from fakesys.subsystems.kvm_mmu.slots.memslots import (
     Memslot,
     Region,
 )
+from fakesys.subsystems.kvm_mmu.vm.dirty_log import CAP_MANUAL_PROTECT, DirtyLog
+from fakesys.subsystems.kvm_mmu.vm.mmu_notifier import MmuNotifier
 
 # KVM_MIN_ALLOC_MMU_PAGES; one shadow page per 50 pages of guest memory.
 MIN_MMU_PAGES = 64
@@ -44,21 +49,28 @@ CAP_DISABLE_NX_HUGE_PAGES = 220
 
 
 class Zapped(NamedTuple):
-    """What the deletion or move of a slot took: pages zapped, drops of the lock."""
+    """Cost of deleting or moving a slot: pages zapped, drops of the lock."""
 
     pages: int
     rounds: int
 
 
 class VmMemory:
-    """Memslots, shadow pages and vCPUs' translations of one VM."""
+    """Memslots, shadow pages and translations of one VM.
+
+    It makes every part and hands each what it needs; no part knows the VmMemory. Guest code and
+    commands go through it:
+
+        memory = VmMemory(Bus(), K6_1, Knobs(), VmStats())
+        ram = memory.host.add("ram", 2 << 20)
+        memory.set_region(Region(0, 0, 0, ram.size, ram.hva))
+        vcpu = memory.add_vcpu(0, VcpuStats())
+        memory.roots.enter(vcpu)
+        memory.faults.page_fault(vcpu, 0x1000, PF_WRITE)
+    """
 
     def __init__(self, bus: Bus, policy: MmuPolicy, knobs: Knobs, stats: VmStats) -> None:
         self.host = HostSpace()
-        self.kit = Kit(bus, policy, knobs, stats)
-        self.tree = Tree(self.kit)
-        self.zapper = Zapper(self.kit, self.tree)
-        self.roots = Roots(self.kit, self.tree, self.zapper)
         self.spaces = AddressSpaces(
             self.host,
             as_num=knobs.as_num,
@@ -66,42 +78,52 @@ class VmMemory:
             physical_bits=TDP_BITS if knobs.tdp else SHADOW_BITS,
             start=knobs.wrap_gen,
         )
-        slots = self.slots = self.spaces.spaces[0]
+        slots = self.slots = self.spaces.memslots[0]
         self.guest_memory = GuestMemory(slots)
-        self.walker = Walker(bus, self.guest_memory)
-        self.mmio = Mmio(self.kit, slots)
-        self.setter = SpteSetter(self.kit, self.tree, slots)
-        self.prefetch = Prefetch(self.kit, slots, self.guest_memory, self.setter)
-        self.faults = Faults(
-            self.kit,
-            self.tree,
-            self.roots,
+        arch = self.arch = MmuArch(bus, policy, knobs, stats)
+        links = self.links = ShadowLinks(arch)
+        self.shadow_walker = ShadowWalker(arch, links)
+        self.guest_walker = GuestWalker(bus, self.guest_memory)
+        self.mmio = Mmio(arch, slots)
+        self.setter = SpteSetter(arch, links, slots)
+        self.zapper = Zapper(arch, links)
+        syncer = PageSyncer(arch, self.guest_memory)
+        self.finder = PageFinder(arch, links, self.zapper, syncer)
+        self.roots = Roots(arch, links, self.zapper, syncer, self.finder)
+        self.direct_map = DirectMap(arch, links, self.finder, self.roots, self.shadow_walker)
+        self.faults = PageFaults(
+            arch,
+            links,
             slots,
-            self.walker,
-            self.mmio,
-            self.setter,
-            self.prefetch,
+            shadow_walker=self.shadow_walker,
+            guest_walker=self.guest_walker,
+            finder=self.finder,
+            roots=self.roots,
+            direct_map=self.direct_map,
+            setter=self.setter,
+            prefetch=Prefetch(arch, slots, self.guest_memory, self.setter),
+            mmio=self.mmio,
         )
-        Syncer(self.kit, self.tree, self.guest_memory)
-        self.pte_writer = PteWriter(self.kit, self.tree, self.zapper)
-        self.dirty = DirtyLog(self.kit, self.spaces)
-        self.notifier = Notifier(self.kit, self.spaces)
+        self.pte_writer = PteWriter(arch, links, self.zapper)
+        self.dirty = DirtyLog(arch, self.spaces)
+        self.notifier = MmuNotifier(arch, self.spaces)
         self.vcpus: dict[int, VcpuMmu] = {}
         self.disabled_quirks = 0
 
     def add_vcpu(
-        self, vcpu_id: int, stats: VcpuStats, in_guest: Callable[[], bool] = never
+        self, vcpu_id: int, stats: VcpuStats, in_guest: Callable[[], bool] = never_in_guest
     ) -> VcpuMmu:
-        """A vCPU, which has nothing loaded. `in_guest`: does it run the guest now?"""
-        paging = Paging.TDP if self.kit.knobs.tdp else Paging.NONE
+        """Add a vCPU without roots. `in_guest`: tells whether it runs the guest now."""
+        paging = Paging.TDP if self.arch.knobs.tdp else Paging.NONE
         vcpu = VcpuMmu(vcpu_id, stats, paging, in_guest=in_guest)
         self.vcpus[vcpu_id] = vcpu
-        self.kit.vcpus.append(vcpu)
+        self.arch.vcpus.append(vcpu)
         return vcpu
 
     def set_region(self, region: Region) -> Zapped | None:
-        """KVM_SET_USER_MEMORY_REGION; what a deletion or move took. Raises EINVAL, EEXIST.
+        """Create, change, move or delete a slot: KVM_SET_USER_MEMORY_REGION.
 
+        Return what a deletion or move cost. Raises EINVAL and EEXIST as `AddressSpaces.check` does.
         Like kvm_main.c:kvm_set_memslot (v6.1), __kvm_set_memory_region (v5.4).
         """
         change = self.spaces.check(region)
@@ -124,11 +146,12 @@ class VmMemory:
         return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
 
     def set_private_slot(self, slot_id: int, gpa: int, *, present: bool) -> int:
-        """A page of KVM's own comes or goes in every address space; how many updates that took.
+        """Add or remove a page of KVM's own in every address space.
 
-        0 where a slot of the owner lies there. Like x86.c:__x86_set_memory_region (v6.1).
+        Return how many updates that took, 0 where a slot of the owner lies there. Like
+        x86.c:__x86_set_memory_region (v6.1).
         """
-        spaces = self.spaces.spaces
+        spaces = self.spaces.memslots
         if present and any(space.overlap(slot_id, gpa // PAGE, 1) for space in spaces):
             return 0
         page = self.host.private_page()
@@ -140,36 +163,40 @@ class VmMemory:
         return len(spaces)
 
     def has_slot_at(self, gpa: int) -> bool:
-        """Is there guest memory at this address?"""
-        return any(space.find(gpa // PAGE) is not None for space in self.spaces.spaces)
+        """Return whether there is guest memory at this address."""
+        return any(space.find(gpa // PAGE) is not None for space in self.spaces.memslots)
 
     def zap_gfn_range(self, start: int, end: int) -> None:
         """Drop what is mapped at these gfns. Like mmu.c:kvm_zap_gfn_range (v6.1)."""
-        self.kit.notifier_seq += 1
-        if self.kit.sptes.drop_range(start, end - start):
-            self.kit.flush_remote_tlbs()
+        self.arch.notifier_seq += 1
+        if self.arch.sptes.drop_range(start, end - start):
+            self.arch.flush_remote_tlbs()
 
     def begin_removal(
         self,
         slot: Memslot,
         flow: ZapFlow | None = None,
-        break_wanted: Callable[[], bool] = nobody_waits,
+        break_wanted: Callable[[], bool] = lock_uncontended,
     ) -> Flow | None:
         """Make a slot invalid and begin to zap; None if that was done at once, without a walk.
 
-        `flow`: instead of the kernel's.
+        `flow`: instead of the kernel's. The caller steps the flow until it is done, then calls
+        `end_removal`.
         """
         slot.invalid = True
         self._install(slot.as_id)
-        quirk = self.kit.policy.slot_zap_quirk
+        quirk = self.arch.policy.slot_zap_quirk
         if flow is None and quirk and self.disabled_quirks & quirk:
             self._zap_slot_only(slot)
             return None
-        return self.begin_zap(flow or self.kit.delete_flow, break_wanted)
+        return self.begin_zap(flow or self.arch.delete_flow, break_wanted)
 
     def end_removal(self, slot: Memslot, moved_to: Region | None) -> None:
-        """All is zapped: the slot goes, or comes back at its new place."""
-        space = self.spaces.spaces[slot.as_id]
+        """Remove the slot, or insert it at its new place.
+
+        Precondition: the flow that `begin_removal` returned is finished.
+        """
+        space = self.spaces.memslots[slot.as_id]
         space.remove(slot)
         if moved_to is not None:
             slot.invalid = False
@@ -180,27 +207,33 @@ class VmMemory:
         self._install(slot.as_id)
         self._set_budget(Change.DELETE if moved_to is None else Change.MOVE)
 
-    def begin_zap(self, flow: ZapFlow, break_wanted: Callable[[], bool] = nobody_waits) -> Flow:
-        """Begin to zap everything; the caller steps on."""
-        zap = FLOWS[flow](self.kit, self.zapper, break_wanted)
+    def begin_zap(self, flow: ZapFlow, break_wanted: Callable[[], bool] = lock_uncontended) -> Flow:
+        """Begin to zap everything; the caller steps the flow until it is done."""
+        zap = FLOWS[flow](self.arch, self.zapper, break_wanted)
         zap.begin()
         return zap
 
     def set_nr_mmu_pages(self, number: int) -> None:
-        """KVM_SET_NR_MMU_PAGES. Raises EINVAL below 64."""
+        """Set the budget of shadow pages: KVM_SET_NR_MMU_PAGES. Raises EINVAL below 64."""
         if number < MIN_MMU_PAGES:
             raise KernelError(EINVAL, f"{number} shadow pages are fewer than {MIN_MMU_PAGES}")
         self.roots.change_budget(number)
         self.roots.n_requested = number
 
     def get_nr_mmu_pages(self) -> int:
-        """KVM_GET_NR_MMU_PAGES. Raises ENOTTY where the ioctl is gone."""
-        if not self.kit.policy.get_nr_mmu_pages:
+        """Return the budget of shadow pages:
+
+        KVM_GET_NR_MMU_PAGES. Raises ENOTTY if it was removed.
+        """
+        if not self.arch.policy.get_nr_mmu_pages:
             raise KernelError(ENOTTY, "this kernel has no KVM_GET_NR_MMU_PAGES")
         return self.roots.n_max
 
     def enable_cap(self, number: int, argument: int) -> None:
-        """KVM_ENABLE_CAP. Raises EINVAL for capabilities that memory does not know."""
+        """Enable a capability:
+
+        KVM_ENABLE_CAP. Raises EINVAL for one that does not concern memory.
+        """
         if number == CAP_MANUAL_PROTECT:
             self.dirty.set_manual(argument)
         elif number == CAP_DISABLE_QUIRKS2:
@@ -211,23 +244,25 @@ class VmMemory:
             raise KernelError(EINVAL, f"capability {number} cannot be enabled")
 
     def disable_quirks(self, mask: int) -> None:
-        """KVM_CAP_DISABLE_QUIRKS2: raises EINVAL for quirks that the kernel does not have."""
-        unknown = mask & ~self.kit.policy.quirks
-        if unknown or not self.kit.policy.quirks:
+        """Disable quirks: KVM_CAP_DISABLE_QUIRKS2. Raises EINVAL for one that the kernel lacks."""
+        unknown = mask & ~self.arch.policy.quirks
+        if unknown or not self.arch.policy.quirks:
             raise KernelError(EINVAL, f"no such quirks: {unknown:#x}")
         self.disabled_quirks |= mask
 
     def disable_nx_huge_pages(self, argument: int) -> None:
-        """KVM_CAP_VM_DISABLE_NX_HUGE_PAGES: this VM is spared. Raises EINVAL once it has a vCPU,
-        for an argument, and where the kernel has no such capability.
+        """Exempt this VM from nx_huge_pages: KVM_CAP_VM_DISABLE_NX_HUGE_PAGES.
+
+        Raises EINVAL once the VM has a vCPU, for an argument, and where the kernel lacks the
+        capability.
         """
-        rules = self.kit.policy.nx
+        rules = self.arch.policy.nx
         if argument or self.vcpus or rules is None or not rules.may_be_off:
             raise KernelError(EINVAL, "only before the first vCPU, with 0, in kernels that have it")
-        self.kit.nx_disabled = True
+        self.arch.nx_disabled = True
 
     def destroy(self) -> None:
-        """The owner's memory goes, then the vCPUs.
+        """Zap all pages and free the roots of all vCPUs.
 
         Like mmu.c:kvm_mmu_zap_all, kvm_mmu_unload.
         """
@@ -238,7 +273,7 @@ class VmMemory:
     def _create(self, region: Region) -> None:
         slot = self.spaces.new_slot(region)
         self.dirty.prepare(slot)
-        self.spaces.spaces[slot.as_id].insert(slot)
+        self.spaces.memslots[slot.as_id].insert(slot)
         self._install(slot.as_id)
         self._set_budget(Change.CREATE)
 
@@ -251,19 +286,19 @@ class VmMemory:
 
     def _install(self, as_id: int) -> None:
         """Publish slots under a new generation. Like kvm_main.c:kvm_swap_active_memslots."""
-        space = self.spaces.spaces[as_id]
+        space = self.spaces.memslots[as_id]
         generation = space.generation
         space.generation = generation | UPDATE_IN_PROGRESS
         space.generation = generation + self.spaces.as_num
         self.mmio.invalidate(space.generation, self.spaces.as_num, self._zap_for_wrap)
 
     def _zap_for_wrap(self) -> None:
-        self.begin_zap(self.kit.wrap_flow).step()
+        self.begin_zap(self.arch.wrap_flow).step()
 
     def _set_budget(self, change: Change) -> None:
         if self.roots.n_requested:
             return
-        if change in (Change.CREATE, Change.DELETE) or self.kit.policy.budget_on_every_change:
+        if change in (Change.CREATE, Change.DELETE) or self.arch.policy.budget_on_every_change:
             wanted = self.spaces.npages // PAGES_PER_SHADOW_PAGE
             self.roots.change_budget(max(MIN_MMU_PAGES, wanted))
 
@@ -274,15 +309,15 @@ class VmMemory:
         """
         if not slot.mappable:
             return
-        dropped = self.kit.sptes.drop_range(slot.base_gfn, slot.npages)
+        dropped = self.arch.sptes.drop_range(slot.base_gfn, slot.npages)
         zapped: list[int] = []
-        if self.tree.tracked.indirect:
-            for row in list(self.kit.pages.oldest_first()):
-                pages = self.kit.pages
+        if self.links.write_tracking.indirect_shadow_pages:
+            for row in list(self.arch.pages.oldest_first()):
+                pages = self.arch.pages
                 within = slot.base_gfn <= pages.gfn[row] < slot.end_gfn
                 if within and not pages.role[row] & DIRECT and not pages.is_stale(row):
                     self.zapper.prepare(row, zapped)
         if zapped:
             self.zapper.commit(zapped)
         elif dropped:
-            self.kit.flush_remote_tlbs()
+            self.arch.flush_remote_tlbs()

@@ -1,7 +1,8 @@
-"""The workaround for processors that fail when a page which they fetch from changes its size.
+"""The parameter `nx_huge_pages`: a workaround for processors with the iTLB multihit flaw.
 
-Large pages are mapped without X. A fetch from one maps it in small pages; now and then the
-oldest of these are zapped, so that the guest gets large pages back.
+Such a processor fails when a page that it fetches from changes its size. Large pages are mapped
+without X. A fetch from one maps it in small pages; a thread zaps the oldest of these from time to
+time, so that the guest gets large pages back.
 Like arch/x86/kvm/mmu/mmu.c:set_nx_huge_pages, kvm_recover_nx_lpages (v6.1).
 """
 
@@ -29,7 +30,7 @@ LARGEST_RATIO = 3600
 HOUR_MS = 3_600_000
 
 
-class Worker:
+class RecoveryThread:
     """The thread that recovers the large pages of one VM."""
 
     __slots__ = ("memory", "started_ns", "task", "timer")
@@ -50,7 +51,7 @@ class NxHugePages:
     def __init__(self, kvm: Kvm, rules: NxRules | None) -> None:
         self._kvm = kvm
         self._rules = rules
-        self._workers: dict[Vm, Worker] = {}
+        self._workers: dict[Vm, RecoveryThread] = {}
         self.on = False
         self.never = False
         self.ratio = RATIO
@@ -62,15 +63,15 @@ class NxHugePages:
         return "never" if self.never else "Y" if self.on else "N"
 
     def add(self, vm: Vm, memory: VmMemory) -> None:
-        """A new VM, with a thread of its own if there may ever be something to recover."""
-        memory.kit.nx_on_host = self.on
+        """Add a new VM, with a thread of its own if there may ever be something to recover."""
+        memory.arch.nx_on_host = self.on
         if self._rules is None or self.never:
             return
-        worker = self._workers[vm] = Worker(memory, self._kvm.kernel.clock.now_ns)
+        worker = self._workers[vm] = RecoveryThread(memory, self._kvm.kernel.clock.now_ns)
         self._arm(vm, worker)
 
     def remove(self, vm: Vm) -> None:
-        """The VM goes, its thread first."""
+        """Remove a VM that is destroyed, its thread first."""
         worker = self._workers.pop(vm, None)
         if worker is not None and worker.timer is not None:
             worker.timer.cancel()
@@ -78,8 +79,8 @@ class NxHugePages:
     def set_mode(self, text: str) -> None:
         """Write to `nx_huge_pages`: off, force, auto, never, or a truth value.
 
-        When that changes something, the pages of every VM are zapped. Raises EINVAL, EPERM once
-        it is `never`, EBUSY for `never` while a VM exists.
+        A change zaps the pages of every VM. Raises EINVAL, EPERM after `never`, and EBUSY for
+        `never` while a VM exists.
         """
         self._require_changeable()
         word = text.removesuffix("\n")
@@ -95,22 +96,24 @@ class NxHugePages:
             return
         self.on = on
         for vm, worker in reversed(self._workers.items()):
-            worker.memory.kit.nx_on_host = on
+            worker.memory.arch.nx_on_host = on
             with self._kvm.in_owner(vm):
                 worker.memory.begin_zap(ZapFlow.FAST).step()
         self._arm_all()
 
     def set_ratio(self, text: str) -> None:
-        """Write to `nx_huge_pages_recovery_ratio`; 0: nothing is recovered. Raises EINVAL, ERANGE,
-        EPERM.
+        """Write to `nx_huge_pages_recovery_ratio`; 0: nothing is recovered.
+
+        Raises EINVAL, ERANGE, and EPERM after `never`.
         """
         self._require_changeable()
         self.ratio = kstrtoull(text, bits=32)
         self._arm_all()
 
     def set_period(self, text: str) -> None:
-        """Write to `nx_huge_pages_recovery_period_ms`; 0: by the ratio. Raises EINVAL, ERANGE,
-        EPERM.
+        """Write to `nx_huge_pages_recovery_period_ms`; 0: the period follows from the ratio.
+
+        Raises EINVAL, ERANGE, and EPERM after `never`.
         """
         self._require_changeable()
         self.period_ms = kstrtoull(text, bits=32)
@@ -121,7 +124,10 @@ class NxHugePages:
             raise KernelError(EPERM, "nx_huge_pages is `never` until the module is loaded again")
 
     def _period_seconds(self) -> float | None:
-        """Time between two recoveries; None for never. Like calc_nx_huge_pages_recovery_period."""
+        """Return the time between two recoveries; None for never.
+
+        Like mmu.c:calc_nx_huge_pages_recovery_period (v6.1).
+        """
         if self._rules is None or not self.on or not self.ratio:
             return None
         if not self._rules.period_by_ratio:
@@ -132,7 +138,7 @@ class NxHugePages:
         for vm, worker in self._workers.items():
             self._arm(vm, worker)
 
-    def _arm(self, vm: Vm, worker: Worker) -> None:
+    def _arm(self, vm: Vm, worker: RecoveryThread) -> None:
         if worker.timer is not None:
             worker.timer.cancel()
             worker.timer = None
@@ -160,20 +166,20 @@ class NxHugePages:
 
 
 def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:
-    """Zap one in `ratio` of the split pages, oldest first.
+    """Zap one in `ratio` of the tables that replace large pages, oldest first.
 
-    `spares_logged`: those whose slot is logged are only forgotten, for a fault would split them
-    again.
+    `spares_logged`: do not zap those whose slot is logged, because a fault would split them again;
+    only stop counting them.
     """
-    kit = memory.kit
+    arch = memory.arch
     zapped: list[int] = []
-    for _ in range(-(-len(kit.nx_splits) // ratio)):
-        row = next(iter(kit.nx_splits), None)
+    for _ in range(-(-len(arch.nx_splits) // ratio)):
+        row = next(iter(arch.nx_splits), None)
         if row is None:
             break
-        slot = memory.slots.find(kit.pages.gfn[row])
+        slot = memory.slots.find(arch.pages.gfn[row])
         if spares_logged and slot is not None and slot.logs_dirty:
-            kit.forget_split(row)
+            arch.unaccount_nx_huge_page(row)
         else:
             memory.zapper.prepare(row, zapped)
     memory.zapper.commit(zapped)

@@ -1,4 +1,4 @@
-"""Dirty logging: which pages of a slot were written since somebody asked."""
+"""Dirty logging: which pages of a slot were written since the log was read last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from errno import EINVAL, ENOENT
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm_mmu.shadow.arch import Kit
+from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, AddressSpaces, Memslot
 
 # KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 and its arguments.
@@ -20,56 +20,64 @@ _CLEAN = bytes(_CHUNK)
 
 
 class DirtyLog:
-    """Both kinds: GET clears and protects; or GET only tells, and CLEAR does the rest."""
+    """The dirty logs of a VM's slots.
 
-    def __init__(self, kit: Kit, spaces: AddressSpaces) -> None:
-        self._kit = kit
+    By default KVM_GET_DIRTY_LOG clears the log and write-protects its pages. With the manual
+    capability it only reads, and KVM_CLEAR_DIRTY_LOG does the rest.
+    """
+
+    def __init__(self, arch: MmuArch, spaces: AddressSpaces) -> None:
+        self._arch = arch
         self._spaces = spaces
         self.manual = 0
 
     def set_manual(self, argument: int) -> None:
-        """KVM_ENABLE_CAP of the second kind. Raises EINVAL. Like kvm_main.c (v6.1)."""
-        allowed = self._kit.policy.manual_dirty_caps if argument & MANUAL else MANUAL
+        """Enable or disable the manual capability. Raises EINVAL for an argument the kernel lacks.
+
+        Like kvm_main.c:kvm_vm_ioctl_enable_cap_generic (v6.1).
+        """
+        allowed = self._arch.policy.manual_dirty_caps if argument & MANUAL else MANUAL
         if argument & ~allowed:
             raise KernelError(EINVAL, f"{argument} is not within {allowed:#x}")
         self.manual = argument
 
     @property
-    def starts_full(self) -> bool:
-        """Are all pages of a new log dirty at first?"""
+    def initially_set(self) -> bool:
+        """Whether all pages of a new log are dirty at first."""
         return self.manual == MANUAL | INITIALLY_SET
 
     def prepare(self, slot: Memslot) -> None:
-        """The slot's flags changed: its bitmap comes or goes."""
+        """Add or remove the slot's bitmap after a change of its flags."""
         if not slot.flags & LOG_DIRTY_PAGES:
             slot.dirty = None
         elif slot.dirty is None:
             slot.dirty = bytearray(-(-slot.npages // WORD) * 8)
-            if self.starts_full:
+            if self.initially_set:
                 _set_all(slot.dirty, slot.npages)
 
     def commit(self, slot: Memslot) -> None:
-        """Write-protect a slot that is logged from now on; let large pages come back otherwise.
+        """Write-protect a slot that is logged now; let large pages come back to one that is not.
 
-        Like x86.c:kvm_mmu_slot_apply_flags (v6.1).
+        Precondition: `prepare` was called. Like x86.c:kvm_mmu_slot_apply_flags (v6.1).
         """
         if slot.read_only:
             return
         if not slot.logs_dirty:
             if self._zap_collapsible(slot):
-                self._kit.flush_remote_tlbs()
+                self._arch.flush_remote_tlbs()
             return
-        if self.starts_full:
+        if self.initially_set:
             return
         changed = False
         for row, mask in self._tables(slot):
-            changed |= self._kit.sptes.protect(row, mask, seal=False)
-        if changed or self._kit.policy.log_dirty_always_flushes:
-            self._kit.flush_remote_tlbs()
+            changed |= self._arch.sptes.protect(row, mask, pt_protect=False)
+        if changed or self._arch.policy.log_dirty_always_flushes:
+            self._arch.flush_remote_tlbs()
 
     def get(self, number: int) -> list[tuple[int, int]]:
-        """KVM_GET_DIRTY_LOG: ranges of page offsets. Raises EINVAL, ENOENT.
+        """Return ranges of dirty page offsets: KVM_GET_DIRTY_LOG.
 
+        Raises EINVAL for a number that no slot can have and ENOENT for a slot that is not logged.
         Like kvm_main.c:kvm_get_dirty_log_protect (v6.1).
         """
         slot = self._logged(number)
@@ -80,13 +88,14 @@ class DirtyLog:
         for first, words in _dirty_words(slot.dirty):
             self._protect(slot, first, words)
         slot.dirty[:] = bytes(len(slot.dirty))
-        self._kit.flush_remote_tlbs()
+        self._arch.flush_remote_tlbs()
         return dirty
 
     def clear(self, number: int, first: int, npages: int) -> None:
-        """KVM_CLEAR_DIRTY_LOG of all pages in a range. Raises EINVAL, ENOENT.
+        """Clear all pages in a range: KVM_CLEAR_DIRTY_LOG.
 
-        Like kvm_main.c:kvm_clear_dirty_log_protect (v6.1).
+        Raises EINVAL for a range that is not made of whole words of the slot, and ENOENT for a slot
+        that is not logged. Like kvm_main.c:kvm_clear_dirty_log_protect (v6.1).
         """
         if first % WORD:
             self._spaces.slot(number)
@@ -105,11 +114,14 @@ class DirtyLog:
             cleared = True
         slot.dirty[low:high] = bytes(high - low)
         if cleared:
-            self._kit.flush_remote_tlbs()
+            self._arch.flush_remote_tlbs()
 
     @staticmethod
     def ranges(slot: Memslot) -> Iterator[tuple[int, int]]:
-        """First and last page offset of each run of dirty pages."""
+        """Yield first and last page offset of each run of dirty pages.
+
+        Precondition: it is logged.
+        """
         assert slot.dirty is not None
         start = last = -2
         for first, mask in _dirty_words(slot.dirty):
@@ -123,15 +135,15 @@ class DirtyLog:
             yield start, last
 
     def _tables(self, slot: Memslot) -> list[tuple[int, int]]:
-        """Tables and masks of the sptes that map the slot."""
+        """Return tables and masks of the sptes that map the slot."""
         if not slot.mappable:
             return []
-        return list(self._kit.sptes.tables(slot.base_gfn, slot.npages))
+        return list(self._arch.sptes.tables(slot.base_gfn, slot.npages))
 
     def _protect(self, slot: Memslot, first: int, mask: int) -> None:
-        """Take W from the pages `first` + N of a slot for each bit N."""
+        """Take W from page `first` + N of a slot for each bit N."""
         if slot.mappable:
-            self._kit.sptes.protect_pages(slot.base_gfn + first, mask)
+            self._arch.sptes.protect_pages(slot.base_gfn + first, mask)
 
     def _logged(self, number: int) -> Memslot:
         slot = self._spaces.slot(number)
@@ -140,7 +152,7 @@ class DirtyLog:
         return slot
 
     def _zap_collapsible(self, slot: Memslot) -> bool:
-        """Drop small sptes that a large one could replace.
+        """Drop small sptes that a large one could replace; return whether there were any.
 
         Like mmu.c:kvm_mmu_zap_collapsible_spte (v6.1).
         """
@@ -148,11 +160,11 @@ class DirtyLog:
             return False
         dropped = 0
         for row, mask in self._tables(slot):
-            gfn = self._kit.pages.gfn[row]
-            if not self._kit.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
+            gfn = self._arch.pages.gfn[row]
+            if not self._arch.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
                 continue
             if slot.memory.is_large(slot.page(gfn)):
-                dropped += self._kit.sptes.drop(row, mask)
+                dropped += self._arch.sptes.drop(row, mask)
         return dropped > 0
 
 
@@ -163,7 +175,7 @@ def _set_all(bitmap: bytearray, npages: int) -> None:
 
 
 def _dirty_words(bitmap: bytearray) -> Iterator[tuple[int, int]]:
-    """Page offset and mask of 64 bytes each that are not clean."""
+    """Yield page offset and mask of each 64 bytes that are not clean."""
     for start in range(0, len(bitmap), _CHUNK):
         chunk = bytes(bitmap[start : start + _CHUNK])
         if chunk == _CLEAN[: len(chunk)]:
@@ -175,7 +187,7 @@ def _dirty_words(bitmap: bytearray) -> Iterator[tuple[int, int]]:
 
 
 def _runs(mask: int) -> Iterator[tuple[int, int]]:
-    """First and last bit of each run of ones, ascending."""
+    """Yield first and last bit of each run of ones, ascending."""
     at = 0
     while mask:
         gap = (mask & -mask).bit_length() - 1

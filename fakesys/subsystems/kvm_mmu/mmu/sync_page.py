@@ -1,39 +1,36 @@
-"""Bringing a page up to date with the guest's table that it shadows."""
+"""Synchronizing a shadow page with the guest's table that it shadows."""
 
 from __future__ import annotations
 
-from fakesys.subsystems.kvm_mmu.ops.walker import (
+from fakesys.subsystems.kvm_mmu.mmu.guest_walker import (
     ACCESSED,
     ADDRESS,
     DIRTY,
     PRESENT,
-    GuestMemory,
     entry_access,
 )
-from fakesys.subsystems.kvm_mmu.shadow.arch import Kit
-from fakesys.subsystems.kvm_mmu.shadow.links import Tree
+from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, WRITE, access_of
-from fakesys.subsystems.kvm_mmu.shadow.sptes import Leaf, bits
+from fakesys.subsystems.kvm_mmu.shadow.sptes import Leaf, set_bits
+from fakesys.subsystems.kvm_mmu.slots.guest_memory import GuestMemory
 
 
-class Syncer:
-    """Reads tables of level 1 again. Like paging_tmpl.h:sync_page (v6.1)."""
+class PageSyncer:
+    """Reads guest tables of level 1 again. Like paging_tmpl.h:sync_page (v6.1)."""
 
-    def __init__(self, kit: Kit, tree: Tree, memory: GuestMemory) -> None:
-        self._kit = kit
-        self._tree = tree
+    def __init__(self, arch: MmuArch, memory: GuestMemory) -> None:
+        self._arch = arch
         self._memory = memory
-        tree.sync = self.sync
 
     def sync(self, row: int) -> bool:
-        """Drop or change the sptes whose entry changed; must translations be flushed?"""
-        leaf = self._kit.sptes.leaf(row)
-        table = self._kit.pages.gfn[row] << 12
+        """Drop or change sptes whose guest entry changed; return whether TLBs must be flushed."""
+        leaf = self._arch.sptes.leaf(row)
+        table = self._arch.pages.gfn[row] << 12
         flush = False
-        for index in bits(leaf.present):
+        for index in set_bits(leaf.present):
             entry = self._memory.entry(table + index * 8)
             if entry is None or not self._still_maps(leaf, index, entry):
-                self._kit.sptes.drop(row, 1 << index)
+                self._arch.sptes.drop(row, 1 << index)
                 flush = True
                 continue
             flush |= self._update(row, leaf, index, entry)
@@ -48,23 +45,27 @@ class Syncer:
     def _update(self, row: int, leaf: Leaf, index: int, entry: int) -> bool:
         assert leaf.gfns is not None
         bit = 1 << index
-        access = access_of(self._kit.pages.role[row]) & entry_access(entry)
+        access = access_of(self._arch.pages.role[row]) & entry_access(entry)
         if not entry & DIRTY:
             access &= ~WRITE
         had_w = bool(leaf.writable & bit)
-        if access & WRITE and not leaf.host_ro & bit and (had_w or self._is_free(leaf.gfns[index])):
+        if (
+            access & WRITE
+            and not leaf.host_readonly & bit
+            and (had_w or self._is_free(leaf.gfns[index]))
+        ):
             leaf.writable |= bit
             leaf.dirty |= bit
-            leaf.sealed &= ~bit
+            leaf.mmu_readonly &= ~bit
         else:
             leaf.writable &= ~bit
             leaf.dirty &= ~bit
-            leaf.sealed |= bit
+            leaf.mmu_readonly |= bit
         # Made again as if prefetched: the guest has not used it in this form.
         leaf.accessed &= ~bit
         return had_w and not leaf.writable & bit
 
     def _is_free(self, gfn: int) -> bool:
-        """Is the page no table that is shadowed?"""
-        pages = self._kit.pages
+        """Return whether no shadowed table lies in the page."""
+        pages = self._arch.pages
         return all(pages.role[row] & DIRECT for row in pages.at(gfn))

@@ -1,6 +1,6 @@
-"""Many accesses in one command, 2 MiB at a time where nobody sees the single ones.
+"""Many accesses in one command, 2 MiB at a time where single ones are not observable.
 
-The result is what access after access would give: the same sptes, counters and faults.
+The result is that of the accesses one by one: the same sptes, counters and faults.
 """
 
 from __future__ import annotations
@@ -10,37 +10,45 @@ from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.events.guest import KvmPageFault
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.guest.programs import MOST_STEPS, Exit, Guest, Left, plain_access
-from fakesys.subsystems.kvm_mmu.ops.prefetch import GROUP, may_prefetch
-from fakesys.subsystems.kvm_mmu.ops.roots import MIN_FREE_PAGES, VcpuMmu
+from fakesys.subsystems.kvm_mmu.events.sptes import (
+    FastPageFault,
+    FastPageFaultRetry,
+    KvmMmuSetSpte,
+    KvmMmuSpteRequested,
+)
+from fakesys.subsystems.kvm_mmu.guest.programs import MAX_STEPS, single_access
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.mmu.prefetch import GROUP, may_prefetch
+from fakesys.subsystems.kvm_mmu.mmu.roots import MIN_FREE_PAGES
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE
 from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL, EMPTY, ENTRIES, FULL_RW
+from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
+from fakesys.subsystems.kvm_mmu.slots.host import PAGE
 from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # Each access that faults tells one of these.
 _EVENTS = (
     KvmPageFault,
-    trace.FastPageFault,
-    trace.FastPageFaultRetry,
-    trace.KvmMmuSetSpte,
-    trace.KvmMmuSpteRequested,
+    FastPageFault,
+    FastPageFaultRetry,
+    KvmMmuSetSpte,
+    KvmMmuSpteRequested,
 )
 # Fewer tables than this are not worth the trouble of making them together.
-MANY = 8
+MIN_TABLES = 8
 _GROUP = (1 << GROUP) - 1
 _FIRSTS = ALL // _GROUP
 
 
-class Touched(NamedTuple):
-    """Faults, and exits to user space in order."""
+class BulkResult(NamedTuple):
+    """Number of faults, and the exits to user space in order."""
 
     faults: int
-    exits: list[Left]
+    exits: list[VcpuExit]
 
 
-def touch(
+def bulk_access(
     memory: VmMemory,
     vcpu: VcpuMmu,
     guest: Guest,
@@ -48,59 +56,59 @@ def touch(
     address: int,
     *,
     times: int = 1,
-    stride: int = 4096,
+    stride: int = PAGE,
     value: int | None = None,
-) -> Touched:
-    """`times` accesses (`r`, `w`, `x`), `stride` bytes apart, until an exit that is not MMIO.
+) -> BulkResult:
+    """Make `times` accesses, `stride` bytes apart, until an exit that is not MMIO.
 
-    Raises EINVAL for more than `MOST_STEPS` of them that must go one by one.
+    `kind`: `r`, `w` or `x`. `value`: what a write stores, else `STORED`. Raises EINVAL for more
+    than `MAX_STEPS` accesses that must be made one by one.
     """
     before = vcpu.stats.pf_taken
-    exits: list[Left] = []
+    exits: list[VcpuExit] = []
     rip = guest.registers.rip
-    by_block = Blocks(memory, vcpu) if kind != "x" and stride == 4096 else None
-    if by_block is not None and not by_block.allowed():
-        by_block = None
-    single = times if by_block is None else by_block.exits(address >> 12, times, write=kind == "w")
-    if single > MOST_STEPS:
-        raise KernelError(EINVAL, f"{single} accesses one by one; at most {MOST_STEPS} a command")
+    write = kind == "w"
+    blocks = BlockAccess(memory, vcpu) if kind != "x" and stride == PAGE else None
+    if blocks is not None and not blocks.is_allowed():
+        blocks = None
+    single = times if blocks is None else blocks.count_exits(address >> 12, times, write=write)
+    if single > MAX_STEPS:
+        raise KernelError(EINVAL, f"{single} accesses one by one; at most {MAX_STEPS} a command")
     guest.enter()
     done = 0
     while done < times:
         where = address + done * stride
-        if by_block is not None:
-            number = by_block.touch(where >> 12, times - done, write=kind == "w")
-            if number:
-                done += number
-                continue
-        left = guest.access(plain_access(kind, where, rip, value))
-        done += 1
-        if left is None:
+        number = blocks.access(where >> 12, times - done, write=write) if blocks else 0
+        done += number or 1
+        if number:
             continue
-        exits.append(left)
-        if left.reason is not Exit.MMIO:
+        vcpu_exit = guest.access(single_access(kind, where, rip, value))
+        if vcpu_exit is None:
+            continue
+        exits.append(vcpu_exit)
+        if vcpu_exit.reason is not Exit.MMIO:
             break
         if done < times:
-            guest.resume(left)
-    return Touched(vcpu.stats.pf_taken - before, exits)
+            guest.resume(vcpu_exit)
+    return BulkResult(vcpu.stats.pf_taken - before, exits)
 
 
-class Blocks:
-    """Accesses to all pages of a 2 MiB block at once, with TDP."""
+class BlockAccess:
+    """Accesses all pages of a 2 MiB block at once, with TDP."""
 
     def __init__(self, memory: VmMemory, vcpu: VcpuMmu) -> None:
         self._memory = memory
         self._vcpu = vcpu
-        self._pages = memory.kit.pages
-        self._sptes = memory.kit.sptes
+        self._pages = memory.arch.pages
+        self._sptes = memory.arch.sptes
 
-    def allowed(self) -> bool:
-        """Would nobody see the difference?"""
-        wanted = self._memory.kit.bus.wanted
-        return self._memory.kit.knobs.tdp and not any(event in wanted for event in _EVENTS)
+    def is_allowed(self) -> bool:
+        """Return whether the result cannot be told from that of single accesses."""
+        wanted = self._memory.arch.bus.wanted
+        return self._memory.arch.knobs.tdp and not any(event in wanted for event in _EVENTS)
 
-    def exits(self, gfn: int, npages: int, *, write: bool) -> int:
-        """How many of these pages end as an exit to user space each."""
+    def count_exits(self, gfn: int, npages: int, *, write: bool) -> int:
+        """Return how many of these pages no slot allows: each is an exit to user space."""
         inside = 0
         for slot in self._memory.spaces.mappable:
             if not (write and slot.read_only):
@@ -108,43 +116,46 @@ class Blocks:
                 inside += max(0, common)
         return npages - inside
 
-    def touch(self, gfn: int, npages: int, *, write: bool) -> int:
-        """Access up to `npages` pages from `gfn`; how many, 0 if they must go one by one."""
+    def access(self, gfn: int, npages: int, *, write: bool) -> int:
+        """Access up to `npages` pages from `gfn`; return how many, 0 if they must go singly."""
         if self._vcpu.requests or not self._vcpu.roots:
             return 0
         wanted, npages = npages, min(npages, ENTRIES - (gfn & 511))
-        row, index, level = self._memory.faults.lookup(self._vcpu, gfn << 12)
+        row, index, level = self._memory.shadow_walker.last(self._vcpu, gfn << 12)
         if level == 1:
-            return self._touch_table(row, gfn, npages, write)
+            return self._access_table(row, gfn, npages, write)
         if level == 2 and self._sptes.present(row) >> index & 1:
             return npages if self._hits_large(row, index, write) else 0
         slot = self._memory.slots.find(gfn)
-        if slot is None or not self._is_plain(slot, gfn, npages):
+        if slot is None or not self._is_resident(slot, gfn, npages):
             return 0
-        if level == 2 and wanted >= MANY * ENTRIES and not gfn & 511:
+        if level == 2 and not gfn & 511:
             filled = self._fill_tables(slot, row, index, gfn, wanted // ENTRIES)
             if filled:
                 return filled
-        faults = self._memory.faults
-        if not faults.maps_small(slot, gfn) or faults.has_table(gfn):
-            return 0
-        row = faults.make_table(self._vcpu, gfn)
-        return 0 if row == NONE else self._touch_table(row, gfn, npages, write)
+        return self._access_new_table(slot, gfn, npages, write)
 
-    def _touch_table(self, row: int, gfn: int, npages: int, write: bool) -> int:
-        state = self._pages.leaf[row]
+    def _access_new_table(self, slot: Memslot, gfn: int, npages: int, write: bool) -> int:
+        direct_map = self._memory.direct_map
+        if direct_map.max_mapping_level(slot, gfn, 3) > 1 or direct_map.has_table(gfn):
+            return 0
+        row = direct_map.make_table(self._vcpu, gfn)
+        return 0 if row == NONE else self._access_table(row, gfn, npages, write)
+
+    def _access_table(self, row: int, gfn: int, npages: int, write: bool) -> int:
+        state = self._pages.leaf_state[row]
         if state == FULL_RW:
             return npages
         mask = ((1 << npages) - 1) << (gfn & 511)
         slot = self._memory.slots.find(gfn)
-        if slot is None or not self._is_plain(slot, gfn, npages):
+        if slot is None or not self._is_resident(slot, gfn, npages):
             return 0
         if state == EMPTY and mask == ALL and may_prefetch(slot):
             self._fill(row)
             return npages
         leaf = self._sptes.leaf(row)
         denied = leaf.present & ~leaf.writable & mask if write else 0
-        if leaf.mmio or denied & (leaf.sealed | leaf.host_ro):
+        if leaf.mmio or leaf.is_readonly(denied):
             return 0
         missing = mask & ~leaf.present
         mapped = missing
@@ -157,23 +168,23 @@ class Blocks:
         leaf.dirty |= mapped | denied
         leaf.accessed |= mask
         slot.mark_all_dirty(gfn & -ENTRIES, mapped | denied)
-        self._book(row, mapped.bit_count(), faults.bit_count(), denied.bit_count())
-        self._sptes.settle(row)
+        self._account(row, mapped.bit_count(), faults.bit_count(), denied.bit_count())
+        self._sptes.pack(row)
         return npages
 
     def _fill_tables(self, slot: Memslot, row: int, index: int, gfn: int, tables: int) -> int:
-        """Many absent tables become full at once; how many pages, 0 if that cannot be."""
+        """Fill many absent tables at once; return how many pages, 0 if that is not possible."""
         count = min(tables, ENTRIES - index, (slot.end_gfn - gfn) >> 9)
         count = min(count, self._memory.roots.available - MIN_FREE_PAGES)
         memory = slot.memory
-        if count < MANY or memory is None or memory.thp or memory.gone or memory.read_only:
+        if count < MIN_TABLES or memory is None or memory.thp or memory.gone or memory.read_only:
             return 0
         if not may_prefetch(slot) or not slot.backed(gfn + (count << 9) - 1):
             return 0
-        rows = self._memory.tree.make_tables(row, index, gfn, count)
+        rows = self._memory.finder.make_tables(row, index, gfn, count)
         if rows is None:
             return 0
-        leaf, present = self._pages.leaf, self._pages.present
+        leaf, present = self._pages.leaf_state, self._pages.present
         for table in rows:
             leaf[table] = FULL_RW
             present[table] = ENTRIES
@@ -182,18 +193,18 @@ class Blocks:
         return count * ENTRIES
 
     def _fill(self, row: int) -> None:
-        """An empty table becomes full: a fault per group of eight."""
-        self._pages.leaf[row] = FULL_RW
-        self._book(row, ENTRIES, ENTRIES // GROUP, 0)
+        """Fill an empty table: one fault per group of eight."""
+        self._pages.leaf_state[row] = FULL_RW
+        self._account(row, ENTRIES, ENTRIES // GROUP, 0)
 
-    def _book(self, row: int, mapped: int, faults: int, fast: int) -> None:
+    def _account(self, row: int, mapped: int, faults: int, fast: int) -> None:
         self._pages.present[row] += mapped
         self._sptes.count(1, mapped)
         self._count_faults(faults, fast)
 
     def _count_faults(self, faults: int, fast: int) -> None:
         stats = self._vcpu.stats
-        by_outcome = self._memory.kit.policy.counts_by_outcome
+        by_outcome = self._memory.arch.policy.counts_by_outcome
         stats.exits += faults + fast
         stats.pf_taken += faults + fast
         stats.pf_fixed += faults + fast if by_outcome else faults
@@ -204,11 +215,11 @@ class Blocks:
         if write and not leaf.writable & bit:
             return False
         leaf.accessed |= bit
-        self._sptes.settle(row)
+        self._sptes.pack(row)
         return True
 
-    def _is_plain(self, slot: Memslot, gfn: int, npages: int) -> bool:
-        """Are these pages, and those that a fault would prefetch, there for reading and writing?"""
+    def _is_resident(self, slot: Memslot, gfn: int, npages: int) -> bool:
+        """Return whether the host has these pages, and those prefetched with them, for writing."""
         low, high = gfn & -GROUP, (gfn + npages + GROUP - 1) & -GROUP
         memory = slot.memory
         if memory is None or slot.read_only or slot.invalid:
@@ -224,7 +235,7 @@ class Blocks:
 
 
 def _starts(mask: int) -> int:
-    """The first bit of every group of eight in which a bit is set."""
+    """Return the first bit of every group of eight in which a bit is set."""
     mask |= mask >> 1
     mask |= mask >> 2
     mask |= mask >> 4

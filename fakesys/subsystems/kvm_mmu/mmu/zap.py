@@ -1,7 +1,7 @@
 """Zapping: one page, the two flows over all pages, and recycling.
 
-A flow is an object whose `step` zaps some pages and says whether it is done, so that a test or
-the scheduling model can let vCPUs run wherever the kernel could drop the lock.
+A flow is an object whose `step` zaps some pages and tells whether it is done. A test or the
+scheduling model of guest/race.py lets vCPUs run wherever the kernel could drop the lock.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from fakesys.subsystems.kvm_mmu.events import catalog as trace
-from fakesys.subsystems.kvm_mmu.shadow.arch import Kit, Request
-from fakesys.subsystems.kvm_mmu.shadow.links import Tree
+from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuPrepareZapPage, KvmMmuZapAllFast
+from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch, Request
+from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, INVALID, level_of
@@ -30,43 +30,42 @@ class Step(Enum):
     PAUSED = "paused"
 
 
-def nobody_waits() -> bool:
-    """The answer of a lock that no vCPU contends for."""
+def lock_uncontended() -> bool:
+    """Answer for a lock that no vCPU waits for."""
     return False
 
 
 class Zapper:
-    """Takes pages out of use."""
+    """Takes shadow pages out of use: `prepare` for each, then `commit` to flush and free them."""
 
-    def __init__(self, kit: Kit, tree: Tree) -> None:
-        self._kit = kit
-        self._pages = kit.pages
-        self._tree = tree
-        tree.zap = self.zap_now
+    def __init__(self, arch: MmuArch, links: ShadowLinks) -> None:
+        self._arch = arch
+        self._pages = arch.pages
+        self._links = links
 
     def prepare(self, row: int, zapped: list[int]) -> tuple[bool, int]:
-        """Zap a page and what is unsync below it; pages to be freed go to `zapped`.
+        """Zap a page and the unsync pages below it; append the pages to be freed to `zapped`.
 
-        Answers whether other pages than `row` left the list (a walk must begin anew), and how
-        many were put on `zapped`. Like mmu.c:__kvm_mmu_prepare_zap_page.
+        Return whether pages other than `row` left the list, so that a walk must start again, and
+        how many were appended. Call `commit` afterwards. Like mmu.c:__kvm_mmu_prepare_zap_page.
         """
-        kit, tree, pages = self._kit, self._tree, self._pages
-        if trace.KvmMmuPrepareZapPage in kit.bus.wanted:
-            kit.bus.emit(trace.KvmMmuPrepareZapPage(**tree.fields(row)))
-        kit.stats.mmu_shadow_zapped += 1
-        number = self._zap_unsync_children(row, zapped) if kit.unsync_pages else 0
-        kit.sptes.drop(row, ALL)
-        kit.sptes.clear_mmio(row)
-        tree.unlink_children(row)
-        tree.unlink_parents(row)
+        arch, links, pages = self._arch, self._links, self._pages
+        if KvmMmuPrepareZapPage in arch.bus.wanted:
+            arch.bus.emit(KvmMmuPrepareZapPage(**links.fields(row)))
+        arch.stats.mmu_shadow_zapped += 1
+        number = self._zap_unsync_children(row, zapped) if arch.unsync_pages else 0
+        arch.sptes.drop(row, ALL)
+        arch.sptes.clear_mmio(row)
+        links.unlink_children(row)
+        links.unlink_parents(row)
         unstable = number > 0
         if not pages.role[row] & (INVALID | DIRECT):
-            tree.unaccount(row)
+            links.unaccount(row)
         if pages.flags[row] & UNSYNC:
-            tree.unlink_unsync(row)
-        if row in kit.nx_splits:
-            kit.forget_split(row)
-        if pages.roots[row]:
+            links.unlink_unsync(row)
+        if row in arch.nx_splits:
+            arch.unaccount_nx_huge_page(row)
+        if pages.root_count[row]:
             self._retire_root(row)
         else:
             number += 1
@@ -81,10 +80,10 @@ class Zapper:
         """Flush once and free the pages. Like mmu.c:kvm_mmu_commit_zap_page."""
         if not zapped:
             return
-        self._kit.flush_remote_tlbs()
+        self._arch.flush_remote_tlbs()
         for row in zapped:
-            self._tree.forget_row(row)
-            self._kit.sptes.forget_row(row)
+            self._links.forget_row(row)
+            self._arch.sptes.forget_row(row)
             self._pages.free(row)
         zapped.clear()
 
@@ -95,7 +94,7 @@ class Zapper:
         self.commit(zapped)
 
     def recycle(self, number: int) -> int:
-        """Zap `number` of the oldest pages; how many were zapped.
+        """Zap `number` or more of the oldest pages but not roots; return how many were zapped.
 
         Like mmu.c:kvm_mmu_zap_oldest_mmu_pages (v6.1).
         """
@@ -107,18 +106,18 @@ class Zapper:
             position, row = pages.next_newer(position)
             if row == NONE:
                 break
-            if pages.roots[row]:
+            if pages.root_count[row]:
                 continue
             unstable, count = self.prepare(row, zapped)
             total += count
             if unstable:
                 position = pages.before_tail
         self.commit(zapped)
-        self._kit.stats.mmu_recycled += total
+        self._arch.stats.mmu_recycled += total
         return total
 
     def recycle_until(self, enough: Callable[[], bool]) -> int:
-        """Zap from the tail, roots included, until `enough`; how many calls it took.
+        """Zap from the tail, roots included, until `enough` says so; return how many calls it took.
 
         Ends at a root, which frees nothing. Like mmu.c:prepare_zap_oldest_mmu_page (v5.4).
         """
@@ -133,14 +132,17 @@ class Zapper:
         return calls
 
     def can_zap_all_at_once(self) -> bool:
-        """Would nobody see the difference between one pass and a walk?"""
-        if self._kit.unsync_pages or self._kit.zapped_obsolete:
+        """Return whether zapping in one pass has the same observable result as a walk."""
+        if self._arch.unsync_pages or self._arch.zapped_obsolete:
             return False
-        return trace.KvmMmuPrepareZapPage not in self._kit.bus.wanted
+        return KvmMmuPrepareZapPage not in self._arch.bus.wanted
 
     def zap_all_at_once(self, *, newest_first: bool) -> int:
-        """Zap every page on the list in one pass; how many. All must be due for it."""
-        kit, pages = self._kit, self._pages
+        """Zap every page on the list in one pass; return how many.
+
+        Precondition: all pages are to go.
+        """
+        arch, pages = self._arch, self._pages
         if not pages.used:
             return 0
         # Few pages are roots, and their vCPUs know them: no walk over all pages.
@@ -152,46 +154,46 @@ class Zapper:
             retired.reverse()
         off_list = [row for row in rooted if not pages.flags[row] & ON_LIST]
         freed = pages.used - len(rooted)
-        kit.sptes.forget_all()
-        self._tree.forget_all()
-        for row in list(kit.nx_splits):
-            kit.forget_split(row)
+        arch.sptes.forget_all()
+        self._links.forget_all()
+        for row in list(arch.nx_splits):
+            arch.unaccount_nx_huge_page(row)
         for row in retired:
             pages.present[row] = 0
             pages.parent[row] = NONE
-            pages.leaf[row] = 0
+            pages.leaf_state[row] = 0
             self._retire_root(row)
             pages.role[row] |= INVALID
         pages.clear([*off_list, *stale, *retired])
         pages.used -= freed
-        kit.stats.mmu_shadow_zapped += freed + len(retired)
+        arch.stats.mmu_shadow_zapped += freed + len(retired)
         if freed:
-            kit.flush_remote_tlbs()
+            arch.flush_remote_tlbs()
         return freed + len(retired)
 
     def _rooted(self) -> list[int]:
-        return sorted({row for vcpu in self._kit.vcpus for row in vcpu.held_roots()})
+        return sorted({row for vcpu in self._arch.vcpus for row in vcpu.roots})
 
     def _retire_root(self, row: int) -> None:
-        """A root stays in memory until its vCPUs let go of it."""
-        kit, pages = self._kit, self._pages
-        if kit.policy.reload_unless_obsolete:
-            ask = not kit.is_obsolete(row)
+        """Take a root out of use; it stays in memory until its vCPUs release it."""
+        arch, pages = self._arch, self._pages
+        if arch.policy.reload_unless_obsolete:
+            ask = not arch.is_obsolete(row)
         else:
             ask = not pages.role[row] & INVALID
         if pages.flags[row] & ON_LIST:
             pages.unlist(row)
-            if not kit.policy.roots_leave_list:
+            if not arch.policy.roots_leave_list:
                 pages.append(row)
         if ask:
-            kit.request_all(Request.RELOAD)
+            arch.request_all(Request.RELOAD)
 
     def _zap_unsync_children(self, row: int, zapped: list[int]) -> int:
         """Like mmu.c:mmu_zap_unsync_children."""
         if level_of(self._pages.role[row]) == 1:
             return 0
         number = 0
-        while under := self._tree.unsync_under(row):
+        while under := self._links.unsync_under(row):
             for child in under:
                 self.prepare(child, zapped)
                 number += 1
@@ -199,20 +201,27 @@ class Zapper:
 
 
 class Flow:
-    """A zap of all pages. `rounds`: how often the lock was dropped. `zapped`: prepare calls.
+    """A zap of all pages that can drop the lock on its way.
 
-    `sptes_cleared`: entries that were in use in them. `finished`: nothing is left.
-    `break_wanted`: does the scheduler, or somebody who waits, want the lock? Asked only where the
-    kernel asks. `about_to_zap`: hears of every page, by its row.
+    `rounds`: how often the lock was dropped. `zapped`: calls of `Zapper.prepare`. `sptes_cleared`:
+    entries that were in use in those pages. `finished`: nothing is left to zap. `break_wanted`:
+    whether the scheduler or a waiting vCPU wants the lock, asked only where the kernel asks.
+    `about_to_zap`: called with the row of each page before it is zapped.
+
+    Call `begin` once, then `step` until it returns `Step.DONE`:
+
+        flow = memory.begin_zap(ZapFlow.FAST, break_wanted=lambda: True)
+        while flow.step() is Step.LOCK_DROPPED:
+            memory.roots.enter(vcpu)
     """
 
     flow: ZapFlow
 
     def __init__(
-        self, kit: Kit, zapper: Zapper, break_wanted: Callable[[], bool] = nobody_waits
+        self, arch: MmuArch, zapper: Zapper, break_wanted: Callable[[], bool] = lock_uncontended
     ) -> None:
-        self._kit = kit
-        self._pages = kit.pages
+        self._arch = arch
+        self._pages = arch.pages
         self._zapper = zapper
         self._break_wanted = break_wanted
         self.rounds = 0
@@ -222,14 +231,14 @@ class Flow:
         self.about_to_zap: Callable[[int], None] | None = None
 
     def begin(self) -> None:
-        """What happens once, under the lock, before the first page."""
+        """Do what happens once, under the lock, before the first page is zapped."""
 
     def step(self, budget: int = UNLIMITED) -> Step:
         """Zap up to `budget` pages, or until the lock is dropped."""
         raise NotImplementedError
 
     def _undisturbed(self) -> bool:
-        return self._break_wanted is nobody_waits and self._zapper.can_zap_all_at_once()
+        return self._break_wanted is lock_uncontended and self._zapper.can_zap_all_at_once()
 
     def _done(self) -> Step:
         self.finished = True
@@ -248,7 +257,7 @@ class Flow:
 
 
 class ZapAll(Flow):
-    """The old flow: from the head, to the end, from the start again whenever the lock was dropped.
+    """The old flow: from the head to the end, and from the head again after each drop of the lock.
 
     Like mmu.c:kvm_mmu_zap_all (v5.3).
     """
@@ -256,9 +265,9 @@ class ZapAll(Flow):
     flow = ZapFlow.ZAP_ALL
 
     def __init__(
-        self, kit: Kit, zapper: Zapper, break_wanted: Callable[[], bool] = nobody_waits
+        self, arch: MmuArch, zapper: Zapper, break_wanted: Callable[[], bool] = lock_uncontended
     ) -> None:
-        super().__init__(kit, zapper, break_wanted)
+        super().__init__(arch, zapper, break_wanted)
         self._list: list[int] = []
         # None: the walk begins anew at the head, where pages made meanwhile lie.
         self._position: int | None = None
@@ -275,7 +284,7 @@ class ZapAll(Flow):
             if row == NONE:
                 self._zapper.commit(self._list)
                 return self._done()
-            if pages.role[row] & INVALID and pages.roots[row]:
+            if pages.role[row] & INVALID and pages.root_count[row]:
                 continue
             budget -= 1
             unstable, _ = self._zap(row, self._list)
@@ -296,41 +305,41 @@ class ZapFast(Flow):
     flow = ZapFlow.FAST
 
     def __init__(
-        self, kit: Kit, zapper: Zapper, break_wanted: Callable[[], bool] = nobody_waits
+        self, arch: MmuArch, zapper: Zapper, break_wanted: Callable[[], bool] = lock_uncontended
     ) -> None:
-        super().__init__(kit, zapper, break_wanted)
+        super().__init__(arch, zapper, break_wanted)
         self._batch = 0
-        self._list = kit.zapped_obsolete if kit.policy.vm_zapped_list else []
+        self._list = arch.zapped_obsolete if arch.policy.vm_zapped_list else []
 
     def begin(self) -> None:
         """Make every page obsolete at once: O(1) in pages, O(vCPUs) for the requests."""
-        kit, pages = self._kit, self._pages
-        if trace.KvmMmuZapAllFast in kit.bus.wanted:
-            event = trace.KvmMmuZapAllFast(mmu_valid_gen=pages.valid_gen, mmu_used_pages=pages.used)
-            kit.bus.emit(event)
-        pages.new_generation(kit.policy.next_generation(pages.valid_gen))
-        if kit.policy.explicit_reload:
-            kit.request_all(Request.RELOAD)
+        arch, pages = self._arch, self._pages
+        if KvmMmuZapAllFast in arch.bus.wanted:
+            event = KvmMmuZapAllFast(mmu_valid_gen=pages.valid_gen, mmu_used_pages=pages.used)
+            arch.bus.emit(event)
+        pages.new_generation(arch.policy.next_generation(pages.valid_gen))
+        if arch.policy.explicit_reload:
+            arch.request_all(Request.RELOAD)
 
     def step(self, budget: int = UNLIMITED) -> Step:
         """Zap up to `budget` pages, or until the lock is dropped."""
         if budget == UNLIMITED and self._undisturbed() and self._all_obsolete():
             self.zapped += self._zapper.zap_all_at_once(newest_first=False)
             return self._done()
-        pages, kit = self._pages, self._kit
+        pages, arch = self._pages, self._arch
         position = pages.before_tail
         while budget > 0:
             position, row = pages.next_newer(position)
-            if row == NONE or not kit.is_obsolete(row):
+            if row == NONE or not arch.is_obsolete(row):
                 self._zapper.commit(self._list)
                 return self._done()
             if self._passes_over(row):
                 continue
-            if self._batch >= kit.policy.batch and self._break_wanted():
+            if self._batch >= arch.policy.batch and self._break_wanted():
                 return self._drop_lock()
             budget -= 1
             unstable, number = self._zap(row, self._list)
-            if unstable or kit.policy.batch_counts_all:
+            if unstable or arch.policy.batch_counts_all:
                 self._batch += number
             if unstable:
                 position = pages.before_tail
@@ -339,14 +348,14 @@ class ZapFast(Flow):
     def _passes_over(self, row: int) -> bool:
         if not self._pages.role[row] & INVALID:
             return False
-        return not self._kit.policy.skip_only_rooted or self._pages.roots[row] > 0
+        return not self._arch.policy.skip_only_rooted or self._pages.root_count[row] > 0
 
     def _all_obsolete(self) -> bool:
         _, newest = self._pages.next_older(self._pages.after_head)
-        return newest == NONE or self._kit.is_obsolete(newest)
+        return newest == NONE or self._arch.is_obsolete(newest)
 
     def _drop_lock(self) -> Step:
-        if self._kit.policy.commit_on_break:
+        if self._arch.policy.commit_on_break:
             self._zapper.commit(self._list)
         self._batch = 0
         return super()._drop_lock()

@@ -1,0 +1,165 @@
+"""Commands on a vCPU: registers, programs, accesses."""
+
+from __future__ import annotations
+
+import errno as errno_numbers
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from errno import EINVAL
+
+from fakesys.core.commands import Args, Tail, Verb, number
+from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm.files.commands import VCPU, VM, vcpu_of
+from fakesys.subsystems.kvm.vm import Vcpu
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
+from fakesys.subsystems.kvm_mmu.files.operands import (
+    CR3_VALUE,
+    HEX,
+    KIND,
+    NO_VCPU,
+    REAL_MODE,
+    STRIDE,
+    TIMES,
+    VALUE,
+    WHERE,
+)
+from fakesys.subsystems.kvm_mmu.guest.bulk_access import bulk_access
+from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
+from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import VcpuExit
+
+_GUEST_OP_KINDS = ("r", "w", "x", "w64", "rloop", "wloop")
+
+
+def _guest_op(text: str) -> GuestOp:
+    """Return one operation of a program, such as `w=0x400000` or `wloop=0x400000,512`.
+
+    Raises EINVAL.
+    """
+    kind, _, arguments = text.partition("=")
+    numbers = [number(word) for word in arguments.split(",")]
+    if kind not in _GUEST_OP_KINDS:
+        raise KernelError(EINVAL, f"{kind!r} is none of {', '.join(_GUEST_OP_KINDS)}")
+    if kind == "w64" and len(numbers) == 2:
+        return GuestOp(kind, numbers[0], value=numbers[1])
+    if kind.endswith("loop") and len(numbers) in (2, 3):
+        return GuestOp(kind, numbers[0], times=numbers[1], stride=(*numbers, 4096)[2])
+    if len(kind) == 1 and len(numbers) == 1:
+        return GuestOp(kind, numbers[0])
+    raise KernelError(EINVAL, f"{text!r} has not the numbers of a {kind}")
+
+
+@contextmanager
+def _in_vcpu_thread(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
+    """Let events come from the vCPU's thread; a refused command does not count as a run."""
+    before, mmu.bus.task = mmu.bus.task, vcpu.task
+    mmu.mmus[vcpu].is_running_vcpu = True
+    try:
+        yield
+    finally:
+        mmu.mmus[vcpu].is_running_vcpu = False
+        mmu.bus.task = before
+    vcpu.runs()
+
+
+def _set_up(mmu: MmuExtension, args: Args) -> str:
+    vcpu = vcpu_of(mmu.kvm, args)
+    vcpu.hold()
+    mmu.guests[vcpu].set_up(real_mode=args[REAL_MODE])
+    return ""
+
+
+def _set_cr3(mmu: MmuExtension, args: Args) -> str:
+    mmu.guests[vcpu_of(mmu.kvm, args)].set_cr3(args[CR3_VALUE])
+    return ""
+
+
+def _run(mmu: MmuExtension, args: Args) -> str:
+    vcpu = vcpu_of(mmu.kvm, args)
+    ops = [_guest_op(text) for text in args.tail]
+    with _in_vcpu_thread(mmu, vcpu):
+        return exits_word(mmu.guests[vcpu].run(ops))
+
+
+def _run_real_mode(mmu: MmuExtension, args: Args) -> str:
+    vcpu = vcpu_of(mmu.kvm, args)
+    guest = mmu.guests[vcpu]
+    if not guest.registers.real_mode:
+        raise KernelError(EINVAL, "the vCPU is not in real mode")
+    with _in_vcpu_thread(mmu, vcpu):
+        return exits_word(RealMode(mmu.memories[vcpu.vm], mmu.mmus[vcpu], guest).run(args[HEX]))
+
+
+def _access(mmu: MmuExtension, args: Args) -> str:
+    vcpu = vcpu_of(mmu.kvm, args)
+    guest, memory = mmu.guests[vcpu], mmu.memories[vcpu.vm]
+    if not guest.registers.ready and not memory.arch.knobs.tdp:
+        raise KernelError(EINVAL, "the vCPU is not set up: nothing says how it translates")
+    with _in_vcpu_thread(mmu, vcpu):
+        accessed = bulk_access(
+            memory,
+            mmu.mmus[vcpu],
+            guest,
+            args[KIND],
+            args[WHERE],
+            times=args[TIMES],
+            stride=args[STRIDE],
+            value=args[VALUE],
+        )
+    return " ".join(filter(None, (f"faults={accessed.faults}", exits_word(accessed.exits))))
+
+
+def exits_word(exits: Iterable[VcpuExit]) -> str:
+    """Return `exits=...`, or nothing if there is none."""
+    words = [_exit_word(vcpu_exit) for vcpu_exit in exits]
+    return "exits=" + ",".join(words) if words else ""
+
+
+def _exit_word(vcpu_exit: VcpuExit) -> str:
+    if vcpu_exit.reason is None:
+        return errno_numbers.errorcode[vcpu_exit.errno]
+    if vcpu_exit.mmio is None:
+        return vcpu_exit.reason.name
+    address, write, length = vcpu_exit.mmio
+    return f"MMIO:{address:#x}:{'write' if write else 'read'}:{length}"
+
+
+def vcpu_verbs() -> tuple[Verb[MmuExtension], ...]:
+    """Return the commands on a vCPU."""
+    return (
+        Verb(
+            words=(VM, "vcpu", VCPU, "setup"),
+            options=(REAL_MODE,),
+            run=_set_up,
+            errors=NO_VCPU,
+            doc="Registers: 64-bit user code with CR3 0x10000 at 0x1000, or real mode.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "cr3", CR3_VALUE),
+            run=_set_cr3,
+            errors=NO_VCPU,
+            doc="KVM_SET_SREGS with another CR3.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "run", Tail("ITEM...")),
+            run=_run,
+            errors=NO_VCPU
+            | {EINVAL: "not set up for 64-bit programs, no such item, or too many accesses"},
+            doc="A program: fetches, r=A w=A x=A w64=A,V rloop=A,N[,S] wloop=A,N[,S], doorbell.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "run_real"),
+            options=(HEX,),
+            run=_run_real_mode,
+            errors=NO_VCPU | {EINVAL: "not in real mode"},
+            doc="These bytes at 0x1000, until an exit that is neither MMIO nor IO.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "access", KIND, WHERE),
+            options=(TIMES, STRIDE, VALUE),
+            run=_access,
+            errors=NO_VCPU
+            | {EINVAL: "not set up, with shadow paging; or too many accesses one by one"},
+            doc="The guest makes these accesses and nothing else.",
+        ),
+    )

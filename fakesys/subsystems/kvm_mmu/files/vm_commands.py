@@ -1,0 +1,256 @@
+"""Commands on a VM's memory: slots, ioctls, and what the host does with the memory."""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
+
+from fakesys.core.commands import Args, Verb
+from fakesys.subsystems.kvm.files.commands import VM, vm_of
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
+from fakesys.subsystems.kvm_mmu.files.operands import (
+    ADDRESS,
+    ARGUMENT,
+    BACKING,
+    BUDGET,
+    BYTES,
+    CALLS,
+    CAP,
+    FIRST,
+    FLAGS,
+    FLOW,
+    GPA,
+    HEX,
+    HOST_ACTION,
+    LARGE,
+    MASK,
+    MAX_ROUNDS,
+    MAX_TIME,
+    MEM,
+    NO_MEMORY,
+    NO_VM,
+    OFFSET,
+    PAGES,
+    PROTECTION,
+    RACE_SLOT,
+    RACERS,
+    SEED,
+    SLOT,
+    TABLES,
+    THP,
+    WORKING_SET,
+    memory_of,
+)
+from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
+from fakesys.subsystems.kvm_mmu.guest.race import RaceSetup, race
+from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
+from fakesys.subsystems.kvm_mmu.slots.memslots import Region
+
+
+def _add_memory(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).host.add(args[MEM], args[BYTES], thp=args[THP])
+    return ""
+
+
+def _host_write(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).host.named(args[MEM]).write(args[OFFSET], args[HEX])
+    return ""
+
+
+def _set_slot(mmu: MmuExtension, args: Args) -> str:
+    memory = memory_of(mmu, args)
+    address = args[ADDRESS]
+    if args[BACKING]:
+        address = memory.host.named(args[BACKING]).hva + args[OFFSET]
+    region = Region(args[SLOT], args[FLAGS], args[GPA], args[BYTES], address)
+    zapped = memory.set_region(region)
+    return "" if zapped is None else f"zapped={zapped.pages} rounds={zapped.rounds}"
+
+
+def _guest_tables(mmu: MmuExtension, args: Args) -> str:
+    write_guest_tables(memory_of(mmu, args), regions=args[TABLES], large=args[LARGE])
+    return ""
+
+
+def _get_dirty(mmu: MmuExtension, args: Args) -> str:
+    ranges = memory_of(mmu, args).dirty.get(args[SLOT])
+    words = [str(low) if low == high else f"{low}-{high}" for low, high in ranges]
+    return "dirty=" + (",".join(words) or "none")
+
+
+def _clear_dirty(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).dirty.clear(args[SLOT], args[FIRST], args[PAGES])
+    return ""
+
+
+def _cap(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).enable_cap(args[CAP], args[ARGUMENT])
+    return ""
+
+
+def _quirks(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).disable_quirks(args[MASK])
+    return ""
+
+
+def _nr_mmu_pages(mmu: MmuExtension, args: Args) -> str:
+    memory, budget = memory_of(mmu, args), args[BUDGET]
+    if budget is None:
+        return f"value={memory.get_nr_mmu_pages()}"
+    memory.set_nr_mmu_pages(budget)
+    return ""
+
+
+def _notify(mmu: MmuExtension, args: Args) -> str:
+    memory = memory_of(mmu, args)
+    backing = memory.host.named(args[MEM])
+    act = memory.notifier.unmap if args[HOST_ACTION] == "unmap" else memory.notifier.invalidate
+    act(backing, args[OFFSET], args[BYTES])
+    return ""
+
+
+def _protect(mmu: MmuExtension, args: Args) -> str:
+    memory = memory_of(mmu, args)
+    backing = memory.host.named(args[MEM])
+    memory.notifier.protect(backing, args[OFFSET], args[BYTES], writable=args[PROTECTION] == "rw")
+    return ""
+
+
+def _shrink(mmu: MmuExtension, args: Args) -> str:
+    return f"freed={sum(mmu.shrinker.scan() for _ in range(args[CALLS]))}"
+
+
+def _race(mmu: MmuExtension, args: Args) -> str:
+    vm = vm_of(mmu.kvm, args)
+    setup = RaceSetup(
+        slot=args[RACE_SLOT],
+        vcpus=args[RACERS],
+        working_set=args[WORKING_SET],
+        flow=None if args[FLOW] is None else ZapFlow(args[FLOW]),
+        seed=args[SEED],
+        max_rounds=args[MAX_ROUNDS],
+        max_time_ns=args[MAX_TIME] * 1_000_000_000,
+    )
+    result = race(mmu.memories[vm], setup)
+    mmu.races[vm] = result
+    return result.words()
+
+
+def memory_verbs() -> tuple[Verb[MmuExtension], ...]:
+    """Return the commands that make host memory and slots."""
+    return (
+        Verb(
+            words=(VM, "mem", MEM),
+            options=(BYTES, THP),
+            run=_add_memory,
+            errors=NO_VM
+            | {
+                EEXIST: "there is such memory",
+                EINVAL: "no number of pages",
+                ENOMEM: "the owner's address space is too small",
+            },
+            doc="Host memory of the VM's owner, 2 MiB aligned, all present.",
+        ),
+        Verb(
+            words=(VM, "host_write", MEM),
+            options=(OFFSET, HEX),
+            run=_host_write,
+            errors=NO_MEMORY | {EINVAL: "beyond the end of the memory, or not hex"},
+            doc="The owner writes guest memory: no fault, no event.",
+        ),
+        Verb(
+            words=(VM, "slot", SLOT),
+            options=(GPA, BYTES, BACKING, OFFSET, ADDRESS, FLAGS),
+            run=_set_slot,
+            errors=NO_MEMORY
+            | {
+                EINVAL: "not page aligned, out of range, unknown flag, or not the slot's size, "
+                "address and kind; size 0 without such a slot",
+                EEXIST: "overlaps another slot",
+                ERANGE: "a number of more than 64 bits",
+            },
+            doc="KVM_SET_USER_MEMORY_REGION: create, move, change flags; size=0 deletes.",
+        ),
+        Verb(
+            words=(VM, "guest_tables"),
+            options=(TABLES, LARGE),
+            run=_guest_tables,
+            errors=NO_VM | {EINVAL: "slot 0 is not at gpa 0, has no memory, or not enough"},
+            doc="Guest page tables at 0x10000 in slot 0: an identity map.",
+        ),
+    )
+
+
+def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
+    """Return the commands that are ioctls of the VM."""
+    return (
+        Verb(
+            words=(VM, "dirty_log", SLOT),
+            run=_get_dirty,
+            errors={ENOENT: "no such VM, or the slot is not logged", EINVAL: "no such slot id"},
+            doc="KVM_GET_DIRTY_LOG.",
+        ),
+        Verb(
+            words=(VM, "clear_dirty", SLOT),
+            options=(FIRST, PAGES),
+            run=_clear_dirty,
+            errors={
+                ENOENT: "no such VM, or the slot is not logged",
+                EINVAL: "not a multiple of 64 pages, or beyond the slot",
+            },
+            doc="KVM_CLEAR_DIRTY_LOG.",
+        ),
+        Verb(
+            words=(VM, "cap", CAP, ARGUMENT),
+            run=_cap,
+            errors=NO_VM | {EINVAL: "no such capability, or not such an argument"},
+            doc="KVM_ENABLE_CAP: 168 (manual dirty log), 213 (quirks), 220 (no nx_huge_pages).",
+        ),
+        Verb(
+            words=(VM, "quirks", MASK),
+            run=_quirks,
+            errors=NO_VM | {EINVAL: "the kernel has no such quirk"},
+            doc="KVM_CAP_DISABLE_QUIRKS2.",
+        ),
+        Verb(
+            words=(VM, "nr_mmu_pages", BUDGET),
+            run=_nr_mmu_pages,
+            errors=NO_VM | {EINVAL: "fewer than 64", ENOTTY: "GET is gone in this kernel"},
+            doc="KVM_SET_NR_MMU_PAGES; without a number KVM_GET_NR_MMU_PAGES.",
+        ),
+    )
+
+
+def host_verbs() -> tuple[Verb[MmuExtension], ...]:
+    """Return the commands by which the host acts on the memory."""
+    return (
+        Verb(
+            words=(VM, "notifier", HOST_ACTION, MEM),
+            options=(OFFSET, BYTES),
+            run=_notify,
+            errors=NO_MEMORY | {EINVAL: "not pages of the memory"},
+            doc="The host invalidates a range; unmap: its pages are gone until touched.",
+        ),
+        Verb(
+            words=(VM, "notifier", "protect", MEM),
+            options=(OFFSET, BYTES, PROTECTION),
+            run=_protect,
+            errors=NO_MEMORY | {EINVAL: "not pages of the memory"},
+            doc="The host may only read a range, or write it again.",
+        ),
+        Verb(
+            words=("shrink",),
+            options=(CALLS,),
+            run=_shrink,
+            doc="Calls of the shrinker: one VM each gives up one page.",
+        ),
+        Verb(
+            words=(VM, "race"),
+            options=(RACE_SLOT, RACERS, WORKING_SET, FLOW, SEED, MAX_ROUNDS, MAX_TIME),
+            run=_race,
+            errors={
+                ENOENT: "no such VM or slot",
+                EINVAL: "the slot's number cannot be one, or more than 1 TiB of working sets",
+            },
+            doc="Delete a slot while vCPUs fault over their working sets.",
+        ),
+    )
