@@ -34,9 +34,6 @@ FOREIGN = {"setup.py", "conftest.py", "kvm_stat.py", "my-script.py"}
 KNOWN = {
     "subsystems.apicv",
     "subsystems.apicv.chips.ioapic",
-    "subsystems.kvm_mmu.files.commands",
-    "subsystems.kvm_mmu.guest.race",
-    "subsystems.kvm_mmu.shadow.arch",
     "transport.fuse.session",
 }
 

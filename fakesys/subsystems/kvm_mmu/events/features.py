@@ -14,7 +14,7 @@ class MmuFeature(Feature):
     """The generation is an unsigned long, printed in hex."""
     TRACE_ZAP_FAST = "trace.mmu_zap_all_fast"
     TRACE_SPTES = "trace.mmu_sptes"
-    """Setting sptes, and looking them up, is traced."""
+    """Sptes that are set, and those that a fault requests, are traced."""
     TRACE_TDP = "trace.mmu_tdp"
     """The TDP MMU is traced; a fast fault records how it ended."""
     TRACE_FAULT_GPA = "trace.mmu_fault_gpa"

@@ -9,7 +9,7 @@ from fakesys.subsystems.kvm_mmu.shadow.pages import NONE
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, level_of
 
 ENTRY_SIZE = 8
-# write_flooding_count at which a page is taken for no table any more.
+# write_flooding_count at which a page no longer counts as a table.
 FLOODED = 3
 
 

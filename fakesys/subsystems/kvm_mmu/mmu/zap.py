@@ -24,7 +24,7 @@ class Step(Enum):
     """How a step of a flow ended."""
 
     DONE = "done"
-    # The kernel drops the lock here: whoever waits for it goes first.
+    # The kernel drops the lock here: vCPUs that wait for it go first.
     LOCK_DROPPED = "lock dropped"
     # The budget is used up; the lock is still held.
     PAUSED = "paused"
@@ -269,7 +269,7 @@ class ZapAll(Flow):
     ) -> None:
         super().__init__(arch, zapper, break_wanted)
         self._list: list[int] = []
-        # None: the walk begins anew at the head, where pages made meanwhile lie.
+        # None: the walk starts again at the head, where pages made meanwhile are.
         self._position: int | None = None
 
     def step(self, budget: int = UNLIMITED) -> Step:

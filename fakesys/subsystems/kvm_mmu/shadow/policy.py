@@ -115,7 +115,7 @@ class MmuPolicy(Struct, frozen=True):
     counts_by_outcome: bool
     # RET_PF_INVALID as a fast fault tells it (6.1, 6.18).
     ret_pf_invalid: int
-    # 6.13: KVM has no shrinker of shadow pages any more.
+    # 6.13: KVM no longer has a shrinker of shadow pages.
     has_shrinker: bool
     # 5.4: `kvm_mmu_set_spte` follows `mark_mmio_spte`.
     mmio_set_spte_event: bool
