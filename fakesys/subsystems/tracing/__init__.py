@@ -1,8 +1,8 @@
 """tracefs: recorded events, buffers per CPU, filters, triggers, histograms, instances.
 
 `instances/tracing.py:Tracing` is the whole: it owns the top directory and the other instances,
-each an `Instance`, and everything they have in common, `Shared`. An instance owns one `CpuBuffer`
-per CPU and one `EventFile` per event; an event file owns its filter and its triggers.
+each an `Instance`, and everything they have in common, `Shared`. An instance owns a `BufferSet` of
+one `CpuBuffer` per CPU, and one `EventFile` per event, which owns its filter and its triggers.
 
 The folders, lowest first; each imports only from those before it:
 
@@ -10,7 +10,7 @@ The folders, lowest first; each imports only from those before it:
     events       system ftrace, events of real processes, the catalog of all events
     filter       a filter becomes a function, or an error with its place
     hist         keys, values and variables of a hist trigger
-    ring_buffer  the pages of one CPU, and their binary form
+    ring_buffer  the pages of one CPU and their binary form; the buffers of all CPUs
     output       records become lines, with and without consuming them
     instances    event files, triggers, instances, and all of them together
     files        the tables: names, modes, texts

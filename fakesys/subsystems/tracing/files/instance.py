@@ -12,8 +12,9 @@ from fakesys.subsystems.tracing.files.options import OPTIONS
 from fakesys.subsystems.tracing.files.per_cpu import CPUS, NUMBER, ONE_READER, SHOWN
 from fakesys.subsystems.tracing.files.snapshot import SnapshotFile
 from fakesys.subsystems.tracing.instances import set_event
-from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.pid_list import PidList
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
 from fakesys.tree.attr import Attr, Dir, Handle, Layout
 from fakesys.tree.kinds import TRACEFS_SEQ, TRACEFS_STREAM, TRACEFS_WHOLE, TRACEFS_WORDS
 
@@ -26,7 +27,7 @@ MARKER = {
 
 
 def _open_trace(instance: Instance, flags: int) -> Handle:
-    return TraceFile(instance, instance.chosen(WHOLE), is_read(flags))
+    return TraceFile(instance, instance.buffers.chosen(ALL_CPUS), is_read(flags))
 
 
 def _write_only(store: Callable[[Instance, bytes], int]) -> Callable[[Instance, int], Handle]:
@@ -79,7 +80,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         name="trace_pipe",
         mode=0o440,
         kind=TRACEFS_STREAM,
-        open=lambda instance, flags: PipeFile(instance, WHOLE),
+        open=lambda instance, flags: PipeFile(instance, ALL_CPUS),
         doc="The same as a stream: reading takes the events away and waits for more.",
         errors=ONE_READER,
     ),
@@ -208,7 +209,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         name="buffer_size_kb",
         mode=0o640,
         show=settings.size_text,
-        store=lambda instance, text: instance.resize(settings.decimal(text)),
+        store=lambda instance, text: instance.buffers.resize(settings.decimal(text)),
         hold=settings.hold,
         doc="Size of each CPU's buffer; X when they differ.",
         errors=NUMBER | SHOWN,
@@ -243,7 +244,7 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         mode=0o640,
         kind=TRACEFS_SEQ,
         present=_has_snapshot,
-        open=lambda instance, flags: SnapshotFile(instance, WHOLE),
+        open=lambda instance, flags: SnapshotFile(instance, ALL_CPUS),
         doc="0 frees the snapshot, 1 takes one, another number clears it.",
         errors={EINVAL: "not a number; or 0 for one CPU"},
     ),

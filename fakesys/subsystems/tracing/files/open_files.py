@@ -12,10 +12,11 @@ from errno import EAGAIN, EBUSY, EINVAL
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.waiters import Waiters
-from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.output.headers import header
 from fakesys.subsystems.tracing.output.iterators import Consumer, TraceIterator
 from fakesys.subsystems.tracing.output.render import LineMaker, Renderer
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, CpuBuffer
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 
@@ -136,7 +137,7 @@ class TraceFile(InstanceFile):
 
     def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
         """Return the buffers that the header counts, also for one CPU: trace.c:print_event_info."""
-        return self.instance.chosen(WHOLE)
+        return self.instance.buffers.chosen(ALL_CPUS)
 
     def head(self, counted: TraceIterator, *, empty: bool) -> bytes:
         """Return the comment lines. `empty`: no event follows."""
@@ -156,7 +157,7 @@ class PipeFile(InstanceFile):
 
     def __init__(self, instance: Instance, cpu: int) -> None:
         readers = instance.pipe_readers
-        if cpu in readers or WHOLE in readers or (cpu == WHOLE and readers):
+        if cpu in readers or ALL_CPUS in readers or (cpu == ALL_CPUS and readers):
             raise KernelError(EBUSY, "somebody reads this pipe already")
         super().__init__(instance)
         readers.add(cpu)
@@ -198,7 +199,7 @@ class PipeFile(InstanceFile):
 
     def _lines(self, size: int) -> bytes:
         instance = self.instance
-        consumer = Consumer(instance.chosen(self._cpu))
+        consumer = Consumer(instance.buffers.chosen(self._cpu))
         make = self._line_maker()
         room = instance.shared.build.pipe_buffer
         lines: list[str] = []
@@ -240,7 +241,7 @@ class RawPipeFile(InstanceFile):
         """
         if not self._rest:
             room = max(size - PAGE_HEADER, 0)
-            taken = self.instance.buffers[self._cpu].take_page(room)
+            taken = self.instance.buffers.live[self._cpu].take_page(room)
             if taken is None:
                 if nonblock:
                     raise KernelError(EAGAIN, "no event")
@@ -291,9 +292,9 @@ def has_enough(instance: Instance, cpu: int) -> bool:
     """
     if instance.options["block"]:
         return True
-    if cpu == WHOLE or instance.percent == 0:
-        return any(buffer.entries for _, buffer in instance.chosen(cpu))
-    buffer = instance.buffers[cpu]
+    if cpu == ALL_CPUS or instance.percent == 0:
+        return any(buffer.entries for _, buffer in instance.buffers.chosen(cpu))
+    buffer = instance.buffers.live[cpu]
     # The reader's page is not in the ring and does not count; the writer's does.
     pages = max(len(buffer.ring), 1)
     return buffer.entries > 0 and pages * 100 >= instance.percent * buffer.limit

@@ -27,7 +27,7 @@ class CpuDirectory(Struct, frozen=True):
 
 
 def _open_cpu_trace(view: CpuDirectory, flags: int) -> Handle:
-    return TraceFile(view.instance, view.instance.chosen(view.cpu), is_read(flags))
+    return TraceFile(view.instance, view.instance.buffers.chosen(view.cpu), is_read(flags))
 
 
 def _cpu_names(instance: Instance) -> Iterable[str]:
@@ -77,7 +77,7 @@ PER_CPU: Layout[CpuDirectory] = Layout(
             name="buffer_size_kb",
             mode=0o640,
             show=lambda view: settings.cpu_size_text(view.instance, view.cpu),
-            store=lambda view, text: view.instance.resize(settings.decimal(text), view.cpu),
+            store=lambda view, text: view.instance.buffers.resize(settings.decimal(text), view.cpu),
             doc="Size of the buffer of this CPU.",
             errors=NUMBER | SHOWN,
         ),

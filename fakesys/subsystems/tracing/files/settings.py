@@ -10,7 +10,8 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.base.options import NOP_REFUSE
-from fakesys.subsystems.tracing.instances.instance import DEFAULT_KB, Instance
+from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import DEFAULT_KB
 
 _GROUPS = re.compile(r"[\s,]")
 _HEX = re.compile("[0-9a-fA-F]+")
@@ -48,7 +49,7 @@ def write_tracer(instance: Instance, text: str) -> None:
     """Choose the tracer: there is only nop. Raises EINVAL for any other."""
     if text.strip() != "nop":
         raise KernelError(EINVAL, f"there is no tracer {text.strip()!r}")
-    instance.expand()
+    instance.buffers.expand()
 
 
 def clock_text(instance: Instance) -> str:
@@ -127,19 +128,19 @@ def size_text(instance: Instance) -> str:
     sizes = {instance.size_kb(cpu) for cpu in range(len(instance.buffers))}
     if len(sizes) > 1:
         return "X\n"
-    return _size(sizes.pop(), instance.expanded, DEFAULT_KB)
+    return _size(sizes.pop(), instance.buffers.expanded, DEFAULT_KB)
 
 
 def total_size_text(instance: Instance) -> str:
     """Return the KB of all CPUs."""
     cpus = len(instance.buffers)
     total = sum(instance.size_kb(cpu) for cpu in range(cpus))
-    return _size(total, instance.expanded, DEFAULT_KB * cpus)
+    return _size(total, instance.buffers.expanded, DEFAULT_KB * cpus)
 
 
 def cpu_size_text(instance: Instance, cpu: int) -> str:
     """Return the KB of one CPU."""
-    return _size(instance.size_kb(cpu), instance.expanded, DEFAULT_KB)
+    return _size(instance.size_kb(cpu), instance.buffers.expanded, DEFAULT_KB)
 
 
 def _size(kilobytes: int, expanded: bool, later: int) -> str:
@@ -148,7 +149,7 @@ def _size(kilobytes: int, expanded: bool, later: int) -> str:
 
 def stats_text(instance: Instance, cpu: int) -> str:
     """Return the counts of one buffer. Like kernel/trace/trace.c:tracing_stats_read (v6.1)."""
-    buffer = instance.buffers[cpu]
+    buffer = instance.buffers.live[cpu]
     oldest = buffer.oldest_stamp() or 0
     in_ns = instance.in_ns
     return (
@@ -167,7 +168,7 @@ def free_on_close(instance: Instance) -> None:
     """Do what closing `free_buffer` does."""
     if instance.options["disable_on_free"]:
         instance.switch(False)
-    instance.shrink()
+    instance.buffers.shrink()
 
 
 def available_events(instance: Instance) -> str:

@@ -8,8 +8,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import c_string
 from fakesys.subsystems.tracing.files.open_files import TraceFile
 from fakesys.subsystems.tracing.files.settings import decimal
-from fakesys.subsystems.tracing.instances.instance import WHOLE, Instance
+from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.output.iterators import TraceIterator
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 _COMMANDS = """# Snapshot commands:
@@ -30,25 +31,25 @@ class SnapshotFile(TraceFile):
     """An open `snapshot`: it reads like `trace`; what is written is a command."""
 
     def __init__(self, instance: Instance, cpu: int) -> None:
-        super().__init__(instance, _buffers(instance, cpu), reading=False)
+        super().__init__(instance, instance.buffers.chosen_snapshot(cpu), reading=False)
         self._cpu = cpu
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
         """Obey a number. Raises EINVAL."""
         write_snapshot(self.instance, self._cpu, c_string(data))
-        self._buffers = _buffers(self.instance, self._cpu)
+        self._buffers = self.instance.buffers.chosen_snapshot(self._cpu)
         return len(data)
 
     def all_buffers(self) -> list[tuple[int, CpuBuffer]]:
         """Return the buffers of the snapshot, of all CPUs."""
-        return _buffers(self.instance, WHOLE)
+        return self.instance.buffers.chosen_snapshot(ALL_CPUS)
 
     def head(self, counted: TraceIterator, *, empty: bool) -> bytes:
         """Return the comment lines of `trace` or, without events, how to use the file."""
         if not empty:
             return super().head(counted, empty=empty)
-        state = "freed" if self.instance.snapshot is None else "allocated"
-        commands = _COMMANDS if self._cpu == WHOLE else _CPU_COMMANDS
+        state = "freed" if self.instance.buffers.snapshot is None else "allocated"
+        commands = _COMMANDS if self._cpu == ALL_CPUS else _CPU_COMMANDS
         return f"# tracer: nop\n#\n#\n# * Snapshot is {state} *\n#\n{commands}".encode()
 
 
@@ -56,19 +57,14 @@ def write_snapshot(instance: Instance, cpu: int, text: str) -> None:
     """Take, free or clear a snapshot. Raises EINVAL for what is no number, and 0 for one CPU."""
     command = decimal(text)
     if command == 0:
-        if cpu != WHOLE:
+        if cpu != ALL_CPUS:
             raise KernelError(EINVAL, "a snapshot of one CPU cannot be freed")
-        instance.free_snapshot()
+        instance.buffers.free_snapshot()
     elif command == 1:
-        if cpu == WHOLE:
+        if cpu == ALL_CPUS:
             instance.swap_snapshot()
         else:
-            instance.swap_cpu_snapshot(cpu)
+            instance.buffers.swap_cpu(cpu)
     else:
-        for _, buffer in _buffers(instance, cpu):
+        for _, buffer in instance.buffers.chosen_snapshot(cpu):
             buffer.reset()
-
-
-def _buffers(instance: Instance, cpu: int) -> list[tuple[int, CpuBuffer]]:
-    kept = instance.snapshot or []
-    return [(number, b) for number, b in enumerate(kept) if cpu in (WHOLE, number)]

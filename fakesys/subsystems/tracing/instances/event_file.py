@@ -13,6 +13,7 @@ from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
 from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
 from fakesys.subsystems.tracing.filter.filters import Filter, compile_filter
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import BufferSet
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 NO_FILTER = "none"
@@ -27,8 +28,8 @@ class Recorder(Protocol):
         """Are events recorded now?"""
 
     @property
-    def buffers(self) -> list[CpuBuffer]:
-        """The buffers that record now, by CPU."""
+    def buffers(self) -> BufferSet:
+        """The buffers of the instance."""
 
     @property
     def has_pid_lists(self) -> bool:
@@ -255,10 +256,10 @@ class EventFile:
         on = recorder.recording
         # A trigger that looks at the event runs after its place in the buffer is reserved.
         conditional = any(trigger.needs_record for trigger in self.triggers)
-        buffers = recorder.buffers
+        live = recorder.buffers.live
         late = self.run_triggers(event, task)
         if (on or not conditional) and self._passes(event, task):
-            recorder.record(self.form, event, task, buffers if conditional else None)
+            recorder.record(self.form, event, task, live if conditional else None)
         for trigger in late:
             trigger.fire(event, task)
 

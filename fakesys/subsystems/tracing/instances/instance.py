@@ -6,10 +6,8 @@ Like `struct trace_array` of kernel/trace/trace.h (v6.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import EBUSY, EINVAL
 from typing import Any, ClassVar, Protocol
 
-from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
 from fakesys.core.waiters import Waiters
@@ -21,12 +19,9 @@ from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.pid_list import PidList
 from fakesys.subsystems.tracing.instances.shared import Shared
 from fakesys.subsystems.tracing.output.render import Renderer
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, pages_for
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS, BufferSet
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
-DEFAULT_KB = 1408
-MINIMUM_PAGES = 2
-WHOLE = -1
-"""As a CPU number: all CPUs (RING_BUFFER_ALL_CPUS)."""
 NO_EXPRESSION = "Error"
 
 
@@ -91,12 +86,8 @@ class Instance:
         self.recording = True
         # How many open files keep the directory from being removed.
         self.opened = 0
-        self.expanded = expanded
-        self.asked_kb: dict[int, int] = {}
-        pages = pages_for(DEFAULT_KB) if expanded else MINIMUM_PAGES
         overwrite = options["overwrite"]
-        self.buffers = [CpuBuffer(pages, overwrite=overwrite) for _ in range(shared.cpus)]
-        self.snapshot: list[CpuBuffer] | None = None
+        self.buffers = BufferSet(shared.cpus, expanded=expanded, overwrite=overwrite)
         self.clock = NAMES[0]
         self.now = shared.clocks.reader(self.clock)
         self.started_at = self.now()
@@ -106,7 +97,7 @@ class Instance:
         self.notrace_pids = PidList()
         self.errors = ErrorLog()
         self.waiters = Waiters()
-        # Which pipes have a reader: CPU numbers, WHOLE for the pipe of all CPUs.
+        # Which pipes have a reader: CPU numbers, ALL_CPUS for the pipe of all CPUs.
         self.pipe_readers: set[int] = set()
         self._files: dict[str, EventFile] = {}
 
@@ -134,12 +125,13 @@ class Instance:
 
     def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:
         """Put an encoded event into the buffer of a CPU; return False if it was dropped."""
-        if cpu >= len(self.buffers):
+        if reserved is None:
+            reserved = self.buffers.live
+        if cpu >= len(reserved):
             self.owner.grow(cpu + 1)
         if not self.cpumask >> cpu & 1:
             return False
-        buffers = self.buffers if reserved is None else reserved
-        if not buffers[cpu].write(self.now(), payload):
+        if not reserved[cpu].write(self.now(), payload):
             return False
         self.waiters.wake()
         return True
@@ -178,7 +170,7 @@ class Instance:
 
     def attach(self, file: EventFile) -> None:
         """Send the event to this file from now on; the first one gives the buffers their size."""
-        self.expand()
+        self.buffers.expand()
         self.owner.attach(file)
 
     def detach(self, file: EventFile) -> None:
@@ -249,8 +241,7 @@ class Instance:
         self.owner.check_option(self, name, on)
         self.options.switch(name, on)
         if name == "overwrite":
-            for buffer in self.all_buffers():
-                buffer.overwrite = on
+            self.buffers.set_overwrite(on)
         self.owner.option_changed(self, name, on)
 
     def set_clock(self, name: str) -> None:
@@ -266,100 +257,28 @@ class Instance:
 
     # Buffers.
 
-    def all_buffers(self) -> list[CpuBuffer]:
-        """Return the buffers that record and those of the snapshot."""
-        return [*self.buffers, *(self.snapshot or ())]
-
-    def chosen(self, cpu: int) -> list[tuple[int, CpuBuffer]]:
-        """Return the buffer of one CPU or, for WHOLE, all buffers, with their numbers."""
-        if cpu == WHOLE:
-            return list(enumerate(self.buffers))
-        return [(cpu, self.buffers[cpu])]
-
-    def clear(self, cpu: int = WHOLE) -> None:
+    def clear(self, cpu: int = ALL_CPUS) -> None:
         """Drop the recorded events."""
-        for _, buffer in self.chosen(cpu):
+        for _, buffer in self.buffers.chosen(cpu):
             buffer.reset()
         self.started_at = self.now()
-
-    def resize(self, kilobytes: int, cpu: int = WHOLE) -> None:
-        """Change the size of one CPU's buffer or of each.
-
-        Raises EINVAL for 0, EBUSY while `trace` is open. Like
-        kernel/trace/ring_buffer.c:ring_buffer_resize (v6.1), which looks at the size of a single
-        CPU before it looks for readers.
-        """
-        if kilobytes == 0:
-            raise KernelError(EINVAL, "a buffer has at least one KB")
-        self.expand()
-        pages = pages_for(kilobytes)
-        chosen = self.chosen(cpu)
-        if any(buffer.readers for _, buffer in chosen if cpu == WHOLE or buffer.limit != pages):
-            raise KernelError(EBUSY, "an open file shows the events of this buffer")
-        for number, buffer in chosen:
-            self.asked_kb[number] = kilobytes
-            buffer.resize(pages)
-
-    def shrink(self) -> None:
-        """Make the buffers as small as possible, as closing `free_buffer` does.
-
-        Does nothing while a file shows the events of one.
-        """
-        if any(buffer.readers for buffer in self.buffers):
-            return
-        self.asked_kb.clear()
-        for buffer in self.buffers:
-            buffer.resize(MINIMUM_PAGES)
-
-    def expand(self) -> None:
-        """Give the buffers the default size, on the first use."""
-        if self.expanded:
-            return
-        self.expanded = True
-        for buffer in self.buffers:
-            buffer.resize(pages_for(DEFAULT_KB))
 
     def size_kb(self, cpu: int) -> int:
         """Return the size of a CPU's buffer in KB, as `buffer_size_kb` shows it."""
         if self.shared.build.size_shown == "allotted":
-            return self.buffers[cpu].size_kb
-        if self.buffers[cpu].limit == MINIMUM_PAGES and cpu not in self.asked_kb:
-            return self.buffers[cpu].size_kb
-        return self.asked_kb.get(cpu, DEFAULT_KB)
+            return self.buffers.live[cpu].size_kb
+        return self.buffers.asked_kb(cpu)
 
     def grow(self, cpus: int) -> None:
-        """Add buffers for further CPUs, which record too."""
-        for buffers in (self.buffers, self.snapshot or []):
-            while buffers and len(buffers) < cpus:
-                self.cpumask |= 1 << len(buffers)
-                buffers.append(CpuBuffer(buffers[0].limit, overwrite=buffers[0].overwrite))
+        """Record on further CPUs too."""
+        for cpu in range(len(self.buffers), cpus):
+            self.cpumask |= 1 << cpu
+        self.buffers.grow(cpus)
 
     def swap_snapshot(self) -> None:
-        """Exchange the buffers with those of the snapshot, whatever is in them.
-
-        Like kernel/trace/trace.c:update_max_tr (v6.1), which clears neither.
-        """
-        kept = self.allot_snapshot()
-        self.buffers, self.snapshot = kept, self.buffers
+        """Make what is recorded now the snapshot, and go on with the buffers of the last one."""
+        self.buffers.swap()
         self.waiters.wake()
-
-    def swap_cpu_snapshot(self, cpu: int) -> None:
-        """Exchange the buffer of one CPU. Like kernel/trace/trace.c:update_max_tr_single (v6.1)."""
-        kept = self.allot_snapshot()
-        self.buffers[cpu], kept[cpu] = kept[cpu], self.buffers[cpu]
-
-    def allot_snapshot(self) -> list[CpuBuffer]:
-        """Return the buffers of the snapshot, made as large as those that record."""
-        if self.snapshot is None:
-            self.snapshot = [CpuBuffer(buffer.limit) for buffer in self.buffers]
-        for kept, buffer in zip(self.snapshot, self.buffers, strict=True):
-            kept.resize(buffer.limit)
-            kept.overwrite = buffer.overwrite
-        return self.snapshot
-
-    def free_snapshot(self) -> None:
-        """Drop the snapshot and its buffers."""
-        self.snapshot = None
 
     def renderer(self) -> Renderer:
         """Return a renderer of lines with the options of this moment."""

@@ -7,7 +7,6 @@ from typing import Any
 from fakesys.subsystems.tracing.instances.event_file import NO_FILTER, EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.tracing import Tracing
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 
 def state(tracing: Tracing) -> dict[str, Any]:
@@ -32,13 +31,13 @@ def _instance(instance: Instance) -> dict[str, Any]:
         "percent": instance.percent,
         "pids": sorted(instance.pids.pids),
         "notrace_pids": sorted(instance.notrace_pids.pids),
-        "snapshot": instance.snapshot is not None,
+        "snapshot": instance.buffers.snapshot is not None,
         "tracing_on": instance.on,
     }
 
 
 def _buffer(instance: Instance, cpu: int) -> dict[str, int]:
-    buffer: CpuBuffer = instance.buffers[cpu]
+    buffer = instance.buffers.live[cpu]
     return {
         "dropped": buffer.dropped,
         "entries": buffer.entries,

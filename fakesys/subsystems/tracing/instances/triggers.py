@@ -193,8 +193,7 @@ def _makers(build: Build) -> dict[str, Maker]:
         "disable_event": _event_switch(on=False),
     }
     if build.snapshot:
-        allot = Instance.allot_snapshot
-        makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=allot)
+        makers["snapshot"] = _simple("snapshot", _take_snapshot, prepare=_allot_snapshot)
     if build.hist:
         makers["hist"] = _make_hist
         makers["enable_hist"] = _hist_switch(on=True)
@@ -238,7 +237,7 @@ def _simple(
     action: InstanceAction,
     *,
     late: bool = False,
-    prepare: Callable[[Instance], object] | None = None,
+    prepare: Callable[[Instance], None] | None = None,
 ) -> Maker:
     def make(instance: Instance, file: EventFile, line: TriggerLine) -> None:
         if line.remove:
@@ -336,6 +335,10 @@ def _record_stack(instance: Instance, file: EventFile, task: Task) -> bool:
     stack = stack_of(MARKER_STACK if file.form is catalog.print else STACK)
     instance.record(catalog.stack, stack, task)
     return True
+
+
+def _allot_snapshot(instance: Instance) -> None:
+    instance.buffers.allot_snapshot()
 
 
 def _take_snapshot(instance: Instance, _file: EventFile, _task: Task) -> bool:

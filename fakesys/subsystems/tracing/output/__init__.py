@@ -13,6 +13,6 @@ Follows kernel/trace/trace_output.c and trace.c:print_trace_line, trace_default_
 find_next_entry (v6.1). Example:
 
     render = instance.renderer()
-    for cpu, record, lost in Consumer(instance.chosen(WHOLE)):
+    for cpu, record, lost in Consumer(instance.buffers.chosen(ALL_CPUS)):
         print(render.line(record.stamp, cpu, record.payload), end="")
 """

@@ -1,7 +1,8 @@
-r"""The ring buffer: binary records in pages, one buffer per CPU.
+r"""The ring buffers: binary records in pages, one buffer per CPU.
 
 * `cpu_buffer.py`: `CpuBuffer` with the writer's side (`write`, `resize`, `reset`) and the reader's
   (`unread_of_page` with `consumed`, `take_page`, `pages`); `Page`; `Record`.
+* `buffer_set.py`: `BufferSet`, the buffers of one instance and those of its snapshot.
 * `raw_page.py`: `RawPage`, a page as `trace_pipe_raw` returns it, and the texts of `header_page`
   and `header_event`.
 
