@@ -1,6 +1,6 @@
 """The I/O APIC: 24 pins with their redirection entries. Like arch/x86/kvm/ioapic.c (v6.1).
 
-Knows no vCPU: it answers whether a pin must be delivered; `irqs.py` and `eoi.py` do that.
+It decides whether a pin must be delivered; `engine/routing.py` delivers and handles EOIs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from msgspec import Struct
 PINS = 24
 RTC_PIN = 8
 SUCCESSIVE_MAX = 10000
-"""IOAPIC_SUCCESSIVE_IRQ_MAX_COUNT."""
+"""IOAPIC_SUCCESSIVE_IRQ_MAX_COUNT: immediate re-sends of a level pin before it is delayed."""
 
 
 class RedirectEntry(Struct):
-    """Where a pin's interrupt goes. `mode`: delivery mode, 0 Fixed, 1 LowPrio ... 7 ExtINT."""
+    """Redirection entry of a pin: union kvm_ioapic_redirect_entry (v6.1).
+
+    `mode`: delivery mode, see `lapic.Mode`. `logical`: `dest` is a logical destination. `level`:
+    level-triggered. `remote_irr`: a level interrupt was delivered and its EOI has not come.
+    """
 
     vector: int = 0
     dest: int = 0
@@ -28,7 +32,7 @@ class RedirectEntry(Struct):
 
     @property
     def bits(self) -> int:
-        """The entry as hardware has it."""
+        """The 64-bit entry as the tracepoints show it."""
         return (
             self.vector
             | self.mode << 8
@@ -41,7 +45,7 @@ class RedirectEntry(Struct):
 
 
 class PinResult(Enum):
-    """What a raised pin comes to."""
+    """What is to be done with a pin whose line is high."""
 
     DELIVER = "deliver"
     COALESCED = "coalesced"
@@ -49,9 +53,9 @@ class PinResult(Enum):
 
 
 class Ioapic:
-    """Pins, `irr` with a bit for each, and how often a level pin was re-sent at once.
+    """The chip. Bit N of `irr` is set while the line of pin N is high.
 
-    `delayed`: pins that are sent again after a pause only.
+    `delayed`: mask of level pins that storm; they are sent again after a pause only.
     """
 
     def __init__(self) -> None:
@@ -60,19 +64,19 @@ class Ioapic:
         self._sources = [0] * PINS
         self._resent = [0] * PINS
 
-    def share(self, pin: int, source: int, *, level: bool) -> bool:
-        """A source raises or lowers its share of the line; is the line high now?"""
+    def set_source(self, pin: int, source: int, *, level: bool) -> bool:
+        """Set the level of one source of a line; return whether the line is high now."""
         bit = 1 << source
         shares = self._sources[pin]
         self._sources[pin] = shares | bit if level else shares & ~bit
         return bool(self._sources[pin])
 
     def lower(self, pin: int) -> None:
-        """The line is low."""
+        """Clear the pin in IRR: its line is low."""
         self.irr &= ~(1 << pin)
 
     def raise_pin(self, pin: int) -> PinResult:
-        """The line is high: is there something to deliver?"""
+        """Set the pin in IRR: its line is high. Return what is to be done with it."""
         entry = self.pins[pin]
         before = self.irr
         self.irr |= 1 << pin
@@ -81,19 +85,19 @@ class Ioapic:
         return self.service(pin)
 
     def service(self, pin: int) -> PinResult:
-        """May the pin be delivered now? Like ioapic.c:ioapic_service."""
+        """Return whether the pin can be delivered now. Like ioapic.c:ioapic_service (v6.1)."""
         entry = self.pins[pin]
         if entry.masked or (entry.level and entry.remote_irr):
             return PinResult.HELD
         return PinResult.DELIVER
 
-    def delivered(self, pin: int, count: int) -> None:
-        """It was delivered to so many APICs; level pins wait for EOI then."""
+    def record_delivery(self, pin: int, count: int) -> None:
+        """Note that `count` APICs got the interrupt; a level pin then waits for an EOI."""
         if count and self.pins[pin].level:
             self.pins[pin].remote_irr = True
 
-    def ended(self, pin: int) -> bool:
-        """EOI of a level pin: must it be sent again, because the line is still high?"""
+    def end_level(self, pin: int) -> bool:
+        """Handle the EOI of a level pin; return whether its line is still high and not masked."""
         entry = self.pins[pin]
         entry.remote_irr = False
         again = not entry.masked and bool(self.irr >> pin & 1)
@@ -101,7 +105,7 @@ class Ioapic:
         return again
 
     def is_storm(self, pin: int) -> bool:
-        """Was it re-sent so often in a row that it must wait? Begins to count anew then."""
+        """Return whether the pin was re-sent SUCCESSIVE_MAX times in a row; it is delayed then."""
         if self._resent[pin] != SUCCESSIVE_MAX:
             return False
         self._resent[pin] = 0

@@ -1,6 +1,6 @@
-"""A local APIC: its ids, registers, and the three vector bitmaps. Knows no VM.
+"""A local APIC: its ids, its registers and the bitmaps IRR, ISR and TMR.
 
-Bit N of `irr`, `isr`, `tmr` is vector N. Like arch/x86/kvm/lapic.c (v6.1). Differs: the APIC is
+Bit N of `irr`, `isr` and `tmr` is vector N. Like arch/x86/kvm/lapic.c (v6.1). Differs: the APIC is
 software-enabled from the start, as the guests of this simulator do not write SPIV first.
 """
 
@@ -27,7 +27,7 @@ VERSION_VALUE = 0x50014
 
 
 class Mode(IntEnum):
-    """Delivery modes; bits 8-10 of ICR, LVT and redirection entries."""
+    """Delivery mode: bits 8-10 of ICR, of LVT entries and of redirection entries."""
 
     FIXED = 0
     LOWEST = 1
@@ -40,10 +40,12 @@ class Mode(IntEnum):
 
 
 class Lapic:
-    """Registers of one local APIC. `enabled`: by the base MSR; `x2apic`: in that mode.
+    """Registers of one local APIC.
 
-    `id` is what a physical destination must be. Ids above 255 need no x2APIC mode of the target,
-    as user space that makes such vCPUs asks for wide ids (KVM_CAP_X2APIC_API).
+    `enabled`: set in MSR_IA32_APICBASE. `x2apic`: in x2APIC mode. `id`: matched with physical
+    destinations; an id above 255 can be addressed in xAPIC mode too, as user space that creates
+    such vCPUs enables KVM_CAP_X2APIC_API. `others`: values of registers without a field here, by
+    offset.
     """
 
     __slots__ = (
@@ -54,9 +56,7 @@ class Lapic:
         "icr2",
         "id",
         "irr",
-        "irr_pending",
         "isr",
-        "isr_count",
         "ldr",
         "lvt0",
         "others",
@@ -70,12 +70,13 @@ class Lapic:
         self.base = BASE
         self.enabled = True
         self.x2apic = False
-        self.irr_pending = True
-        self.isr_count = 1
         self.reset(first=vcpu_id == 0)
 
     def reset(self, *, first: bool) -> None:
-        """As INIT leaves it. `first`: LINT0 of the boot CPU takes ExtINT, others are masked."""
+        """Reset all registers as INIT does.
+
+        `first`: this is the boot CPU, whose LINT0 takes ExtINT; LINT0 of the others is masked.
+        """
         self.irr = self.isr = self.tmr = 0
         self.tpr = 0
         self.ldr = 0
@@ -86,24 +87,24 @@ class Lapic:
 
     @property
     def logical_id(self) -> int:
-        """LDR, in x2APIC mode the one that follows from the id."""
+        """Logical id: bits 24-31 of LDR; in x2APIC mode cluster and bit derived from the id."""
         if self.x2apic:
             return (self.id >> 4) << 16 | 1 << (self.id & 0xF)
         return self.ldr >> 24
 
     @property
     def ppr(self) -> int:
-        """Priority below which nothing is delivered: that of the task or of what is served."""
+        """Processor priority: the larger of TPR and the class of the highest vector in ISR."""
         served = (self.isr.bit_length() - 1) & 0xF0 if self.isr else 0
         return max(self.tpr, served)
 
     @property
     def accepts_pic(self) -> bool:
-        """Like lapic.c:kvm_apic_accept_pic_intr (v6.1)."""
+        """Whether the PIC interrupts this vCPU. Like lapic.c:kvm_apic_accept_pic_intr (v6.1)."""
         return not self.enabled or self.lvt0 & (MASKED | MODE_MASK) == EXTINT
 
     def deliverable(self) -> int:
-        """The highest requested vector whose class is above PPR's; -1 for none."""
+        """Return the highest vector in IRR if its class is above that of PPR, else -1."""
         if not self.irr or not self.enabled:
             return -1
         vector = self.irr.bit_length() - 1
@@ -112,48 +113,36 @@ class Lapic:
     def request(self, vector: int) -> None:
         """Set the vector in IRR."""
         self.irr |= 1 << vector
-        self.irr_pending = True
 
     def set_trigger(self, vector: int, *, level: bool) -> None:
-        """Remember how the vector was triggered."""
+        """Set or clear the vector in TMR."""
         bit = 1 << vector
         self.tmr = self.tmr | bit if level else self.tmr & ~bit
 
     def is_level(self, vector: int) -> bool:
-        """Was the vector last triggered by level?"""
+        """Return whether the vector was level-triggered when it was last accepted."""
         return bool(self.tmr >> vector & 1)
 
     def is_busy(self, vector: int) -> bool:
-        """Is the vector requested or served? Like lapic.c:kvm_apic_pending_eoi (v6.1)."""
+        """Return whether the vector is in IRR or ISR. Like lapic.c:kvm_apic_pending_eoi (v6.1)."""
         return bool((self.irr | self.isr) >> vector & 1)
 
     def serve(self, vector: int) -> None:
-        """From IRR to ISR."""
+        """Move the vector from IRR to ISR."""
         bit = 1 << vector
         self.irr &= ~bit
         self.isr |= bit
 
     def end(self) -> int:
-        """Clear the highest vector in ISR; -1 when it is empty."""
+        """Clear and return the highest vector in ISR; -1 when ISR is empty."""
         if not self.isr:
             return -1
         vector = self.isr.bit_length() - 1
         self.isr &= ~(1 << vector)
         return vector
 
-    def note_active(self, *, active: bool, scans: bool) -> None:
-        """What the caches hold from now on. `scans`: inactive, IRR is looked at.
-
-        Like lapic.c:kvm_apic_update_apicv (v6.1).
-        """
-        if active:
-            self.irr_pending, self.isr_count = True, 1
-            return
-        self.irr_pending = bool(self.irr) or not scans
-        self.isr_count = self.isr.bit_count()
-
     def read(self, offset: int) -> int:
-        """A register of 32 bits."""
+        """Return the 32-bit register at this offset; 0 where none is simulated."""
         if offset in _GETTERS:
             return _GETTERS[offset](self)
         for start, bits in ((ISR, self.isr), (TMR, self.tmr), (IRR, self.irr)):

@@ -1,7 +1,4 @@
-"""The two 8259 interrupt controllers. Like arch/x86/kvm/i8259.c (v6.1). Knows no vCPU.
-
-`wake`: somebody must look at the output; `acked(pin)`: an interrupt ended, pins 0-15.
-"""
+"""The two 8259 interrupt controllers. Like arch/x86/kvm/i8259.c (v6.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ SLAVE_PIN = 2
 
 
 class Chip:
-    """One 8259: bitmaps by pin, lowest pin first in priority."""
+    """One 8259. Its registers are bitmaps by pin; pin 0 has the highest priority."""
 
     __slots__ = (
         "auto_eoi", "base", "elcr", "first_pin", "imr", "irr", "isr", "last_irr",
@@ -24,7 +21,7 @@ class Chip:
         self.auto_eoi = False
 
     def requested(self) -> int:
-        """The pin that would be delivered now; -1 for none. i8259.c:pic_get_irq."""
+        """Return the pin to deliver now; -1 for none. Like i8259.c:pic_get_irq (v6.1)."""
         waiting = self.irr & ~self.imr
         if not waiting:
             return -1
@@ -32,7 +29,10 @@ class Chip:
         return pin if not self.isr or pin < _lowest(self.isr) else -1
 
     def set_pin(self, pin: int, *, level: bool) -> int:
-        """1: a new request; 0: coalesced with one that waits; -1: masked. pic_set_irq1."""
+        """Set the level of a pin. Like i8259.c:pic_set_irq1 (v6.1).
+
+        Returns 1 for a new request, 0 if it coalesced with a pending one, -1 if the pin is masked.
+        """
         mask = 1 << pin
         new = 1
         if not level:
@@ -48,7 +48,13 @@ class Chip:
 
 
 class Pic:
-    """Master and slave. `output`: the line to the processors."""
+    """Master and slave.
+
+    `output`: the line to the processors. `wake` is called when a vCPU must look at it.
+    `acked(pin)` is called after the interrupt of a pin ended; pins 8-15 are the slave's.
+    `wakes_for_nothing`: `wake` is called on every update while the output is low, as kernels did
+    that had no check of the level in i8259.c:pic_irq_request.
+    """
 
     def __init__(
         self,
@@ -67,11 +73,15 @@ class Pic:
         self._sources = [0] * 16
 
     def chip_of(self, pin: int) -> Chip:
-        """The chip that has this pin."""
+        """Return the chip that has this pin, 0-15."""
         return self.slave if pin >= 8 else self.master
 
     def set_irq(self, pin: int, source: int, *, level: bool, traced: Callable[[int], None]) -> int:
-        """A source raises or lowers its share of a pin; `traced` hears the result, as returned."""
+        """Set the level of one source of a pin; the pin is high while any of its sources is.
+
+        Returns as `Chip.set_pin`. `traced(result)` is called where the kernel has its tracepoint:
+        after the update of the output, before the wake-up. Like i8259.c:kvm_pic_set_irq (v6.1).
+        """
         bit = 1 << source
         shares = self._sources[pin]
         self._sources[pin] = shares | bit if level else shares & ~bit
@@ -82,7 +92,10 @@ class Pic:
         return result
 
     def acknowledge(self) -> int:
-        """The processor takes the interrupt: its vector; pin 7's when there is none."""
+        """Take the pending interrupt and return its vector; without one the spurious vector, pin 7.
+
+        Like i8259.c:kvm_pic_read_irq (v6.1).
+        """
         self.output = False
         vector = self._acknowledge_master()
         self._update()
@@ -90,7 +103,7 @@ class Pic:
         return vector
 
     def end(self, chip: Chip) -> None:
-        """The guest writes a non-specific EOI to this chip."""
+        """Do a non-specific EOI: end the interrupt in service that has the highest priority."""
         if chip.isr:
             pin = _lowest(chip.isr)
             self._clear(chip, pin)
@@ -98,13 +111,16 @@ class Pic:
         self._unlock()
 
     def configure(self, base: int, imr: int, *, auto_eoi: bool) -> None:
-        """The host sets the state: vector base of the master (slave 8 above), masks of 16 pins."""
+        """Set the state as KVM_SET_IRQCHIP does.
+
+        `base`: vector of pin 0; the slave's begin 8 above. `imr`: masks of the 16 pins.
+        """
         self.master.base, self.slave.base = base, base + 8
         self.master.imr, self.slave.imr = imr & 0xFF, imr >> 8
         self.master.auto_eoi = self.slave.auto_eoi = auto_eoi
         was_high = self.output
         self._update()
-        # A state that is set wakes nobody, except for an interrupt that really waits.
+        # Setting the state wakes a vCPU only if an interrupt is pending now and was not before.
         self._wake_needed = self.output and not was_high
         self._unlock()
 
@@ -131,7 +147,7 @@ class Pic:
 
     def _clear(self, chip: Chip, pin: int) -> None:
         chip.isr &= ~(1 << pin)
-        # The lock is dropped around the notifiers: a wake that is due happens before them.
+        # The kernel drops the lock around the notifiers, so a wake-up that is due comes before.
         self._unlock()
         self._acked(chip.first_pin + pin)
 

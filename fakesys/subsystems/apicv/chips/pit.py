@@ -1,4 +1,4 @@
-"""The timer chip's channel 0: ticks, and those that wait until the last was acknowledged.
+"""Channel 0 of the 8254 timer: its ticks, and the lost ticks that are reinjected.
 
 Like arch/x86/kvm/i8254.c: pit_timer_fn, pit_do_work, kvm_pit_ack_irq (v6.1).
 """
@@ -6,11 +6,15 @@ Like arch/x86/kvm/i8254.c: pit_timer_fn, pit_do_work, kvm_pit_ack_irq (v6.1).
 from __future__ import annotations
 
 PIT_SOURCE = 2
-"""Its interrupt source id."""
+"""Interrupt source id of the PIT."""
 
 
 class Pit:
-    """`due`: how often the worker must still run."""
+    """State of channel 0.
+
+    `reinject`: a tick that could not be delivered is delivered later. `irq_ack`: the last tick was
+    acknowledged. `pending`: ticks that are owed to the guest. `due`: runs of the worker to come.
+    """
 
     __slots__ = ("due", "irq_ack", "pending", "reinject")
 
@@ -21,13 +25,16 @@ class Pit:
         self.due = 0
 
     def tick(self) -> None:
-        """The timer fires."""
+        """Let the timer expire once."""
         if self.reinject:
             self.pending += 1
         self.due += 1
 
     def work(self) -> bool:
-        """The worker runs once: must the line go high and low?"""
+        """Run the worker once; return whether it pulses the interrupt line.
+
+        Precondition: `due` is above 0.
+        """
         self.due -= 1
         if self.reinject and not self.irq_ack:
             return False
@@ -36,7 +43,7 @@ class Pit:
         return True
 
     def acknowledge(self) -> None:
-        """The interrupt was EOIed; the next pending tick can come."""
+        """Handle the EOI of a tick; the next pending tick can be delivered."""
         if not self.reinject:
             return
         self.irq_ack = True
@@ -46,6 +53,6 @@ class Pit:
                 self.due += 1
 
     def restart(self) -> None:
-        """Nothing is owed any more: the pin was unmasked or the counter loaded."""
+        """Forget the pending ticks, as after unmasking the pin or loading the counter."""
         self.pending = 0
         self.irq_ack = True

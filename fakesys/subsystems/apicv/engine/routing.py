@@ -81,7 +81,7 @@ def _set_routes(vm: ApicVm, gsi: int, source: int, *, high: bool, status: bool) 
 def _set_ioapic(
     vm: ApicVm, ioapic: Ioapic, pin: int, source: int, *, high: bool, status: bool
 ) -> int:
-    line_is_high = ioapic.share(pin, source, level=high)
+    line_is_high = ioapic.set_source(pin, source, level=high)
     before = vm.tracer.ioapic_bits(ioapic.pins[pin])
     result = _raise(vm, ioapic, pin, status=status) if line_is_high else 1
     if not line_is_high:
@@ -106,8 +106,8 @@ def send(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool = False) -> int:
     message = LapicIrq(entry.vector, Mode(entry.mode), LEVEL_PIN if entry.level else 0)
     got = delivery.deliver(vm, destination(vm, entry), message)
     if pin == RTC_PIN and status:
-        vm.rtc.delivered([vcpu.id for vcpu in got], entry.vector)
-    ioapic.delivered(pin, len(got))
+        vm.rtc.record_delivery([vcpu.id for vcpu in got], entry.vector)
+    ioapic.record_delivery(pin, len(got))
     return len(got) or -1
 
 
@@ -129,7 +129,7 @@ def _lazy_update_eoi(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
     for vcpu in vm.members(destination(vm, entry)):
         if vcpu.lapic.is_busy(entry.vector):
             continue
-        vm.rtc.ended(vcpu.id, entry.vector)
+        vm.rtc.record_eoi(vcpu.id, entry.vector)
         if rule is not LazyEoi.RTC_ONLY:
             end_pin(vm, ioapic, pin, level=entry.level)
         return
@@ -143,7 +143,7 @@ def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
     """
     acked(vm, IrqchipId.IOAPIC, pin)
     entry = ioapic.pins[pin]
-    if not level or not entry.level or not ioapic.ended(pin) or ioapic.delayed >> pin & 1:
+    if not level or not entry.level or not ioapic.end_level(pin) or ioapic.delayed >> pin & 1:
         return
     if not ioapic.is_storm(pin):
         send(vm, ioapic, pin)
@@ -166,7 +166,7 @@ def end_vector(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     if ioapic is None or not _is_told(vm, ioapic, vcpu, vector):
         return
     level = vcpu.lapic.is_level(vector)
-    vm.rtc.ended(vcpu.id, vector)
+    vm.rtc.record_eoi(vcpu.id, vector)
     for pin, entry in enumerate(ioapic.pins):
         if entry.vector == vector:
             end_pin(vm, ioapic, pin, level=level)
