@@ -116,7 +116,7 @@ def _sample(vm: ApicVm) -> Sample:
     exits, injections, events = (vm.kvm.read(_STATS[name]) for name in COUNTED)
     inhibit = vm.inhibit
     return Sample(
-        seconds=vm.now_ns() / 1e9,
+        seconds=vm.now_ns / 1e9,
         exits=exits,
         injections=injections,
         events=events,
@@ -149,7 +149,7 @@ def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
     vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=True)
     _by(vm, first, lambda v: apic_access.write(vm, v, lapic.LVT0, lapic.EXTINT))
     before = _sample(vm)
-    updates = vm.inhibit.flips.memslot_updates
+    updates = vm.access_page.memslot_updates
     for _ in range(windows):
         _window(vm, first)
     after = _sample(vm)
@@ -161,7 +161,7 @@ def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
         (after.exits - before.exits) / windows,
         (after.injections - before.injections) / windows,
         (after.events - before.events) / windows,
-        (vm.inhibit.flips.memslot_updates - updates) / windows,
+        (vm.access_page.memslot_updates - updates) / windows,
     )
 
 

@@ -10,12 +10,11 @@ from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.profiles import ApicvKernel, MmuKernel
-from fakesys.subsystems.apicv.chips.lapic import BASE as APIC_BASE
 from fakesys.subsystems.apicv.commands import catalog as apicv_verbs
 from fakesys.subsystems.apicv.commands import presets as apicv_presets
 from fakesys.subsystems.apicv.files import views as apicv_views
 from fakesys.subsystems.apicv.files.state import state as interrupt_state
-from fakesys.subsystems.apicv.model import PAGE, Apicv, Memory
+from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state import params as apicv_params
 from fakesys.subsystems.kvm.files import commands as verbs
 from fakesys.subsystems.kvm.files import control, debugfs
@@ -23,7 +22,7 @@ from fakesys.subsystems.kvm.files.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.state import state as kvm_state
-from fakesys.subsystems.kvm.vm import Vm, WatchProcess, watch_no_process
+from fakesys.subsystems.kvm.vm import WatchProcess, watch_no_process
 from fakesys.subsystems.kvm_mmu import params as mmu_params
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.files import commands as mmu_verbs
@@ -129,19 +128,6 @@ def extend(kvm: Kvm, mmu: MmuKernel, apicv: ApicvKernel) -> tuple[MmuExtension, 
     kvm.limits = apicv.limits
     kvm.params.use_kernel({**mmu.params, **apicv.params})
     memory = MmuExtension(kvm, mmu.policy)
-    interrupts = Apicv(kvm, apicv.policy, _access_page_in(memory))
+    interrupts = Apicv(kvm, apicv.policy, memory)
     kvm.extensions = (memory, interrupts)
     return memory, interrupts
-
-
-def _access_page_in(memory: MmuExtension) -> Memory:
-    """The APIC access page as a slot of the VM's memory."""
-
-    def set_page(vm: Vm, slot_id: int, present: bool) -> int:
-        return memory.set_private_slot(vm, slot_id, APIC_BASE, present=present)
-
-    return Memory(
-        set_page=set_page,
-        is_taken=lambda vm: memory.has_slot_at(vm, APIC_BASE),
-        zap=lambda vm: memory.zap(vm, APIC_BASE, PAGE),
-    )

@@ -244,9 +244,9 @@ APICV_KERNELS: dict[str, ApicvKernel] = {
             "v3", frozenset({KvmFeature.TRACE_APICV_REQUEST_PAIR}), _LIMITS_5, apicv.ENUM_STATE
         ),
         ApicvKernel(
-            "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_LINES
+            "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
         ),
-        ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_LINES),
+        ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
         ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
         ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )

@@ -38,6 +38,16 @@ def test_fixed_to_running_vcpus_needs_nobody(kernel: str, command: str) -> None:
     assert guests.sums("exits", "irq_injections", "req_event") == (0, 0, 0)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_index_is_that_of_the_first_target_that_does_not_run(kernel: str) -> None:
+    guests = running(kernel)
+    guests("g vcpu 2 hlt")
+    lines = guests("g vcpu 0 ipi sh=others vec=0x40")
+    assert only(lines, INCOMPLETE) == [
+        f"{INCOMPLETE}: vcpu=0, icrh:icrl=0x00000000:000c0040, id=1, index=2"
+    ]
+
+
 @pytest.mark.parametrize(
     ("mode", "icrl", "name", "level", "assertion"),
     [

@@ -176,6 +176,9 @@ def test_irq_line_status() -> None:
     assert guests.last() == "ok status=1"
     guests("g irq 5 1 status")
     assert guests.last() == "ok status=0"
+    # Both controllers take it: the status is the sum.
+    guests("g pic base=0x30 imr=0", "g ioapic 6 vec=0x36", "g irq 6 1 status")
+    assert guests.last() == "ok status=2"
 
 
 def test_a_pin_keeps_what_is_not_given() -> None:

@@ -1,21 +1,27 @@
-"""AVIC / APICv and the interrupt controllers of a virtual machine.
+"""AVIC (APICv) and the interrupt controllers of a virtual machine.
 
-From bottom to top; nothing imports upwards:
+`Apicv` (`model.py`) is an extension of `Kvm`: it is told of each new VM and vCPU and keeps an
+`ApicVm` for each VM, which owns its `ApicVcpu`s, the controllers, AVIC's tables and the VM-wide
+`Inhibit`. The idiom is state below, operations above: the objects in `chips` and `state` know no
+owner, and everything that happens is a function `f(vm, vcpu, ...)` of `engine` and `devices`.
+Folders, lowest first; imports only go down:
 
-    policy.py  causes.py            how one kernel behaves: rows, no code paths
-    lapic.py  pic.py  ioapic.py     the controllers, each alone
-    pit.py  rtc.py  avic_tables.py
-    vcpu.py  vm.py                  state per vCPU and VM
-    lines.py                        tracepoints
-    crowd.py                        kicks, wakes, requests to all vCPUs at once
-    switch.py                       the VM-wide state: enum, bits or counted bits
-    apicmap.py  running.py          who answers to which id; who is marked as running
-    activation.py                   what a vCPU does when the VM-wide state changed
-    delivery.py  irqs.py  eoi.py    interrupts to LAPICs, through PIC and IOAPIC, and back
-    injection.py  entry.py          the way into the guest
-    guest.py  ipi.py  access.py     what a guest does
-    posted.py  synic.py  model.py   assigned devices, Hyper-V, and the extension of `Kvm`
-    presets.py  verbs.py  views.py  files.py
+    chips      local APIC, PIC, IOAPIC, PIT, RTC: registers of one chip each
+    state      what is kept per vCPU and VM; AVIC's tables; inhibit reasons; kernel policies
+    engine     requests, delivery, injection, guest entry, and the order of all of it
+    devices    IPIs, APIC accesses, posted interrupts, Hyper-V, ioctls of a VM
+    model      the extension of `Kvm`; presets: boots of well-known guests
+    commands   verbs of `fakesys/kvm/ctl` and `fakesys/kvm/preset`; files: views of a VM
 
-Commands run to quiescence (`entry.quiesce`); see there for the order of what happens.
+Whatever changes a VM runs within `engine.quiesce.command(vm, vcpu)`, which ends when nothing is
+left to do. Between two commands, therefore, no vCPU has a kick, a wake-up or an unfinished entry
+pending, no handler is unfinished, and a vCPU in guest with AVIC on has no deliverable vector in
+IRR (except [v3] and [5.6], where IsRunning can be stale).
+
+Follows arch/x86/kvm: lapic.c, ioapic.c, i8259.c, i8254.c, x86.c, hyperv.c, svm/avic.c and svm/svm.c
+of v6.1 and v6.18, svm.c of v5.3 to v5.6, and the third version of the series before that ([v3]).
+
+    echo 'vm create g' > fakesys/kvm/ctl; echo 'g vcpu add count=2' > fakesys/kvm/ctl
+    echo 'g vcpu 1 start' > fakesys/kvm/ctl; echo 'g vcpu 0 ipi dst=1 vec=0x41' > fakesys/kvm/ctl
+    cat fakesys/kvm/vms/g/vcpu1
 """

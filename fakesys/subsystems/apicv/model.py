@@ -1,11 +1,10 @@
-"""Interrupt virtualization of all VMs: joins `Kvm` as an extension. Knows no text and no path."""
+"""Interrupt virtualization of all VMs: the extension of `Kvm` that `machine/kvm.py` installs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from errno import EBUSY, EEXIST, EINVAL, ENODEV
-
-from msgspec import Struct
+from typing import Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips.pit import Pit
@@ -19,97 +18,88 @@ from fakesys.subsystems.apicv.engine import (
 )
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.engine.quiesce import command
-from fakesys.subsystems.apicv.state.apic_map import ApicMap
+from fakesys.subsystems.apicv.state.access_page import GuestMemory
 from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
-from fakesys.subsystems.apicv.state.inhibit import Effects, make_inhibit
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.params import PIT, REINJECT, module_of
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy, TooBig
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
-from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.apicv.state.vm import ApicVm, Engine
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 BACKING_PAGES = 0x1_0000_0000
-"""Host address of the first APIC page; one page for each vCPU follows."""
+"""Host address of the first APIC backing page; one page for each vCPU follows."""
 PAGE = 4096
 
 
-class Memory(Struct, frozen=True):
-    """What the memory model does with the APIC access page.
+class Memories(Protocol):
+    """The memory model, as far as interrupt virtualization needs it."""
 
-    `set_page(vm, slot, present)`: its private memslot comes or goes; how many memslot updates that
-    took, 0 when the owner's memory lies there. `is_taken(vm)`: would that be so?
-    `zap(vm)`: drop what is mapped there.
-    """
-
-    set_page: Callable[[Vm, int, bool], int]
-    is_taken: Callable[[Vm], bool]
-    zap: Callable[[Vm], None]
+    @property
+    def memories(self) -> Mapping[Vm, GuestMemory]:
+        """The memory of each VM. It must be there before `Apicv.add_vm` is called."""
 
 
 class Apicv:
-    """AVIC of every VM. `policy`: how the chosen kernel behaves."""
+    """AVIC of every VM.
 
-    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memory) -> None:
+    `policy`: how the chosen kernel behaves. `settings`: values, as text, of the parameters of the
+    module kvm that were written and that no model depends on.
+    """
+
+    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memories) -> None:
         self.kvm = kvm
         self.policy = policy
-        self.memory = memory
         self.tracer = ApicTracer(kvm.kernel.bus)
-        # Module parameters of kvm that were written, as text.
         self.settings: dict[str, str] = {}
+        self._memory = memory
+        self._engine = Engine(requests.request_all, self._after)
         self._vms: dict[Vm, ApicVm] = {}
         self._next_vm_id = 0
 
     def of(self, vm: Vm) -> ApicVm:
-        """The state of a VM."""
+        """Return the state of a VM."""
         return self._vms[vm]
 
     def vcpu_of(self, vcpu: Vcpu) -> tuple[ApicVm, ApicVcpu]:
-        """The state of a VM and of its vCPU, the latter up to date."""
+        """Return the state of a VM and of its vCPU; that of the vCPU is up to date."""
         vm = self._vms[vcpu.vm]
         found = vm.vcpus[vcpu.id]
         requests.update_fields(vm, found)
         return vm, found
 
     def by_vm_id(self, vm_id: int) -> ApicVm | None:
-        """The VM that has this AVIC id."""
+        """Return the VM that has this AVIC id; None for none."""
         return next((vm for vm in self._vms.values() if vm.vm_id == vm_id), None)
 
     # --- Extension of Kvm ---
 
     def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
-        """Raises ENODEV for a PIT without a PIC in the kernel."""
+        """Raise ENODEV for a PIT without a PIC in the kernel."""
         if options.get(PIT) and irqchip is not Irqchip.KERNEL:
             raise KernelError(ENODEV, "a PIT in the kernel needs a PIC there")
 
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
-        """KVM_CREATE_VM, then irqchip, PIT and its reinject control, as asked for."""
-        tracer = self.tracer
+        """Add the state of a new VM with the irqchip and the PIT that were asked for."""
         module = module_of(self.kvm.params)
-        apic_vm = ApicVm(vm, self.policy, module, tracer, self._new_vm_id(avic=module.avic))
-        apic_vm.map = ApicMap(apic_vm.vcpus.values)
-        apic_vm.later = lambda seconds, action: self._later(apic_vm, seconds, action)
-        effects = Effects(
-            request_all=lambda request: requests.request_all(apic_vm, request),
-            page=lambda present: self.memory.set_page(vm, self.policy.access_page_slot, present),
-            zap=lambda: self.memory.zap(vm),
-        )
-        apic_vm.inhibit = make_inhibit(self.policy, tracer, effects)
-        self._vms[vm] = apic_vm
-        vm.before_read.append(lambda: requests.account_batched(apic_vm))
-        apic_vm.inhibit.start(avic=module.avic)
+        vm_id = self._new_vm_id(avic=module.avic)
+        memory = self._memory.memories[vm]
+        new = ApicVm(vm, self.policy, module, self.tracer, vm_id, memory, self._engine)
+        self._vms[vm] = new
+        vm.before_read.append(lambda: requests.account_batched(new))
+        new.inhibit.start(avic=module.avic)
         if vm.irqchip is not Irqchip.NONE:
             self.add_irqchip(vm)
         if vm.irqchip is Irqchip.KERNEL and options.get(PIT) is not False:
-            self._create_pit(apic_vm, reinject=options.get(REINJECT))
+            self._create_pit(new, reinject=options.get(REINJECT))
 
     def check_irqchip(self, vm: Vm) -> None:
-        """Nothing is against it."""
+        """Accept every VM."""
 
     def add_irqchip(self, vm: Vm) -> None:
-        """KVM_CREATE_IRQCHIP, or its split form."""
+        """Do KVM_CREATE_IRQCHIP, or enable KVM_CAP_SPLIT_IRQCHIP."""
         apic_vm = self._vms[vm]
         with command(apic_vm):
             if vm.irqchip is Irqchip.KERNEL:
@@ -117,24 +107,24 @@ class Apicv:
             apic_vm.inhibit.irqchip_created()
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
-        """Raises EINVAL for an id above the hardware's table, in kernels that refuse that.
+        """Raise EINVAL for an id above AVIC's table in kernels that refuse it.
 
-        EEXIST when the owner's memory lies where the access page must be.
+        Raises EEXIST if a memslot of the owner is where the APIC access page must be created.
         """
         apic_vm = self._vms[vm]
         if not apic_vm.avic:
             return
         self.check_ids(vcpu_id)
-        if self._brings_page(apic_vm) and self.memory.is_taken(vm):
+        if self._creates_page(apic_vm) and apic_vm.access_page.is_obstructed():
             raise KernelError(EEXIST, "the owner's memory lies where the APIC access page must be")
 
-    def _brings_page(self, vm: ApicVm) -> bool:
-        """Would a new vCPU make the access page?"""
-        born_active = vm.inhibit.active or not self.policy.born_as_vm
-        return born_active and not vm.inhibit.page.present
+    def _creates_page(self, vm: ApicVm) -> bool:
+        """Return whether a new vCPU would create the access page."""
+        starts_active = vm.inhibit.active or not self.policy.born_as_vm
+        return starts_active and not vm.access_page.present
 
     def check_ids(self, highest: int) -> None:
-        """Raises EINVAL if a VM with AVIC cannot have a vCPU of this id."""
+        """Raise EINVAL if a VM with AVIC cannot have a vCPU of this id."""
         module = module_of(self.kvm.params)
         refused = self.policy.too_big is TooBig.REFUSED and module.avic
         if refused and highest > module.highest_id:
@@ -142,7 +132,7 @@ class Apicv:
             raise KernelError(EINVAL, f"vCPU id {highest} is above {last}, the last for AVIC")
 
     def add_vcpu(self, vcpu: Vcpu) -> None:
-        """KVM_CREATE_VCPU; vCPU 0 enters its guest, others wait for INIT."""
+        """Add the state of a new vCPU; vCPU 0 enters its guest, the others wait for INIT."""
         vm = self._vms[vcpu.vm]
         new = ApicVcpu(vcpu)
         with command(vm):
@@ -154,35 +144,35 @@ class Apicv:
                 self._set_up_avic(vm, new)
             ids_changed(vm)
             if new.run is RunState.GUEST:
-                new.avic_is_running = vm.inhibit.active or not self.policy.born_as_vm
+                new.avic.is_running = vm.inhibit.active or not self.policy.born_as_vm
                 vcpu_load.load(vm, new)
                 vcpu_enter.enter(vm, new)
             else:
                 vcpu_enter.block(vm, new, RunState.UNINIT)
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
-        """Its descriptor is closed: its thread is out of KVM_RUN for ever."""
+        """Stop a vCPU whose descriptor was closed: its thread never runs it again."""
         self.hold_vcpu(vcpu)
         self._vms[vcpu.vm].vcpus[vcpu.id].run = RunState.STOPPED
 
     def hold_vcpu(self, vcpu: Vcpu) -> None:
-        """User space keeps it out of KVM_RUN."""
+        """Keep the vCPU out of KVM_RUN."""
         vm = self._vms[vcpu.vm]
         vcpu_run.hold(vm, vm.vcpus[vcpu.id])
 
     def is_in_guest(self, vcpu: Vcpu) -> bool:
-        """Does it run the guest now?"""
+        """Return whether the vCPU runs the guest now."""
         found = self._vms[vcpu.vm].vcpus.get(vcpu.id)
         return found is not None and found.run is RunState.GUEST
 
     def remove_vm(self, vm: Vm) -> None:
-        """The VM is gone."""
+        """Drop the state of a VM."""
         del self._vms[vm]
 
-    # --- what concerns no single vCPU ---
+    # --- ioctls of a VM ---
 
     def start_sev(self, vm: Vm) -> None:
-        """KVM_SEV_INIT. Raises EINVAL once vCPUs exist, EBUSY the second time."""
+        """Do KVM_SEV_INIT. Raises EINVAL once vCPUs exist, EBUSY the second time."""
         apic_vm = self._vms[vm]
         if vm.vcpus:
             raise KernelError(EINVAL, f"{vm.name} has vCPUs already")
@@ -193,24 +183,24 @@ class Apicv:
             apic_vm.inhibit.set(Reason.SEV)
 
     def _set_up_avic(self, vm: ApicVm, vcpu: ApicVcpu) -> None:
-        """avic.c: avic_init_backing_page, svm.c: svm_create_vcpu."""
+        """Do what avic.c:avic_init_backing_page and svm.c:svm_create_vcpu (v6.1) do."""
         if vcpu.id > vm.module.highest_id:
             vm.inhibit.set(Reason.PHYSICAL_ID_TOO_BIG)
             vcpu.requests |= UPDATE
             return
-        vcpu.entry = PhysicalEntry(vcpu.id, BACKING_PAGES + vcpu.id * PAGE)
-        vm.physical.add(vcpu.id, vcpu.entry)
-        vm.with_entry |= vcpu.bit
+        vcpu.avic.entry = PhysicalEntry(vcpu.id, BACKING_PAGES + vcpu.id * PAGE)
+        vm.tables.physical.add(vcpu.id, vcpu.avic.entry)
+        vm.tables.with_entry |= vcpu.bit
         if not self.policy.born_as_vm:
-            vm.inhibit.page.create()
+            vm.access_page.create()
             vcpu.apicv_active = True
             vcpu.requests |= UPDATE
         elif vm.inhibit.active:
-            vm.inhibit.page.create()
+            vm.access_page.create()
             refresh.set_active(vm, vcpu, active=True)
 
     def _create_pit(self, vm: ApicVm, *, reinject: bool) -> None:
-        """KVM_CREATE_PIT2 turns reinjection on; KVM_REINJECT_CONTROL may turn it off again."""
+        """Do KVM_CREATE_PIT2, and KVM_REINJECT_CONTROL where no reinjection was asked for."""
         with command(vm):
             vm.pit = Pit(reinject=True)
             if self.policy.pit_reinject_inhibits:
@@ -220,7 +210,7 @@ class Apicv:
                 vm.inhibit.clear(Reason.PIT_REINJ)
 
     def _new_vm_id(self, *, avic: bool) -> int:
-        """The next id that no VM has; 0 is none. avic.c:avic_vm_init."""
+        """Return the next id that no VM has; 0 without AVIC. Like avic.c:avic_vm_init (v6.1)."""
         if not avic:
             return 0
         used = {vm.vm_id for vm in self._vms.values()} | {0}
@@ -230,7 +220,7 @@ class Apicv:
             self._next_vm_id = (self._next_vm_id + 1) % limit
         return self._next_vm_id
 
-    def _later(self, vm: ApicVm, seconds: float, action: Callable[[], None]) -> None:
+    def _after(self, vm: ApicVm, seconds: float, action: Callable[[], None]) -> None:
         def run() -> None:
             if vm.kvm in self._vms:
                 with command(vm):

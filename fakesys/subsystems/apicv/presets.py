@@ -1,6 +1,7 @@
 """What well-known guests do while they boot, as the test claims of the series describe it.
 
-Every step is made of the same actions that the commands offer; nothing is counted here.
+Every step consists of the same operations that the commands use, so the counters and events of a
+boot are those that the model produces.
 """
 
 from __future__ import annotations
@@ -41,11 +42,16 @@ INIT, INIT_DEASSERT, SIPI = 0xC500, 0x8500, 0x600
 DEVICE_INTERRUPTS = 16
 IOAPIC_TICKS = 8
 LOGICAL_LIMIT = 8
-"""vCPUs that a flat logical destination can name."""
+"""How many vCPUs a flat logical destination can name."""
 
 
 class GuestOs(Struct, frozen=True):
-    """How a guest system differs. `ticks`, `windows`: PIT ticks with interrupts on and off."""
+    """How the boot of an operating system differs.
+
+    `ticks`, `windows`: PIT ticks with interrupts on, and with interrupts off. `broadcasts`: IPIs to
+    all other vCPUs. `rtc_ticks`: ticks of the real time clock. `logical_wakes`: halted vCPUs are
+    woken by logical destination.
+    """
 
     ticks: int = 48
     windows: int = 16
@@ -63,9 +69,10 @@ GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREE
 
 
 class VmSpec(Struct, frozen=True):
-    """What to make. `synic`: each vCPU has Hyper-V's interrupt controller from the start.
+    """The VM to create.
 
-    `pid`, `fd`: as of `Kvm.create_vm`.
+    `synic`: each vCPU has Hyper-V's interrupt controller from the start. `pid`, `fd`: see
+    `Kvm.create_vm`.
     """
 
     name: str
@@ -77,71 +84,71 @@ class VmSpec(Struct, frozen=True):
     fd: int = 0
 
 
-def check(apicv: Apicv, order: VmSpec) -> None:
-    """Raises EINVAL for a VM that cannot boot: too many vCPUs, no local APICs."""
-    if order.irqchip is Irqchip.NONE:
+def check(apicv: Apicv, spec: VmSpec) -> None:
+    """Raise EINVAL for a VM that cannot boot: too many vCPUs, no local APICs."""
+    if spec.irqchip is Irqchip.NONE:
         raise KernelError(EINVAL, "these guests need local APICs in the kernel")
     limits = apicv.kvm.limits
-    if order.vcpus > min(limits.count, limits.ids):
+    if spec.vcpus > min(limits.count, limits.ids):
         raise KernelError(EINVAL, f"more than {limits.count} vCPUs")
-    apicv.check_ids(order.vcpus - 1)
+    apicv.check_ids(spec.vcpus - 1)
 
 
-def make(apicv: Apicv, order: VmSpec) -> ApicVm:
-    """The VM before its boot. Raises EEXIST, EINVAL before any change."""
-    check(apicv, order)
+def make(apicv: Apicv, spec: VmSpec) -> ApicVm:
+    """Create the VM, ready to boot. Raises EEXIST, EINVAL before any change."""
+    check(apicv, spec)
     vm = apicv.kvm.create_vm(
-        order.name,
-        pid=order.pid,
-        fd=order.fd,
-        irqchip=order.irqchip,
-        options=VmOptions({REINJECT: order.reinject}),
+        spec.name,
+        pid=spec.pid,
+        fd=spec.fd,
+        irqchip=spec.irqchip,
+        options=VmOptions({REINJECT: spec.reinject}),
     )
     apic_vm = apicv.of(vm)
     apic_vm.auto_handler = True
-    apicv.kvm.create_vcpus(vm, count=order.vcpus)
+    apicv.kvm.create_vcpus(vm, count=spec.vcpus)
     return apic_vm
 
 
-def boot(apicv: Apicv, guest_os: GuestOs, order: VmSpec) -> str:
-    """Make the VM and boot it; `untested-scale` above what the series was tested with.
+def boot(apicv: Apicv, guest_os: GuestOs, spec: VmSpec) -> str:
+    """Create the VM and boot it. Raises EEXIST, EINVAL before any change.
 
-    Raises EEXIST, EINVAL before any change.
+    Returns `untested-scale` if the series was not tested with so many vCPUs, else an empty text.
     """
-    Boot(make(apicv, order), guest_os).run(synic=order.synic)
-    return "untested-scale" if order.vcpus > guest_os.tested_to else ""
+    Boot(make(apicv, spec), guest_os).run(synic=spec.synic)
+    return "untested-scale" if spec.vcpus > guest_os.tested_to else ""
 
 
-# How long a guest takes, for whoever wants to see it over time: between ticks of the timer and of
-# the clock, between interrupts of a device, with interrupts off, from one IPI to the next.
+# Seconds between ticks of the timer and of the clock, between interrupts of a device, with
+# interrupts off, and between two IPIs. They matter only to a `Boot` with a pause of its own.
 TIMER_PERIOD, CLOCK_PERIOD, DEVICE_PERIOD = 0.01, 1 / 64, 0.001
 CLOSED, BETWEEN_IPIS = 0.002, 0.0001
 
 
 def no_pause(_seconds: float) -> None:
-    """No time goes by."""
+    """Let no time pass."""
 
 
 class Boot:
-    """One guest's boot, step by step. `pause`: lets so many seconds go by."""
+    """The boot of one guest, step by step. `pause` is called with the seconds that pass."""
 
     def __init__(
-        self, vm: ApicVm, system: GuestOs, pause: Callable[[float], None] = no_pause
+        self, vm: ApicVm, guest_os: GuestOs, pause: Callable[[float], None] = no_pause
     ) -> None:
         self._pause = pause
         self._vm = vm
-        self._system = system
+        self._os = guest_os
         self._first = vm.vcpus[0]
         self._others = [vcpu for vcpu in vm.vcpus.values() if vcpu.id]
         self._wide = len(vm.vcpus) - 1 > LAST_XAPIC_ID
 
     def run(self, *, synic: bool) -> None:
-        """All steps, in order."""
+        """Run all steps in spec."""
         for _, step in self.steps(synic=synic):
             step()
 
     def steps(self, *, synic: bool) -> tuple[tuple[str, Callable[[], None]], ...]:
-        """Each step with its name."""
+        """Return the steps in order, each with its name."""
         return (
             ("set up", lambda: self._prepare(synic=synic)),
             ("timer at the PIC", self._timer_through_pic),
@@ -163,7 +170,7 @@ class Boot:
             vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0, auto_eoi=False)
 
     def _before_first_run(self, *, synic: bool) -> None:
-        """User space's ioctls on all vCPUs, of which none is in guest yet."""
+        """Do the ioctls of user space on all vCPUs, before any of them is in guest."""
         vm = self._vm
         with command(vm):
             requests.sync_vcpu(vm, self._first).run = RunState.STOPPED
@@ -171,9 +178,9 @@ class Boot:
             for vcpu in vm.vcpus.values():
                 requests.sync_vcpu(vm, vcpu)
                 if self._wide:
-                    vcpu.wants_x2apic = True
+                    vcpu.cpuid.x2apic = True
                     apic_access.set_base(vm, vcpu, x2apic=True)
-                vcpu.synic = synic
+                vcpu.synic.enabled = synic
                 if synic and vm.policy.synic is SynicRule.AT_ENABLE:
                     vm.inhibit.set(Reason.HYPERV, vcpu)
             vm.tracer.act(self._first)
@@ -191,13 +198,13 @@ class Boot:
             vm_ioctls.queue_extint(self._vm, TIMER_VECTOR)
 
     def _timer_through_pic(self) -> None:
-        for _ in range(self._system.ticks):
+        for _ in range(self._os.ticks):
             self._tick()
             self._pause(TIMER_PERIOD)
 
     def _windows(self) -> None:
         vm = self._vm
-        for _ in range(self._system.windows):
+        for _ in range(self._os.windows):
             self._by(self._first, lambda v: guest_steps.set_interrupts(vm, v, on=False))
             self._tick()
             self._pause(CLOSED)
@@ -219,7 +226,7 @@ class Boot:
         vm_ioctls.configure_pin(vm, PIT_IOAPIC_PIN, RedirectEntry(vector=TIMER_VECTOR))
 
     def _message(self, vector: int, count: int, period: float) -> None:
-        """User space's IOAPIC sends an MSI to vCPU 0."""
+        """Send MSIs to vCPU 0 from an IOAPIC in user space."""
         vm, route = self._vm, MsiRoute(vector, 0)
         for _ in range(count):
             with command(vm):
@@ -237,12 +244,12 @@ class Boot:
         self._pause(BETWEEN_IPIS)
 
     def _call_others(self) -> None:
-        for _ in range(self._system.broadcasts):
+        for _ in range(self._os.broadcasts):
             self._ipi(0, CALL_VECTOR | ipi.OTHERS)
 
     def _wake_others(self) -> None:
         vm = self._vm
-        logical = self._system.logical_wakes and len(vm.vcpus) <= LOGICAL_LIMIT
+        logical = self._os.logical_wakes and len(vm.vcpus) <= LOGICAL_LIMIT
         for vcpu in self._others:
             if logical:
                 self._by(vcpu, lambda v: apic_access.write(vm, v, lapic.LDR, 1 << (24 + v.id)))
@@ -256,10 +263,10 @@ class Boot:
     def _clock(self) -> None:
         vm = self._vm
         if vm.ioapic is None:
-            self._message(RTC_VECTOR, self._system.rtc_ticks, CLOCK_PERIOD)
+            self._message(RTC_VECTOR, self._os.rtc_ticks, CLOCK_PERIOD)
             return
         vm_ioctls.configure_pin(vm, RTC_PIN, RedirectEntry(vector=RTC_VECTOR, masked=False))
-        for _ in range(self._system.rtc_ticks):
+        for _ in range(self._os.rtc_ticks):
             vm_ioctls.tick_rtc(vm)
             self._pause(CLOCK_PERIOD)
 

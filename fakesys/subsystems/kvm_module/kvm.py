@@ -1,4 +1,4 @@
-"""`sys/module/kvm/parameters`: what decides about memory, and settings that nothing here asks for.
+"""`sys/module/kvm/parameters`: NX huge pages, and settings that no model depends on.
 
 Sources: [5.3] arch/x86/kvm/x86.c, mmu.c; arch/x86/kvm/x86.c, mmu/mmu.c, mmu/spte.c, mmu/tdp_mmu.c,
 virt/kvm/kvm_main.c (v6.1, v6.18) module_param calls.
@@ -59,7 +59,7 @@ def _setting(
     needs: Features = (),
     unless: Features = (),
 ) -> Attr[KvmModule]:
-    """A parameter that can be changed; the models here do not depend on it."""
+    """Return the row of a parameter that can be changed and that no model depends on."""
 
     def store(module: KvmModule, text: str) -> None:
         module.apicv.settings[name] = parse(text)
@@ -261,4 +261,4 @@ _OTHERS = (
     ),
 )
 
-LAYOUT: Layout[KvmModule] = Layout((*_MEMORY, *_POLLING, *_TIME, *_OTHERS), kind=SYSFS)
+KVM: Layout[KvmModule] = Layout((*_MEMORY, *_POLLING, *_TIME, *_OTHERS), kind=SYSFS)

@@ -1,7 +1,7 @@
-"""`sys/module/kvm_amd`, and the one file that the second series had.
+"""`sys/module/kvm_amd/parameters`, and the file apicv-state of the second version of the series.
 
 Sources: [5.3] arch/x86/kvm/svm.c, x86.c; arch/x86/kvm/svm/svm.c, avic.c (v6.1) module_param calls;
-permissions there: 0444, so nobody can open them for writing.
+permissions there: 0444, so they cannot be opened for writing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
-from fakesys.subsystems.kvm_module import kvm as kvm_parameters
 from fakesys.subsystems.kvm_module.features import ParamFeature
-from fakesys.subsystems.kvm_module.kvm import READ_ONLY
+from fakesys.subsystems.kvm_module.kvm import KVM, READ_ONLY, KvmModule
 from fakesys.tree.attr import Attr, Layout, Mount
 from fakesys.tree.kinds import SYSFS
 
@@ -75,7 +74,10 @@ KVM_AMD: Layout[Kvm] = Layout(
 
 
 def state_row(apicv: Apicv) -> Attr[Vm]:
-    """`apicv-state` in a VM's debugfs directory, as the second version of the series had it."""
+    """Return the row of `apicv-state` in a VM's debugfs directory.
+
+    The second version of the series had it; the parameter `apicv_state_file` enables it.
+    """
     return Attr(
         name="apicv-state",
         mode=0o444,
@@ -88,9 +90,9 @@ def state_row(apicv: Apicv) -> Attr[Vm]:
 
 
 def mounts(apicv: Apicv, mmu: MmuExtension) -> tuple[Mount, ...]:
-    """Where the module parameters stand."""
-    module = kvm_parameters.KvmModule(apicv, mmu)
+    """Return the directories of the parameters of both modules."""
+    module = KvmModule(apicv, mmu)
     return (
         Mount("sys/module/kvm_amd/parameters", KVM_AMD, lambda: apicv.kvm),
-        Mount("sys/module/kvm/parameters", kvm_parameters.LAYOUT, lambda: module),
+        Mount("sys/module/kvm/parameters", KVM, lambda: module),
     )

@@ -1,11 +1,14 @@
-"""The commands of `fakesys/kvm/ctl` about vCPUs, interrupts and what keeps AVIC off."""
+"""All commands of `fakesys/kvm/ctl` about vCPUs, interrupts and AVIC."""
 
 from __future__ import annotations
 
 from fakesys.core.commands import Verb
-from fakesys.subsystems.apicv.commands import guest as verbs_guest
-from fakesys.subsystems.apicv.commands import host as verbs_host
-from fakesys.subsystems.apicv.commands import vcpu as verbs_vcpu
+from fakesys.subsystems.apicv.commands import controllers, devices, guest, vcpu
 from fakesys.subsystems.apicv.model import Apicv
 
-VERBS: tuple[Verb[Apicv], ...] = (*verbs_vcpu.VERBS, *verbs_guest.VERBS, *verbs_host.VERBS)
+VERBS: tuple[Verb[Apicv], ...] = (
+    *vcpu.VERBS,
+    *guest.VERBS,
+    *controllers.VERBS,
+    *devices.VERBS,
+)

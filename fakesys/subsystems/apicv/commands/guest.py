@@ -1,4 +1,4 @@
-"""Commands that a guest carries out at its local APIC and at the PIC."""
+"""Commands by which a guest uses its local APIC and the PIC."""
 
 from __future__ import annotations
 

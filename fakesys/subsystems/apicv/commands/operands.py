@@ -1,4 +1,4 @@
-"""What all commands about interrupts share: looking up VM and vCPU, common options."""
+"""Operands, options, error tables and look-ups that the commands about interrupts share."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ DELIVERY = {mode.name.lower(): mode for mode in Mode}
 
 
 def delivery_mode(text: str) -> Mode:
+    """Parse the name of a delivery mode. Raises EINVAL."""
     if text not in DELIVERY:
         raise KernelError(EINVAL, f"{text!r} is none of {', '.join(DELIVERY)}")
     return DELIVERY[text]
 
 
 def apic_id(text: str) -> int:
+    """Parse an APIC id of up to 32 bits. Raises EINVAL."""
     return number_within(0, 0xFFFFFFFF)(text)
 
 
@@ -53,15 +55,17 @@ VcpuAction = Callable[[ApicVm, ApicVcpu], None]
 
 
 def apic_vm(apicv: Apicv, args: Args) -> ApicVm:
+    """Return the VM that a command names. Raises ENOENT."""
     return apicv.of(vm_of(apicv.kvm, args))
 
 
 def apic_vcpu(apicv: Apicv, args: Args) -> tuple[ApicVm, ApicVcpu]:
+    """Return the vCPU that a command names, and its VM. Raises ENOENT."""
     return apicv.vcpu_of(vcpu_of(apicv.kvm, args))
 
 
 def by_guest(action: VcpuAction) -> Callable[[Apicv, Args], str]:
-    """What a guest does; the vCPU must be in guest."""
+    """Return the handler of a command that a guest carries out; it refuses unless in guest."""
 
     def run(apicv: Apicv, args: Args) -> str:
         vm, vcpu = apic_vcpu(apicv, args)
@@ -74,5 +78,6 @@ def by_guest(action: VcpuAction) -> Callable[[Apicv, Args], str]:
 
 
 def require_lapics(vm: ApicVm) -> None:
+    """Raise ENODEV if the VM has no local APICs in the kernel."""
     if not vm.has_lapics:
         raise KernelError(ENODEV, f"{vm.kvm.name} has no local APICs in the kernel")

@@ -1,4 +1,4 @@
-"""The commands of `fakesys/kvm/preset`."""
+"""The commands of `fakesys/kvm/preset`: create a VM and boot a well-known guest in it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SYNIC = Option("hv_synic", flag, False, "each vCPU has Hyper-V's interrupt contr
 CHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", IRQCHIP.doc)
 
 
-def _preset(name: str, system: GuestOs, doc: str, *more: Option[Any]) -> Verb[Apicv]:
+def _preset(name: str, guest_os: GuestOs, doc: str, *more: Option[Any]) -> Verb[Apicv]:
     def run(apicv: Apicv, args: Args) -> str:
-        order = VmSpec(
+        spec = VmSpec(
             name=args[NAME],
             vcpus=args[VCPUS],
             irqchip=Irqchip(args[CHIP]),
@@ -30,7 +30,7 @@ def _preset(name: str, system: GuestOs, doc: str, *more: Option[Any]) -> Verb[Ap
             pid=args[PID],
             fd=args[FD],
         )
-        return presets.boot(apicv, system, order)
+        return presets.boot(apicv, guest_os, spec)
 
     return Verb(
         words=(name,),

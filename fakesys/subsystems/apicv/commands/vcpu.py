@@ -1,4 +1,4 @@
-"""Commands about a vCPU's run state, and the ioctls of a vCPU."""
+"""Commands for the run state of a vCPU, and for its ioctls."""
 
 from __future__ import annotations
 

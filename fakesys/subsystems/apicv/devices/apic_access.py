@@ -1,4 +1,4 @@
-"""Guest accesses to local APIC registers, and to the MSR that moves or disables the APIC.
+"""Accesses of a guest to its local APIC registers, and to the MSR that moves or disables the APIC.
 
 Like arch/x86/kvm/svm/avic.c: is_avic_unaccelerated_access_trap, avic_unaccel_trap_write;
 lapic.c: kvm_lapic_reg_write, kvm_lapic_set_base (v6.1).
@@ -28,6 +28,7 @@ TRAPS = frozenset(
 APR = 0x90
 FAULTING_READS = frozenset((APR, lapic.RRR, lapic.TMCCT))
 PLAIN_WRITES = frozenset((lapic.TPR, lapic.ICR2))
+"""Writes that AVIC completes without an exit."""
 LAST_REGISTER = 0x3F0
 LVT_MASK = 0x107FF
 MSR_APICBASE_WRITE = 1
@@ -35,13 +36,16 @@ MSR_APICBASE_WRITE = 1
 
 
 def require_register(offset: int) -> None:
-    """Raises EINVAL for an offset at which no register can be."""
+    """Raise EINVAL for an offset at which no register can be."""
     if offset % 0x10 or offset > LAST_REGISTER:
         raise KernelError(EINVAL, f"there is no APIC register at {offset:#x}")
 
 
 def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
-    """The guest reads a register."""
+    """Read a register as the guest; return its value.
+
+    Precondition: the vCPU is tracked and in guest, within a command.
+    """
     value = vcpu.lapic.read(offset)
     accelerated = vm.accelerates(vcpu)
     if accelerated and offset not in FAULTING_READS:
@@ -56,7 +60,10 @@ def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
 
 
 def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
-    """The guest writes a register."""
+    """Write a register as the guest: EOI and ICR have effects, others may trap or be emulated.
+
+    Precondition: the vCPU is tracked and in guest, within a command.
+    """
     if offset == lapic.EOI:
         guest_steps.apic_eoi(vm, vcpu)
     elif offset == lapic.ICR:
@@ -107,8 +114,8 @@ def _set(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
 
 
 def require_base(vcpu: ApicVcpu, *, x2apic: bool) -> None:
-    """Raises EINVAL where the guest would get a general protection fault."""
-    if x2apic and not vcpu.wants_x2apic:
+    """Raise EINVAL where writing the base would be a general protection fault."""
+    if x2apic and not vcpu.cpuid.x2apic:
         raise KernelError(EINVAL, "CPUID of the vCPU has no x2APIC")
 
 
@@ -116,7 +123,10 @@ def write_base(
     vm: ApicVm, vcpu: ApicVcpu, *, base: int | None = None, enabled: bool = True,
     x2apic: bool = False,
 ) -> None:  # fmt: skip
-    """The guest writes MSR_IA32_APICBASE; `base` None leaves the address."""
+    """Write MSR_IA32_APICBASE as the guest; None leaves the address as it is.
+
+    Precondition: `require_base` accepted it.
+    """
     requests.exit_guest(vm, vcpu, Exit.MSR, MSR_APICBASE_WRITE, 0)
     set_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
     vcpu_enter.enter(vm, vcpu)
@@ -126,7 +136,7 @@ def set_base(
     vm: ApicVm, vcpu: ApicVcpu, *, base: int | None = None, enabled: bool = True,
     x2apic: bool = False,
 ) -> None:  # fmt: skip
-    """What the base MSR does. lapic.c:kvm_lapic_set_base (v6.1)."""
+    """Set the base MSR without an exit. Like lapic.c:kvm_lapic_set_base (v6.1)."""
     local = vcpu.lapic
     changed = (local.enabled, local.x2apic) != (enabled, x2apic)
     local.enabled, local.x2apic = enabled, x2apic

@@ -1,4 +1,4 @@
-"""Interprocessor interrupts: what AVIC hardware does with a write to ICR, and what is left to KVM.
+"""Interprocessor interrupts: a write to ICR as AVIC hardware handles it, and what it leaves to KVM.
 
 Like arch/x86/kvm/svm/avic.c: avic_incomplete_ipi_interception, avic_kick_target_vcpus (v6.1),
 [5.3] svm.c; lapic.c:kvm_apic_send_ipi. Addresses of tables: AMD manual volume 2, chapter 15.29.
@@ -33,7 +33,7 @@ UNKNOWN_FAILURE = "Unknown IPI interception"
 
 
 class Failure(IntEnum):
-    """Why hardware gave an IPI up: EXITINFO2 bits 32-63."""
+    """Why hardware did not complete an IPI: bits 32-63 of EXITINFO2."""
 
     INVALID_TYPE = 0
     NOT_RUNNING = 1
@@ -42,9 +42,10 @@ class Failure(IntEnum):
 
 
 class Targets(Struct, frozen=True):
-    """What hardware finds in its tables. `single`: one id was named.
+    """What hardware finds in its tables.
 
-    `invalid`: index of the first entry that is not valid; -1 when all are.
+    `mask`: the vCPUs. `invalid`: index of the first entry that is not valid; -1 if all are.
+    `single`: the destination names one id. `logical`: the logical id table was searched.
     """
 
     mask: int
@@ -54,7 +55,10 @@ class Targets(Struct, frozen=True):
 
 
 def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
-    """The guest writes ICR. `dest`: an APIC id; the upper half in x2APIC mode is `dest` itself."""
+    """Write ICR. `dest`: an APIC id or a logical destination; it is ignored with a shorthand.
+
+    Precondition: the vCPU is tracked and in guest, within a command.
+    """
     local = vcpu.lapic
     icrh = dest if local.x2apic else (dest & 0xFF) << 24
     local.icr2, local.icr = icrh, icrl
@@ -84,11 +88,11 @@ def _send_by_kvm(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
 
 
 def _matching(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> int:
-    """The vCPUs that lapic.c:kvm_apic_match_dest finds."""
+    """Return the mask of the vCPUs that lapic.c:kvm_apic_match_dest (v6.1) finds."""
     shorthand = icrl & SHORTHAND
     if shorthand:
-        everybody = vm.map.physical(BROADCAST)
-        return {SELF: vcpu.bit, ALL: everybody, OTHERS: everybody & ~vcpu.bit}[shorthand]
+        all_vcpus = vm.map.physical(BROADCAST)
+        return {SELF: vcpu.bit, ALL: all_vcpus, OTHERS: all_vcpus & ~vcpu.bit}[shorthand]
     wide = vcpu.lapic.x2apic
     if icrl & LOGICAL:
         return vm.map.logical(dest, wide=wide)
@@ -116,7 +120,7 @@ def _send_by_hardware(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
 def _deliver_fixed(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:
     targets = _look_up(vm, vcpu, icrh, icrl)
     if targets.invalid >= 0:
-        # Hardware gives up as a whole, whoever else was meant.
+        # Hardware delivers to none of the targets, the valid ones included.
         _invalid_target(vm, vcpu, icrh, icrl, targets.invalid)
         return
     asleep = targets.mask & ~vm.running
@@ -133,11 +137,11 @@ def _look_up(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> Targets:
     wide = vcpu.lapic.x2apic
     dest = icrh if wide else icrh >> 24
     if shorthand or dest == (X2APIC_BROADCAST if wide else BROADCAST):
-        everybody = vm.with_entry
-        return Targets(everybody & ~vcpu.bit if shorthand == OTHERS else everybody)
+        all_vcpus = vm.tables.with_entry
+        return Targets(all_vcpus & ~vcpu.bit if shorthand == OTHERS else all_vcpus)
     if icrl & LOGICAL:
         return _look_up_logical(vm, _logical_indices(vcpu, dest, wide=wide), wide=wide)
-    known = vm.physical.entries.get(dest)
+    known = vm.tables.physical.entries.get(dest)
     if known is None:
         return Targets(0, invalid=dest)
     return Targets(1 << known.vcpu_id, single=True)
@@ -146,8 +150,8 @@ def _look_up(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> Targets:
 def _look_up_logical(vm: ApicVm, indices: list[int], *, wide: bool) -> Targets:
     mask, invalid = 0, -1
     for index in indices:
-        apic_id = index if wide else vm.logical.entries.get(index)
-        known = None if apic_id is None else vm.physical.entries.get(apic_id)
+        apic_id = index if wide else vm.tables.logical.entries.get(index)
+        known = None if apic_id is None else vm.tables.physical.entries.get(apic_id)
         if known is not None:
             mask |= 1 << known.vcpu_id
         elif invalid < 0:
@@ -165,29 +169,31 @@ def _logical_indices(vcpu: ApicVcpu, dest: int, *, wide: bool) -> list[int]:
 
 
 def _index_of(vm: ApicVm, vcpu: ApicVcpu, targets: Targets) -> int:
-    """How the exit names the target: its physical id, or its index in the logical table."""
-    assert vcpu.entry is not None
+    """Return the index of a target in the table that was searched: a physical or a logical id."""
+    entry = vcpu.avic.entry
+    assert entry is not None
     if not targets.logical or vcpu.lapic.x2apic:
-        return vcpu.entry.apic_id
-    known = vm.logical.entries.items()
-    return next(index for index, apic_id in known if vm.physical.entries.get(apic_id) is vcpu.entry)
+        return entry.apic_id
+    owners = vm.tables.physical.entries
+    logical = vm.tables.logical.entries.items()
+    return next(index for index, apic_id in logical if owners.get(apic_id) is entry)
 
 
 def post(vm: ApicVm, mask: int, vector: int) -> None:
-    """Hardware sets IRR in the backing pages and rings the doorbells of those in guest."""
+    """Set IRR of these vCPUs and ring the doorbells of those with IsRunning, as hardware does."""
     mask &= ~vm.irr_known.get(vector, 0)
     if not mask:
         return
     bit = 1 << vector
     waiting = 0
-    quick = 0 if vm.batch.kicked else vm.batched & vm.running
+    batched = 0 if vm.batch.kicked else vm.batched & vm.running
     for vcpu in vm.members(mask):
         local = vcpu.lapic
         if local.irr & bit:
             waiting |= vcpu.bit
             continue
-        if quick >> vcpu.id & 1 and vcpu.interrupts_on and vector >> 4 > local.ppr >> 4:
-            # Nothing else waits there, so the handler starts at once; see serve_by_hardware.
+        if batched >> vcpu.id & 1 and vcpu.interrupts_on and vector >> 4 > local.ppr >> 4:
+            # No other vector is pending, so the handler starts at once; see serve_by_hardware.
             _start_at_once(vm, vcpu, bit)
             continue
         requests.sync_vcpu(vm, vcpu)
@@ -227,7 +233,7 @@ def _invalid_target(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int
 def _not_running(
     vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, index: int, targets: Targets
 ) -> None:
-    """IRR is set everywhere; wake who sleeps."""
+    """Exit because some targets do not run, and wake those; IRR is set on all of them."""
     _exit_incomplete(vm, vcpu, icrh, icrl, Failure.NOT_RUNNING, index)
     if not vm.policy.completes_delivery:
         for target in vm.members(targets.mask & ~vm.running):

@@ -1,4 +1,4 @@
-"""AssignedIrq devices: interrupts that the IOMMU posts to a vCPU's APIC page without KVM.
+"""Assigned devices: interrupts that the IOMMU posts to the APIC page of a vCPU without KVM.
 
 Like arch/x86/kvm/svm/avic.c: avic_pi_update_irte, svm_ir_list_add, avic_ga_log_notifier (v6.1).
 """
@@ -18,14 +18,17 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def device(vm: ApicVm, name: str) -> AssignedIrq:
-    """The device of this name. Raises ENOENT."""
+    """Return the interrupt of the device of this name. Raises ENOENT."""
     if name not in vm.devices:
         raise KernelError(ENOENT, f"{vm.kvm.name} has no device {name!r}")
     return vm.devices[name]
 
 
 def add(vm: ApicVm, name: str, host_irq: int, gsi: int, route: MsiRoute) -> None:
-    """Assign a device. Raises EEXIST, ENODEV without local APICs in the kernel."""
+    """Assign a device with one interrupt.
+
+    Raises EEXIST if the name is in use, ENODEV without local APICs in the kernel.
+    """
     if name in vm.devices:
         raise KernelError(EEXIST, f"{vm.kvm.name} has a device {name!r}")
     if not vm.has_lapics:
@@ -37,7 +40,7 @@ def add(vm: ApicVm, name: str, host_irq: int, gsi: int, route: MsiRoute) -> None
 
 
 def reroute(vm: ApicVm, name: str, route: MsiRoute) -> None:
-    """The guest writes another message into the device. Raises ENOENT."""
+    """Change the MSI message of the device, as its guest does. Raises ENOENT."""
     assigned = device(vm, name)
     with command(vm):
         assigned.route = route
@@ -45,7 +48,7 @@ def reroute(vm: ApicVm, name: str, route: MsiRoute) -> None:
 
 
 def remove(vm: ApicVm, name: str) -> None:
-    """Take the device away. Raises ENOENT."""
+    """Unassign the device. Raises ENOENT."""
     assigned = device(vm, name)
     with command(vm):
         route = assigned.route
@@ -57,15 +60,19 @@ def remove(vm: ApicVm, name: str) -> None:
 
 
 def fire(vm: ApicVm, name: str, count: int = 1) -> None:
-    """The device raises its interrupt so many times. Raises ENOENT."""
+    """Raise the interrupt of the device `count` times. Raises ENOENT."""
     assigned = device(vm, name)
     for _ in range(count):
         with command(vm):
             _fire(vm, assigned)
 
 
-def report(vm: ApicVm | None, tracer: ApicTracer, vm_id: int, vcpu_id: int) -> None:
-    """The GA log names a VM and a vCPU: wake it if it sleeps. Unknown ones are just traced."""
+def notify_ga_log(vm: ApicVm | None, tracer: ApicTracer, vm_id: int, vcpu_id: int) -> None:
+    """Handle an entry of the GA log: wake the vCPU if it is blocked.
+
+    `vm`: the VM that has `vm_id`. An entry without such a VM or vCPU is only traced.
+    Like avic.c:avic_ga_log_notifier (v6.1).
+    """
     if vm is None:
         tracer.kvm_avic_ga_log(vm_id, vcpu_id)
         return
@@ -77,7 +84,7 @@ def report(vm: ApicVm | None, tracer: ApicTracer, vm_id: int, vcpu_id: int) -> N
 
 
 def ga_tag(vm: ApicVm, vcpu: ApicVcpu) -> int:
-    """What an IRTE in guest mode hands to the GA log: AVIC_GATAG."""
+    """Return the tag by which an IRTE in guest mode names the vCPU in the GA log: AVIC_GATAG."""
     return vm.vm_id << vm.policy.ga_tag_shift | vcpu.id
 
 
@@ -92,12 +99,15 @@ def _update(vm: ApicVm, assigned: AssignedIrq) -> None:
     if not target.apicv_active:
         return
     assigned.target, assigned.guest_mode = target, True
-    target.ir_list[assigned.name] = assigned
+    target.avic.ir_list[assigned.name] = assigned
     _trace(vm, target, assigned, on=True)
 
 
 def _single_target(vm: ApicVm, route: MsiRoute) -> ApicVcpu | None:
-    """The one vCPU that can take the interrupt directly. svm: get_pi_vcpu_info."""
+    """Return the one vCPU that the interrupt can be posted to; None for several or another mode.
+
+    Like avic.c:get_pi_vcpu_info (v6.1).
+    """
     if route.mode not in (Mode.FIXED, Mode.LOWEST):
         return None
     mask = _targets(vm, route)
@@ -113,11 +123,11 @@ def _unlist(vm: ApicVm, assigned: AssignedIrq) -> None:
     assigned.target, assigned.guest_mode = None, False
     if target is not None:
         requests.sync_vcpu(vm, target)
-        del target.ir_list[assigned.name]
+        del target.avic.ir_list[assigned.name]
 
 
 def _trace(vm: ApicVm, target: ApicVcpu, assigned: AssignedIrq, *, on: bool) -> None:
-    page = target.entry.page if target.entry is not None else 0
+    page = target.avic.entry.page if target.avic.entry is not None else 0
     vector = assigned.route.vector
     vm.tracer.kvm_pi_irte_update(target, assigned.host_irq, assigned.gsi, vector, page, on=on)
 

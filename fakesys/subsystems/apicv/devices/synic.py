@@ -1,4 +1,4 @@
-"""Hyper-V's synthetic interrupt controller, as far as it keeps AVIC off.
+"""Hyper-V's synthetic interrupt controller, as far as it inhibits AVIC.
 
 Like arch/x86/kvm/hyperv.c: kvm_hv_activate_synic, synic_update_vector (v6.1), [v3/09].
 """
@@ -24,11 +24,14 @@ MSR_SINT0 = 0x40000090
 
 
 def enable(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """KVM_CAP_HYPERV_SYNIC2. Raises EBUSY in guest, ENODEV without a local APIC."""
+    """Enable KVM_CAP_HYPERV_SYNIC2 of a vCPU.
+
+    Raises EBUSY while it is in guest, ENODEV without local APICs in the kernel.
+    """
     _require_lapic(vm)
     vcpu_run.require_outside(vcpu)
     with command(vm, vcpu):
-        vcpu.synic = True
+        vcpu.synic.enabled = True
         if vm.policy.synic is SynicRule.AT_ENABLE:
             vm.inhibit.set(Reason.HYPERV, vcpu)
 
@@ -36,10 +39,14 @@ def enable(vm: ApicVm, vcpu: ApicVcpu) -> None:
 def write_sint(
     vm: ApicVm, vcpu: ApicVcpu, sint: int, vector: int, *, auto_eoi: bool, masked: bool
 ) -> None:
-    """The guest writes HV_X64_MSR_SINTx. Raises EBUSY, ENODEV; EINVAL where it would fault."""
+    """Write HV_X64_MSR_SINTx as the guest.
+
+    Raises EBUSY unless the vCPU is in guest, ENODEV without local APICs in the kernel, EINVAL where
+    the guest would get a general protection fault.
+    """
     _require_lapic(vm)
     vcpu_run.require_in_guest(vcpu)
-    if not vcpu.synic or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
+    if not vcpu.synic.enabled or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
         raise KernelError(EINVAL, f"SINT{sint} cannot be set to vector {vector}")
     with command(vm, vcpu):
         requests.exit_guest(vm, vcpu, Exit.MSR, 1, 0)
@@ -55,11 +62,11 @@ def _require_lapic(vm: ApicVm) -> None:
 
 
 def _set(vm: ApicVm, vcpu: ApicVcpu, sint: int, auto_eoi_vector: int | None) -> None:
-    before = bool(vcpu.auto_eoi)
-    vcpu.auto_eoi.pop(sint, None)
+    before = bool(vcpu.synic.auto_eoi)
+    vcpu.synic.auto_eoi.pop(sint, None)
     if auto_eoi_vector is not None:
-        vcpu.auto_eoi[sint] = auto_eoi_vector
-    after = bool(vcpu.auto_eoi)
+        vcpu.synic.auto_eoi[sint] = auto_eoi_vector
+    after = bool(vcpu.synic.auto_eoi)
     if before == after or vm.policy.synic is SynicRule.AT_ENABLE:
         return
     vm.synic_auto_eoi_used += 1 if after else -1

@@ -1,6 +1,6 @@
-"""What user space and devices do to the controllers: lines, pins, timer, queued vectors.
+"""Ioctls of a VM and what devices do to its controllers: lines, pins, PIT, RTC, queued vectors.
 
-Raises KernelError before any change: ENODEV without the controller, EINVAL for pins that are not.
+Each public function is a whole command. It raises KernelError before any change.
 """
 
 from __future__ import annotations
@@ -19,28 +19,34 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def controllers(vm: ApicVm) -> tuple[Pic, Ioapic]:
-    """PIC and IOAPIC. Raises ENODEV when they are not in the kernel."""
+    """Return PIC and IOAPIC. Raises ENODEV if they are not in the kernel."""
     if vm.pic is None or vm.ioapic is None:
         raise KernelError(ENODEV, f"{vm.kvm.name} has no PIC and IOAPIC in the kernel")
     return vm.pic, vm.ioapic
 
 
 def pit_of(vm: ApicVm) -> Pit:
-    """The PIT. Raises ENODEV without one."""
+    """Return the PIT. Raises ENODEV if there is none in the kernel."""
     if vm.pit is None:
         raise KernelError(ENODEV, f"{vm.kvm.name} has no PIT in the kernel")
     return vm.pit
 
 
 def set_line(vm: ApicVm, gsi: int, *, high: bool, status: bool = False) -> int:
-    """KVM_IRQ_LINE or KVM_IRQ_LINE_STATUS; how many took it. Raises ENODEV, EINVAL."""
+    """Do KVM_IRQ_LINE, or KVM_IRQ_LINE_STATUS; return what `routing.set_irq` returns.
+
+    Raises ENODEV without controllers in the kernel, EINVAL for a GSI without a route.
+    """
     require_gsi(vm, gsi)
     with command(vm):
         return routing.set_irq(vm, gsi, high=high, status=status)
 
 
 def pulse(vm: ApicVm, gsi: int, *, status: bool = False) -> int:
-    """High and low; how many took it. Raises ENODEV, EINVAL."""
+    """Raise and lower a GSI; return what `routing.set_irq` returns for raising it.
+
+    Raises as `set_line`.
+    """
     require_gsi(vm, gsi)
     with command(vm):
         result = routing.set_irq(vm, gsi, high=True, status=status)
@@ -49,19 +55,19 @@ def pulse(vm: ApicVm, gsi: int, *, status: bool = False) -> int:
 
 
 def require_gsi(vm: ApicVm, gsi: int) -> None:
-    """Raises ENODEV without controllers, EINVAL for a GSI without a route."""
+    """Raise ENODEV without controllers in the kernel, EINVAL for a GSI without a route."""
     controllers(vm)
     if gsi >= PINS:
         raise KernelError(EINVAL, f"GSI {gsi} has no route")
 
 
 def tick_rtc(vm: ApicVm, count: int = 1) -> int:
-    """So many ticks of the real time clock; how many were coalesced. Raises ENODEV."""
+    """Let the real time clock tick; return how many ticks were coalesced. Raises ENODEV."""
     return sum(pulse(vm, RTC_PIN, status=True) == 0 for _ in range(count))
 
 
 def tick_pit(vm: ApicVm, count: int = 1) -> None:
-    """So many ticks of the PIT, each to its end. Raises ENODEV."""
+    """Let the PIT tick; each tick is handled to its end before the next. Raises ENODEV."""
     pit = pit_of(vm)
     for _ in range(count):
         with command(vm):
@@ -69,7 +75,7 @@ def tick_pit(vm: ApicVm, count: int = 1) -> None:
 
 
 def set_reinject(vm: ApicVm, *, on: bool) -> None:
-    """KVM_REINJECT_CONTROL. Raises ENODEV. i8254.c:kvm_pit_set_reinject (v6.1)."""
+    """Do KVM_REINJECT_CONTROL. Raises ENODEV. Like i8254.c:kvm_pit_set_reinject (v6.1)."""
     pit = pit_of(vm)
     if pit.reinject == on:
         return
@@ -83,26 +89,29 @@ def set_reinject(vm: ApicVm, *, on: bool) -> None:
 
 
 def load_pit(vm: ApicVm) -> None:
-    """The counter is loaded. Raises ENODEV."""
+    """Load the counter of the PIT. Raises ENODEV."""
     pit_of(vm).restart()
 
 
 def configure_pic(vm: ApicVm, base: int, imr: int, *, auto_eoi: bool) -> None:
-    """The host sets both PICs. Raises ENODEV."""
+    """Set the state of both PICs; see `Pic.configure`. Raises ENODEV."""
     pic, _ = controllers(vm)
     with command(vm):
         routing.configure_pic(vm, pic, base, imr, auto_eoi=auto_eoi)
 
 
 def configure_pin(vm: ApicVm, pin: int, new: RedirectEntry) -> None:
-    """The host sets the entry of a pin that is one (`pin_of`). Raises ENODEV."""
+    """Set the redirection entry of a pin. Raises ENODEV.
+
+    Precondition: `pin_of` accepted the pin.
+    """
     _, ioapic = controllers(vm)
     with command(vm):
         routing.configure_pin(vm, ioapic, pin, new)
 
 
 def pin_of(vm: ApicVm, pin: int) -> RedirectEntry:
-    """The present entry of a pin. Raises ENODEV, EINVAL."""
+    """Return the redirection entry of a pin. Raises ENODEV, and EINVAL if there is no such pin."""
     _, ioapic = controllers(vm)
     if pin >= PINS:
         raise KernelError(EINVAL, f"the IOAPIC has no pin {pin}")
@@ -110,17 +119,18 @@ def pin_of(vm: ApicVm, pin: int) -> RedirectEntry:
 
 
 def queue_extint(vm: ApicVm, vector: int) -> None:
-    """User space's PIC has a vector for vCPU 0. Raises ENXIO, EEXIST, EINVAL, EBUSY.
+    """Let the PIC in user space interrupt vCPU 0: now, or when its guest takes interrupts.
 
-    Like x86.c:kvm_vcpu_ioctl_interrupt (v6.1): not with a PIC in the kernel.
+    Like x86.c:kvm_vcpu_ioctl_interrupt (v6.1). Raises ENXIO with a PIC in the kernel, EINVAL
+    without vCPU 0, EEXIST if a vector is queued already, EBUSY unless vCPU 0 is in guest or halted.
     """
     if vm.pic is not None:
         raise KernelError(ENXIO, f"{vm.kvm.name} has its PIC in the kernel")
     vcpu = vm.vcpus.get(0)
     if vcpu is None:
         raise KernelError(EINVAL, f"{vm.kvm.name} has no vCPU 0")
-    if vcpu.user_extint is not None:
-        raise KernelError(EEXIST, f"vector {vcpu.user_extint} waits already")
+    if vcpu.user_pic.vector is not None:
+        raise KernelError(EEXIST, f"vector {vcpu.user_pic.vector} waits already")
     vcpu_run.require(vcpu, RunState.GUEST, RunState.HALTED)
     with command(vm, vcpu):
         _queue(vm, vcpu, vector)
@@ -129,12 +139,12 @@ def queue_extint(vm: ApicVm, vector: int) -> None:
 def _queue(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     was = vcpu.run
     vcpu_run.to_user_space(vm, vcpu)
-    vcpu.user_extint = vector
-    vcpu.user_window = not vcpu.interrupts_on
+    vcpu.user_pic.vector = vector
+    vcpu.user_pic.wants_window = not vcpu.interrupts_on
     vcpu.run = RunState.HOST
-    if not vcpu.user_window:
+    if not vcpu.user_pic.wants_window:
         vcpu.requests |= EVENT
-    if was is RunState.HALTED and vcpu.user_window:
+    if was is RunState.HALTED and vcpu.user_pic.wants_window:
         vcpu_enter.block(vm, vcpu, RunState.HALTED)
         return
     vcpu_run.load(vm, vcpu)

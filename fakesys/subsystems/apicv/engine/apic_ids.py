@@ -1,4 +1,4 @@
-"""Who answers to which id changed: the map is made anew, and may keep AVIC off.
+"""What happens after an APIC id, LDR, DFR or mode changed: a new map, and inhibit reasons from it.
 
 Like arch/x86/kvm/lapic.c: kvm_recalculate_apic_map (v6.18), kvm_lapic_xapic_id_updated (v6.1).
 """
@@ -10,9 +10,9 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def ids_changed(vm: ApicVm) -> None:
-    """The map of ids is made anew; what it finds may keep AVIC off."""
-    vm.map.changed()
-    vm.map.refresh_aliases()
+    """Rebuild the APIC map; set and clear the reasons that follow from aliased or modified ids."""
+    vm.map.invalidate()
+    vm.map.refresh()
     if vm.policy.watches_map:
         _follow(vm, Reason.PHYSICAL_ID_ALIASED, on=vm.map.physical_aliased)
         _follow(vm, Reason.LOGICAL_ID_ALIASED, on=vm.map.logical_aliased)
@@ -22,7 +22,7 @@ def ids_changed(vm: ApicVm) -> None:
 
 
 def _follow(vm: ApicVm, reason: Reason, *, on: bool) -> None:
-    """Set or clear a reason that the map decides about; silent while it stays as it is."""
+    """Set or clear a reason; there is no call, and so no event, while it stays as it is."""
     number = vm.policy.numbers[reason]
     if bool(vm.inhibit.mask >> number & 1) == on:
         return

@@ -1,4 +1,4 @@
-"""An interrupt arrives at local APICs, whoever sent it.
+"""Delivery of an interrupt to local APICs, whether an IPI, an MSI or a pin of the IOAPIC.
 
 Like arch/x86/kvm/lapic.c: __apic_accept_irq, kvm_irq_delivery_to_apic; svm.c:
 svm_complete_interrupt_delivery (v6.1); [5.3] svm_deliver_avic_intr.
@@ -13,16 +13,16 @@ from fakesys.subsystems.apicv.engine import requests
 from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, IrqSource, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
-# How KVM writes "level" in trig_mode: a pin's entry has one bit, ICR and MSI data have bit 15.
-# The tracepoint of older kernels keeps 8 bits of it, so an IPI by level prints `edge` there.
+# Level-triggered in trig_mode: 1 from a redirection entry, bit 15 from ICR and from MSI data.
+# The tracepoint of older kernels keeps 8 bits of it, so it prints `edge` for a level IPI.
 LEVEL_PIN = 1
 LEVEL_MESSAGE = 0x8000
 
 
 class LapicIrq(Struct, frozen=True):
-    """What arrives. `trigger`: not 0 for level, as its sender writes it; see the constants.
+    """An interrupt message: struct kvm_lapic_irq (v6.1).
 
-    `asserted`: False for INIT de-assert.
+    `trigger`: 0 for edge, else LEVEL_PIN or LEVEL_MESSAGE. `asserted`: false for INIT de-assert.
     """
 
     vector: int
@@ -32,7 +32,10 @@ class LapicIrq(Struct, frozen=True):
 
 
 def deliver(vm: ApicVm, targets: int, message: LapicIrq) -> list[ApicVcpu]:
-    """Give the message to the vCPUs in `targets`, of which LOWEST picks one; who got it."""
+    """Deliver to the vCPUs in the mask `targets`; return those that got the interrupt.
+
+    Mode LOWEST picks one of them, by the vector. Like lapic.c:kvm_irq_delivery_to_apic (v6.1).
+    """
     chosen = vm.members(targets)
     if message.mode is Mode.LOWEST and len(chosen) > 1:
         # vector_hashing=1: lapic.c:kvm_vector_to_index.
@@ -43,7 +46,7 @@ def deliver(vm: ApicVm, targets: int, message: LapicIrq) -> list[ApicVcpu]:
 
 
 def accept(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
-    """One local APIC takes the message."""
+    """Let one local APIC accept the interrupt. Like lapic.c:__apic_accept_irq (v6.1)."""
     requests.sync_vcpu(vm, vcpu)
     vm.tracer.kvm_apic_accept_irq(vcpu, message.vector, message.mode, message.trigger)
     if message.mode in (Mode.FIXED, Mode.LOWEST):
@@ -54,10 +57,10 @@ def accept(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
         requests.kick(vm, vcpu)
     elif message.mode is Mode.INIT:
         if message.asserted or not message.trigger:
-            vcpu.init_pending, vcpu.sipi_pending = True, False
+            vcpu.startup.init_pending, vcpu.startup.sipi_pending = True, False
             requests.request_event(vm, vcpu)
     elif message.mode is Mode.SIPI:
-        vcpu.sipi_pending = True
+        vcpu.startup.sipi_pending = True
         requests.request_event(vm, vcpu)
     elif message.mode is Mode.SMI:
         vcpu.requests |= EVENT
@@ -73,14 +76,17 @@ def _accept_vector(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
     elif vm.policy.completes_delivery:
         complete(vm, vcpu, message)
     elif vm.is_running(vcpu):
-        # The doorbell; rung in vain if the mark is stale.
+        # The doorbell; it has no effect if IsRunning is stale.
         serve_by_hardware(vm, vcpu)
     else:
         requests.wake(vm, vcpu)
 
 
 def complete(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
-    """IRR is set: make the vCPU notice. svm.c:svm_complete_interrupt_delivery."""
+    """Make the vCPU notice a vector in IRR. Like svm.c:svm_complete_interrupt_delivery (v6.1).
+
+    Precondition: the vector is set in IRR.
+    """
     requests.sync_vcpu(vm, vcpu)
     if not vcpu.apicv_active:
         requests.request_event(vm, vcpu)
@@ -94,9 +100,10 @@ def complete(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
 
 
 def serve_by_hardware(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """In guest with AVIC on, hardware starts the handler of the highest requested vector.
+    """Start the handler of the highest vector in IRR, as hardware does in guest with AVIC on.
 
-    A handler that ends an edge vector at once leaves no trace: the EOI is accelerated too.
+    With automatic handlers an edge vector is ended here too: AVIC accelerates its EOI, so KVM
+    sees nothing of it.
     """
     lapic = vcpu.lapic
     while vcpu.run is RunState.GUEST and vcpu.apicv_active and vcpu.interrupts_on:

@@ -1,6 +1,7 @@
-"""What the guest of a vCPU does, step by step; the vCPU is in guest before and after.
+"""Single steps of a guest: it changes RFLAGS.IF, halts, sends an EOI, or exits for an APIC access.
 
-These are the steps alone: `phases.command` lets the others react.
+Precondition of all: the vCPU is tracked and in guest, and the caller is within `quiesce.command`,
+which lets the other vCPUs react afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NPF_WRITE, NPF_READ = 0x10000000F, 0x10000000D
 
 
 def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
-    """CLI, STI or IRET."""
+    """Set or clear RFLAGS.IF: STI and IRET, or CLI."""
     if not on:
         vcpu.interrupts_on = False
         return
@@ -32,7 +33,7 @@ def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
 
 
 def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """HLT: sleep, unless something waits already."""
+    """Execute HLT: sleep, unless an interrupt is pending."""
     requests.exit_guest(vm, vcpu, Exit.HLT)
     vcpu.stats.halt_exits += 1
     vcpu.run = RunState.HALTED
@@ -43,7 +44,7 @@ def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
-    """Write a non-specific EOI to a PIC's command port."""
+    """Write a non-specific EOI to the command port of a PIC."""
     info1 = port << 16 | OUT_BYTE
     requests.exit_guest(vm, vcpu, Exit.IO, info1, vcpu.rip + OUT_LENGTH)
     vcpu.stats.io_exits += 1
@@ -54,7 +55,11 @@ def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
 
 
 def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Write EOI: hidden, trapped or emulated, by AVIC and how the vector was triggered."""
+    """Write the EOI register.
+
+    With AVIC on, hardware handles it alone if the vector was edge-triggered, else the write traps;
+    with AVIC off it is emulated.
+    """
     local = vcpu.lapic
     vector = local.isr.bit_length() - 1
     accelerated = vm.accelerates(vcpu)
@@ -70,12 +75,12 @@ def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
     vm.tracer.kvm_eoi(vcpu, vector)
     if vector >= 0:
         local.end()
-        _tell_ioapic(vm, vcpu, vector)
+        _end_at_ioapic(vm, vcpu, vector)
         vcpu.requests |= EVENT
     vcpu_enter.enter(vm, vcpu)
 
 
-def _tell_ioapic(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
+def _end_at_ioapic(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     routing.end_vector(vm, vcpu, vector)
     if vm.has_lapics and vm.ioapic is None and vcpu.lapic.is_level(vector):
         # KVM_EXIT_IOAPIC_EOI: the IOAPIC is in user space.
@@ -87,7 +92,7 @@ IOAPIC_EOI = 26
 
 
 def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None:
-    """Exit after a write that AVIC does not finish alone."""
+    """Exit after a write that AVIC carried out but does not complete."""
     requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, 1 << 32 | offset, max(vector, 0))
     vm.tracer.kvm_avic_unaccelerated_access(
         vcpu, offset, trap=True, write=True, vector=max(vector, 0)
@@ -95,14 +100,14 @@ def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None
 
 
 def leave_for_fault(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
-    """Exit before an access that AVIC does not do at all; it is emulated."""
+    """Exit before an access that AVIC does not carry out; KVM emulates it."""
     requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, write << 32 | offset, 0)
     vm.tracer.kvm_avic_unaccelerated_access(vcpu, offset, trap=False, write=write, vector=0)
     vcpu.stats.insn_emulation += 1
 
 
 def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
-    """Exit because the APIC page is not mapped, or MSR access in x2APIC mode; emulated."""
+    """Exit for an access that KVM emulates: the APIC page is not mapped, or x2APIC uses MSRs."""
     local = vcpu.lapic
     if local.x2apic:
         requests.exit_guest(vm, vcpu, Exit.MSR, int(write), 0)
@@ -112,8 +117,8 @@ def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> N
     vcpu.stats.insn_emulation += 1
 
 
-def handle(vm: ApicVm, vcpu: ApicVcpu, source: IrqSource) -> None:
-    """The handler of a guest that ends every interrupt at once: EOI, then IRET."""
+def finish_handler(vm: ApicVm, vcpu: ApicVcpu, source: IrqSource) -> None:
+    """Finish an interrupt handler: EOI where the interrupt came from, then IRET."""
     if vcpu.run is not RunState.GUEST:
         return
     if source is IrqSource.LAPIC:

@@ -1,4 +1,4 @@
-"""What is put into the guest at entry, and when a window must be opened instead.
+"""Injection of an interrupt at guest entry, and the request of a window when it must wait.
 
 Like arch/x86/kvm/x86.c: inject_pending_event, kvm_cpu_has_injectable_intr;
 svm.c: svm_inject_irq, svm_enable_irq_window (v6.1).
@@ -12,18 +12,24 @@ from fakesys.subsystems.kvm.vm import Irqchip
 
 
 def has_extint(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    """Does an interrupt of the PIC, or one that user space queued, wait for this vCPU?"""
+    """Return whether an interrupt of the PIC or from user space is pending for this vCPU.
+
+    Like arch/x86/kvm/irq.c:kvm_cpu_has_extint (v6.1).
+    """
     if vm.kvm.irqchip is Irqchip.NONE:
-        return vcpu.user_extint is not None and not vcpu.user_window
+        return vcpu.user_pic.vector is not None and not vcpu.user_pic.wants_window
     if not vcpu.lapic.accepts_pic:
         return False
     if vm.pic is not None:
         return vm.pic.output
-    return vcpu.user_extint is not None and not vcpu.user_window
+    return vcpu.user_pic.vector is not None and not vcpu.user_pic.wants_window
 
 
 def is_injectable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    """Is there an interrupt that hardware does not deliver by itself?"""
+    """Return whether an interrupt is pending that hardware does not deliver by itself.
+
+    Like arch/x86/kvm/irq.c:kvm_cpu_has_injectable_intr (v6.1).
+    """
     if has_extint(vm, vcpu):
         return True
     if not vm.has_lapics or vcpu.apicv_active:
@@ -32,7 +38,11 @@ def is_injectable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
 
 
 def inject(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Put one event into the guest; open a window if something must still wait."""
+    """Inject one interrupt; request a window if another one must wait.
+
+    Precondition: KVM_REQ_EVENT was pending on the vCPU and has been cleared. What is injected is in
+    `event_inj` until the entry is made, or is taken back by `cancel`.
+    """
     if vcpu.nmi_pending:
         vcpu.nmi_pending = False
         vcpu.stats.nmi_injections += 1
@@ -43,25 +53,31 @@ def inject(vm: ApicVm, vcpu: ApicVcpu) -> None:
         return
     if vcpu.event_inj is None and vcpu.interrupts_on and is_injectable(vm, vcpu):
         _put_in(vm, vcpu, _take(vm, vcpu), reinjected=False)
-    if vcpu.user_window or is_injectable(vm, vcpu):
-        # VmSpec: the state of the VM first, as hardware ignores V_IRQ while AVIC is on.
+    if vcpu.user_pic.wants_window or is_injectable(vm, vcpu):
+        # The state of the VM changes first, as hardware ignores V_IRQ while AVIC is on.
         vm.inhibit.enable_irq_window(vcpu)
         vcpu.v_irq = True
 
 
 def cancel(vcpu: ApicVcpu) -> None:
-    """A request came before the entry: what was put in is queued again."""
+    """Queue the injected interrupt again, as a request came before the entry.
+
+    Like svm.c:svm_cancel_injection (v6.1).
+    """
     if vcpu.event_inj is not None:
         vcpu.injected, vcpu.event_inj = vcpu.event_inj, None
         vcpu.requests |= EVENT
 
 
 def _take(vm: ApicVm, vcpu: ApicVcpu) -> QueuedIrq:
-    """The PIC's or user space's interrupt before the LAPIC's. irq.c:kvm_cpu_get_interrupt."""
+    """Take the next interrupt; the PIC's comes before the local APIC's.
+
+    Like arch/x86/kvm/irq.c:kvm_cpu_get_interrupt (v6.1).
+    """
     if has_extint(vm, vcpu):
         if vm.pic is not None:
             return QueuedIrq(vm.pic.acknowledge(), IrqSource.PIC)
-        vector, vcpu.user_extint = vcpu.user_extint or 0, None
+        vector, vcpu.user_pic.vector = vcpu.user_pic.vector or 0, None
         return QueuedIrq(vector, IrqSource.USER)
     vector = vcpu.lapic.deliverable()
     vm.serve(vcpu, vector)

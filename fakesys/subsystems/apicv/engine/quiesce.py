@@ -1,7 +1,13 @@
-"""One command from begin to quiescence.
+"""A command from its beginning until nothing is left to do.
 
-First what the command itself does, with all lines of devices. Then the vCPUs react in ascending
-order, the acting one before them; when none is left the handlers that they started go on.
+A real VM does many things at once; here their order is fixed. First comes what the command itself
+does, interrupt lines of devices included. Then one step after the other until there is none left;
+the first of these that is possible is the next step:
+
+1. the worker of the PIT runs;
+2. the runnable vCPU with the lowest id reacts to its kick or wake-up;
+3. the batched vCPUs together react to a request;
+4. the interrupt handler that was started first goes on.
 """
 
 from __future__ import annotations
@@ -16,9 +22,12 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 @contextmanager
 def command(vm: ApicVm, actor: ApicVcpu | None = None) -> Iterator[None]:
-    """Do something to the VM, as its vCPU `actor` or from outside; then let all react.
+    """Surround a change to the VM, made by its vCPU `actor` or by the host; then let all react.
 
-    The body must not raise after its first change.
+    Precondition of the body: it must not raise after its first change. For example:
+
+        with command(vm, vcpu):
+            guest_steps.halt(vm, vcpu)
     """
     with vm.tracer.context():
         vm.tracer.act(actor)
@@ -30,14 +39,14 @@ def command(vm: ApicVm, actor: ApicVcpu | None = None) -> Iterator[None]:
 
 
 def quiesce(vm: ApicVm) -> None:
-    """Let everybody react until nothing is left to do."""
+    """Make steps until nothing is left to do."""
     while step(vm):
         pass
     requests.regroup(vm)
 
 
 def step(vm: ApicVm) -> bool:
-    """One reaction; False when there was none."""
+    """Make one step; return False if there was nothing to do."""
     if vm.pit is not None and vm.pit.due:
         routing.run_pit(vm)
     elif vm.runnable:
@@ -50,7 +59,7 @@ def step(vm: ApicVm) -> bool:
         vcpu, source = vm.handlers.popleft()
         requests.sync_vcpu(vm, vcpu)
         vm.tracer.act(vcpu)
-        guest_steps.handle(vm, vcpu, source)
+        guest_steps.finish_handler(vm, vcpu, source)
     else:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a vCPU does when it finds an APICv request: AVIC on or off for itself.
+"""How a vCPU serves an APICv request: it switches AVIC on or off for itself.
 
 Like [v3] x86.c: kvm_vcpu_activate_apicv, kvm_vcpu_deactivate_apicv; kvm_vcpu_update_apicv,
 svm_refresh_apicv_exec_ctrl (v6.1).
@@ -19,7 +19,10 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def serve_requests(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Handle the APICv requests that are pending on this vCPU."""
+    """Serve the APICv requests that are pending on this vCPU.
+
+    Precondition: the vCPU is tracked (`requests.sync_vcpu`).
+    """
     found = vcpu.requests & APICV_REQUESTS
     if not found:
         return
@@ -34,7 +37,7 @@ def serve_requests(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def update(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Be as the VM is, unless something about this vCPU is against it."""
+    """Follow the VM, unless this vCPU has a reason of its own to have AVIC off."""
     set_active(vm, vcpu, active=vm.inhibit.active and not _has_own_reason(vm, vcpu))
 
 
@@ -45,14 +48,13 @@ def _has_own_reason(vm: ApicVm, vcpu: ApicVcpu) -> bool:
 
 
 def set_active(vm: ApicVm, vcpu: ApicVcpu, *, active: bool) -> None:
-    """AVIC on or off in this vCPU's control block; no-op when it is so."""
+    """Switch AVIC on or off in the control block of this vCPU, with all that depends on it."""
     if vcpu.apicv_active == active or not vm.has_lapics:
         return
     vcpu.apicv_active = active
-    vcpu.lapic.note_active(active=active, scans=vm.policy.off_scans_irr)
     if active:
         vcpu_load.sync_tables(vm, vcpu)
-    for device in vcpu.ir_list.values():
+    for device in vcpu.avic.ir_list.values():
         device.guest_mode = active
     if vm.policy.off_clears_running:
         if active and not vcpu.blocked:

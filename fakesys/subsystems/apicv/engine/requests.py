@@ -1,8 +1,11 @@
-"""Kicks, wakes, and requests to one vCPU or to all at once.
+"""Kicks, wake-ups, and requests to one vCPU or to all of them.
 
 Like virt/kvm/kvm_main.c: kvm_vcpu_kick, kvm_vcpu_wake_up, kvm_make_all_cpus_request (v6.1).
-A kick is carried out when the vCPU's turn comes (`entry.quiesce`); a request to all vCPUs
-throws those in guest out at once.
+A kick takes effect when the turn of the vCPU comes (`engine/quiesce.py`); a request to all vCPUs
+makes those in guest exit at once.
+
+The functions here keep the groups of vCPUs that `state/vm.py` describes. Every function that
+changes a vCPU calls `sync_vcpu` first; every function that only reads one calls `update_fields`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,11 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def sync_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
-    """Give the vCPU what it got in the crowd; from now on it is tracked by itself."""
+    """Give the vCPU its share of what happened to all, and track it singly from now on.
+
+    Call this before changing any field of the vCPU. It makes the exit of a pending kick that all
+    batched vCPUs got.
+    """
     bit = 1 << vcpu.id
     if vm.touched & bit:
         return vcpu
@@ -27,13 +34,16 @@ def sync_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
     vm.batched &= ~bit
     _account(vm, vcpu)
     if vm.batch.kicked:
-        vcpu.requests |= vm.last_request
+        vcpu.requests |= vm.batch.last_request
         exit_for_kick(vm, vcpu)
     return vcpu
 
 
 def exit_guest(vm: ApicVm, vcpu: ApicVcpu, reason: Exit, info1: int = 0, info2: int = 0) -> None:
-    """The vCPU leaves the guest."""
+    """Leave the guest: count and trace the exit.
+
+    Precondition: the vCPU is tracked and in guest.
+    """
     vcpu.stats.exits += 1
     vm.tracer.kvm_exit(vcpu, reason, info1, info2)
     vcpu.run = RunState.HOST
@@ -41,14 +51,14 @@ def exit_guest(vm: ApicVm, vcpu: ApicVcpu, reason: Exit, info1: int = 0, info2: 
 
 
 def exit_for_kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """A kick reaches the vCPU in guest."""
+    """Leave the guest because of the IPI of a kick."""
     exit_guest(vm, vcpu, Exit.INTERRUPT)
     vcpu.stats.irq_exits += 1
     vm.runnable |= 1 << vcpu.id
 
 
 def kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Make a vCPU look at its requests: out of the guest, or awake."""
+    """Make a vCPU look at its requests: it leaves the guest, or wakes up."""
     sync_vcpu(vm, vcpu)
     if vcpu.run is RunState.GUEST:
         vcpu.kicked = True
@@ -58,7 +68,7 @@ def kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def wake(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Wake the vCPU if it sleeps and nobody woke it before."""
+    """Wake the vCPU if it is blocked and has not been woken yet."""
     bit = 1 << vcpu.id
     if vm.runnable & bit or not vcpu.blocked:
         return
@@ -68,16 +78,20 @@ def wake(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def request_event(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """KVM_REQ_EVENT, and a kick."""
+    """Make KVM_REQ_EVENT to the vCPU, and kick it."""
     sync_vcpu(vm, vcpu)
     vcpu.requests |= EVENT
     kick(vm, vcpu)
 
 
 def request_all(vm: ApicVm, request: int) -> None:
-    """An APICv request to every vCPU; those in guest leave it, sleeping ones sleep on."""
-    vm.requests_made += 1
-    vm.last_request = request
+    """Make an APICv request to every vCPU.
+
+    Those in guest exit at once; those that are blocked stay so and find the request when they
+    wake up. Batched vCPUs are taken out of the batch only if entries and exits are recorded.
+    """
+    vm.batch.requests += 1
+    vm.batch.last_request = request
     if vm.tracer.wants_entries:
         for vcpu in vm.members(vm.batched):
             sync_vcpu(vm, vcpu)
@@ -93,7 +107,7 @@ def request_all(vm: ApicVm, request: int) -> None:
 
 
 def run_batched(vm: ApicVm) -> None:
-    """All plain vCPUs react to their kick and enter the guest again."""
+    """Let all batched vCPUs serve the request that they were kicked for, and enter again."""
     batch = vm.batch
     batch.kicked = False
     batch.exits += 1
@@ -108,13 +122,13 @@ def run_batched(vm: ApicVm) -> None:
 
 
 def account_batched(vm: ApicVm) -> None:
-    """Book the counts of all plain vCPUs."""
+    """Bring the counters and `apicv_active` of all batched vCPUs up to date."""
     for vcpu in vm.members(vm.batched):
         _account(vm, vcpu)
 
 
 def update_fields(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Make the vCPU's own fields true, for somebody who only looks."""
+    """Bring the fields of a vCPU up to date, for reading only; its group stays the same."""
     bit = 1 << vcpu.id
     if vm.batched & bit:
         _account(vm, vcpu)
@@ -123,49 +137,57 @@ def update_fields(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def regroup(vm: ApicVm) -> None:
-    """Sort the vCPUs that the command touched into their groups again."""
+    """Sort the vCPUs that the command touched into the groups again.
+
+    Precondition: nothing is left to do for any vCPU; `quiesce.quiesce` calls this at the end.
+    """
     for vcpu in vm.members(vm.touched):
         bit = 1 << vcpu.id
         if vcpu.run is RunState.GUEST:
             if not _can_be_batched(vm, vcpu):
                 continue
             vm.batched |= bit
-            vcpu.exits_seen, vcpu.events_seen = vm.batch.exits, vm.batch.events
-        vcpu.requests_seen = vm.requests_made
+            vcpu.accounted.exits, vcpu.accounted.events = vm.batch.exits, vm.batch.events
+        vcpu.accounted.requests = vm.batch.requests
         vm.tracked &= ~bit
     vm.touched = 0
 
 
 def _can_be_batched(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    """Would it react to a request like any other, without a line and without an interrupt?"""
+    """Return whether a request would do the same to this vCPU as to all other batched ones."""
     lapic = vcpu.lapic
     if not vm.batched:
         vm.batch.active = vm.inhibit.active
     return (
         vcpu.apicv_active == vm.batch.active
-        and not (vcpu.requests or vcpu.v_irq or vcpu.ir_list or vcpu.in_l2 or vcpu.user_window)
+        and not (
+            vcpu.requests
+            or vcpu.v_irq
+            or vcpu.avic.ir_list
+            or vcpu.in_l2
+            or vcpu.user_pic.wants_window
+        )
         and not (lapic.irr or lapic.accepts_pic or vcpu.nmi_pending or vcpu.injected)
-        and lapic.ldr == vcpu.ldr_reg
-        and lapic.dfr == vcpu.dfr_reg
+        and lapic.ldr == vcpu.avic.ldr_reg
+        and lapic.dfr == vcpu.avic.dfr_reg
     )
 
 
 def _account(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    exits = vm.batch.exits - vcpu.exits_seen
+    exits = vm.batch.exits - vcpu.accounted.exits
     if not exits:
         return
-    vcpu.exits_seen = vm.batch.exits
+    vcpu.accounted.exits = vm.batch.exits
     vcpu.stats.exits += exits
     vcpu.stats.irq_exits += exits
-    vcpu.stats.req_event += vm.batch.events - vcpu.events_seen
-    vcpu.events_seen = vm.batch.events
+    vcpu.stats.req_event += vm.batch.events - vcpu.accounted.events
+    vcpu.accounted.events = vm.batch.events
     if vcpu.apicv_active != vm.batch.active:
         vcpu.apicv_active = vm.batch.active
-        vcpu.lapic.note_active(active=vcpu.apicv_active, scans=vm.policy.off_scans_irr)
 
 
 def _take_last_request(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    if vcpu.requests_seen == vm.requests_made:
+    if vcpu.accounted.requests == vm.batch.requests:
         return
-    vcpu.requests_seen = vm.requests_made
-    vcpu.requests = vcpu.requests & ~APICV_REQUESTS | vm.last_request
+    vcpu.accounted.requests = vm.batch.requests
+    vcpu.requests = vcpu.requests & ~APICV_REQUESTS | vm.batch.last_request

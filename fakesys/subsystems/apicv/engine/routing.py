@@ -1,4 +1,4 @@
-"""ApicTracer of devices through PIC and IOAPIC to local APICs, and acknowledgements back.
+"""Interrupt lines of devices through PIC and IOAPIC to local APICs, and the way of EOIs back.
 
 Like virt/kvm/irqchip.c:kvm_set_irq, arch/x86/kvm/ioapic.c, i8254.c (v6.1). GSI routing is the one
 that QEMU sets: GSI 0 to PIC pin 0 and IOAPIC pin 2, GSI 1-15 to both (2 to the PIC only).
@@ -22,13 +22,13 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 PIT_GSI = 0
 PIT_IOAPIC_PIN = 2
 USER_SOURCE = 0
-"""Interrupt source id of KVM_IRQ_LINE."""
+"""Interrupt source id of KVM_IRQ_LINE: KVM_USERSPACE_IRQ_SOURCE_ID."""
 STORM_PAUSE = 0.01
-"""Seconds until a level pin that is_storm is delivered again: HZ / 100."""
+"""Seconds until a storming level pin is delivered again: HZ / 100."""
 
 
 class IrqchipId(Enum):
-    """Irqchips by their number in kvm_ack_irq."""
+    """The irqchips by their number in the event kvm_ack_irq."""
 
     PIC_MASTER = 0
     PIC_SLAVE = 1
@@ -36,17 +36,26 @@ class IrqchipId(Enum):
 
 
 def make_controllers(vm: ApicVm) -> None:
-    """KVM_CREATE_IRQCHIP."""
+    """Create PIC and IOAPIC, as KVM_CREATE_IRQCHIP does."""
     vm.ioapic = Ioapic()
     vm.pic = Pic(
         wake=lambda: wake_for_pic(vm),
-        acked=lambda pin: acked(vm, IrqchipId.PIC_MASTER if pin < 8 else IrqchipId.PIC_SLAVE, pin),
+        acked=lambda pin: notify_acked_irq(
+            vm, IrqchipId.PIC_MASTER if pin < 8 else IrqchipId.PIC_SLAVE, pin
+        ),
         wakes_for_nothing=vm.policy.pic_wakes_for_nothing,
     )
 
 
+def _notify_pic_acked(vm: ApicVm, pin: int) -> None:
+    notify_acked_irq(vm, IrqchipId.PIC_MASTER if pin < 8 else IrqchipId.PIC_SLAVE, pin)
+
+
 def wake_for_pic(vm: ApicVm) -> None:
-    """The first vCPU that takes interrupts of the PIC must look."""
+    """Make the first vCPU that accepts interrupts of the PIC look at its output.
+
+    Like i8259.c:pic_unlock (v6.1).
+    """
     for vcpu in vm.vcpus.values():
         if vcpu.lapic.accepts_pic:
             requests.request_event(vm, vcpu)
@@ -56,12 +65,17 @@ def wake_for_pic(vm: ApicVm) -> None:
 def set_irq(
     vm: ApicVm, gsi: int, *, high: bool, source: int = USER_SOURCE, status: bool = False
 ) -> int:
-    """Raise or lower a GSI; how many took it, 0 when coalesced, -1 when masked everywhere."""
+    """Raise or lower a GSI. Like virt/kvm/irqchip.c:kvm_set_irq (v6.1).
+
+    Returns how many vCPUs and chips took the interrupt, summed over the routes of the GSI: 0 if
+    it was coalesced, -1 if it is masked at each. `status`: the caller is told, so the ticks of
+    the RTC are checked for lost EOIs.
+    """
     vm.tracer.kvm_set_irq(gsi, source, high=high)
     result = -1
-    for one in _set_routes(vm, gsi, source, high=high, status=status):
-        if one >= 0:
-            result = one + max(result, 0)
+    for taken in _set_routes(vm, gsi, source, high=high, status=status):
+        if taken >= 0:
+            result = taken + max(result, 0)
     return result
 
 
@@ -101,7 +115,10 @@ def _raise(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool) -> int:
 
 
 def send(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool = False) -> int:
-    """Deliver a pin's interrupt; how many vCPUs got it, -1 for none."""
+    """Deliver the interrupt of a pin; return how many vCPUs got it, -1 for none.
+
+    Precondition: `Ioapic.service` of the pin returned DELIVER. Like ioapic.c:ioapic_service (v6.1).
+    """
     entry = ioapic.pins[pin]
     message = LapicIrq(entry.vector, Mode(entry.mode), LEVEL_PIN if entry.level else 0)
     got = delivery.deliver(vm, destination(vm, entry), message)
@@ -112,16 +129,17 @@ def send(vm: ApicVm, ioapic: Ioapic, pin: int, *, status: bool = False) -> int:
 
 
 def destination(vm: ApicVm, entry: RedirectEntry) -> int:
-    """The vCPUs that a redirection entry means."""
+    """Return the mask of the vCPUs that a redirection entry addresses."""
     if entry.logical:
         return vm.map.logical(entry.dest)
     return vm.map.physical(entry.dest)
 
 
 def _lazy_update_eoi(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
-    """AVIC hides EOIs of edge interrupts: look now whether the last one ended.
+    """Find out whether the last interrupt of the pin has ended, as AVIC hides EOIs of edge pins.
 
-    Like [v3] ioapic.c:ioapic_lazy_update_eoi: the first matching vCPU that is idle counts.
+    Like [v3] ioapic.c:ioapic_lazy_update_eoi: one vCPU among the destinations that does not have
+    the vector in IRR or ISR is enough.
     """
     rule, entry = vm.policy.lazy_eoi, ioapic.pins[pin]
     if not vm.inhibit.active or (entry.level and rule is not LazyEoi.NOTIFIES_ANY_TRIGGER):
@@ -136,12 +154,12 @@ def _lazy_update_eoi(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
 
 
 def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
-    """A vector of this pin was EOIed. ioapic.c:kvm_ioapic_update_eoi_one.
+    """Handle the EOI of a pin. Like ioapic.c:kvm_ioapic_update_eoi_one (v6.1).
 
-    Differs: a pin that is put off is sent by nobody meanwhile, or two vCPUs that end a flood in
-    turns would never come to rest.
+    Differs: a delayed pin is not sent again before its time has come. Otherwise two vCPUs that
+    alternately send EOIs for a storming line would keep a command running for ever.
     """
-    acked(vm, IrqchipId.IOAPIC, pin)
+    notify_acked_irq(vm, IrqchipId.IOAPIC, pin)
     entry = ioapic.pins[pin]
     if not level or not entry.level or not ioapic.end_level(pin) or ioapic.delayed >> pin & 1:
         return
@@ -149,7 +167,7 @@ def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
         send(vm, ioapic, pin)
         return
     vm.tracer.kvm_ioapic_delayed_eoi_inj(entry)
-    vm.later(STORM_PAUSE, lambda: _send_delayed(vm, ioapic))
+    vm.after(STORM_PAUSE, lambda: _send_delayed(vm, ioapic))
 
 
 def _send_delayed(vm: ApicVm, ioapic: Ioapic) -> None:
@@ -161,9 +179,12 @@ def _send_delayed(vm: ApicVm, ioapic: Ioapic) -> None:
 
 
 def end_vector(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
-    """A vCPU EOIed a vector, and it was not hidden. ioapic.c:kvm_ioapic_update_eoi."""
+    """Handle an EOI that KVM saw. Like ioapic.c:kvm_ioapic_update_eoi (v6.1).
+
+    Precondition: the vector is no longer in ISR of the vCPU.
+    """
     ioapic = vm.ioapic
-    if ioapic is None or not _is_told(vm, ioapic, vcpu, vector):
+    if ioapic is None or not _is_in_eoi_map(vm, ioapic, vcpu, vector):
         return
     level = vcpu.lapic.is_level(vector)
     vm.rtc.record_eoi(vcpu.id, vector)
@@ -172,8 +193,11 @@ def end_vector(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
             end_pin(vm, ioapic, pin, level=level)
 
 
-def _is_told(vm: ApicVm, ioapic: Ioapic, vcpu: ApicVcpu, vector: int) -> bool:
-    """Is the vector in this vCPU's EOI map? ioapic.c:kvm_ioapic_scan_entry."""
+def _is_in_eoi_map(vm: ApicVm, ioapic: Ioapic, vcpu: ApicVcpu, vector: int) -> bool:
+    """Return whether the IOAPIC wants EOIs of the vector from this vCPU.
+
+    Like ioapic.c:kvm_ioapic_scan_entry (v6.1).
+    """
     return any(
         entry.vector == vector
         and (entry.level or pin == RTC_PIN or _has_notifier(vm, pin))
@@ -186,8 +210,8 @@ def _has_notifier(vm: ApicVm, pin: int) -> bool:
     return pin == PIT_IOAPIC_PIN and vm.pit is not None and vm.pit.reinject
 
 
-def acked(vm: ApicVm, chip: IrqchipId, pin: int) -> None:
-    """Tell who wants to know that a pin's interrupt ended. eventfd.c:kvm_notify_acked_irq."""
+def notify_acked_irq(vm: ApicVm, chip: IrqchipId, pin: int) -> None:
+    """Call the ack notifiers of a pin. Like virt/kvm/eventfd.c:kvm_notify_acked_irq (v6.1)."""
     vm.tracer.kvm_ack_irq(chip.value, pin)
     is_timer = (chip, pin) in ((IrqchipId.PIC_MASTER, 0), (IrqchipId.IOAPIC, PIT_IOAPIC_PIN))
     if is_timer and vm.pit is not None:
@@ -195,14 +219,14 @@ def acked(vm: ApicVm, chip: IrqchipId, pin: int) -> None:
 
 
 def run_pit(vm: ApicVm) -> None:
-    """The PIT's worker does what is due, once. i8254.c:pit_do_work."""
+    """Run the worker of the PIT once. Like i8254.c:pit_do_work (v6.1)."""
     if vm.pit is not None and vm.pit.work():
         set_irq(vm, PIT_GSI, high=True, source=PIT_SOURCE)
         set_irq(vm, PIT_GSI, high=False, source=PIT_SOURCE)
 
 
 def configure_pin(vm: ApicVm, ioapic: Ioapic, pin: int, new: RedirectEntry) -> None:
-    """The host sets a redirection entry. ioapic.c:ioapic_write_indirect."""
+    """Set a redirection entry. Like ioapic.c:ioapic_write_indirect (v6.1)."""
     old = ioapic.pins[pin]
     new.remote_irr = old.remote_irr and new.level
     ioapic.pins[pin] = new
@@ -213,7 +237,7 @@ def configure_pin(vm: ApicVm, ioapic: Ioapic, pin: int, new: RedirectEntry) -> N
 
 
 def configure_pic(vm: ApicVm, pic: Pic, base: int, imr: int, *, auto_eoi: bool) -> None:
-    """The host sets both PICs. Unmasking pin 0 forgives the PIT what it owes."""
+    """Set the state of both PICs. Unmasking pin 0 makes the PIT forget its pending ticks."""
     was_masked = bool(pic.master.imr & 1)
     pic.configure(base, imr, auto_eoi=auto_eoi)
     if was_masked and not imr & 1 and vm.pit is not None:

@@ -1,8 +1,8 @@
-"""The way of a vCPU back into the guest, and what sends it to sleep or wakes it.
+"""The entry of a vCPU into the guest, and how it blocks and unblocks.
 
 Like arch/x86/kvm/x86.c: vcpu_enter_guest, vcpu_block, kvm_arch_vcpu_runnable (v5.3, v6.1).
-The steps of one entry: requests; if EVENT is among them INIT/SIPI and injection; again if a
-request has come meanwhile; the guest.
+One entry: serve the requests; with KVM_REQ_EVENT among them accept INIT and SIPI, then inject; all
+of this again if a request has come meanwhile; run the guest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ IRQ_WINDOW_OPEN = 7
 
 
 def take_turn(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """The vCPU's turn: it reacts to a kick or wake."""
+    """React to a kick or wake-up: leave the guest and enter it again, or stop sleeping.
+
+    Precondition: the vCPU is tracked.
+    """
     vm.tracer.act(vcpu)
     if vcpu.run is RunState.GUEST and vcpu.kicked:
         requests.exit_for_kick(vm, vcpu)
@@ -31,7 +34,10 @@ def take_turn(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """From the host into the guest, or to sleep if INIT says so."""
+    """Enter the guest, or block if INIT was accepted.
+
+    Precondition: the vCPU is tracked, and not in guest. Like x86.c:vcpu_enter_guest (v6.1).
+    """
     vcpu.run = RunState.HOST
     while True:
         refresh.serve_requests(vm, vcpu)
@@ -44,7 +50,7 @@ def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
                 block(vm, vcpu, RunState.UNINIT)
                 return
             injection.inject(vm, vcpu)
-        elif vcpu.user_window and not vcpu.v_irq:
+        elif vcpu.user_pic.wants_window and not vcpu.v_irq:
             # vcpu->run->request_interrupt_window counts as an event.
             vcpu.stats.req_event += 1
             injection.inject(vm, vcpu)
@@ -67,7 +73,7 @@ def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def continue_guest(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """What hardware does next while the guest runs: deliver, or leave because a window is open."""
+    """Let hardware deliver interrupts to the running guest, or exit for an open window."""
     delivery.serve_by_hardware(vm, vcpu)
     # V_IRQ is ignored while AVIC is on.
     if vcpu.run is RunState.GUEST and vcpu.v_irq and vcpu.interrupts_on and not vcpu.apicv_active:
@@ -75,7 +81,7 @@ def continue_guest(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """The vintr exit. svm.c:interrupt_window_interception (v6.1)."""
+    """Exit with VINTR. Like svm.c:interrupt_window_interception (v6.1)."""
     requests.sync_vcpu(vm, vcpu)
     vm.tracer.act(vcpu)
     requests.exit_guest(vm, vcpu, Exit.VINTR)
@@ -83,19 +89,20 @@ def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
     vcpu.requests |= EVENT
     vcpu.v_irq = False
     vm.inhibit.irq_window_opened(vcpu)
-    if vcpu.user_window:
-        # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that waits.
+    if vcpu.user_pic.wants_window:
+        # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that user space queued.
         vcpu.stats.request_irq_exits += 1
         vm.tracer.kvm_userspace_exit(vcpu, IRQ_WINDOW_OPEN)
-        vcpu.user_window = False
+        vcpu.user_pic.wants_window = False
     enter(vm, vcpu)
 
 
 def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    """Would a vCPU that sleeps find a reason to wake up?"""
+    """Return whether a blocked vCPU has a reason to run. Like x86.c:kvm_vcpu_has_events (v6.1)."""
+    startup = vcpu.startup
     if vcpu.run is RunState.UNINIT:
-        return vcpu.init_pending or (vcpu.sipi_pending and vcpu.waits_for_sipi)
-    if vcpu.nmi_pending or vcpu.init_pending or vcpu.injected is not None:
+        return startup.init_pending or (startup.sipi_pending and startup.waits_for_sipi)
+    if vcpu.nmi_pending or startup.init_pending or vcpu.injected is not None:
         return True
     if not vcpu.interrupts_on:
         return False
@@ -105,18 +112,18 @@ def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
 
 
 def block(vm: ApicVm, vcpu: ApicVcpu, state: RunState) -> None:
-    """Sleep. `state`: HALTED or UNINIT."""
+    """Block the vCPU. `state`: HALTED or UNINIT."""
     vcpu.run = state
-    vcpu.blocked_since = vm.now_ns()
-    # Whoever waits for INIT counts as not run yet.
+    vcpu.blocked_since = vm.now_ns
+    # A vCPU that waits for INIT does not count as blocking.
     vcpu.stats.blocking = int(state is RunState.HALTED)
     vcpu_load.set_running(vm, vcpu, running=False)
 
 
 def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Stop sleeping; an AP that only got INIT sleeps on as one that waits for SIPI."""
+    """Stop sleeping, and enter the guest. An AP that got only INIT blocks again until SIPI."""
     was = vcpu.run
-    slept = vm.now_ns() - vcpu.blocked_since
+    slept = vm.now_ns - vcpu.blocked_since
     vm.tracer.kvm_vcpu_wakeup(vcpu, slept)
     vcpu.stats.blocking = 0
     if was is RunState.HALTED:
@@ -133,20 +140,24 @@ def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def _accept_events(vm: ApicVm, vcpu: ApicVcpu) -> bool:
-    """Take INIT and SIPI; may the vCPU run? lapic.c:kvm_apic_accept_events (v5.3)."""
-    init, sipi = vcpu.init_pending, vcpu.sipi_pending
-    vcpu.init_pending = vcpu.sipi_pending = False
+    """Accept INIT and SIPI; return whether the vCPU may run.
+
+    Like lapic.c:kvm_apic_accept_events (v5.3).
+    """
+    startup = vcpu.startup
+    init, sipi = startup.init_pending, startup.sipi_pending
+    startup.init_pending = startup.sipi_pending = False
     if init:
         reset(vm, vcpu)
-        # The boot CPU runs on from the reset vector.
-        vcpu.waits_for_sipi = vcpu.id != 0
-    if sipi and vcpu.waits_for_sipi:
-        vcpu.waits_for_sipi = False
-    return not vcpu.waits_for_sipi
+        # The boot CPU continues at the reset vector.
+        startup.waits_for_sipi = vcpu.id != 0
+    if sipi and startup.waits_for_sipi:
+        startup.waits_for_sipi = False
+    return not startup.waits_for_sipi
 
 
 def reset(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """What INIT does. x86.c:kvm_vcpu_reset."""
+    """Reset the vCPU as INIT does. Like x86.c:kvm_vcpu_reset (v6.1)."""
     vcpu.lapic.reset(first=vcpu.id == 0)
     vm.irr_known.clear()
     ids_changed(vm)
@@ -158,7 +169,7 @@ def reset(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def drop_handlers(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Handlers of this vCPU never get to their end."""
+    """Forget the interrupt handlers of this vCPU that have not finished."""
     kept = [entry for entry in vm.handlers if entry[0] is not vcpu]
     vm.handlers.clear()
     vm.handlers.extend(kept)

@@ -1,4 +1,4 @@
-"""The "is running" bit and host id of a vCPU's table entry, and the two tables' upkeep.
+"""IsRunning and host id of a vCPU's physical table entry, and updates of both AVIC tables.
 
 Like arch/x86/kvm/svm/avic.c: avic_vcpu_load, avic_vcpu_put, avic_handle_apic_id_update,
 avic_handle_ldr_update, avic_handle_dfr_update (v6.1), [5.3] svm.c.
@@ -14,27 +14,30 @@ HOST_ID_TOO_BIG = "WARNING: avic_vcpu_load: the host APIC id does not fit into t
 
 
 def load(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """The vCPU is on a host CPU. Nothing happens while it has AVIC off."""
-    if not vcpu.apicv_active or vcpu.entry is None:
+    """Write host id and IsRunning, as the vCPU is on a host CPU; nothing while AVIC is off.
+
+    Warns where the kernel does: the host id does not fit, or IsRunning is set already.
+    """
+    if not vcpu.apicv_active or vcpu.avic.entry is None:
         return
     if vcpu.kvm.cpu >> vm.policy.host_id_bits:
         vm.warn(HOST_ID_TOO_BIG)
         return
     if vm.policy.toggles_running and vm.is_running(vcpu):
         vm.warn(RUNNING_ALREADY)
-    vcpu.entry.host_id = vcpu.kvm.cpu
-    vm.set_running(vcpu, running=vcpu.avic_is_running)
+    vcpu.avic.entry.host_id = vcpu.kvm.cpu
+    vm.set_running(vcpu, running=vcpu.avic.is_running)
 
 
 def put(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """The vCPU leaves its host CPU. Nothing happens while it has AVIC off."""
+    """Clear IsRunning, as the vCPU leaves its host CPU; nothing while AVIC is off."""
     if vcpu.apicv_active:
         vm.set_running(vcpu, running=False)
 
 
 def set_running(vm: ApicVm, vcpu: ApicVcpu, *, running: bool) -> None:
-    """It stops being blocked, or blocks. [5.3] svm.c:avic_set_running."""
-    vcpu.avic_is_running = running
+    """Load or put the vCPU, as it stops being blocked or blocks. [5.3] svm.c:avic_set_running."""
+    vcpu.avic.is_running = running
     if running:
         load(vm, vcpu)
     else:
@@ -42,43 +45,46 @@ def set_running(vm: ApicVm, vcpu: ApicVcpu, *, running: bool) -> None:
 
 
 def sync_tables(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Bring id, DFR and LDR of the tables up to date: avic_apicv_post_state_restore."""
+    """Bring id, DFR and LDR in the tables up to date.
+
+    Like avic.c:avic_apicv_post_state_restore (v6.1).
+    """
     update_id(vm, vcpu)
     update_dfr(vm, vcpu)
     update_ldr(vm, vcpu)
 
 
 def update_id(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Move the physical entry to the APIC id that the guest chose."""
-    entry, apic_id = vcpu.entry, vcpu.lapic.id
+    """Move the physical entry to the APIC id that the guest wrote, in kernels that do so."""
+    entry, apic_id = vcpu.avic.entry, vcpu.lapic.id
     if not vm.policy.id_moves_entry or entry is None:
         return
-    if vm.physical.entries.get(apic_id) is entry or apic_id > vm.module.highest_id:
+    if vm.tables.physical.entries.get(apic_id) is entry or apic_id > vm.module.highest_id:
         return
-    loser = vm.physical.entries.get(apic_id)
+    loser = vm.tables.physical.entries.get(apic_id)
     if loser is not None:
-        vm.with_entry &= ~(1 << loser.vcpu_id)
-    vm.physical.move(entry, apic_id)
-    vm.with_entry |= vcpu.bit
-    if vcpu.ldr_reg:
-        vm.logical.set(vcpu.ldr_reg, vcpu.dfr_reg, apic_id)
+        vm.tables.with_entry &= ~(1 << loser.vcpu_id)
+    vm.tables.physical.move(entry, apic_id)
+    vm.tables.with_entry |= vcpu.bit
+    if vcpu.avic.ldr_reg:
+        vm.tables.logical.set(vcpu.avic.ldr_reg, vcpu.avic.dfr_reg, apic_id)
 
 
 def update_dfr(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Another logical format: the vCPU's entry is invalid until LDR is written."""
-    if vcpu.dfr_reg == vcpu.lapic.dfr:
+    """Invalidate the logical entry if DFR changed; it stays invalid until LDR is written."""
+    if vcpu.avic.dfr_reg == vcpu.lapic.dfr:
         return
-    vm.logical.clear(vcpu.ldr_reg, vcpu.dfr_reg)
-    vcpu.ldr_reg = 0
-    vcpu.dfr_reg = vcpu.lapic.dfr
+    vm.tables.logical.clear(vcpu.avic.ldr_reg, vcpu.avic.dfr_reg)
+    vcpu.avic.ldr_reg = 0
+    vcpu.avic.dfr_reg = vcpu.lapic.dfr
 
 
 def update_ldr(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Another logical id: the old entry is invalid, the new one valid if LDR is not 0."""
+    """Invalidate the logical entry of the old LDR, and set that of the new one unless it is 0."""
     ldr = vcpu.lapic.ldr
-    if vcpu.ldr_reg == ldr or vcpu.lapic.x2apic:
+    if vcpu.avic.ldr_reg == ldr or vcpu.lapic.x2apic:
         return
-    vm.logical.clear(vcpu.ldr_reg, vcpu.dfr_reg)
+    vm.tables.logical.clear(vcpu.avic.ldr_reg, vcpu.avic.dfr_reg)
     if ldr:
-        vm.logical.set(ldr, vcpu.dfr_reg, vcpu.lapic.id)
-    vcpu.ldr_reg = ldr
+        vm.tables.logical.set(ldr, vcpu.avic.dfr_reg, vcpu.lapic.id)
+    vcpu.avic.ldr_reg = ldr

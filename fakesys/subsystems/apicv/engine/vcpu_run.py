@@ -1,36 +1,39 @@
-"""Host-side control of vCPUs: start, stop, preempt, and the ioctls of a vCPU.
+"""The host's control of a vCPU thread (start, stop, preempt, resume) and ioctls of a vCPU.
 
-Raises KernelError before any change: EBUSY in the wrong state, EINVAL for what cannot be.
+Each function is a whole command. It raises KernelError before any change.
 """
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL
+from errno import EBUSY, EINTR, EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.engine import requests, vcpu_enter, vcpu_load
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import NestedRule
-from fakesys.subsystems.apicv.state.tracer import Exit
+from fakesys.subsystems.apicv.state.tracer import EXIT_INTR, Exit
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def require(vcpu: ApicVcpu, *states: RunState) -> None:
-    """Raises EBUSY unless the vCPU is in one of these states."""
+    """Raise EBUSY unless the vCPU is in one of these states."""
     if vcpu.run not in states:
         raise KernelError(EBUSY, f"vCPU {vcpu.id} is {vcpu.run.value}")
 
 
 def require_outside(vcpu: ApicVcpu) -> None:
-    """Raises EBUSY while the vCPU is in guest: its thread is inside KVM_RUN then."""
+    """Raise EBUSY while the vCPU is in guest: its thread is inside KVM_RUN then."""
     if vcpu.run is RunState.GUEST:
         raise KernelError(EBUSY, f"vCPU {vcpu.id} is in guest; stop it first")
 
 
 def start(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
-    """KVM_RUN of one that waits for INIT or is held in user space. Raises EBUSY."""
+    """Call KVM_RUN, on host CPU `cpu` if one is given.
+
+    Raises EBUSY unless the vCPU waits for INIT, which is skipped, or is stopped.
+    """
     require(vcpu, RunState.UNINIT, RunState.STOPPED)
     with command(vm, vcpu):
         asleep_again = vcpu.run is RunState.STOPPED and vcpu.stopped_from in (
@@ -43,7 +46,7 @@ def start(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
         if asleep_again:
             _sleep_on(vm, vcpu)
             return
-        vcpu.waits_for_sipi = False
+        vcpu.startup.waits_for_sipi = False
         load(vm, vcpu)
         vcpu_enter.enter(vm, vcpu)
 
@@ -56,25 +59,25 @@ def _sleep_on(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def stop(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """A signal brings its thread to user space. Raises EBUSY when it is there or preempted."""
+    """Bring the thread to user space by a signal. Raises EBUSY if it is there, or preempted."""
     require(vcpu, RunState.GUEST, RunState.HALTED, RunState.UNINIT)
     with command(vm, vcpu):
         to_user_space(vm, vcpu)
 
 
 def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """As `stop`, within a command."""
+    """Do what `stop` does, within a command."""
     was = vcpu.run
     if was is RunState.GUEST:
         requests.exit_guest(vm, vcpu, Exit.INTERRUPT)
         vcpu.stats.irq_exits += 1
     vcpu.stats.signal_exits += 1
-    vm.tracer.interrupted(vcpu)
+    vm.tracer.kvm_userspace_exit(vcpu, EXIT_INTR, -EINTR)
     _rest(vm, vcpu, was)
 
 
 def hold(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """It is in user space as if its thread had never been in KVM_RUN: no exit, no signal."""
+    """Put the thread into user space without an exit or a signal, unless it is there already."""
     if vcpu.run in (RunState.GUEST, RunState.HALTED, RunState.UNINIT):
         with command(vm, vcpu):
             _rest(vm, vcpu, vcpu.run)
@@ -91,7 +94,7 @@ def _rest(vm: ApicVm, vcpu: ApicVcpu, was: RunState) -> None:
 
 
 def preempt(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """The host schedules something else on its CPU. Raises EBUSY unless it is in guest."""
+    """Schedule the thread out of its host CPU. Raises EBUSY unless the vCPU is in guest."""
     require(vcpu, RunState.GUEST)
     with command(vm, vcpu):
         requests.exit_guest(vm, vcpu, Exit.INTERRUPT)
@@ -101,7 +104,10 @@ def preempt(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def resume(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
-    """It is scheduled again, maybe on another CPU. Raises EBUSY unless it is preempted."""
+    """Schedule the thread in, on host CPU `cpu` if one is given.
+
+    Raises EBUSY unless the vCPU is preempted.
+    """
     require(vcpu, RunState.PREEMPTED)
     with command(vm, vcpu):
         _move(vcpu, cpu)
@@ -116,38 +122,47 @@ def _move(vcpu: ApicVcpu, cpu: int | None) -> None:
 
 
 def load(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Scheduled in, after user space or another task: not the end of a sleep."""
-    if not vcpu.avic_is_running and vm.policy.toggles_running:
+    """Load the vCPU after user space or another task ran on its CPU.
+
+    `vcpu_enter.unblock` does this for a vCPU that was blocked.
+    """
+    if not vcpu.avic.is_running and vm.policy.toggles_running:
         vcpu_load.set_running(vm, vcpu, running=True)
         return
-    vcpu.avic_is_running = True
+    vcpu.avic.is_running = True
     vcpu_load.load(vm, vcpu)
 
 
 def require_in_guest(vcpu: ApicVcpu) -> None:
-    """Raises EBUSY unless the guest of this vCPU is running."""
+    """Raise EBUSY unless the vCPU is in guest."""
     require(vcpu, RunState.GUEST)
 
 
 def set_cpuid(vm: ApicVm, vcpu: ApicVcpu, *, svm: bool | None, x2apic: bool | None) -> None:
-    """KVM_SET_CPUID2. Raises EBUSY in guest. [v3] svm.c:svm_cpuid_update."""
+    """Do KVM_SET_CPUID2; None leaves a bit as it is. Like [v3] svm.c:svm_cpuid_update.
+
+    Raises EBUSY while the vCPU is in guest.
+    """
     require_outside(vcpu)
     with command(vm, vcpu):
         if x2apic is not None:
-            vcpu.wants_x2apic = x2apic
+            vcpu.cpuid.x2apic = x2apic
         if svm is not None:
-            vcpu.has_svm = svm
+            vcpu.cpuid.svm = svm
         if not vcpu.apicv_active:
             return
         if vm.policy.hides_x2apic:
-            vcpu.wants_x2apic = False
+            vcpu.cpuid.x2apic = False
         at_cpuid = vm.policy.nested is NestedRule.AT_CPUID
-        if at_cpuid and vm.module.nested and vcpu.has_svm:
+        if at_cpuid and vm.module.nested and vcpu.cpuid.svm:
             vm.inhibit.set(Reason.NESTED, vcpu)
 
 
 def set_guest_debug(vm: ApicVm, vcpu: ApicVcpu, *, block_irq: bool) -> None:
-    """KVM_SET_GUEST_DEBUG. Raises EBUSY in guest. Kernels before 5.16 ignore the flag."""
+    """Do KVM_SET_GUEST_DEBUG; kernels before 5.16 ignore KVM_GUESTDBG_BLOCKIRQ.
+
+    Raises EBUSY while the vCPU is in guest.
+    """
     require_outside(vcpu)
     with command(vm, vcpu):
         if Reason.BLOCKIRQ not in vm.policy.numbers:
@@ -160,9 +175,12 @@ def set_guest_debug(vm: ApicVm, vcpu: ApicVcpu, *, block_irq: bool) -> None:
 
 
 def run_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """VMRUN of a guest's guest. Raises EBUSY, EINVAL without nested SVM or in L2 already."""
+    """Let the guest run a nested guest (VMRUN).
+
+    Raises EBUSY unless the vCPU is in guest, EINVAL without nested SVM or if it is in L2 already.
+    """
     require_in_guest(vcpu)
-    if not (vcpu.has_svm and vm.module.nested) or vcpu.in_l2:
+    if not (vcpu.cpuid.svm and vm.module.nested) or vcpu.in_l2:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} cannot run a nested guest now")
     with command(vm, vcpu):
         requests.exit_guest(vm, vcpu, Exit.VMRUN)
@@ -174,7 +192,10 @@ def run_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 
 def leave_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """An exit of L2 that L1 sees. Raises EBUSY, EINVAL unless it is in L2."""
+    """Exit from the nested guest to the guest.
+
+    Raises EBUSY unless the vCPU is in guest, EINVAL unless it is in L2.
+    """
     require_in_guest(vcpu)
     if not vcpu.in_l2:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} is in no nested guest")

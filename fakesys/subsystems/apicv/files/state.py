@@ -1,4 +1,4 @@
-"""The interrupts of a VM as plain data: what the machine's state says of them."""
+"""The interrupts of a VM as plain data, for the machine's state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fakesys.subsystems.apicv.state.vm import ApicVm
 
 
 def state(vm: ApicVm, kernel: str) -> dict[str, Any]:
-    """What the views show; empty ones are left out. `kernel`: the name of the rules."""
+    """Return what the views show, without those that are empty. `kernel`: name of the kernel."""
     rows = (line.split(" ", 1) for line in state_text(vm, kernel).splitlines())
     texts = {name: show(vm).splitlines() for name, show, _ in TEXTS}
     return {
@@ -20,7 +20,7 @@ def state(vm: ApicVm, kernel: str) -> dict[str, Any]:
 
 
 def _words(vm: ApicVm, number: int) -> dict[str, str]:
-    """The first line of a vCPU's view; its counters stand elsewhere in the state."""
+    """Return the first line of a vCPU's view; its counters are elsewhere in the state."""
     first = vcpu_text(vm, vm.vcpus[number]).split("\n", 1)[0]
     words = (word.split("=", 1) for word in first.split())
     return dict(words)

@@ -1,4 +1,4 @@
-"""What `fakesys/kvm/vms/VM/` shows of interrupts: `key value` lines in a stable order."""
+"""The files about interrupts in `fakesys/kvm/vms/VM/`: `key value` lines in a stable order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fakesys.tree.attr import Attr, Files, Row
 
 
 def state_text(vm: ApicVm, kernel: str) -> str:
-    """The VM as a whole."""
+    """Return the text of `state`: the VM as a whole. `kernel`: name of the kernel."""
     inhibit = vm.inhibit
     rows = [
         f"profile {kernel}",
@@ -28,10 +28,10 @@ def state_text(vm: ApicVm, kernel: str) -> str:
         f"apicv_state {inhibit.state.value} {inhibit.state.name}",
         f"inhibits {inhibit.mask:#x}",
         f"irq_window_req {inhibit.window_requests}",
-        f"access_page {'present' if inhibit.page.present else 'absent'}",
+        f"access_page {'present' if vm.access_page.present else 'absent'}",
         f"flips_off {inhibit.flips.off}",
         f"flips_on {inhibit.flips.on}",
-        f"memslot_updates {inhibit.flips.memslot_updates}",
+        f"memslot_updates {vm.access_page.memslot_updates}",
         f"rtc_pending_eoi {vm.rtc.pending_eoi}",
         f"pit {_pit_words(vm.pit)}",
     ]
@@ -45,9 +45,9 @@ def _pit_words(pit: Pit | None) -> str:
 
 
 def vcpu_text(vm: ApicVm, vcpu: ApicVcpu) -> str:
-    """One vCPU: a line of words, then one line per counter."""
+    """Return the text of `vcpuN`: a line of words, then one line per counter."""
     requests.update_fields(vm, vcpu)
-    host = vcpu.entry.host_id if vcpu.entry is not None else 0
+    host = vcpu.avic.entry.host_id if vcpu.avic.entry is not None else 0
     words = [
         f"run={vcpu.run.value}",
         f"if={vcpu.interrupts_on:d}",
@@ -55,9 +55,9 @@ def vcpu_text(vm: ApicVm, vcpu: ApicVcpu) -> str:
         f"avic_en={vcpu.apicv_active:d}",
         f"v_irq={vcpu.v_irq:d}",
         f"req={vcpu.requests:#x}",
-        f"ir={len(vcpu.ir_list)}",
+        f"ir={len(vcpu.avic.ir_list)}",
         f"host={host}",
-        f"valid={vcpu.entry is not None:d}",
+        f"valid={vcpu.avic.entry is not None:d}",
         f"irr={_vectors(vcpu.lapic.irr)}",
         f"isr={_vectors(vcpu.lapic.isr)}",
         f"is_running={vm.is_running(vcpu):d}",
@@ -76,24 +76,24 @@ def _vectors(bits: int) -> str:
 
 
 def physid_text(vm: ApicVm) -> str:
-    """The physical id table: APIC id, entry, vCPU."""
+    """Return the physical id table: APIC id, entry, vCPU."""
     rows = []
-    for apic_id, entry in sorted(vm.physical.entries.items()):
+    for apic_id, entry in sorted(vm.tables.physical.entries.items()):
         running = bool(vm.running >> entry.vcpu_id & 1)
         rows.append(f"{apic_id} {entry.bits(running=running):#018x} vcpu={entry.vcpu_id}")
     return _lines(rows)
 
 
 def logid_text(vm: ApicVm) -> str:
-    """The logical id table: index and entry."""
+    """Return the logical id table: index and entry."""
     return _lines(
         f"{index} {LOGICAL_VALID | apic_id:#010x}"
-        for index, apic_id in sorted(vm.logical.entries.items())
+        for index, apic_id in sorted(vm.tables.logical.entries.items())
     )
 
 
 def ioapic_text(vm: ApicVm) -> str:
-    """The IOAPIC's pins, and the request bits."""
+    """Return IRR and the redirection entries of the IOAPIC."""
     if vm.ioapic is None:
         return ""
     rows = [f"irr {vm.ioapic.irr:#x}"]
@@ -108,7 +108,7 @@ def ioapic_text(vm: ApicVm) -> str:
 
 
 def pic_text(vm: ApicVm) -> str:
-    """Both PICs, and the output."""
+    """Return the output and the registers of both PICs."""
     if vm.pic is None:
         return ""
     rows = [f"output {vm.pic.output:d}"]
@@ -124,7 +124,7 @@ def _chip(name: str, chip: Chip) -> str:
 
 
 def pit_text(vm: ApicVm) -> str:
-    """The PIT."""
+    """Return the state of the PIT."""
     if vm.pit is None:
         return ""
     pit = vm.pit
@@ -133,7 +133,7 @@ def pit_text(vm: ApicVm) -> str:
 
 
 def irtes_text(vm: ApicVm) -> str:
-    """The interrupts of assigned devices."""
+    """Return one line for each interrupt of an assigned device."""
     return _lines(_irte(vm, device) for _, device in sorted(vm.devices.items()))
 
 
@@ -165,7 +165,7 @@ TEXTS: tuple[tuple[str, Callable[[ApicVm], str], str], ...] = (
 
 
 def views(apicv: Apicv, kernel: str) -> tuple[Row, ...]:
-    """The rows for a VM's directory. `kernel`: the name that `state` shows."""
+    """Return the rows for the directory of a VM. `kernel`: the name that `state` shows."""
 
     def of(show: Callable[[ApicVm], str]) -> Callable[[Vm], str]:
         return lambda vm: show(apicv.of(vm))

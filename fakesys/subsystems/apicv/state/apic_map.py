@@ -1,12 +1,13 @@
-"""Which vCPUs a destination means. Like arch/x86/kvm/lapic.c: kvm_apic_match_dest,
-kvm_recalculate_apic_map (v6.18).
+"""Which vCPUs a destination means.
 
-Built anew after an id, LDR, DFR or mode changed; physical look-ups are one dict access.
+Like arch/x86/kvm/lapic.c: kvm_apic_match_dest, kvm_recalculate_apic_map (v6.18). The map is
+rebuilt at the first look-up after an id, LDR, DFR or mode changed; a look-up then costs one
+dictionary access.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 
 from fakesys.subsystems.apicv.chips.lapic import CLUSTER, Lapic
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
@@ -16,9 +17,13 @@ X2APIC_BROADCAST = 0xFFFFFFFF
 
 
 class ApicMap:
-    """Masks of vCPUs by physical and logical id."""
+    """Masks of vCPUs by physical and logical id.
 
-    def __init__(self, vcpus: Callable[[], Iterable[ApicVcpu]]) -> None:
+    `all`: the vCPUs whose APIC is enabled. `physical_aliased`, `logical_aliased`: two of them have
+    the same id. `id_modified`: the guest changed an xAPIC id. Call `refresh` before reading these.
+    """
+
+    def __init__(self, vcpus: Mapping[int, ApicVcpu]) -> None:
         self._vcpus = vcpus
         self._stale = True
         self.all = 0
@@ -26,35 +31,32 @@ class ApicMap:
         self._physical: dict[int, int] = {}
         self._logical: dict[tuple[bool, int], int] = {}
 
-    def changed(self) -> None:
-        """Something that a destination is compared with is different now."""
+    def invalidate(self) -> None:
+        """Rebuild the map before it is used again."""
         self._stale = True
 
     def physical(self, dest: int, *, wide: bool = False) -> int:
-        """The vCPUs that this physical destination means. `wide`: the sender uses x2APIC."""
-        self._refresh()
+        """Return the mask of a physical destination. `wide`: the sender is in x2APIC mode."""
+        self.refresh()
         if dest == (X2APIC_BROADCAST if wide else BROADCAST):
             return self.all
         return self._physical.get(dest, 0)
 
     def logical(self, dest: int, *, wide: bool = False) -> int:
-        """The vCPUs that this logical destination means."""
-        self._refresh()
+        """Return the mask of a logical destination. `wide`: the sender is in x2APIC mode."""
+        self.refresh()
         known = self._logical.get((wide, dest))
         if known is None:
             known = sum(
                 vcpu.bit
-                for vcpu in self._vcpus()
+                for vcpu in self._vcpus.values()
                 if vcpu.lapic.enabled and match_logical_addr(vcpu.lapic, dest, wide=wide)
             )
             self._logical[wide, dest] = known
         return known
 
-    def refresh_aliases(self) -> None:
-        """Bring `physical_aliased`, `logical_aliased` and `id_modified` up to date."""
-        self._refresh()
-
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Rebuild the map if it is stale."""
         if not self._stale:
             return
         self._stale = False
@@ -62,7 +64,7 @@ class ApicMap:
         self._physical.clear()
         self.all = 0
         self.physical_aliased = self.id_modified = False
-        vcpus = [vcpu for vcpu in self._vcpus() if vcpu.lapic.enabled]
+        vcpus = [vcpu for vcpu in self._vcpus.values() if vcpu.lapic.enabled]
         for vcpu in vcpus:
             self.all |= vcpu.bit
             apic_id = vcpu.lapic.id
@@ -75,7 +77,10 @@ class ApicMap:
 
 
 def match_logical_addr(lapic: Lapic, dest: int, *, wide: bool) -> bool:
-    """Does this APIC take a logical destination? Like lapic.c:kvm_apic_match_logical_addr."""
+    """Return whether a logical destination includes this APIC.
+
+    Like lapic.c:kvm_apic_match_logical_addr (v6.1).
+    """
     if dest == (X2APIC_BROADCAST if wide else BROADCAST):
         return True
     logical_id = lapic.logical_id
@@ -87,7 +92,10 @@ def match_logical_addr(lapic: Lapic, dest: int, *, wide: bool) -> bool:
 
 
 def _has_aliases(lapics: list[Lapic]) -> bool:
-    """Is some logical id not the id of exactly one vCPU? lapic.c:kvm_recalculate_logical_map."""
+    """Return whether some logical id is not that of exactly one vCPU.
+
+    Like lapic.c:kvm_recalculate_logical_map (v6.18).
+    """
     used = [lapic for lapic in lapics if not lapic.x2apic and lapic.ldr]
     clustered = {lapic.dfr == CLUSTER for lapic in used}
     if len(clustered) > 1:

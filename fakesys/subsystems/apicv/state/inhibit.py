@@ -1,7 +1,12 @@
-"""The VM-wide state: may the vCPUs of this VM use AVIC? Who asks, what is traced, what follows.
+"""The VM-wide state of AVIC: on or off, what keeps it off, and what is traced when that changes.
 
-Three shapes of the same switch, chosen by `policy.InhibitStyle`. They speak to the VM through
-`Effects`, so they know no vCPU list and no memory.
+`Inhibit` has three implementations, one of which `make_inhibit` chooses by `InhibitStyle`:
+
+* `EnumInhibit`: disabled, suspended or activated ([v3] of the series);
+* `FlipInhibit`: a bit per reason, traced when AVIC goes off or on ([5.6]);
+* `BitInhibit`: a bit per reason, every call traced ([6.1]), windows counted or not ([7.x]).
+
+They know the access page and a function that makes a request to all vCPUs, but no VM.
 """
 
 from __future__ import annotations
@@ -12,10 +17,14 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from fakesys.subsystems.apicv.state.access_page import AccessPage
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason, mask_of
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy, InhibitStyle
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ACTIVATE, DEACTIVATE, UPDATE, ApicVcpu
+
+RequestAll = Callable[[int], None]
+"""Makes an APICv request to all vCPUs of the VM."""
 
 
 class State(Enum):
@@ -26,56 +35,29 @@ class State(Enum):
     ACTIVATED = 2
 
 
-class Effects(Struct, frozen=True):
-    """What a flip does. `zap` the access page's gfn; `page`: create or delete its memslot.
-
-    `page` tells how many memslot updates that took, one for each address space; 0: it cannot be.
-    """
-
-    request_all: Callable[[int], None]
-    page: Callable[[bool], int]
-    zap: Callable[[], None]
-
-
 class Flips(Struct):
-    """How often the VM went off and on, and what that cost in memslot updates."""
+    """How often the VM went off and on."""
 
     off: int = 0
     on: int = 0
-    memslot_updates: int = 0
 
-
-class AccessPage:
-    """The memslot behind 0xfee00000, or only its gfn."""
-
-    def __init__(self, policy: ApicvPolicy, effects: Effects, flips: Flips) -> None:
-        self.present = False
-        self._policy = policy
-        self._effects = effects
-        self._flips = flips
-
-    def create(self) -> None:
-        """The first vCPU that is born active brings it."""
-        if not self.present:
-            self.present = self._effects.page(True) > 0
-
-    def follow(self, *, active: bool) -> None:
-        """The VM flipped."""
-        if not self._policy.page_follows:
-            if not active:
-                self._effects.zap()
-        elif self.present != active:
-            updates = self._effects.page(active)
-            self._flips.memslot_updates += updates
-            # [v3/07] avic_update_access_page: it stays absent when its slot cannot be made.
-            self.present = active and updates > 0
+    def count(self, *, active: bool) -> None:
+        """Count a change to this state."""
+        if active:
+            self.on += 1
+        else:
+            self.off += 1
 
 
 class Inhibit(Protocol):
-    """The VM-wide state. `active`: the VM may use AVIC; `mask`: bits of what keeps it off."""
+    """The VM-wide state.
+
+    `active`: the VM may use AVIC. `mask`: bits of the reasons that keep it off, 0 without bits.
+    `state`: the same as the enumeration of the series. `window_requests`: number of vCPUs that
+    wait for an interrupt window, where they are counted.
+    """
 
     flips: Flips
-    page: AccessPage
 
     @property
     def active(self) -> bool: ...
@@ -87,170 +69,151 @@ class Inhibit(Protocol):
     def window_requests(self) -> int: ...
 
     def start(self, *, avic: bool) -> None:
-        """The VM was created; `avic`: the module allows it."""
+        """Set the state of a VM that was just created. `avic`: the module allows AVIC."""
 
     def irqchip_created(self) -> None:
-        """Its local APICs are in the kernel."""
+        """React to the creation of the local APICs in the kernel."""
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
-        """The vCPU must wait until its guest takes interrupts."""
+        """Switch AVIC off until the guest of this vCPU takes interrupts."""
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
-        """It does now: the vintr exit."""
+        """React to the exit (VINTR) that says that the guest takes interrupts now."""
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
-        """The interrupt is about to be injected, and no other waits."""
+        """React to the injection that ends the window: no further interrupt is pending."""
 
     def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
-        """A reason to be off has come."""
+        """Set a reason to be off; nothing happens in kernels that do not know it.
+
+        `vcpu`: the vCPU that causes it, if there is one. Like x86.c:kvm_set_apicv_inhibit (v6.1).
+        """
 
     def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
-        """It has gone."""
+        """Clear a reason. Like x86.c:kvm_clear_apicv_inhibit (v6.1)."""
 
 
 class EnumInhibit:
-    """Disabled, suspended, activated: make_deactivate and make_activate of the series."""
+    """Disabled, suspended or activated: make_deactivate and make_activate of the series."""
 
     mask = 0
     window_requests = 0
 
-    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
+    def __init__(
+        self, policy: ApicvPolicy, tracer: ApicTracer, page: AccessPage, request_all: RequestAll
+    ) -> None:
         self.flips = Flips()
-        self.page = AccessPage(policy, effects, self.flips)
         self.state = State.DISABLED
         self._policy = policy
         self._tracer = tracer
-        self._effects = effects
+        self._page = page
+        self._request_all = request_all
         self._avic = False
         self._lapics = False
 
     @property
     def active(self) -> bool:
-        """May the VM use AVIC?"""
+        """Whether the VM may use AVIC."""
         return self.state is State.ACTIVATED
 
     def start(self, *, avic: bool) -> None:
-        """It begins as disabled."""
+        """Leave the VM disabled until it has local APICs."""
         self._avic = avic
 
     def irqchip_created(self) -> None:
-        """With AVIC it is activated, without a line or a request."""
+        """Activate AVIC where the module allows it; there is no event and no request."""
         self._lapics = True
         if self._avic:
             self.state = State.ACTIVATED
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
-        """Suspend, if this vCPU has AVIC on."""
+        """Suspend the VM if AVIC is on on this vCPU."""
         if vcpu.apicv_active and self._avic and self._lapics:
             self._deactivate(vcpu, State.SUSPENDED)
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
-        """Activate, if this vCPU has AVIC off."""
+        """Activate the VM if AVIC is off on this vCPU."""
         if self._avic and self._lapics and not vcpu.apicv_active:
             self._activate(vcpu)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
-        """Too late for this kernel."""
+        """Do nothing: in this kernel the window ended with the exit."""
 
     def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
-        """Disable for good, for the two reasons that do."""
+        """Disable the VM for good; only two reasons do that."""
         if reason in self._policy.numbers and vcpu is not None:
             self._deactivate(vcpu, State.DISABLED)
 
     def clear(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
-        """Nothing ends the two reasons."""
+        """Do nothing: the two reasons are permanent."""
 
     def _deactivate(self, vcpu: ApicVcpu, to: State) -> None:
         self._tracer.kvm_apicv_deactivate_request(vcpu, disable=to is State.DISABLED)
         if self.state is not State.ACTIVATED:
             return
-        self.page.follow(active=False)
+        self._page.follow(active=False)
         self.state = to
-        self.flips.off += 1
-        self._effects.request_all(DEACTIVATE)
+        self.flips.count(active=False)
+        self._request_all(DEACTIVATE)
 
     def _activate(self, vcpu: ApicVcpu) -> None:
         self._tracer.kvm_apicv_activate_request(vcpu)
         if self.state is not State.SUSPENDED:
             return
-        self.page.follow(active=True)
+        self._page.follow(active=True)
         self.state = State.ACTIVATED
-        self.flips.on += 1
-        self._effects.request_all(ACTIVATE)
-
-
-class _Bits:
-    """A mask of reasons: what both kinds of bit switches share by holding one."""
-
-    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
-        self.flips = Flips()
-        self.page = AccessPage(policy, effects, self.flips)
-        self.policy = policy
-        self.tracer = tracer
-        self.effects = effects
-        self.mask = 0
-        self.avic = False
-
-    def changed(self, reason: Reason, *, on: bool) -> int:
-        """The mask with this bit set or cleared."""
-        bit = mask_of(self.policy.numbers, reason)
-        return self.mask | bit if on else self.mask & ~bit
-
-    def flip(self, *, active: bool) -> None:
-        """Count it."""
-        if active:
-            self.flips.on += 1
-        else:
-            self.flips.off += 1
+        self.flips.count(active=True)
+        self._request_all(ACTIVATE)
 
 
 class FlipInhibit:
-    """Bits; a call that does not flip the VM is silent. [5.6] kvm_request_apicv_update."""
+    """A bit per reason; only a call that flips the VM is traced. [5.6] kvm_request_apicv_update."""
 
     window_requests = 0
 
-    def __init__(self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> None:
-        self._bits = _Bits(policy, tracer, effects)
+    def __init__(
+        self, policy: ApicvPolicy, tracer: ApicTracer, page: AccessPage, request_all: RequestAll
+    ) -> None:
+        self.flips = Flips()
+        self.mask = 0
+        self._numbers = policy.numbers
+        self._tracer = tracer
+        self._page = page
+        self._request_all = request_all
+        self._avic = False
         self._lapics = False
-        self.flips = self._bits.flips
-        self.page = self._bits.page
-
-    @property
-    def mask(self) -> int:
-        """Bits of what keeps the VM off."""
-        return self._bits.mask
 
     @property
     def active(self) -> bool:
-        """No bit is set."""
-        return not self._bits.mask
+        """Whether no bit is set."""
+        return not self.mask
 
     @property
     def state(self) -> State:
-        """What the enum would say."""
-        return State.SUSPENDED if self._bits.mask else State.ACTIVATED
+        """The state as the enumeration of the series names it."""
+        return State.SUSPENDED if self.mask else State.ACTIVATED
 
     def start(self, *, avic: bool) -> None:
-        """Without AVIC a bit is set for ever."""
-        self._bits.mask = 0 if avic else mask_of(self._bits.policy.numbers, Reason.DISABLED)
-        self._bits.avic = avic
+        """Set DISABLED for good if the module does not allow AVIC."""
+        self.mask = 0 if avic else mask_of(self._numbers, Reason.DISABLED)
+        self._avic = avic
 
     def irqchip_created(self) -> None:
-        """Changes no bit; only vCPUs with a local APIC toggle for a window."""
+        """Let windows inhibit AVIC from now on; no bit changes."""
         self._lapics = True
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
-        """Off while a window is needed."""
-        if self._bits.avic and self._lapics:
+        """Set IRQWIN."""
+        if self._avic and self._lapics:
             self.set(Reason.IRQWIN)
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
-        """On again."""
-        if self._bits.avic and self._lapics:
+        """Clear IRQWIN."""
+        if self._avic and self._lapics:
             self.clear(Reason.IRQWIN)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
-        """Too late for this kernel."""
+        """Do nothing: in this kernel the window ended with the exit."""
 
     def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
         """Set the bit."""
@@ -261,84 +224,87 @@ class FlipInhibit:
         self._update(reason, on=False)
 
     def _update(self, reason: Reason, *, on: bool) -> None:
-        bits = self._bits
-        if reason not in bits.policy.numbers:
+        if reason not in self._numbers:
             return
         was_active = self.active
-        bits.mask = bits.changed(reason, on=on)
+        bit = mask_of(self._numbers, reason)
+        self.mask = self.mask | bit if on else self.mask & ~bit
         if self.active == was_active:
             return
-        bits.tracer.kvm_apicv_update_request(bits.policy.numbers[reason], activate=self.active)
-        bits.flip(active=self.active)
-        self.page.follow(active=self.active)
-        bits.effects.request_all(UPDATE)
+        self._tracer.kvm_apicv_update_request(self._numbers[reason], activate=self.active)
+        self.flips.count(active=self.active)
+        self._page.follow(active=self.active)
+        self._request_all(UPDATE)
 
 
 class BitInhibit:
-    """Bits; every call has its line. [6.1] __kvm_set_or_clear_apicv_inhibit.
+    """A bit per reason; every call is traced. [6.1] __kvm_set_or_clear_apicv_inhibit.
 
-    `counts`: vCPUs that need a window are counted, and every change of another reason looks at
+    `counts`: vCPUs that need a window are counted, and every change of another reason evaluates
     that count again. [7.x] kvm_inc_or_dec_irq_window_inhibit.
     """
 
     def __init__(
-        self, policy: ApicvPolicy, tracer: ApicTracer, effects: Effects, *, counts: bool
+        self,
+        policy: ApicvPolicy,
+        tracer: ApicTracer,
+        page: AccessPage,
+        request_all: RequestAll,
+        *,
+        counts: bool,
     ) -> None:
-        self._bits = _Bits(policy, tracer, effects)
-        self.flips = self._bits.flips
-        self.page = self._bits.page
+        self.flips = Flips()
+        self.mask = 0
         self.window_requests = 0
         self._counts = counts
-
-    @property
-    def mask(self) -> int:
-        """Bits of what keeps the VM off."""
-        return self._bits.mask
+        self._policy = policy
+        self._tracer = tracer
+        self._page = page
+        self._request_all = request_all
+        self._avic = False
 
     @property
     def active(self) -> bool:
-        """No bit is set."""
-        return not self._bits.mask
+        """Whether no bit is set."""
+        return not self.mask
 
     @property
     def state(self) -> State:
-        """What the enum would say."""
-        return State.SUSPENDED if self._bits.mask else State.ACTIVATED
+        """The state as the enumeration of the series names it."""
+        return State.SUSPENDED if self.mask else State.ACTIVATED
 
     def start(self, *, avic: bool) -> None:
-        """ApicTracer for what keeps a new VM off, which nobody can ask to react yet."""
-        bits = self._bits
-        bits.avic = avic
+        """Set and trace what inhibits a new VM; it has no vCPU yet to make a request to."""
+        self._avic = avic
         reasons = [Reason.ABSENT] if avic else [Reason.DISABLED]
-        if bits.policy.absent_and_disabled and not avic:
+        if self._policy.absent_and_disabled and not avic:
             reasons = [Reason.ABSENT, Reason.DISABLED]
         for reason in reasons:
-            bits.mask = bits.changed(reason, on=True)
-            bits.tracer.kvm_apicv_inhibit_changed(bits.policy.numbers[reason], bits.mask, on=True)
+            self.mask = self._trace(reason, self.mask, on=True)
 
     def irqchip_created(self) -> None:
-        """The irqchip is not absent any more."""
+        """Clear ABSENT."""
         self.clear(Reason.ABSENT)
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
-        """Off while a window is needed; not for a vCPU in a nested guest, which has AVIC off."""
+        """Set IRQWIN, or count the vCPU; not for one in a nested guest, where AVIC is off."""
         if vcpu.in_l2:
             return
         if not self._counts:
             self.set(Reason.IRQWIN)
-        elif not vcpu.window:
-            vcpu.window = True
+        elif not vcpu.counts_window:
+            vcpu.counts_window = True
             self._count(+1)
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
-        """On again, unless windows are counted."""
+        """Clear IRQWIN, unless windows are counted."""
         if not self._counts:
             self.clear(Reason.IRQWIN)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
-        """Give the unit back."""
-        if vcpu.window:
-            vcpu.window = False
+        """Count the vCPU no longer."""
+        if vcpu.counts_window:
+            vcpu.counts_window = False
             self._count(-1)
 
     def set(self, reason: Reason, vcpu: ApicVcpu | None = None) -> None:
@@ -350,45 +316,46 @@ class BitInhibit:
         self._change(reason, on=False)
 
     def _change(self, reason: Reason, *, on: bool) -> None:
-        if not self._bits.avic or reason not in self._bits.policy.numbers:
+        if not self._avic or reason not in self._policy.numbers:
             return
-        mask = self._trace(reason, self._bits.mask, on=on)
+        mask = self._trace(reason, self.mask, on=on)
         if self._counts and reason is not Reason.IRQWIN:
             mask = self._trace(Reason.IRQWIN, mask, on=self.window_requests > 0)
         self._become(mask)
 
     def _count(self, step: int) -> None:
-        if not self._bits.avic:
+        if not self._avic:
             return
         before = self.window_requests
         self.window_requests += step
-        others = self._bits.changed(Reason.IRQWIN, on=False)
+        others = self.mask & ~mask_of(self._policy.numbers, Reason.IRQWIN)
         if not others and not (before and self.window_requests):
             self._change(Reason.IRQWIN, on=self.window_requests > 0)
 
     def _trace(self, reason: Reason, mask: int, *, on: bool) -> int:
-        """The mask after this change, which is traced whether it is one or not."""
-        bits = self._bits
-        bit = mask_of(bits.policy.numbers, reason)
+        """Trace the call and return the mask after it, which may be the same as before."""
+        bit = mask_of(self._policy.numbers, reason)
         new = mask | bit if on else mask & ~bit
-        bits.tracer.kvm_apicv_inhibit_changed(bits.policy.numbers[reason], new, on=on)
+        self._tracer.kvm_apicv_inhibit_changed(self._policy.numbers[reason], new, on=on)
         return new
 
     def _become(self, new: int) -> None:
-        bits = self._bits
-        if bool(new) == bool(bits.mask):
-            bits.mask = new
+        if bool(new) == bool(self.mask):
+            self.mask = new
             return
-        bits.effects.request_all(UPDATE)
-        bits.mask = new
-        bits.flip(active=not new)
-        self.page.follow(active=not new)
+        self._request_all(UPDATE)
+        self.mask = new
+        self.flips.count(active=not new)
+        self._page.follow(active=not new)
 
 
-def make_inhibit(policy: ApicvPolicy, tracer: ApicTracer, effects: Effects) -> Inhibit:
-    """The switch that this kernel has."""
+def make_inhibit(
+    policy: ApicvPolicy, tracer: ApicTracer, page: AccessPage, request_all: RequestAll
+) -> Inhibit:
+    """Return the state in the form that this kernel has."""
     if policy.style is InhibitStyle.ENUM:
-        return EnumInhibit(policy, tracer, effects)
+        return EnumInhibit(policy, tracer, page, request_all)
     if policy.style is InhibitStyle.FLIPS:
-        return FlipInhibit(policy, tracer, effects)
-    return BitInhibit(policy, tracer, effects, counts=policy.style is InhibitStyle.COUNTED)
+        return FlipInhibit(policy, tracer, page, request_all)
+    counts = policy.style is InhibitStyle.COUNTED
+    return BitInhibit(policy, tracer, page, request_all, counts=counts)

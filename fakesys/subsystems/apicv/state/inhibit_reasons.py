@@ -1,6 +1,6 @@
-"""Why interrupt virtualization is off: the reasons by name, and their numbers in each kernel.
+"""Inhibit reasons: why AVIC is off, by name, and their bit numbers in each kernel.
 
-IrqSource: arch/x86/include/asm/kvm_host.h, enum kvm_apicv_inhibit (v6.1) and its forerunners.
+Source: arch/x86/include/asm/kvm_host.h, enum kvm_apicv_inhibit (v6.1) and its forerunners.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """A reason for which a VM does without AVIC."""
+    """A reason that keeps AVIC off, named as in enum kvm_apicv_inhibit."""
 
     DISABLED = "DISABLED"
     HYPERV = "HYPERV"
@@ -29,7 +29,7 @@ class Reason(Enum):
 
 Numbers = Mapping[Reason, int]
 
-# A VM-wide enum instead of bits: these two switch AVIC off for the life of the VM.
+# [v3] has an enumeration instead of bits: these two disable AVIC for the life of the VM.
 FOR_GOOD: Numbers = {Reason.HYPERV: 0, Reason.NESTED: 0}
 
 FIVE_REASONS: Numbers = {
@@ -71,5 +71,5 @@ THIRTEEN_REASONS: Numbers = {
 
 
 def mask_of(numbers: Numbers, *reasons: Reason) -> int:
-    """The bits of these reasons."""
+    """Return the bits of these reasons."""
     return sum(1 << numbers[reason] for reason in reasons)

@@ -1,4 +1,4 @@
-"""The module parameters that decide about AVIC, and how a VM that is made now sees them."""
+"""The parameters of kvm_amd that decide about AVIC, and the options of `vm create` for the PIT."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ VM_OPTIONS: tuple[Option[Any], ...] = (PIT, REINJECT)
 
 
 def uses_avic(params: Params) -> bool:
-    """What the parameter reads as: AVIC needs nested paging."""
+    """Return what `kvm_amd.avic` reads as: AVIC needs nested paging."""
     return params[AVIC] and uses_npt(params)
 
 
 def uses_npt(params: Params) -> bool:
-    """Nested paging, unless the memory model was told to use shadow paging."""
+    """Return whether nested paging is used: not if the memory model is set to shadow paging."""
     paging = params.rows.get("paging")
     return params[NPT] and (paging is None or paging.show(params[paging]) != "shadow")
 
 
 def module_of(params: Params) -> Module:
-    """The parameters for a VM that is made now."""
+    """Return the parameters as a VM gets them that is created now."""
     return Module(avic=uses_avic(params), nested=params[NESTED], x2avic=params[X2AVIC])

@@ -1,7 +1,7 @@
-"""How kernels differ in interrupt virtualization: one row of choices per behaviour.
+"""How kernels differ in interrupt virtualization: one field per behaviour.
 
-The engine reads these; it has no paths of its own for a kernel. Which kernel behaves how stands
-in `profiles.py`.
+The engine reads these fields and knows no kernel versions; `profiles.py` gives each kernel its
+policy.
 """
 
 from __future__ import annotations
@@ -21,53 +21,54 @@ from fakesys.subsystems.apicv.state.inhibit_reasons import (
 
 
 class InhibitStyle(Enum):
-    """What the VM-wide state is, and when a change of it is traced."""
+    """The form of the VM-wide state, and when a change of it is traced."""
 
-    # Disabled, suspended, activated; two requests; a line for every call.
+    # Disabled, suspended or activated; two requests; every call is traced.
     ENUM = "enum"
-    # A bit per reason; a line when "any bit set" flips.
+    # A bit per reason; traced when AVIC goes off or on.
     FLIPS = "flips"
-    # A bit per reason; a line for every call.
+    # A bit per reason; every call is traced.
     BITS = "bits"
-    # As BITS, and a count of vCPUs that wait for an interrupt window.
+    # As BITS, with a count of the vCPUs that wait for an interrupt window.
     COUNTED = "counted"
 
 
 class SynicRule(Enum):
-    """When Hyper-V's synthetic interrupt controller switches AVIC off."""
+    """When Hyper-V's synthetic interrupt controller inhibits AVIC."""
 
     AT_ENABLE = "at enable"
     WITH_AUTO_EOI = "while a vector has AutoEOI"
 
 
 class NestedRule(Enum):
-    """What a guest that can have guests means."""
+    """How nested virtualization (SVM exposed to the guest) affects AVIC."""
 
-    # CPUID with SVM switches the VM off.
+    # CPUID with SVM disables AVIC for the whole VM.
     AT_CPUID = "at cpuid"
-    # Only a vCPU that runs a nested guest does without.
+    # AVIC is off only on a vCPU that runs a nested guest, as long as it does.
     WHILE_IN_L2 = "while in L2"
 
 
 class LazyEoi(Enum):
-    """What happens at the IOAPIC when it finds that a vector was EOIed behind its back."""
+    """What the IOAPIC does when it finds that AVIC handled an EOI without an exit."""
 
-    # Bookkeeping of the RTC and all ack notifiers.
+    # Update the state of the RTC and call all ack notifiers, for edge pins.
     NOTIFIES = "notifies"
+    # The same for pins of any trigger mode.
     NOTIFIES_ANY_TRIGGER = "notifies, level pins too"
-    # CVE-2020-27152: the RTC only.
+    # Update the state of the RTC only (the fix of CVE-2020-27152).
     RTC_ONLY = "rtc only"
 
 
 class TooBig(Enum):
-    """What a vCPU id above the hardware's table means."""
+    """What happens to a vCPU whose id is above the last entry of the physical id table."""
 
     REFUSED = "refused"
     INHIBITS = "inhibits the VM"
 
 
 class ApicvPolicy(Struct, frozen=True):
-    """One kernel's choices. `numbers`: the reasons that it knows, with their bits."""
+    """The choices of one kernel. `numbers`: the inhibit reasons that it knows, with their bits."""
 
     style: InhibitStyle
     numbers: Numbers
@@ -75,38 +76,36 @@ class ApicvPolicy(Struct, frozen=True):
     nested: NestedRule
     lazy_eoi: LazyEoi
     too_big: TooBig
-    # kvm_create_pit: a VM begins without AVIC for as long as ticks are reinjected.
+    # kvm_create_pit: AVIC is inhibited while the PIT reinjects ticks.
     pit_reinject_inhibits: bool
-    # x2APIC: the CPUID bit is hidden while AVIC is active, or AVIC goes on in that mode.
+    # CPUID shows no x2APIC while AVIC is active; otherwise AVIC stays on in that mode.
     hides_x2apic: bool
-    # The access page is a memslot that goes and comes; else only its gfn is zapped.
+    # The memslot of the access page is deleted while AVIC is off; otherwise its gfn is zapped.
     page_follows: bool
-    # A vCPU is born active or not as the VM is; else active, with an update pending.
+    # A new vCPU has AVIC on if the VM has; otherwise always, with an update request pending.
     born_as_vm: bool
-    # Turning a vCPU off marks it as not running and makes it look for events.
+    # Switching AVIC off on a vCPU clears IsRunning, and makes KVM_REQ_EVENT.
     off_clears_running: bool
     off_sets_event: bool
-    # kvm_apic_update_apicv: irr_pending is computed then; else it is just set.
-    off_scans_irr: bool
-    # kvm_vcpu_apicv_activated() also asks whether the APIC is enabled at all.
+    # kvm_vcpu_apicv_activated also asks whether the APIC is enabled at all.
     off_without_apic: bool
-    # i8259.c:pic_irq_request wakes whenever the old output was low.
+    # i8259.c:pic_irq_request wakes a vCPU whenever the previous output was low.
     pic_wakes_for_nothing: bool
-    # The kernel begins with a line for what keeps AVIC off; None: no line.
+    # A VM without AVIC begins with both reasons, ABSENT and DISABLED; otherwise with DISABLED.
     absent_and_disabled: bool
-    # avic.c: an intercepted IPI is written to the ICR again; an invalid target loses it.
+    # avic.c: KVM writes an intercepted IPI to the ICR again; an IPI to an invalid target is lost.
     rewrites_icr: bool
     loses_invalid_ipi: bool
     # svm_complete_interrupt_delivery with its two tracepoints.
     completes_delivery: bool
-    # The map of APIC ids decides about aliased ids, and an id can be set back.
+    # The APIC map sets and clears the reasons of aliased and modified ids.
     watches_map: bool
-    # A vCPU toggles its mark when it blocks: it serves requests before it unblocks, and
-    # avic_vcpu_load warns about a mark that is there already.
+    # avic_set_running when a vCPU blocks and unblocks: it serves requests before it unblocks, and
+    # avic_vcpu_load warns if IsRunning is set already.
     toggles_running: bool
-    # A new APIC id moves the vCPU's entry in the physical table.
+    # A new APIC id moves the vCPU's entry in the physical id table.
     id_moves_entry: bool
-    # Bits of the host's APIC id in a table entry, of vm_id in a GA tag's shift, of the index.
+    # Widths: host APIC id in a table entry, shift of vm_id in a GA tag, index in EXITINFO2, vm_id.
     host_id_bits: int
     ga_tag_shift: int
     index_mask: int
@@ -127,7 +126,6 @@ ENUM_STATE = ApicvPolicy(
     born_as_vm=True,
     off_clears_running=False,
     off_sets_event=False,
-    off_scans_irr=True,
     off_without_apic=False,
     pic_wakes_for_nothing=True,
     absent_and_disabled=False,
@@ -143,19 +141,19 @@ ENUM_STATE = ApicvPolicy(
     vm_id_bits=24,
     access_page_slot=510,
 )
-"""The third version of the series: an enum, and AVIC stays on with a reinjecting PIT."""
+"""The third version of the series: an enumeration; AVIC stays on while the PIT reinjects."""
 
-FLIP_LINES = replace(
+FLIP_TRACE = replace(
     ENUM_STATE,
     style=InhibitStyle.FLIPS,
     numbers=FIVE_REASONS,
     lazy_eoi=LazyEoi.NOTIFIES_ANY_TRIGGER,
     pit_reinject_inhibits=True,
 )
-"""As merged: a bit per reason, one request, a line when the VM flips."""
+"""5.6, as merged: a bit per reason, one request, traced when AVIC goes off or on."""
 
-CALL_LINES = replace(
-    FLIP_LINES,
+CALL_TRACE = replace(
+    FLIP_TRACE,
     style=InhibitStyle.BITS,
     numbers=TEN_REASONS,
     synic=SynicRule.WITH_AUTO_EOI,
@@ -166,7 +164,6 @@ CALL_LINES = replace(
     born_as_vm=False,
     off_clears_running=True,
     off_sets_event=True,
-    off_scans_irr=False,
     off_without_apic=True,
     absent_and_disabled=True,
     rewrites_icr=False,
@@ -180,17 +177,17 @@ CALL_LINES = replace(
     vm_id_bits=23,
     access_page_slot=32765,
 )
-"""Reasons per vCPU as well as per VM, x2AVIC, a line for every call."""
+"""6.1: reasons per vCPU as well as per VM, x2AVIC, every call traced."""
 
 MAPPED_IDS = replace(
-    CALL_LINES,
+    CALL_TRACE,
     numbers=THIRTEEN_REASONS,
     too_big=TooBig.INHIBITS,
     pic_wakes_for_nothing=False,
     absent_and_disabled=False,
     watches_map=True,
 )
-"""Aliased and oversized ids are reasons; the PIC wakes only for a real interrupt."""
+"""6.18: aliased and oversized ids are reasons; the PIC wakes only for a pending interrupt."""
 
 COUNTED_WINDOWS = replace(MAPPED_IDS, style=InhibitStyle.COUNTED)
-"""vCPUs that wait for a window are counted; the window ends with the injection."""
+"""7.x: vCPUs that wait for a window are counted; the window ends with the injection."""

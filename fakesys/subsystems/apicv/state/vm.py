@@ -1,11 +1,14 @@
-"""What interrupt virtualization keeps for each VM, and which vCPUs are tracked one by one.
+"""The state that interrupt virtualization keeps of each VM, and which vCPUs are tracked singly.
 
-Masks have bit N for the vCPU with id N. Every vCPU is in one of three groups:
+In a mask of vCPUs, bit N is the vCPU with id N. Every vCPU is in one of three groups:
 
-* `eager`: its own fields are true. `dirty` of them were changed by the present command.
-* `plain`: in guest with nothing of its own going on. A request to all vCPUs is booked for all
-  plain ones in one step (`lazy_*`), so a flip costs the same for 2 and for 255 of them.
-* neither: out of the guest; of all requests that were made it only has the last one pending.
+* `tracked`: its own fields are true. Those that the present command changed are `touched` too.
+* `batched`: in guest, with nothing pending that distinguishes it from the others. A request to all
+  vCPUs is recorded once for all of them, in `batch`: a flip of a VM with 255 vCPUs costs as much
+  as one with 2.
+* neither: not in guest. Of all requests that were made, the last one is pending on it.
+
+`engine/requests.py` moves vCPUs between the groups.
 """
 
 from __future__ import annotations
@@ -19,19 +22,21 @@ from fakesys.subsystems.apicv.chips.ioapic import Ioapic
 from fakesys.subsystems.apicv.chips.pic import Pic
 from fakesys.subsystems.apicv.chips.pit import Pit
 from fakesys.subsystems.apicv.chips.rtc import RtcStatus
+from fakesys.subsystems.apicv.state.access_page import AccessPage, GuestMemory
 from fakesys.subsystems.apicv.state.apic_map import ApicMap
-from fakesys.subsystems.apicv.state.avic_tables import LogicalTable, PhysicalTable
-from fakesys.subsystems.apicv.state.inhibit import Inhibit
+from fakesys.subsystems.apicv.state.avic_tables import AvicTables
+from fakesys.subsystems.apicv.state.inhibit import make_inhibit
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, IrqSource
 from fakesys.subsystems.kvm.vm import Irqchip, Vm
 
 MEMBER_CACHE = 64
+"""Masks whose members are remembered."""
 
 
 class Module(Struct, frozen=True):
-    """Parameters of the module as they were when the VM was made; `avic` counts npt in."""
+    """Parameters of kvm_amd when the VM was created; `avic` is false without `npt`."""
 
     avic: bool
     nested: bool
@@ -39,103 +44,134 @@ class Module(Struct, frozen=True):
 
     @property
     def highest_id(self) -> int:
-        """The highest APIC id that the hardware's table can hold."""
+        """The highest APIC id that the physical id table can hold."""
         return 511 if self.x2avic else 254
 
 
 class Batch(Struct):
-    """Sums over what happened to every plain vCPU since the VM was made.
+    """What happened to every batched vCPU since the VM was created.
 
-    `active`: whether AVIC is on on them. `kicked`: they got a request and have not run since.
+    `exits`, `events`: how many exits and KVM_REQ_EVENTs each of them had. `active`: whether AVIC
+    is on on them. `kicked`: they got a request and have not run since. `requests`: how many
+    requests to all vCPUs were made; `last_request`: the last one.
     """
 
     exits: int = 0
     events: int = 0
     active: bool = False
     kicked: bool = False
+    requests: int = 0
+    last_request: int = 0
+
+
+class Engine(Struct, frozen=True):
+    """Operations that the state of a VM starts itself; the parts above hand them in.
+
+    `request_all(vm, request)` makes an APICv request to every vCPU. `after(vm, seconds, action)`
+    runs an action on the VM at a later time, as a command.
+    """
+
+    request_all: Callable[[ApicVm, int], None]
+    after: Callable[[ApicVm, float, Callable[[], None]], None]
 
 
 class ApicVm:
-    """One VM. `marked`: vCPUs whose table entry says that they are running.
+    """One VM.
 
-    `inhibit`, `map`, `later` are set by `model.Apicv` right after construction.
-    `with_entry`: vCPUs that have an entry in the physical table.
-    `auto`: the guest's handler ends every interrupt at once. `todo`: vCPUs that must run on.
-    `requested`: by vector, vCPUs that are known to have it in IRR.
-    `handlers`: vCPUs whose handler must run, with what it must end.
+    `vm_id`: its AVIC id, 0 without AVIC. `inhibit`: whether AVIC is on, and what keeps it off.
+    `running`: mask of vCPUs with IsRunning set in their physical table entry. `devices`: interrupts
+    of assigned devices by name. `auto_handler`: interrupt handlers of the guest send their EOI and
+    return at once; `handlers`: those that still have to do so, with what they must end.
+    `runnable`: vCPUs that a kick or wake-up makes run in the present command. `irr_known`: by
+    vector, vCPUs that certainly have it in IRR. `synic_auto_eoi_used`: vCPUs with AutoEOI vectors.
     """
 
-    inhibit: Inhibit
-    map: ApicMap
-    # RunState something on this VM after so many seconds, to quiescence.
-    later: Callable[[float, Callable[[], None]], None]
-
     def __init__(
-        self, kvm: Vm, policy: ApicvPolicy, module: Module, tracer: ApicTracer, vm_id: int
+        self,
+        kvm: Vm,
+        policy: ApicvPolicy,
+        module: Module,
+        tracer: ApicTracer,
+        vm_id: int,
+        memory: GuestMemory,
+        engine: Engine,
     ) -> None:
         self.kvm = kvm
         self.policy = policy
         self.module = module
         self.tracer = tracer
         self.vm_id = vm_id
-        self.now_ns: Callable[[], int] = lambda: kvm.kvm.kernel.clock.now_ns
         self.vcpus: dict[int, ApicVcpu] = {}
+        self.map = ApicMap(self.vcpus)
+        self.access_page = AccessPage(memory, policy.access_page_slot, follows=policy.page_follows)
+        self.inhibit = make_inhibit(
+            policy, tracer, self.access_page, lambda request: engine.request_all(self, request)
+        )
         self.pic: Pic | None = None
         self.ioapic: Ioapic | None = None
         self.pit: Pit | None = None
         self.rtc = RtcStatus()
-        self.physical = PhysicalTable()
-        self.logical = LogicalTable()
-        self.devices: dict[str, AssignedIrq] = {}
+        self.tables = AvicTables()
         self.running = 0
-        self.with_entry = 0
+        self.devices: dict[str, AssignedIrq] = {}
         self.synic_auto_eoi_used = 0
         self.sev = False
         self.auto_handler = False
+        self.handlers: deque[tuple[ApicVcpu, IrqSource]] = deque()
         self.runnable = 0
         self.tracked = self.touched = self.batched = 0
         self.batch = Batch()
-        self.requests_made = 0
-        self.last_request = 0
         self.irr_known: dict[int, int] = {}
-        self.handlers: deque[tuple[ApicVcpu, IrqSource]] = deque()
+        self._engine = engine
         self._members: dict[int, list[ApicVcpu]] = {}
 
     @property
+    def now_ns(self) -> int:
+        """The simulated time."""
+        return self.kvm.kvm.kernel.clock.now_ns
+
+    @property
     def has_lapics(self) -> bool:
-        """Are the local APICs in the kernel?"""
+        """Whether the local APICs are in the kernel."""
         return self.kvm.irqchip is not Irqchip.NONE
 
     @property
     def avic(self) -> bool:
-        """Can this VM have AVIC at all?"""
+        """Whether this VM can use AVIC at all."""
         return self.module.avic and self.has_lapics
 
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Run `action` on this VM after so many seconds, if the VM still exists then."""
+        self._engine.after(self, seconds, action)
+
     def accelerates(self, vcpu: ApicVcpu) -> bool:
-        """Does AVIC do this guest's accesses to its APIC? Without x2AVIC not in x2APIC mode."""
+        """Return whether AVIC handles the guest's accesses to the APIC of this vCPU.
+
+        In x2APIC mode that takes x2AVIC.
+        """
         return vcpu.apicv_active and (self.module.x2avic or not vcpu.lapic.x2apic)
 
     def serve(self, vcpu: ApicVcpu, vector: int) -> None:
-        """A vCPU takes a vector: from IRR to ISR."""
+        """Move a vector from IRR to ISR of a vCPU."""
         self.irr_known.clear()
         vcpu.lapic.serve(vector)
 
     def warn(self, text: str) -> None:
-        """The kernel would have warned here."""
+        """Count a warning that the kernel would raise here."""
         self.kvm.kvm.warn(text)
 
     def warn_once(self, text: str) -> None:
-        """The kernel warns about this once per boot."""
+        """Count a warning that the kernel raises once per boot."""
         if text not in self.kvm.kvm.warnings:
             self.warn(text)
 
     def add(self, vcpu: ApicVcpu) -> None:
-        """A vCPU was created."""
+        """Add a new vCPU."""
         self.vcpus[vcpu.id] = vcpu
         self._members.clear()
 
     def members(self, mask: int) -> list[ApicVcpu]:
-        """The vCPUs in a mask by ascending id."""
+        """Return the vCPUs in a mask by ascending id."""
         known = self._members.get(mask)
         if known is not None:
             return known
@@ -146,21 +182,20 @@ class ApicVm:
         return found
 
     def lowest(self, mask: int) -> ApicVcpu:
-        """The vCPU with the lowest id in a mask that is not empty."""
+        """Return the vCPU with the lowest id in a mask that is not 0."""
         return self.vcpus[(mask & -mask).bit_length() - 1]
 
     def is_running(self, vcpu: ApicVcpu) -> bool:
-        """Does the table say that this vCPU is running?"""
+        """Return IsRunning of the vCPU's physical table entry."""
         return bool(self.running >> vcpu.id & 1)
 
     def set_running(self, vcpu: ApicVcpu, *, running: bool) -> None:
-        """Write the bit of the vCPU's table entry."""
-        bit = 1 << vcpu.id
-        self.running = self.running | bit if running else self.running & ~bit
+        """Set or clear IsRunning in the vCPU's physical table entry."""
+        self.running = self.running | vcpu.bit if running else self.running & ~vcpu.bit
 
 
 def bits_of(mask: int) -> list[int]:
-    """The numbers of the bits in a mask, ascending."""
+    """Return the numbers of the bits that are set, ascending."""
     if mask & (mask - 1) == 0:
         return [mask.bit_length() - 1] if mask else []
     return [number for number, bit in enumerate(format(mask, "b")[::-1]) if bit == "1"]
