@@ -23,5 +23,5 @@ of v6.1 and v6.18, svm.c of v5.3 to v5.6, and the third version of the series be
 
     echo 'vm create g' > fakesys/kvm/ctl; echo 'g vcpu add count=2' > fakesys/kvm/ctl
     echo 'g vcpu 1 start' > fakesys/kvm/ctl; echo 'g vcpu 0 ipi dst=1 vec=0x41' > fakesys/kvm/ctl
-    cat fakesys/kvm/vms/g/vcpu1
+    cat fakesys/kvm/vms/g/state
 """

@@ -250,7 +250,7 @@ _OTHERS = (
     _fixed(
         "allow_unsafe_mappings",
         "N",
-        "Pages that nobody counts may be mapped.",
+        "Pages without a reference count may be mapped.",
         ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
     _fixed(
