@@ -10,7 +10,6 @@ from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.params import knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
-from fakesys.subsystems.kvm_mmu.slots.host import PAGE
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
 from fakesys.subsystems.kvm_mmu.vm.rmaps import rmaps_text
@@ -48,21 +47,6 @@ class MmuExtension:
         self.shrinker.add(memory.arch, memory.zapper)
         self.nx.add(vm, memory)
         vm.rmaps_stat = lambda: rmaps_text(memory)
-
-    def set_private_slot(self, vm: Vm, slot_id: int, gpa: int, *, present: bool) -> int:
-        """Add or remove a page of KVM's own; return how many memslot updates that took.
-
-        Return 0 if a slot of the owner lies there.
-        """
-        return self.memories[vm].set_private_slot(slot_id, gpa, present=present)
-
-    def has_slot_at(self, vm: Vm, gpa: int) -> bool:
-        """Return whether there is guest memory at this address."""
-        return self.memories[vm].has_slot_at(gpa)
-
-    def zap(self, vm: Vm, gpa: int, size: int) -> None:
-        """Drop what is mapped in a range of guest physical addresses."""
-        self.memories[vm].zap_gfn_range(gpa // PAGE, (gpa + size) // PAGE)
 
     def check_irqchip(self, vm: Vm) -> None:
         """Accept every irqchip."""
