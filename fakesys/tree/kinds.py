@@ -136,7 +136,7 @@ TRACEFS_ONCE = Kind(
     name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True, sees_nul=True
 )
 # Lists of which a write is not cut at a NUL: kernel/trace/trace.c:trace_get_user takes it for a
-# blank, trace_events_trigger.c:event_trigger_regex_write counts what stands behind it.
+# blank, trace_events_trigger.c:event_trigger_regex_write counts the bytes behind it.
 TRACEFS_WORDS = replace(TRACEFS_SEQ, name="tracefs-words", sees_nul=True)
 # kernel/trace/trace.c:tracing_cpumask_read.
 TRACEFS_WHOLE = replace(TRACEFS, name="tracefs-whole", whole_reads=True)
