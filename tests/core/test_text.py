@@ -211,3 +211,24 @@ def test_any_mask_text_is_taken_or_refused_cleanly(written: str) -> None:
         assert refusal.name == "EINVAL"
     else:
         assert 0 <= mask <= text.ALL_IDS
+
+
+def test_words_of_control_files() -> None:
+    assert text.one_word(" linux-boot\n") == "linux-boot"
+    assert [text.zero_or_one(written) for written in ("1", "0\n")] == [True, False]
+    text.require_one("1\n")
+
+
+@pytest.mark.parametrize(
+    ("parse", "written"),
+    [
+        (text.one_word, "two words"),
+        (text.one_word, ""),
+        (text.zero_or_one, "2"),
+        (text.zero_or_one, "1\n\n"),
+        (text.require_one, "0"),
+        (text.require_one, "1 "),
+    ],
+)
+def test_other_words_are_refused(parse: Callable[[str], object], written: str) -> None:
+    assert errno_of(lambda: parse(written)) == "EINVAL"
