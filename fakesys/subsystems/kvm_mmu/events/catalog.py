@@ -9,14 +9,8 @@ from fakesys.subsystems.kvm_mmu.events.pages import (
     KvmMmuSyncPage,
     KvmMmuUnsyncPage,
     KvmMmuZapAllFast,
-    ShadowPage,
-    ShadowPageFields,
 )
 from fakesys.subsystems.kvm_mmu.events.sptes import (
-    OLD_RET_PF_FIXED,
-    OLD_RET_PF_SPURIOUS,
-    RET_PF_FIXED,
-    RET_PF_SPURIOUS,
     FastPageFault,
     FastPageFaultRetry,
     KvmMmuSetSpte,
@@ -34,35 +28,6 @@ from fakesys.subsystems.kvm_mmu.events.walk import (
     KvmMmuWalkerError,
     MarkMmioSpte,
 )
-
-__all__ = [
-    "EVENTS",
-    "OLD_RET_PF_FIXED",
-    "OLD_RET_PF_SPURIOUS",
-    "RET_PF_FIXED",
-    "RET_PF_SPURIOUS",
-    "CheckMmioSpte",
-    "FastPageFault",
-    "FastPageFaultRetry",
-    "HandleMmioPageFault",
-    "KvmMmuGetPage",
-    "KvmMmuPagetableWalk",
-    "KvmMmuPagingElement",
-    "KvmMmuPrepareZapPage",
-    "KvmMmuSetAccessedBit",
-    "KvmMmuSetDirtyBit",
-    "KvmMmuSetSpte",
-    "KvmMmuSplitHugePage",
-    "KvmMmuSpteRequested",
-    "KvmMmuSyncPage",
-    "KvmMmuUnsyncPage",
-    "KvmMmuWalkerError",
-    "KvmMmuZapAllFast",
-    "KvmTdpMmuSpteChanged",
-    "MarkMmioSpte",
-    "ShadowPage",
-    "ShadowPageFields",
-]
 
 EVENTS: tuple[type[Tracepoint], ...] = (
     KvmMmuPagetableWalk,

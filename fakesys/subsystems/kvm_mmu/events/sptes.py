@@ -104,7 +104,7 @@ def _retried(event: FastPageFaultRetry, address: int) -> str:
 
 
 class FastPageFaultRetry(Tracepoint):
-    """A fault that was handled without the lock, before results were told.
+    """A fault that was handled without the lock, in kernels that do not record RET_PF_*.
 
     `gva` and `cr2_or_gpa` are the same address; a kernel records it under one of the names.
     """

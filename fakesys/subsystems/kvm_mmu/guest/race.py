@@ -114,7 +114,7 @@ class Racer:
             return False
         return self.misses or bool(self.mmu.requests & Request.RELOAD)
 
-    def hold(self) -> int:
+    def run_under_lock(self) -> int:
         """Do what it needs the lock for: load roots, or handle a fault.
 
         Return the number of shadow pages made, -1 if nothing faulted after all.
@@ -155,7 +155,7 @@ class Race:
         self._memory = memory
         self._setup = setup
         self._now = 0
-        self._charged = (0, 0)
+        self._accounted = (0, 0)
         self._slice_end = SLICE_NS
         self._waiting: deque[Racer] = deque()
         self._running: list[Racer] = []
@@ -195,7 +195,7 @@ class Race:
             # With its old slice used up, a zap that asks before each page would never go on.
             self._slice_end = self._now + SLICE_NS
             flow.step()
-        self._leave()
+        self._remove_racers()
         memory.end_removal(slot, None)
         return result
 
@@ -213,25 +213,25 @@ class Race:
         while flow.step() is Step.LOCK_DROPPED:
             if flow.rounds >= setup.max_rounds or self._now >= setup.max_time_ns:
                 return False
-            self._drain()
-        self._charge()
+            self._serve_waiting()
+        self._advance_time()
         return True
 
     def _break_wanted(self) -> bool:
         """Return need_resched() or, in a preemptible kernel, whether a vCPU waits for the lock."""
-        self._charge()
+        self._advance_time()
         if self._now >= self._slice_end:
             return True
         return self._memory.arch.knobs.preempt and bool(self._waiting)
 
-    def _charge(self) -> None:
+    def _advance_time(self) -> None:
         """Advance the time by what was zapped since the last call; let faulting vCPUs queue up."""
         flow = self._flow
-        zapped, cleared = self._charged
-        self._charged = (flow.zapped, flow.sptes_cleared)
+        zapped, cleared = self._accounted
+        self._accounted = (flow.zapped, flow.sptes_cleared)
         self._now += (flow.zapped - zapped) * ZAP_NS
         self._now += (flow.sptes_cleared - cleared) * ZAP_SPTE_NS
-        self._line_up()
+        self._queue_contenders()
 
     def _about_to_zap(self, row: int) -> None:
         """Note which vCPUs have this page in their working set and will miss it."""
@@ -244,7 +244,7 @@ class Race:
         if 0 <= owner < len(self._racers):
             self._racers[owner].misses = True
 
-    def _line_up(self) -> None:
+    def _queue_contenders(self) -> None:
         ready = [racer for racer in self._running if racer.wants_lock(self._now)]
         if not ready:
             return
@@ -254,20 +254,20 @@ class Race:
         self._waiting.extend(ready)
         self._running = [racer for racer in self._running if racer not in ready]
 
-    def _drain(self) -> None:
+    def _serve_waiting(self) -> None:
         """Let those that wait now have the lock before the zapper gets it again."""
         queue, self._waiting = self._waiting, deque()
         for racer in queue:
-            made = racer.hold()
+            made = racer.run_under_lock()
             if made >= 0:
                 self._now += FAULT_NS + NEW_PAGE_NS * made
             racer.ready_ns = self._now + ACCESS_NS
             racer.runs = True
             self._running.append(racer)
         self._slice_end = self._now + SLICE_NS
-        self._line_up()
+        self._queue_contenders()
 
-    def _leave(self) -> None:
+    def _remove_racers(self) -> None:
         """Remove the working sets and what they mapped."""
         arch = self._memory.arch
         for racer in self._racers:

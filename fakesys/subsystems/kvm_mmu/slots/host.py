@@ -125,7 +125,7 @@ class HostSpace:
         self._next_hva += rounded + LARGE
         self._next_pfn += rounded // PAGE
         self._named[name] = memory
-        self._show(memory)
+        self._map(memory)
         return memory
 
     def private_page(self) -> HostMemory:
@@ -134,10 +134,10 @@ class HostSpace:
             self._private = HostMemory(
                 "private", PAGE, thp=False, hva=_PRIVATE_HVA, pfn=_PRIVATE_PFN
             )
-            self._show(self._private)
+            self._map(self._private)
         return self._private
 
-    def _show(self, memory: HostMemory) -> None:
+    def _map(self, memory: HostMemory) -> None:
         at = bisect_right(self._starts, memory.hva)
         self._starts.insert(at, memory.hva)
         self._by_start.insert(at, memory)

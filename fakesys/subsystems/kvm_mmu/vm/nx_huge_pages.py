@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from errno import EPERM
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fakesys.core.clock import Timer
 from fakesys.core.errors import KernelError
@@ -19,9 +18,7 @@ from fakesys.core.text import kstrtobool, kstrtoull
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
+from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # As far as the kernel's 15 letters go.
 WORKER_COMM = "kvm-nx-lpage-re"
