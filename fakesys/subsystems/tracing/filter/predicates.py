@@ -41,8 +41,6 @@ class PredicateParser:
         self._cpus = dialect.cpus
         self._functions = dialect.functions
         self._at = start
-        # The kernel counts from one behind the first character of the term.
-        self._shift = 1
 
     def parse(self) -> tuple[Test, int]:
         """Return the comparison and the index at which it ends. Raises FilterError."""
@@ -64,7 +62,8 @@ class PredicateParser:
         raise self._wrong("Invalid value (did you forget quotes)?")
 
     def _wrong(self, message: str, at: int | None = None) -> FilterError:
-        return FilterError(EINVAL, message, (self._at if at is None else at) + self._shift)
+        # The kernel counts from the character before.
+        return FilterError(EINVAL, message, 1 + (self._at if at is None else at))
 
     def _take(self, suffix: str) -> bool:
         found = self._text.startswith(suffix, self._at)

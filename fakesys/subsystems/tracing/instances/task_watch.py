@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fakesys.core.events import Task
-from fakesys.core.kernel import Caller, Kernel
+from fakesys.core.events import Bus, Task
+from fakesys.core.kernel import Caller
 from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 from fakesys.subsystems.tracing.events.host import (
     PRIORITY,
@@ -69,9 +69,8 @@ class Followers(Protocol):
 class TaskWatch:
     """Turns requests into events of sched, irq, kmem and raw_syscalls."""
 
-    def __init__(self, kernel: Kernel, processes: Processes, followers: Followers) -> None:
-        self._kernel = kernel
-        self._bus = kernel.bus
+    def __init__(self, bus: Bus, processes: Processes, followers: Followers) -> None:
+        self._bus = bus
         self._processes = processes
         self._followers = followers
         self._known: dict[int, str] = {}

@@ -46,7 +46,7 @@ class Tracing:
         )
         self.kernel = kernel
         self.shared = Shared(kernel, build, catalog, cpus=cpus, processes=processes)
-        self.watch = TaskWatch(kernel, processes, self)
+        self.watch = TaskWatch(kernel.bus, processes, self)
         self._listeners = Listeners(kernel.bus)
         options = Options.at_boot(newer=build.fields_option)
         self.top = Instance(self, self.shared, options, expanded=False)
