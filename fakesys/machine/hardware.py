@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fakesys.core.errors import KernelError
 from fakesys.core.text import ALL_IDS
 from fakesys.machine.scenario import Ap, Card, Kvm, ScenarioError
-from fakesys.subsystems.ap_bus.hardware import (
+from fakesys.subsystems.ap_bus.hardware_spec import (
     DEFAULT,
     PRESETS,
     CardMode,

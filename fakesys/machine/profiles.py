@@ -95,7 +95,7 @@ _AP_V6 = ApKernel(
     bus=ap_bus.BusPolicy(
         veto_errno=EADDRINUSE,
         oldest_type=ap_bus.CEX2A,
-        nudges_queues=False,
+        initiates_queues=False,
         asks_for_interrupts=False,
         bindings=ap_bus.BindingsEvent.EVERY_PROBE,
         queues=ap_bus.vanish_when_deconfigured,
@@ -148,7 +148,7 @@ _AP_6_12 = ApKernel(
     bus=replace(
         _AP_6_1.bus,
         oldest_type=ap_bus.CEX4,
-        nudges_queues=True,
+        initiates_queues=True,
         asks_for_interrupts=True,
         bindings=ap_bus.BindingsEvent.PER_SCAN,
         checkstop_is_offline=True,

@@ -200,6 +200,19 @@ def test_assign_refuses_queues_of_another_device(kernel: str) -> None:
 
 
 @every_kernel
+def test_a_refusal_names_the_newest_of_two_other_devices(kernel: str) -> None:
+    machine = free_machine(kernel)
+    new_mdev(machine, U1, "5", "4")
+    new_mdev(machine, U2, "6", "4")
+    new_mdev(machine, U3, "5 6")
+    assert refused(machine, f"{MATRIX}/{U3}/assign_domain", "4") == "EADDRINUSE"
+    assert complaints(machine) == [
+        f"vfio_ap_mdev {U3}: Userspace may not assign queue 06.0004 to mdev: "
+        f"already assigned to {U2}"
+    ]
+
+
+@every_kernel
 def test_control_domains_are_shared_freely(kernel: str) -> None:
     machine = machine_of(kernel)
     new_mdev(machine, U1)

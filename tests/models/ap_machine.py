@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakesys.core.kernel import Kernel
 from fakesys.machine.profiles import AP_KERNELS
-from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec, HardwareSpec, mask_of
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec, HardwareSpec, mask_of
 from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
 
@@ -35,7 +35,7 @@ def create(system: ApSystem, number: int) -> MatrixMdev:
     matrix = system.vfio_ap.matrix
     assert matrix is not None
     uuid = uuid_of(number)
-    system.mdev_bus.create(matrix.parent, matrix.type, uuid)
+    matrix.type.create(uuid)
     return system.vfio_ap.mdevs[uuid]
 
 

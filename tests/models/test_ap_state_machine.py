@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from errno import EADDRINUSE, EADDRNOTAVAIL, EBUSY, ENODEV, EPERM
 
 import pytest
@@ -28,10 +28,10 @@ from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, ids
 from fakesys.machine.ap import ap_of
 from fakesys.machine.profiles import AP_KERNELS
-from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
 from fakesys.subsystems.ap_control.files import ApKernelChoice
-from fakesys.subsystems.vfio_ap.driver import RemovePolicy
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.binder import Binder
 from fakesys.tree.node import Directory, File
 from tests.models.ap_machine import CARDS, DOMAINS, SMALL, create, uuid_of
@@ -72,7 +72,7 @@ class ApMachine(RuleBasedStateMachine):
         return self.system.vfio_ap.mdevs
 
     def bound(self, name: str) -> Apqns:
-        rows = self.system.bus.queue_drivers[name].bound
+        rows = self.system.bus.state.queue_drivers[name].bound
         return {(apid, apqi) for apid, row in enumerate(rows) for apqi in ids(row)}
 
     def attempt(self, action: Callable[[], object], errno: int | None) -> bool:
@@ -99,7 +99,7 @@ class ApMachine(RuleBasedStateMachine):
         mdev = self.mdevs.get(uuid_of(number))
         if mdev is None:
             return
-        self.system.vfio_ap.remove_policy = policy
+        self.system.vfio_ap.state.remove_policy = policy
         busy = mdev.guest is not None and policy is RemovePolicy.EBUSY
         self.attempt(lambda: self.system.mdev_bus.remove(mdev.mdev), EBUSY if busy else None)
 
@@ -116,7 +116,7 @@ class ApMachine(RuleBasedStateMachine):
     def _assign(self, mdev: MatrixMdev, apm: int, aqm: int, action: Callable[[], None]) -> None:
         old = mdev.matrix
         new = product(old.apm | apm, old.aqm | aqm)
-        host = product(self.system.bus.apmask, self.system.bus.aqmask)
+        host = product(self.system.bus.state.apmask, self.system.bus.state.aqmask)
         others: Apqns = set()
         for other in self.mdevs.values():
             others |= set() if other is mdev else product(other.matrix.apm, other.matrix.aqm)
@@ -139,14 +139,14 @@ class ApMachine(RuleBasedStateMachine):
     def change_mask(self, name: str, low: int) -> None:
         bus = self.system.bus
         mask = (ALL_IDS & ~7) | low
-        apmask, aqmask = (mask, bus.aqmask) if name == "apmask" else (bus.apmask, mask)
+        apmask, aqmask = (mask, bus.state.aqmask) if name == "apmask" else (bus.state.apmask, mask)
         assigned: Apqns = set()
         for mdev in self.mdevs.values():
             assigned |= product(mdev.matrix.apm, mdev.matrix.aqm)
-        grows = mask & ~(bus.apmask if name == "apmask" else bus.aqmask)
+        grows = mask & ~(bus.state.apmask if name == "apmask" else bus.state.aqmask)
         veto = bool(grows) and bool(product(apmask, aqmask) & assigned)
         set_mask = bus.set_apmask if name == "apmask" else bus.set_aqmask
-        errno = self.system.bus.policy.veto_errno if veto else None
+        errno = bus.state.policy.veto_errno if veto else None
         self.attempt(lambda: set_mask(mask), errno)
 
     @rule(name=GUEST, number=NUMBER, ap=st.booleans())
@@ -188,19 +188,20 @@ class ApMachine(RuleBasedStateMachine):
 
     @rule(autoscan=st.booleans())
     def scan(self, autoscan: bool) -> None:
-        self.system.bus.autoscan = autoscan
+        self.system.bus.state.autoscan = autoscan
         self.system.bus.rescan()
 
     @rule(apid=ADAPTER, apqi=DOMAIN, driver=st.sampled_from(("cex4queue", "vfio_ap")))
     def unbind(self, apid: int, apqi: int, driver: str) -> None:
         bus = self.system.bus
         name = f"{apid:02x}.{apqi:04x}"
-        if driver not in bus.queue_drivers:
+        if driver not in bus.state.queue_drivers:
             return
         there = (apid, apqi) in self.bound(driver)
-        self.attempt(lambda: bus.unbind(bus.queue_drivers[driver], name), None if there else ENODEV)
+        bound_to = bus.state.queue_drivers[driver]
+        self.attempt(lambda: bus.unbind(bound_to, name), None if there else ENODEV)
 
-    @precondition(lambda self: not self.system.vfio_ap.attached)
+    @precondition(lambda self: not self.system.vfio_ap.state.attached)
     @rule()
     def reload(self) -> None:
         self.system.vfio_ap.unload()
@@ -208,10 +209,15 @@ class ApMachine(RuleBasedStateMachine):
 
     # What must hold.
 
+    def passable(self) -> Sequence[int]:
+        """The bound domains per adapter that a guest may get."""
+        vfio_ap = self.system.vfio_ap
+        return vfio_ap.resets.passable(vfio_ap.state.policy.bad_resets)
+
     def check_filter(self, mdev: MatrixMdev) -> None:
         """What the guest has is what the definition of the filter says."""
-        lpar = self.system.bus.lpar
-        usable = self.system.vfio_ap.passable()
+        lpar = self.system.bus.state.lpar
+        usable = self.passable()
         aqm = {d for d in ids(mdev.matrix.aqm) if lpar.domains >> d & 1}
         apm = {
             a
@@ -246,7 +252,7 @@ class ApMachine(RuleBasedStateMachine):
 
     @invariant()
     def drivers_have_what_the_masks_say(self) -> None:
-        host = product(self.system.bus.apmask, self.system.bus.aqmask)
+        host = product(self.system.bus.state.apmask, self.system.bus.state.aqmask)
         assert self.bound("cex4queue") <= host
         assert not self.bound("vfio_ap") & host
 

@@ -1,4 +1,4 @@
-"""The address of a queue and the 256 counters that every card has of them."""
+"""The address of a queue, and the 256 counters that a card has of its queues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Apqn(NamedTuple):
 
 
 def apqn_of(name: str) -> Apqn | None:
-    """The address that a name such as `05.00ab` stands for; None for any other text."""
+    """Return the address in a queue's name such as `05.00ab`; None for any other text."""
     found = _NAME.fullmatch(name)
     if not found or int(found[2], 16) > 255:
         return None
@@ -29,20 +29,26 @@ def apqn_of(name: str) -> Apqn | None:
 
 
 def apid_of(name: str) -> int | None:
-    """The adapter that a name such as `card05` stands for; None for any other text."""
+    """Return the adapter in a card's name such as `card05`; None for any other text."""
     found = _CARD_NAME.fullmatch(name)
     return int(found[1], 16) if found else None
 
 
 def apid_of_digits(name: str) -> int | None:
-    """The adapter that a name such as `0a` stands for; None for any other text."""
+    """Return the adapter in two digits such as `0a`; None for any other text."""
     return int(name, 16) if _ID_NAME.fullmatch(name) else None
 
 
 class BitCounter:
     """256 counters, one per ID, kept as planes of bits.
 
-    Adding one to any set of them costs a few operations on integers, however many there are.
+    Plane N holds bit N of every counter. Adding one to a set of counters costs a few operations
+    on integers, whatever the size of the set:
+
+        counter = BitCounter()
+        counter.add(0b110)
+        counter.add(0b100)
+        counter.count(2)    # 2
     """
 
     __slots__ = ("_planes",)
@@ -61,9 +67,9 @@ class BitCounter:
             self._planes.append(carry)
 
     def count(self, index: int) -> int:
-        """The counter of one ID."""
+        """Return the counter of one ID."""
         return sum((plane >> index & 1) << bit for bit, plane in enumerate(self._planes))
 
     def state(self) -> list[str]:
-        """The planes as hexadecimal numbers, that of the ones first."""
+        """Return the planes as hexadecimal numbers, lowest bit first."""
         return [hex(plane) for plane in self._planes]

@@ -1,21 +1,22 @@
-"""Which driver has which queue: probe, detach, hand over, for whole rows of queues at once."""
+"""Which driver has which queue or card: probe, detach, hand over, for whole rows of queues.
+
+Every change follows one order: ask the driver's module, change the masks, tell the tree, send
+the uevents. The uevents of one operation are rows (`uevents.py`), one per card.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import EBUSY, ENODEV
-from typing import TYPE_CHECKING
 
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Changed, UeventBatch
+from fakesys.core.events import Changed
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
 from fakesys.subsystems.ap_bus.policy import BindingsEvent
 from fakesys.subsystems.ap_bus.queue import ApQueue
-from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, bindings_complete
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.ap_bus.bus import ApBus
+from fakesys.subsystems.ap_bus.state import BusState
+from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, bindings_complete, send
 
 UNBIND = Action("unbind")
 ADD = Action("add")
@@ -25,69 +26,37 @@ REMOVE = Action("remove")
 class Binding:
     """Binds the queues and cards of one bus."""
 
-    def __init__(self, bus: ApBus) -> None:
+    def __init__(self, bus: BusState) -> None:
         self._bus = bus
-        # Was there a probe, or anything new in the machine's masks, since the last
-        # `BINDINGS=complete`? (kernels that send it per scan)
-        self.rearmed = True
-        self.completions = 0
 
-    def unbound(self, card: ApCard) -> int:
-        """The queues of a card that have no driver."""
-        free = card.queues
-        for driver in self._bus.queue_drivers.values():
-            free &= ~driver.bound[card.apid]
-        return free
+    def bind_card(self, card: ApCard) -> None:
+        """Give a card to the card driver, which sets it online.
 
-    def unbound_count(self) -> int:
-        """How many queues of the bus have no driver."""
-        return sum(self.unbound(card).bit_count() for card in self._bus.cards.values())
+        Precondition: the card has no driver and is of a type that has one.
+        """
+        driver = self._bus.card_driver
+        card.driver = driver.name
+        card.soft_online = True
+        driver.bound |= 1 << card.apid
+        self._card_probed()
+        self._bus.kernel.devices.bind(card)
 
-    def host_row(self, apid: int) -> int:
-        """The domains of an adapter that the masks give to the host."""
-        return self._bus.aqmask if self._bus.apmask >> apid & 1 else 0
+    def bind_card_by_hand(self, card: ApCard) -> None:
+        """Bind a card as a write to `bind` does. Raises ENODEV, EBUSY in this order."""
+        if not card.has_driver_type:
+            raise KernelError(ENODEV, f"no driver takes type {card.hwtype}")
+        if card.driver is not None:
+            raise KernelError(EBUSY, f"card {card.apid:02x} is bound")
+        self.bind_card(card)
 
-    def revise(self) -> None:
-        """Bind every queue anew whose driver no longer fits. Like ap_bus_revise_bindings."""
-        before = self.unbound_count()
-        cards = [self._bus.cards[apid] for apid in sorted(self._bus.cards)]
-        self._finish([self._revise_card(card) for card in cards], before)
-
-    def probe(self, card: ApCard, mask: int) -> list[Step]:
-        """Offer these queues, which have no driver, to the drivers; the steps of the taken."""
-        steps: list[Step] = []
-        for driver in self._bus.queue_drivers.values():
-            steps += self._offer(driver, card, mask)
-        return steps
-
-    def offer_all(self, driver: QueueDriver) -> None:
-        """Offer every free queue to a driver whose module was just loaded."""
-        before = self.unbound_count()
-        rows = []
-        for apid in sorted(self._bus.cards):
-            card = self._bus.cards[apid]
-            rows.append(self.row(card, self._offer(driver, card, self.unbound(card))))
-        self._finish(rows, before)
-        self.check_complete()
-
-    def release_all(self, driver: QueueDriver) -> None:
-        """Take every queue from a driver, as when its module is unloaded."""
-        before = self.unbound_count()
-        rows = []
-        for apid in sorted(self._bus.cards):
-            card = self._bus.cards[apid]
-            rows.append(self.row(card, self.detach(driver, card, driver.bound[apid])))
-        self._finish(rows, before)
-
-    def detach(self, driver: QueueDriver, card: ApCard, mask: int) -> list[Step]:
-        """Take these queues from their driver; each is reset by driver and bus."""
-        if not mask:
-            return []
-        self._release(driver, card, mask)
-        return [Step(mask, (UNBIND,), +1)]
+    def unbind_card(self, card: ApCard) -> None:
+        """Take a card from the card driver."""
+        card.driver = None
+        self._bus.card_driver.bound &= ~(1 << card.apid)
+        self._bus.kernel.devices.unbind(card)
 
     def bind(self, driver: QueueDriver, queue: ApQueue) -> None:
-        """What `bind` of a driver does. Raises ENODEV, EBUSY, ENODEV in this order."""
+        """Bind a queue as a write to `bind` does. Raises ENODEV, EBUSY, ENODEV in this order."""
         card, bit = queue.card, 1 << queue.apqi
         if not card.has_driver_type:
             raise KernelError(ENODEV, f"{driver.name} takes no type {card.hwtype}")
@@ -95,34 +64,67 @@ class Binding:
             raise KernelError(EBUSY, f"{queue.apqn} is bound to {queue.driver}")
         if not self._fitting(driver, card) & bit:
             raise KernelError(ENODEV, f"the masks do not give {queue.apqn} to {driver.name}")
-        before = self.unbound_count()
+        before = self._bus.unbound_count()
         self._take(driver, card, bit)
-        self._finish([self.row(card, [_bound(bit, driver)])], before)
+        self._finish([card.row([_bound(bit, driver)])], before)
 
     def unbind(self, driver: QueueDriver, queue: ApQueue) -> None:
-        """What `unbind` of a driver does. Raises ENODEV; nobody can object."""
+        """Unbind a queue as a write to `unbind` does. Raises ENODEV; no driver can refuse."""
         if queue.driver != driver.name:
             raise KernelError(ENODEV, f"{queue.apqn} is not bound to {driver.name}")
-        before = self.unbound_count()
-        steps = self.detach(driver, queue.card, 1 << queue.apqi)
-        self._finish([self.row(queue.card, steps)], before)
+        before = self._bus.unbound_count()
+        steps = self._detach(driver, queue.card, 1 << queue.apqi)
+        self._finish([queue.card.row(steps)], before)
 
     def reprobe(self, queue: ApQueue) -> None:
-        """What `drivers_probe` does: nothing for a bound queue, no taker is fine."""
+        """Offer a queue to the drivers as `drivers_probe` does; do nothing if it is bound."""
         if queue.driver is None:
-            before = self.unbound_count()
-            row = self.row(queue.card, self.probe(queue.card, 1 << queue.apqi))
+            before = self._bus.unbound_count()
+            row = queue.card.row(self._probe(queue.card, 1 << queue.apqi))
             self._finish([row], before)
 
-    def appear(self, card: ApCard, mask: int) -> list[Step]:
-        """Queue devices that were just made: announced, then probed if the bus does so."""
-        taken = self.probe(card, mask) if self._bus.autoprobe else []
+    def revise(self) -> None:
+        """Rebind every queue whose driver the masks no longer allow.
+
+        Like ap_bus.c:ap_bus_revise_bindings (v6.1).
+        """
+        before = self._bus.unbound_count()
+        self._finish([self._revise_card(card) for card in self._bus.sorted_cards()], before)
+
+    def offer_all(self, driver: QueueDriver) -> None:
+        """Offer every unbound queue to a driver whose module was just loaded."""
+        before = self._bus.unbound_count()
+        rows = [
+            card.row(self._offer(driver, card, self._bus.unbound(card)))
+            for card in self._bus.sorted_cards()
+        ]
+        self._finish(rows, before)
+        self.check_complete()
+
+    def release_all(self, driver: QueueDriver) -> None:
+        """Take every queue from a driver whose module is being unloaded."""
+        before = self._bus.unbound_count()
+        rows = [
+            card.row(self._detach(driver, card, driver.bound[card.apid]))
+            for card in self._bus.sorted_cards()
+        ]
+        self._finish(rows, before)
+
+    def add_queues(self, card: ApCard, mask: int) -> list[Step]:
+        """Announce new queue devices and, if the bus probes by itself, offer them to the drivers.
+
+        Return the steps, which the caller publishes.
+        """
+        taken = self._probe(card, mask) if self._bus.autoprobe else []
         steps = [Step(s.mask, (ADD, *s.actions), 0, probed=True) for s in taken]
         left = mask & ~sum(step.mask for step in taken)
         return [*steps, Step(left, (ADD,), +1)] if left else steps
 
-    def vanish(self, card: ApCard, mask: int) -> list[Step]:
-        """Queue devices that go: taken from their drivers, then removed."""
+    def remove_queues(self, card: ApCard, mask: int) -> list[Step]:
+        """Take queue devices from their drivers and remove them.
+
+        Return the steps, which the caller publishes.
+        """
         steps = []
         for driver in self._bus.queue_drivers.values():
             bound = driver.bound[card.apid] & mask
@@ -133,12 +135,8 @@ class Binding:
         card.forget(mask)
         return [*steps, Step(free, (REMOVE,), -1)] if free else steps
 
-    def tell_queues(self, card: ApCard, mask: int, field: tuple[str, str]) -> None:
-        """Uevent `change` with one field for each of these queues."""
-        self.publish([self.row(card, self.changes(card, mask, field))], 0)
-
-    def changes(self, card: ApCard, mask: int, field: tuple[str, str]) -> list[Step]:
-        """A `change` of each of these queues with one field."""
+    def change_steps(self, card: ApCard, mask: int, field: tuple[str, str]) -> list[Step]:
+        """Return the steps of a uevent `change` with one field for each of these queues."""
         steps = []
         for driver in self._bus.queue_drivers.values():
             bound = driver.bound[card.apid] & mask
@@ -147,64 +145,58 @@ class Binding:
                 steps.append(Step(bound, (Action("change", driver.name, (field,)),)))
         return [*steps, Step(mask, (Action("change", None, (field,)),))] if mask else steps
 
-    def row(self, card: ApCard, steps: Sequence[Step]) -> Row:
-        """What happens to queues of this card."""
-        return Row(card.apid, str(card.mode), tuple(steps))
-
     def publish(self, rows: Sequence[Row], unbound: int) -> None:
-        """Send the uevents. `unbound`: how many queues had no driver before."""
-        per_probe = self._bus.policy.bindings is BindingsEvent.EVERY_PROBE and self._bus.scans > 0
+        """Send the uevents of these rows, with a `BINDINGS=complete` where one is due.
+
+        `unbound`: how many queues of the bus had no driver before the operation.
+        """
         numbered = []
         for row in rows:
             done = row
-            if per_probe:
-                done, unbound = row.numbered(unbound, self.completions + 1)
-                self.completions += done.complete.bit_count()
+            if self._tells_every_probe:
+                done, unbound = row.numbered(unbound, self._bus.completions + 1)
+                self._bus.completions += done.complete.bit_count()
             numbered.append(done)
-        self.rearmed |= any(step.probed for row in rows for step in row.steps)
-        told = tuple(row for row in numbered if row.steps)
-        count = sum(row.length for row in told)
-        if count:
-            batch = UeventBatch(count, lambda: (e for row in told for e in row.events()))
-            self._bus.kernel.bus.emit(batch)
-
-    def card_probed(self) -> None:
-        """A card got its driver: that, too, looks whether any queue is left without one."""
-        self.rearmed = True
-        if self._bus.policy.bindings is BindingsEvent.EVERY_PROBE and self._bus.scans:
-            self._tell_if_complete()
+        self._bus.rearmed |= any(step.probed for row in rows for step in row.steps)
+        send(self._bus.kernel.bus, numbered)
 
     def check_complete(self) -> None:
-        """The end of a scan or of the loading of a driver."""
-        if self._bus.policy.bindings is BindingsEvent.PER_SCAN and self._bus.scans and self.rearmed:
-            self._tell_if_complete()
+        """Send `BINDINGS=complete` at the end of a scan, in kernels that do so, if it is due."""
+        per_scan = self._bus.policy.bindings is BindingsEvent.PER_SCAN
+        if per_scan and self._bus.scans and self._bus.rearmed:
+            self._send_if_complete()
 
     def first_scan_done(self) -> None:
-        """The first scan tells in every kernel."""
-        self._tell_if_complete()
+        """Send `BINDINGS=complete` after the first scan, in every kernel."""
+        self._send_if_complete()
 
-    def _tell_if_complete(self) -> None:
-        if self.unbound_count():
+    @property
+    def _tells_every_probe(self) -> bool:
+        return self._bus.policy.bindings is BindingsEvent.EVERY_PROBE and self._bus.scans > 0
+
+    def _card_probed(self) -> None:
+        self._bus.rearmed = True
+        if self._tells_every_probe:
+            self._send_if_complete()
+
+    def _send_if_complete(self) -> None:
+        if self._bus.unbound_count():
             return
-        self.rearmed = False
-        self.completions += 1
-        self._bus.kernel.bus.emit(bindings_complete(self.completions))
+        self._bus.rearmed = False
+        self._bus.completions += 1
+        self._bus.kernel.bus.emit(bindings_complete(self._bus.completions))
 
     def _fitting(self, driver: QueueDriver, card: ApCard) -> int:
         if not card.has_driver_type:
             return 0
-        return card.queues & driver.fits(self.host_row(card.apid))
+        return card.queues & driver.fits(self._bus.host_domains(card.apid))
 
-    def _revise_card(self, card: ApCard) -> Row:
+    def _probe(self, card: ApCard, mask: int) -> list[Step]:
+        """Offer unbound queues to the drivers; return the steps of those that were bound."""
         steps: list[Step] = []
-        free = self.unbound(card)
         for driver in self._bus.queue_drivers.values():
-            wrong = driver.bound[card.apid] & ~driver.fits(self.host_row(card.apid))
-            if wrong:
-                self._release(driver, card, wrong)
-                steps.extend(_handed_over(wrong, self.probe(card, wrong)))
-        steps.extend(self.probe(card, free))
-        return self.row(card, steps)
+            steps += self._offer(driver, card, mask)
+        return steps
 
     def _offer(self, driver: QueueDriver, card: ApCard, mask: int) -> list[Step]:
         taken = self._fitting(driver, card) & mask
@@ -213,6 +205,23 @@ class Binding:
         self._take(driver, card, taken)
         return [_bound(taken, driver)]
 
+    def _detach(self, driver: QueueDriver, card: ApCard, mask: int) -> list[Step]:
+        if not mask:
+            return []
+        self._release(driver, card, mask)
+        return [Step(mask, (UNBIND,), +1)]
+
+    def _revise_card(self, card: ApCard) -> Row:
+        steps: list[Step] = []
+        free = self._bus.unbound(card)
+        for driver in self._bus.queue_drivers.values():
+            wrong = driver.bound[card.apid] & ~driver.fits(self._bus.host_domains(card.apid))
+            if wrong:
+                self._release(driver, card, wrong)
+                steps.extend(_handed_over(wrong, self._probe(card, wrong)))
+        steps.extend(self._probe(card, free))
+        return card.row(steps)
+
     def _take(self, driver: QueueDriver, card: ApCard, mask: int) -> None:
         driver.bound[card.apid] |= mask
         driver.owner.queues_bound(card.apid, mask)
@@ -220,7 +229,7 @@ class Binding:
     def _release(self, driver: QueueDriver, card: ApCard, mask: int) -> None:
         driver.owner.queues_leaving(card.apid, mask)
         driver.bound[card.apid] &= ~mask
-        # ap_queue.c:ap_queue_remove (v6.1): whoever had it, the next finds no trace.
+        # ap_queue.c:ap_queue_remove (v6.1): the next owner must find no data of this one.
         self._bus.hardware.zeroize(card.apid, mask)
         card.states.release(mask)
 
@@ -238,6 +247,7 @@ def _bound(mask: int, driver: QueueDriver) -> Step:
 
 
 def _handed_over(mask: int, taken: Sequence[Step]) -> list[Step]:
+    """Return the steps of queues that lost their driver, some of which another one took."""
     steps = [Step(s.mask, (UNBIND, *s.actions), 0, probed=True) for s in taken]
     left = mask & ~sum(step.mask for step in taken)
     return [*steps, Step(left, (UNBIND,), +1)] if left else steps

@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from errno import EINVAL, ENODEV
-from typing import TYPE_CHECKING, Any
+from errno import ENODEV
+from typing import Any, Protocol
 
+from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
+from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, format_mask
-from fakesys.subsystems.ap_bus.apqn import BitCounter
-from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
-from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.ap_bus.apqn import Apqn, BitCounter
+from fakesys.subsystems.ap_bus.drivers import OLDEST_TYPE_WITH_DRIVER, CardDriver, QueueDriver
+from fakesys.subsystems.ap_bus.hardware import Hardware
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue_states import QueueStates
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.ap_bus.bus import ApBus
+from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, send
 
 # ap_card.c:ap_card_create (v6.1): bytes when the card does not say.
 DEFAULT_MAX_MSG_SIZE = 12288
 PAGE = 4096
-# Types below CEX4 have no driver here.
-FIRST_TYPE_WITH_DRIVER = 10
-CARD_DRIVER = "cex4card"
+
+
+class CardBus(Protocol):
+    """What a card needs of the bus that it is on."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel, for uevents."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """The installed hardware, which the card's state machines talk to."""
+
+    @property
+    def policy(self) -> BusPolicy:
+        """The choices of the kernel."""
+
+    @property
+    def root(self) -> object:
+        """The device that is the parent of all cards."""
+
+    @property
+    def card_driver(self) -> CardDriver:
+        """The driver of cards."""
+
+    @property
+    def host_driver(self) -> QueueDriver:
+        """The driver of the host's queues."""
+
+    def driver_of(self, apqn: Apqn) -> QueueDriver | None:
+        """Return the driver that has a queue; None while it is unbound."""
 
 
 class ApCard:
-    """One card device. State of a queue is a bit in a mask, or an entry of a sparse mapping."""
+    """One card device. A fact about a queue is a bit in a mask, or an entry of a sparse mapping.
+
+    `config`, `chkstop`: configured, checkstopped, as of the last scan. `queues`, `deconfigured`,
+    `checkstopped`, `offline`: the domains whose queue exists, is configured off, is checkstopped,
+    was set offline. `requests`: of the host, since they were cleared; `queue_requests`: the same
+    per domain. `waiting`: requests per domain that wait because the queue is busy.
+    """
 
     subsystem = "ap"
 
-    def __init__(self, bus: ApBus, spec: CardSpec, *, config: bool, chkstop: bool) -> None:
+    def __init__(self, bus: CardBus, spec: CardSpec, *, config: bool, chkstop: bool) -> None:
         self.bus = bus
         self.spec = spec
         self.config = config
@@ -37,7 +73,6 @@ class ApCard:
         self.driver: str | None = None
         self.soft_online = True
         self.requests = 0
-        # Masks of domains: which have a device, are configured off, checkstopped, set offline.
         self.queues = 0
         self.deconfigured = 0
         self.checkstopped = 0
@@ -69,9 +104,24 @@ class ApCard:
         return self.spec.mode
 
     @property
+    def hardware(self) -> Hardware:
+        """The hardware that the card and its queues belong to."""
+        return self.bus.hardware
+
+    @property
+    def policy(self) -> BusPolicy:
+        """The choices of the kernel."""
+        return self.bus.policy
+
+    @property
+    def devices(self) -> Devices:
+        """The driver core, which sends the uevents of the card and its queues."""
+        return self.bus.kernel.devices
+
+    @property
     def has_driver_type(self) -> bool:
-        """Does any driver take cards and queues of this type?"""
-        return self.hwtype >= FIRST_TYPE_WITH_DRIVER
+        """Whether there is a driver for cards and queues of this type."""
+        return self.hwtype >= OLDEST_TYPE_WITH_DRIVER
 
     @property
     def max_msg_size(self) -> int:
@@ -80,16 +130,16 @@ class ApCard:
 
     @property
     def usable(self) -> bool:
-        """May it be online?"""
-        return self.bus.policy.usable(config=self.config, checkstop=self.chkstop)
+        """Whether the card may be online."""
+        return self.policy.usable(config=self.config, checkstop=self.chkstop)
 
     @property
     def online(self) -> bool:
-        """Does it take requests?"""
+        """Whether the card takes requests."""
         return self.soft_online and self.usable
 
     def uevent_env(self) -> Mapping[str, str]:
-        """Like ap_bus.c:ap_uevent (v6.1)."""
+        """Return the fields of the card's uevents. Like ap_bus.c:ap_uevent (v6.1)."""
         return {
             "DEVTYPE": "ap_card",
             **({"DRIVER": self.driver} if self.driver else {}),
@@ -99,14 +149,12 @@ class ApCard:
         }
 
     def listed_in(self) -> Iterable[object]:
-        """The root device, the bus and the card driver."""
+        """Return the models whose directories list cards: root device, bus, card driver."""
         return (self.bus.root, self.bus, self.bus.card_driver)
 
-    def queue(self, apqi: int) -> ApQueue | None:
-        """The queue device of a domain; None when there is none."""
-        if not self.queues >> apqi & 1:
-            return None
-        return ApQueue(self, apqi, self.plugs.count(apqi))
+    def queue_driver(self, apqi: int) -> QueueDriver | None:
+        """Return the driver that has the queue of a domain; None while it is unbound."""
+        return self.bus.driver_of(Apqn(self.apid, apqi))
 
     def start(self, mask: int) -> None:
         """Initiate these queues for the host. Like ap_queue.c:ap_queue_init_state (v6.1)."""
@@ -114,58 +162,62 @@ class ApCard:
         self.restart(mask)
 
     def restart(self, mask: int) -> None:
-        """Begin with a reset of these queues."""
+        """Begin a reset of these queues, and run it where it can run."""
         self.states.reset_started |= mask
         self.poll(mask)
 
     def poll(self, mask: int) -> None:
-        """Run the state machines of these queues."""
-        hardware = self.bus.hardware
+        """Run the state machines of these queues, as far as they are configured and running."""
         runnable = mask & ~(self.deconfigured | self.checkstopped)
-        done = self.states.poll(runnable, interrupts=hardware.interrupts)
-        hardware.set_irq(self.apid, done, on=hardware.interrupts)
+        done = self.states.poll(runnable, interrupts=self.hardware.interrupts)
+        self.hardware.set_irq(self.apid, done, on=self.hardware.interrupts)
 
     def configure(self, config: bool) -> None:
-        """Switch the card on or off. Raises EOPNOTSUPP, EIO; says so even if nothing changes.
+        """Switch the card on or off by SCLP. Raises EOPNOTSUPP, EIO.
 
-        Like ap_card.c:config_store (v6.1).
+        The uevent and the machine's notification follow even if nothing changes. Like
+        ap_card.c:config_store (v6.1).
         """
         if config != self.config:
-            self.bus.hardware.configure(self.apid, config)
+            self.hardware.configure(self.apid, config)
         self.config = config
-        self.tell("CONFIG", config)
-        self.bus.machine_changed()
+        self.send_change("CONFIG", config)
+        self.hardware.on_change()
 
     def set_online(self, online: bool) -> None:
-        """Set the card and all its host queues. Raises ENODEV. Like zcrypt_card.c:online_store."""
+        """Set the card and all its host queues online or offline.
+
+        Raises ENODEV when the card cannot be online. Like zcrypt_card.c:online_store (v6.1).
+        """
         if online and not self.usable:
             raise KernelError(ENODEV, f"card {self.apid:02x} cannot work now")
         self.soft_online = online
-        self.tell("ONLINE", online)
-        host = self.bus.host_driver.bound[self.apid]
-        changing = host & (self.offline if online else ~self.offline)
+        self.send_change("ONLINE", online)
+        host = self.bus.host_driver
+        changing = host.bound[self.apid] & (self.offline if online else ~self.offline)
         self.offline ^= changing
         if not online:
             self.flush(changing)
-        self.bus.binding.tell_queues(self, changing, ("ONLINE", str(int(online))))
+        change = Action("change", host.name, (("ONLINE", str(int(online))),))
+        send(self.bus.kernel.bus, [self.row([Step(changing, (change,))] if changing else [])])
+
+    def row(self, steps: Iterable[Step]) -> Row:
+        """Return the steps of queues of this card as one row of uevents."""
+        return Row(self.apid, str(self.mode), tuple(steps))
 
     def clear_requests(self) -> None:
-        """Count the requests of the card and its queues from zero."""
+        """Set the counts of requests of the card and its queues to zero."""
         self.requests = 0
         self.queue_requests.clear()
 
     def flush(self, mask: int) -> None:
-        """Pending requests of these queues end with an error."""
+        """Drop the waiting requests of these queues, whether they failed or were answered."""
         if not self.waiting:
             return
         self.waiting = {apqi: n for apqi, n in self.waiting.items() if not mask >> apqi & 1}
 
-    def wake(self, mask: int) -> None:
-        """These queues answer again: pending requests are done."""
-        self.flush(mask)
-
     def forget(self, mask: int) -> None:
-        """These queue devices are gone, with all that was known of them."""
+        """Forget queue devices that are gone, except for their counters in `plugs`."""
         keep = ALL_IDS & ~mask
         self.queues &= keep
         self.deconfigured &= keep
@@ -176,23 +228,12 @@ class ApCard:
             counts = self.queue_requests.items()
             self.queue_requests = {apqi: n for apqi, n in counts if keep >> apqi & 1}
 
-    def tell(self, key: str, value: bool) -> None:
-        """Uevent `change` of the card with one field."""
-        self.bus.kernel.devices.change(self, {key: str(int(value))})
-
-    def submit(self, apqi: int, count: int) -> None:
-        """`count` requests of the host to a queue. Raises ENODEV when it takes none."""
-        queue = self.queue(apqi)
-        if queue is None or queue.driver != self.bus.host_driver.name or not queue.online:
-            raise KernelError(ENODEV, "the queue is not online under the host's driver")
-        self.queue_requests[apqi] = self.queue_requests.get(apqi, 0) + count
-        self.requests += count
-        self.poll(1 << apqi)
-        if self.bus.hardware.is_busy(queue.apqn):
-            self.waiting[apqi] = self.waiting.get(apqi, 0) + count
+    def send_change(self, key: str, value: bool) -> None:
+        """Send the uevent `change` of the card with one field."""
+        self.devices.change(self, {key: str(int(value))})
 
     def state(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return what the bus knows of the card and its queues as plain data."""
         return {
             "checkstopped": format_mask(self.checkstopped),
             "chkstop": self.chkstop,
@@ -208,10 +249,3 @@ class ApCard:
             "states": self.states.state(),
             "waiting": {f"{n:04x}": self.waiting[n] for n in self.waiting},
         }
-
-
-def zero_or_one(number: int) -> bool:
-    """A switch. Raises EINVAL for other numbers."""
-    if number not in (0, 1):
-        raise KernelError(EINVAL, f"{number} is neither 0 nor 1")
-    return number == 1

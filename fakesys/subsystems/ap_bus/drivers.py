@@ -1,42 +1,60 @@
-"""The drivers of the AP bus: which queues each has, and what it wants to be told."""
+"""The drivers of the AP bus: which devices each has, and the module behind it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from fakesys.core.devices import Devices
 from fakesys.core.text import format_mask
 from fakesys.subsystems.ap_bus.hardware import Lpar
+from fakesys.subsystems.ap_bus.policy import CEX4
 
-if TYPE_CHECKING:
-    from fakesys.subsystems.ap_bus.bus import ApBus
+# Cards and queues of older types have no driver here.
+OLDEST_TYPE_WITH_DRIVER = CEX4
+ZCRYPT_MODULE = "zcrypt_cex4"
+HOST_QUEUE_DRIVER = "cex4queue"
 
 
 class QueueOwner(Protocol):
     """The module behind a queue driver. Masks are domains of one adapter."""
 
     def in_use(self, apmask: int, aqmask: int) -> bool:
-        """Does it object to the host taking all these adapters' queues in these domains?"""
+        """Return whether the module refuses to give these adapters' domains to the host."""
 
     def queues_bound(self, apid: int, mask: int) -> None:
-        """Its probe: these queues are bound from now on."""
+        """Probe: take over queues that were just bound."""
 
     def queues_leaving(self, apid: int, mask: int) -> None:
-        """Its remove: these queues, still bound, are about to be taken away."""
+        """Remove: give up queues, which are bound until this returns."""
 
     def config_changed(self, new: Lpar, old: Lpar) -> None:
-        """A scan begins and finds other masks of the machine."""
+        """React to other masks of the machine, at the beginning of a scan."""
 
     def scan_complete(self, new: Lpar, old: Lpar) -> None:
-        """That scan ends: all new queues are bound."""
+        """React to other masks of the machine, at the end of a scan: new queues are bound."""
+
+
+class DriverBus(Protocol):
+    """What the files of a driver need of its bus."""
+
+    @property
+    def devices(self) -> Devices:
+        """The driver core, which sends uevents."""
+
+    def bind(self, driver: CardDriver | QueueDriver, name: str) -> None:
+        """Bind a device by its name. Raises ENODEV, EBUSY."""
+
+    def unbind(self, driver: CardDriver | QueueDriver, name: str) -> None:
+        """Take a device, by its name, from the driver. Raises ENODEV."""
 
 
 class CardDriver:
-    """The driver of cards of type CEX4 and newer: `cex4card`."""
+    """The driver of cards of type CEX4 and newer. `bound`: mask of adapters."""
 
     name = "cex4card"
-    module = "zcrypt_cex4"
+    module = ZCRYPT_MODULE
 
-    def __init__(self, bus: ApBus) -> None:
+    def __init__(self, bus: DriverBus) -> None:
         self.bus = bus
         self.bound = 0
 
@@ -44,12 +62,18 @@ class CardDriver:
 class QueueDriver:
     """A driver of queues of type CEX4 and newer.
 
-    `takes_host_queues`: those that both masks give to the host (AP_DRIVER_FLAG_DEFAULT); else
-    the others. `bound`: mask of domains per adapter.
+    `takes_host_queues`: it takes the queues that both masks give to the host
+    (AP_DRIVER_FLAG_DEFAULT); otherwise all others. `bound`: mask of domains per adapter.
     """
 
     def __init__(
-        self, bus: ApBus, name: str, module: str, owner: QueueOwner, *, takes_host_queues: bool
+        self,
+        bus: DriverBus,
+        name: str,
+        module: str,
+        owner: QueueOwner,
+        *,
+        takes_host_queues: bool,
     ) -> None:
         self.bus = bus
         self.name = name
@@ -58,11 +82,18 @@ class QueueDriver:
         self.takes_host_queues = takes_host_queues
         self.bound = [0] * 256
 
-    def fits(self, host_row: int) -> int:
-        """The domains whose queues this driver may take; `host_row`: those of the host."""
-        return host_row if self.takes_host_queues else ~host_row
+    def fits(self, host_domains: int) -> int:
+        """Return the domains of an adapter whose queues this driver may take.
+
+        `host_domains`: those that the masks give to the host. The result may exceed 256 bits.
+        """
+        return host_domains if self.takes_host_queues else ~host_domains
+
+    def has(self, apid: int, apqi: int) -> bool:
+        """Return whether a queue is bound to this driver."""
+        return bool(self.bound[apid] >> apqi & 1)
 
     def state(self) -> dict[str, str]:
-        """The queues that it has, by adapter."""
+        """Return the bound queues as plain data: adapter -> mask of domains."""
         rows = enumerate(self.bound)
         return {f"{apid:02x}": format_mask(mask) for apid, mask in rows if mask}

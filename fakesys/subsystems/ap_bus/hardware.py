@@ -1,12 +1,12 @@
 """What the machine has installed and gives to this Linux: cards, LPAR masks, queue answers.
 
-The side of the support element (HMC). The bus learns of it in a scan only.
+This is the side of the support element (SE). The bus learns of a change when it scans, not
+before. Knows no bus: `Hardware.on_change` stands for the machine's notification.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, EOPNOTSUPP
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed
 from fakesys.core.text import ALL_IDS, format_mask, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn, BitCounter
+from fakesys.subsystems.ap_bus.hardware_spec import HIGHEST_ID, CardSpec, HardwareSpec, mask_of
 from fakesys.subsystems.ap_bus.policy import Answers
 
 # Answers of a queue (AP status word, arch/s390/include/asm/ap.h, v6.1).
@@ -27,110 +28,9 @@ CHECKSTOPPED = 0x04
 BUSY = 0x05
 ANSWERS = (NORMAL, NOT_AVAILABLE, RESET_IN_PROGRESS, DECONFIGURED, CHECKSTOPPED, BUSY)
 
-CEX4 = 10
-CEX8 = 14
-HIGHEST_ID = 255
-DEFAULT_FIRMWARE = "7.31"
-
-
-class CardMode(StrEnum):
-    """What a card was made by its firmware: accelerator, CCA or EP11 coprocessor."""
-
-    ACCEL = "accel"
-    CCA = "cca"
-    EP11 = "ep11"
-
-
-# Function bits as lszcrypt reads them (drivers/s390/crypto/ap_bus.h, v6.1).
-FUNCTIONS = {
-    CardMode.ACCEL: 0x6A000000,
-    CardMode.CCA: 0x92000000,
-    CardMode.EP11: 0x86000000,
-}
-
-
-class CardSpec(Struct, frozen=True):
-    """One card as installed.
-
-    `type`: raw hardware type, CEX4 is 10. `depth`: the raw field, entries of a queue less one.
-    `domains`: mask of the domains in which its queues answer, None for all. `ml`: longest
-    message in pages, 0 for the default of 12288 bytes. `serialnr` "": made from the ID.
-    """
-
-    id: int
-    type: int
-    mode: CardMode
-    serialnr: str = ""
-    fw_version: str = DEFAULT_FIRMWARE
-    api_ordinalnr: int = 4
-    op_modes: str = "FIPS2009 BSI2009 FIPS2011 BSI2011"
-    depth: int = 7
-    ml: int = 0
-    domains: int | None = None
-
-    @property
-    def functions(self) -> int:
-        """The function bits."""
-        return FUNCTIONS[self.mode]
-
-    @property
-    def hwtype(self) -> int:
-        """The type that Linux works with: one newer than it knows counts as the newest."""
-        return min(self.type, CEX8)
-
-    @property
-    def serial(self) -> str:
-        """Serial number: 8 characters of a CCA card, 16 of an EP11 card."""
-        made = f"FAKE{self.id:04X}"
-        return self.serialnr or (made if self.mode is not CardMode.EP11 else f"{made}EP110000")
-
-
-class HardwareSpec(Struct, frozen=True):
-    """The AP hardware at power on. `adapters` None: those of the cards."""
-
-    cards: tuple[CardSpec, ...] = ()
-    domains: int = 0
-    control_domains: int = 0
-    adapters: int | None = None
-    max_adapter_id: int = HIGHEST_ID
-    max_domain_id: int = HIGHEST_ID
-    interrupts: bool = True
-    qci: bool = True
-    reconfig: bool = True
-    qci_words: tuple[str, ...] = ("APSC", "APXA", "QACT", "RC8A")
-
-
-def mask_of(*numbers: int) -> int:
-    """The mask that holds these IDs."""
-    mask = 0
-    for number in numbers:
-        mask |= 1 << number
-    return mask
-
-
-_DEFAULT_DOMAINS = mask_of(4, 0x47, 0xAB, 0xFF)
-_MODES = (CardMode.CCA, CardMode.EP11, CardMode.ACCEL, CardMode.CCA)
-
-DEFAULT = HardwareSpec(
-    cards=(
-        CardSpec(4, 11, CardMode.EP11),
-        CardSpec(5, 11, CardMode.CCA),
-        CardSpec(6, 11, CardMode.ACCEL),
-    ),
-    domains=_DEFAULT_DOMAINS,
-    control_domains=_DEFAULT_DOMAINS,
-)
-EMPTY = HardwareSpec()
-FULL = HardwareSpec(
-    cards=tuple(CardSpec(apid, CEX8, _MODES[apid % 4]) for apid in range(256)),
-    domains=ALL_IDS,
-    control_domains=ALL_IDS,
-)
-PRESETS: dict[str, HardwareSpec] = {"default": DEFAULT, "empty": EMPTY, "full": FULL}
-
 
 class Lpar(NamedTuple):
-    """What the machine gives to this Linux, as masks; the answer of PQAP(QCI)."""
+    """What the machine gives to this Linux, as masks: the answer of PQAP(QCI)."""
 
     adapters: int
     domains: int
@@ -138,23 +38,30 @@ class Lpar(NamedTuple):
 
 
 class InstalledCard(Struct, eq=False):
-    """A card in the machine and the switches of the support element."""
+    """A card in the machine, with the switches that the support element has for it.
+
+    `rcs`: domain -> answer of its queue, where it is not normal. `resets`: resets that each queue
+    answered. `irq`: the domains whose queues have interrupts on, for the host or for a guest.
+    """
 
     spec: CardSpec
     config: bool = True
     checkstop: bool = False
     rcs: dict[int, int] = field(default_factory=dict)
     resets: BitCounter = field(default_factory=BitCounter)
-    # Domains whose queues have interrupts on, for the host or for a guest.
     irq: int = 0
 
 
 class Hardware:
     """The installed AP hardware. Every change calls `on_change`, the machine's notification.
 
-    `reset_answers` and `configure_errors` are the hooks of the fault files: what ZAPQ of a queue
-    answers, with which errno the configuration of a card fails. `shown_in`: the model of the
-    directories that list cards and queues as installed.
+    `reset_answers` and `configure_errors` are set by the fault files: what ZAPQ of a queue
+    answers, and the errno with which the configuration of a card fails. `shown_in`: the model of
+    the directories that list cards and queues as installed.
+
+        hardware = Hardware(DEFAULT, bus)
+        hardware.switch_config(4, False)
+        hardware.by_answer(4, 1 << 0x47)      # {DECONFIGURED: 1 << 0x47}
     """
 
     def __init__(self, spec: HardwareSpec, bus: Bus, shown_in: object = None) -> None:
@@ -174,7 +81,7 @@ class Hardware:
         self.on_change: Callable[[], None] = lambda: None
 
     def card(self, apid: int) -> InstalledCard:
-        """An installed card. Raises ENODEV."""
+        """Return an installed card. Raises ENODEV."""
         card = self.cards.get(apid)
         if card is None:
             raise KernelError(ENODEV, f"no card {apid:02x} is installed")
@@ -207,7 +114,7 @@ class Hardware:
         self._changed()
 
     def set_max_adapter_id(self, highest: int) -> None:
-        """The highest adapter ID. Raises EINVAL, EBUSY while a card lies beyond it."""
+        """Set the highest adapter ID. Raises EINVAL, and EBUSY while a card is above it."""
         _check_id(highest)
         if any(apid > highest for apid in self.cards):
             raise KernelError(EBUSY, f"a card above {highest} is installed")
@@ -216,7 +123,7 @@ class Hardware:
         self._changed()
 
     def set_max_domain_id(self, highest: int) -> None:
-        """The highest domain ID. Raises EINVAL; domains beyond it leave this Linux."""
+        """Set the highest domain ID; domains above it leave this Linux. Raises EINVAL."""
         _check_id(highest)
         self.max_domain_id = highest
         mask = _up_to(highest)
@@ -226,17 +133,17 @@ class Hardware:
         self._changed()
 
     def set_interrupts(self, installed: bool) -> None:
-        """Are AP interrupts there?"""
+        """Install or remove AP interrupts."""
         self.interrupts = installed
         self._changed()
 
     def set_qci(self, installed: bool) -> None:
-        """Is PQAP(QCI) there?"""
+        """Install or remove PQAP(QCI)."""
         self.qci = installed
         self._changed()
 
     def set_reconfig(self, installed: bool) -> None:
-        """May this Linux configure cards by SCLP?"""
+        """Allow or forbid this Linux to configure cards by SCLP."""
         self.reconfig = installed
         self._changed()
 
@@ -246,12 +153,14 @@ class Hardware:
         self._changed()
 
     def switch_checkstop(self, apid: int, checkstop: bool) -> None:
-        """A card stops or recovers. Raises ENODEV."""
+        """Checkstop a card, or let it recover. Raises ENODEV."""
         self.card(apid).checkstop = checkstop
         self._changed()
 
     def configure(self, apid: int, config: bool) -> None:
-        """Configure a card as Linux does, by SCLP. Raises EOPNOTSUPP, EIO; tells nobody.
+        """Configure a card as Linux does, by SCLP. Raises EOPNOTSUPP, EIO, or the errno of a fault.
+
+        The caller sends the notification: it follows even where nothing changes.
 
         Like drivers/s390/char/sclp_ap.c:do_ap_configure (v6.1).
         """
@@ -266,11 +175,11 @@ class Hardware:
         card.config = config
 
     def rc(self, apqn: Apqn) -> int:
-        """The answer that was set for a queue. Raises ENODEV."""
+        """Return the answer that was set for a queue. Raises ENODEV."""
         return self.card(apqn.apid).rcs.get(apqn.apqi, NORMAL)
 
     def set_rc(self, apqn: Apqn, rc: int) -> None:
-        """Set what a queue answers. Raises EINVAL, ENODEV."""
+        """Set what a queue answers. Raises ENODEV without the card, EINVAL for no such answer."""
         card = self.card(apqn.apid)
         if rc not in ANSWERS:
             raise KernelError(EINVAL, f"{rc:#04x} is no answer of a queue")
@@ -280,7 +189,11 @@ class Hardware:
         self._changed()
 
     def by_answer(self, apid: int, mask: int) -> dict[int, int]:
-        """How these queues answer now: answer -> mask; only answers that occur."""
+        """Return how these queues answer now: answer -> mask of domains, for answers that occur.
+
+        The answer that was set for a queue wins, then that the card is configured off, then its
+        checkstop.
+        """
         card = self.cards.get(apid)
         there = 0
         if card is not None and self.lpar.adapters >> apid & 1:
@@ -298,7 +211,7 @@ class Hardware:
         return {rc: queues for rc, queues in answers.items() if queues}
 
     def test(self, apid: int) -> Answers:
-        """PQAP(TAPQ) of every queue of a card. Like ap_bus.c:ap_queue_info (v6.1)."""
+        """Test every queue of a card by PQAP(TAPQ). Like ap_bus.c:ap_queue_info (v6.1)."""
         answers = self.by_answer(apid, ALL_IDS)
         absent = answers.get(NOT_AVAILABLE, 0)
         return Answers(
@@ -306,7 +219,10 @@ class Hardware:
         )
 
     def zeroize(self, apid: int, mask: int) -> dict[int, int]:
-        """PQAP(ZAPQ) of these queues: answer -> mask. Done resets are counted."""
+        """Reset these queues by PQAP(ZAPQ); return answer -> mask.
+
+        A reset that is answered normally is counted, and turns the queue's interrupts off.
+        """
         answers = self.by_answer(apid, mask)
         for apqn, rc in self.reset_answers.items():
             if apqn.apid == apid and mask >> apqn.apqi & 1:
@@ -320,31 +236,31 @@ class Hardware:
         return answers
 
     def irq(self, apid: int) -> int:
-        """The domains in which interrupts of an adapter's queues are on."""
+        """Return the domains of an adapter whose queues have interrupts on."""
         card = self.cards.get(apid)
         return card.irq if card else 0
 
     def set_irq(self, apid: int, mask: int, *, on: bool) -> None:
-        """PQAP(AQIC) of these queues."""
+        """Turn the interrupts of these queues on or off by PQAP(AQIC)."""
         card = self.cards.get(apid)
         if card is not None:
             card.irq = card.irq | mask if on else card.irq & ~mask
 
     def is_busy(self, apqn: Apqn) -> bool:
-        """Does a queue take no request for the moment?"""
+        """Return whether a queue takes no request at the moment."""
         answers = self.by_answer(apqn.apid, 1 << apqn.apqi)
         return BUSY in answers or RESET_IN_PROGRESS in answers
 
     def is_resetting(self, apqn: Apqn) -> bool:
-        """Is a reset of a queue under way?"""
+        """Return whether a reset of a queue is in progress."""
         return RESET_IN_PROGRESS in self.by_answer(apqn.apid, 1 << apqn.apqi)
 
     def resets(self, apqn: Apqn) -> int:
-        """How many resets a queue has answered. Raises ENODEV."""
+        """Return how many resets a queue has answered. Raises ENODEV."""
         return self.card(apqn.apid).resets.count(apqn.apqi)
 
     def state(self) -> dict[str, Any]:
-        """Everything that is not as it was built, as plain data."""
+        """Return the hardware as plain data, without the faults."""
         return {
             "adapters": format_mask(self.lpar.adapters),
             "cards": {f"{apid:02x}": _card_state(self.cards[apid]) for apid in sorted(self.cards)},
@@ -359,7 +275,7 @@ class Hardware:
         }
 
     def queues_of(self, apid: int) -> list[int]:
-        """The domains in which an installed card can have a queue, ascending."""
+        """Return the domains in which an installed card can have a queue, ascending."""
         return ids(self.lpar.domains) if apid in self.cards else []
 
     def _changed(self) -> None:

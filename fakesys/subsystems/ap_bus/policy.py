@@ -1,4 +1,4 @@
-"""What differs between kernels in the AP bus beyond the presence and format of files."""
+"""How the AP bus of one kernel differs from another's, beyond presence and format of files."""
 
 from __future__ import annotations
 
@@ -34,39 +34,42 @@ class Answers(NamedTuple):
 
 
 class BindingsEvent(Enum):
-    """When a uevent tells that all queues are bound (ap_bus.c:ap_check_bindings_complete)."""
+    """When the uevent `BINDINGS=complete` is sent (ap_bus.c:ap_check_bindings_complete)."""
 
     EVERY_PROBE = auto()
     PER_SCAN = auto()
 
 
 def stay_when_deconfigured(answers: Answers) -> int:
-    """Every queue that answers at all has a device."""
+    """Return the domains that have a queue device: all that answer."""
     return answers.present
 
 
 def vanish_when_deconfigured(answers: Answers) -> int:
-    """A deconfigured queue has no device."""
+    """Return the domains that have a queue device: all that answer and are configured."""
     return answers.present & ~answers.deconfigured
 
 
 class BusPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
-    `veto_errno`: a mask change that a driver refuses. `oldest_type`: older cards have no device
-    (ap_bus.c:ap_get_compatible_type). `nudges_queues`: does the bus itself initiate new queues
-    and those that come back, whoever has them? `asks_for_interrupts`: are queues asked whether
-    their interrupts are on, instead of what the host did last?
+    `veto_errno`: errno of a mask change that a driver refuses.
+    `oldest_type`: cards of an older type have no device (ap_bus.c:ap_get_compatible_type).
+    `initiates_queues`: does the bus initiate new and returning queues, whatever their driver?
+    `asks_for_interrupts`: is the interrupt state read from the hardware, or remembered from the
+    host's own last setting?
+    `queues`: which domains of a card have a queue device.
+    `checkstop_is_offline`: does a checkstop prevent `online`?
     """
 
     veto_errno: int
     oldest_type: int
-    nudges_queues: bool
+    initiates_queues: bool
     asks_for_interrupts: bool
     bindings: BindingsEvent
     queues: Callable[[Answers], int]
     checkstop_is_offline: bool
 
     def usable(self, *, config: bool, checkstop: bool) -> bool:
-        """May a card or queue in this state be online?"""
+        """Return whether a card or queue in this state may be online."""
         return config and not (checkstop and self.checkstop_is_offline)

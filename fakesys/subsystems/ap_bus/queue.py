@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from errno import EINVAL, ENODEV
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.ap_bus.apqn import Apqn
+from fakesys.subsystems.ap_bus.card import ApCard
+from fakesys.subsystems.ap_bus.drivers import HOST_QUEUE_DRIVER
 from fakesys.subsystems.ap_bus.hardware import NOT_AVAILABLE
 from fakesys.subsystems.ap_bus.uevents import queue_env
 
-if TYPE_CHECKING:
-    from fakesys.subsystems.ap_bus.card import ApCard
-
 
 class ApQueue(NamedTuple):
-    """The queue of a domain on a card. Views of one device are equal; `plug` tells it from
-    the device of the same name before.
+    """The queue of a domain on a card.
+
+    Two views of one device are equal. `plug` counts the devices of this name so far, so that a
+    view differs from that of a predecessor which was removed.
     """
 
     card: ApCard
@@ -42,32 +43,37 @@ class ApQueue(NamedTuple):
     @property
     def driver(self) -> str | None:
         """Name of its driver; None while unbound."""
-        driver = self.card.bus.driver_of(self.apqn)
+        driver = self.card.queue_driver(self.apqi)
         return driver.name if driver else None
 
     @property
+    def is_host(self) -> bool:
+        """Whether the host's driver has the queue."""
+        return self.driver == HOST_QUEUE_DRIVER
+
+    @property
     def config(self) -> bool:
-        """Is it configured, as of the last scan?"""
+        """Whether it is configured, as of the last scan."""
         return not self.card.deconfigured >> self.apqi & 1
 
     @property
     def chkstop(self) -> bool:
-        """Is it checkstopped, as of the last scan?"""
+        """Whether it is checkstopped, as of the last scan."""
         return bool(self.card.checkstopped >> self.apqi & 1)
 
     @property
     def usable(self) -> bool:
-        """May it be online?"""
-        return self.card.bus.policy.usable(config=self.config, checkstop=self.chkstop)
+        """Whether the queue may be online."""
+        return self.card.policy.usable(config=self.config, checkstop=self.chkstop)
 
     @property
     def online(self) -> bool:
-        """Does it take requests of the host?"""
+        """Whether the queue takes requests of the host."""
         return self.usable and not self.card.offline >> self.apqi & 1
 
     @property
     def request_count(self) -> int | None:
-        """Requests of the host; None while the host has not initialised it."""
+        """Requests of the host so far; None while the host has not initiated the queue."""
         if not self._operating:
             return None
         return self.card.queue_requests.get(self.apqi, 0)
@@ -79,16 +85,15 @@ class ApQueue(NamedTuple):
 
     @property
     def resetting(self) -> bool:
-        """Is a reset under way? One that nobody polls goes on for ever."""
+        """Whether a reset is in progress; it stays so until the queue is polled."""
         started = bool(self.card.states.reset_started >> self.apqi & 1)
         return started or self._answers_resetting
 
     @property
     def interrupts(self) -> bool:
-        """Are interrupts on, as this kernel knows it?"""
-        bus = self.card.bus
-        if bus.policy.asks_for_interrupts:
-            known = bus.hardware.irq(self.card.apid)
+        """Whether interrupts are on, as far as this kernel knows."""
+        if self.card.policy.asks_for_interrupts:
+            known = self.card.hardware.irq(self.card.apid)
         else:
             known = self.card.states.interrupts
         return bool(known >> self.apqi & 1) and not self._answers_resetting
@@ -99,26 +104,31 @@ class ApQueue(NamedTuple):
 
     @property
     def _answers_resetting(self) -> bool:
-        return self._operating and self.card.bus.hardware.is_resetting(self.apqn)
+        return self._operating and self.card.hardware.is_resetting(self.apqn)
 
     def functions(self) -> int:
-        """The function bits, asked from the queue; none where the answer comes without them.
+        """Return the function bits as TAPQ answers them; 0 where the queue is not available.
 
-        Like ap_queue.c:ap_functions_show (v6.12): only answers above 05 fail, and none is.
+        Like ap_queue.c:ap_functions_show (v6.12), which fails above answer 05 only; there is no
+        such answer here.
         """
-        answers = self.card.bus.hardware.by_answer(self.card.apid, 1 << self.apqi)
+        answers = self.card.hardware.by_answer(self.card.apid, 1 << self.apqi)
         return 0 if NOT_AVAILABLE in answers else self.card.spec.functions
 
     def uevent_env(self) -> Mapping[str, str]:
-        """Like ap_bus.c:ap_uevent (v6.1)."""
+        """Return the fields of the queue's uevents. Like ap_bus.c:ap_uevent (v6.1)."""
         return queue_env(self.driver, self.card.mode)
 
     def listed_in(self) -> Iterable[object]:
-        """The card and the bus."""
+        """Return the models whose directories list the queue: its card and the bus."""
         return (self.card, self.card.bus)
 
     def set_online(self, online: bool) -> None:
-        """Raises ENODEV, EINVAL. Like zcrypt_queue.c:online_store (v6.1)."""
+        """Set the queue online or offline for the host; offline, waiting requests fail.
+
+        Raises ENODEV when queue or card cannot be online, EINVAL when the card is offline. Like
+        zcrypt_queue.c:online_store (v6.1).
+        """
         card = self.card
         if online and not (self.usable and card.usable):
             raise KernelError(ENODEV, f"queue {self.apqn} cannot work now")
@@ -128,16 +138,35 @@ class ApQueue(NamedTuple):
         card.offline = card.offline & ~bit if online else card.offline | bit
         if not online:
             card.flush(bit)
-        card.bus.kernel.devices.change(self, {"ONLINE": str(int(online))})
+        card.devices.change(self, {"ONLINE": str(int(online))})
+
+    def submit(self, count: int) -> None:
+        """Send `count` requests of the host; they wait if the queue is busy.
+
+        Precondition: the host's driver has the queue, and it is online.
+        """
+        card = self.card
+        card.queue_requests[self.apqi] = card.queue_requests.get(self.apqi, 0) + count
+        card.requests += count
+        card.poll(1 << self.apqi)
+        if card.hardware.is_busy(self.apqn):
+            card.waiting[self.apqi] = self.waiting + count
 
     def clear_requests(self) -> None:
-        """Count the requests from zero."""
+        """Set the count of requests to zero."""
         self.card.queue_requests.pop(self.apqi, None)
 
     def reset(self) -> None:
-        """Flush and reset; a queue that the host has not initiated gets no further.
+        """Drop waiting requests and reset the queue; the reset runs only on an initiated queue.
 
         Like ap_queue.c:reset_store (v6.1).
         """
         self.card.flush(1 << self.apqi)
         self.card.restart(1 << self.apqi)
+
+
+def queue_of(card: ApCard, apqi: int) -> ApQueue | None:
+    """Return the queue device of a domain; None when there is none."""
+    if not card.queues >> apqi & 1:
+        return None
+    return ApQueue(card, apqi, card.plugs.count(apqi))

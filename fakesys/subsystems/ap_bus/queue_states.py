@@ -1,4 +1,4 @@
-"""How far the bus has come with each queue of a card: initiated, reset, with interrupts.
+"""The state machines of a card's queues: initiated, reset, with interrupts.
 
 Like the state machine of ap_queue.c (v6.1). Differs: a step that waits for the hardware is
 over at once. Knows masks of domains, no queue and no hardware.
@@ -10,11 +10,12 @@ from fakesys.core.text import format_mask
 
 
 class QueueStates:
-    """One bit per queue.
+    """The states of all queues of one card: three masks of domains.
 
-    `operating`: initiated for the host (a device state above UNINITIATED). `reset_started`: the
-    machine stands at its first state and nobody has polled it since. `interrupts`: the reset
-    ended with interrupts on; what others do to the queue later is not noticed.
+    `operating`: initiated for the host (a device state above AP_DEV_STATE_UNINITIATED).
+    `reset_started`: in the state AP_SM_STATE_RESET_START; a poll has not moved it on yet.
+    `interrupts`: the last reset ended with interrupts on. What a guest or another driver does to
+    the queue later is not noticed.
     """
 
     def __init__(self) -> None:
@@ -23,19 +24,24 @@ class QueueStates:
         self.interrupts = 0
 
     def create(self, mask: int) -> None:
-        """Devices just made: zeroed, which is the first state."""
+        """Put new queue devices into the first state."""
         self.release(mask)
         self.interrupts &= ~mask
         self.reset_started |= mask
 
     def release(self, mask: int) -> None:
-        """Taken from their driver; the rest stays as it was (ap_queue.c:ap_queue_remove)."""
+        """Mark queues as no longer initiated because their driver lost them.
+
+        The other two masks stay as they are (ap_queue.c:ap_queue_remove, v6.1).
+        """
         self.operating &= ~mask
 
     def poll(self, runnable: int, *, interrupts: bool) -> int:
-        """Run those of these that stand at the start; which they are.
+        """Run the state machines of queues that wait for their reset; return which ran.
 
-        Like ap_queue.c:ap_sm_event: only what operates, is configured and not checkstopped.
+        `runnable`: the queues that are configured and not checkstopped; of these only the
+        operating ones run. `interrupts`: does the machine have AP interrupts? Like
+        ap_queue.c:ap_sm_event (v6.1).
         """
         done = self.reset_started & self.operating & runnable
         self.reset_started &= ~done
@@ -43,7 +49,7 @@ class QueueStates:
         return done
 
     def state(self) -> dict[str, str]:
-        """As plain data."""
+        """Return the three masks as plain data."""
         return {
             "interrupts": format_mask(self.interrupts),
             "operating": format_mask(self.operating),

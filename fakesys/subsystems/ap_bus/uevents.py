@@ -1,17 +1,23 @@
-"""Uevents of many queues at once: recorded as masks, written out only when somebody reads."""
+"""Uevents of many queues at once, recorded as masks and written out only when they are read.
+
+An operation collects one `Row` per card. A row holds steps, each a mask of queues and the actions
+that happened to every one of them, and is expanded to one uevent per queue and action:
+
+    Row(5, "cca", (Step(0b110, (Action("add"), Action("bind", "cex4queue"))),)).length    # 4
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fakesys.core.events import Uevent
+from fakesys.core.events import Bus, Uevent, UeventBatch
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
 
 
 class Action(NamedTuple):
-    """One uevent of a queue; `driver` is the one that it then has."""
+    """One uevent of a queue; `driver`: the driver that it has afterwards."""
 
     name: str
     driver: str | None = None
@@ -19,7 +25,11 @@ class Action(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What happens to each of these queues. `unbound`: change in the number without a driver."""
+    """What happens to each queue of a mask, in order.
+
+    `unbound`: change of the number of queues without a driver, per queue. `probed`: did the queue
+    pass a probe?
+    """
 
     mask: int
     actions: tuple[Action, ...]
@@ -30,7 +40,8 @@ class Step(NamedTuple):
 class Row(NamedTuple):
     """What happens to queues of one card, by ascending domain.
 
-    `complete`: queues before whose `bind` a `BINDINGS=complete` is sent; `first` numbers these.
+    `complete`: queues before whose `bind` a `BINDINGS=complete` is sent; `first`: the number of
+    the first of these.
     """
 
     apid: int
@@ -41,7 +52,7 @@ class Row(NamedTuple):
 
     @property
     def mask(self) -> int:
-        """The queues to which something happens; no queue is in two steps."""
+        """The queues to which something happens; each is in one step only."""
         mask = 0
         for step in self.steps:
             mask |= step.mask
@@ -49,17 +60,17 @@ class Row(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many uevents `events` gives."""
+        """How many uevents `events` yields."""
         actions = sum(step.mask.bit_count() * len(step.actions) for step in self.steps)
         return actions + self.complete.bit_count()
 
     def events(self) -> Iterator[Uevent]:
-        """The uevents, in order."""
+        """Yield the uevents in the order in which the kernel sends them."""
         number = self.first
         for apqi in ids(self.mask):
             completes = self.complete >> apqi & 1
             for action in self._actions(apqi):
-                # The probe tells that all are bound, the driver core then that this one is.
+                # The probe sends its uevent first, the driver core that of `bind` afterwards.
                 if completes and action.name == "bind":
                     yield bindings_complete(number)
                     number += 1
@@ -74,10 +85,10 @@ class Row(NamedTuple):
         return Uevent(action.name, devpath, "ap", env)
 
     def numbered(self, unbound: int, first: int) -> tuple[Row, int]:
-        """This row with `complete` and `first` set, and the number without a driver after it.
+        """Return this row with `complete` and `first` set, and the unbound queues after it.
 
-        `unbound`: how many queues of the whole bus have no driver before. Like
-        ap_bus.c:ap_check_bindings_complete (v6.1): each successful probe looks whether any is left.
+        `unbound`: how many queues of the whole bus had no driver before this row. Like
+        ap_bus.c:ap_check_bindings_complete (v6.1): each successful probe checks if any is left.
         """
         if not any(step.unbound for step in self.steps):
             probed = sum(step.mask for step in self.steps if step.probed)
@@ -92,12 +103,20 @@ class Row(NamedTuple):
 
 
 def queue_env(driver: str | None, mode: str) -> dict[str, str]:
-    """The fields of a queue's uevents. Like ap_bus.c:ap_uevent (v6.1)."""
+    """Return the fields of a queue's uevents. Like ap_bus.c:ap_uevent (v6.1)."""
     bound = {"DRIVER": driver} if driver else {}
     return {"DEVTYPE": "ap_queue", **bound, "MODE": mode}
 
 
 def bindings_complete(number: int) -> Uevent:
-    """All queues have a driver, for the `number`-th time."""
+    """Return the uevent that all queues have a driver, for the `number`-th time."""
     env = {"BINDINGS": "complete", "COMPLETECOUNT": str(number)}
     return Uevent("change", "/devices/ap", "ap", env)
+
+
+def send(bus: Bus, rows: Sequence[Row]) -> None:
+    """Send the uevents of these rows as one batch; send nothing for rows without steps."""
+    told = tuple(row for row in rows if row.steps)
+    count = sum(row.length for row in told)
+    if count:
+        bus.emit(UeventBatch(count, lambda: (event for row in told for event in row.events())))

@@ -1,4 +1,4 @@
-"""Control files of the AP part: `fakesys/ap/`."""
+"""Control files of the AP part: settings, cards put in and taken out, profile, logs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
-from fakesys.subsystems.ap_bus.hardware import CEX4, DEFAULT_FIRMWARE, CardMode, CardSpec
+from fakesys.subsystems.ap_bus.hardware_spec import DEFAULT_FIRMWARE, CardMode, CardSpec
+from fakesys.subsystems.ap_bus.policy import CEX4
 from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import bracketed
 from fakesys.subsystems.control.streams import line_stream, uevent_stream
-from fakesys.subsystems.vfio_ap.driver import RemovePolicy
 from fakesys.subsystems.vfio_ap.policy import FilterName
+from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.attr import Attr, Layout, Mount, Row
 from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 
@@ -34,7 +35,10 @@ HIGHEST_TYPE = 255
 
 
 class ApKernelChoice(Struct, frozen=True):
-    """The kernels that the AP part can behave as."""
+    """The kernels that the AP part can behave as.
+
+    `names`: their names. `get`, `choose`: the present one. `reset`: the AP part as at mount time.
+    """
 
     names: tuple[str, ...]
     get: Callable[[], str]
@@ -73,7 +77,12 @@ def _depth(text: str) -> int:
 
 
 def parse_card(text: str) -> CardSpec:
-    """`ID TYPE MODE [serialnr= fw_version= depth=]`. Raises EINVAL, ERANGE."""
+    """Return the card of a text `ID TYPE MODE [serialnr= fw_version= depth=]`.
+
+    Raises EINVAL, and ERANGE for a number of more than 64 bits.
+
+        parse_card("5 CEX6C cca depth=7").type      # 12
+    """
     words = text.split()
     if len(words) < 3 or words[2] not in tuple(CardMode):
         raise KernelError(EINVAL, f"{text!r} is not ID TYPE MODE [key=value ...]")
@@ -100,18 +109,18 @@ def _set_filter(system: ApSystem, text: str) -> None:
     word = one_word(text)
     if word not in tuple(FilterName):
         raise KernelError(EINVAL, f"{word!r} is no filter ({', '.join(FilterName)})")
-    system.vfio_ap.filter = FilterName(word)
+    system.vfio_ap.state.filter = FilterName(word)
 
 
 def _set_remove_policy(system: ApSystem, text: str) -> None:
     word = one_word(text)
     if word not in tuple(RemovePolicy):
         raise KernelError(EINVAL, f"{word!r} is no policy ({', '.join(RemovePolicy)})")
-    system.vfio_ap.remove_policy = RemovePolicy(word)
+    system.vfio_ap.state.remove_policy = RemovePolicy(word)
 
 
 def _set_autoscan(system: ApSystem, text: str) -> None:
-    system.bus.autoscan = zero_or_one(text)
+    system.bus.state.autoscan = zero_or_one(text)
 
 
 def _set_loaded(system: ApSystem, text: str) -> None:
@@ -134,7 +143,7 @@ SETTINGS: tuple[Row, ...] = (
         name="filter",
         mode=0o644,
         doc="How the guest's share is found; `v6-literal` acts in the kernel v6 only.",
-        show=lambda system: bracketed(FilterName, system.vfio_ap.filter),
+        show=lambda system: bracketed(FilterName, system.vfio_ap.state.filter),
         store=_set_filter,
         errors={EINVAL: "no such filter"},
     ),
@@ -142,7 +151,7 @@ SETTINGS: tuple[Row, ...] = (
         name="remove_policy",
         mode=0o644,
         doc="`remove` of a device that a guest has: refuse, wait for it, or detach it.",
-        show=lambda system: bracketed(RemovePolicy, system.vfio_ap.remove_policy),
+        show=lambda system: bracketed(RemovePolicy, system.vfio_ap.state.remove_policy),
         store=_set_remove_policy,
         errors={EINVAL: "no such policy"},
     ),
@@ -150,7 +159,7 @@ SETTINGS: tuple[Row, ...] = (
         name="autoscan",
         mode=0o644,
         doc="1: every change of the machine causes a scan of the bus at once.",
-        show=lambda system: f"{system.bus.autoscan:d}\n",
+        show=lambda system: f"{system.bus.state.autoscan:d}\n",
         store=_set_autoscan,
         errors=FLAG_ERRORS,
     ),
@@ -242,7 +251,7 @@ def _machine_rows(choice: ApKernelChoice, uevents: UeventLog, log: LineLog) -> t
 def mounts(
     system: ApSystem, choice: ApKernelChoice, uevents: UeventLog, log: LineLog
 ) -> tuple[Mount, ...]:
-    """Where the control files stand."""
+    """Return where the control files appear."""
     rows: Iterable[Row] = (
         *_machine_rows(choice, uevents, log),
         *SETTINGS,

@@ -11,7 +11,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids, kstrtoull, one_word, require_one
 from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.files.cards import type_name
-from fakesys.subsystems.ap_bus.hardware import CardMode
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.vfio_ap.guest import Guest
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row

@@ -12,7 +12,8 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of_digits, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, switch
-from fakesys.subsystems.ap_bus.hardware import ANSWERS, CardSpec, Hardware, InstalledCard
+from fakesys.subsystems.ap_bus.hardware import ANSWERS, Hardware, InstalledCard
+from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row
 
@@ -29,8 +30,8 @@ class CardSwitches(NamedTuple):
 
     @property
     def device(self) -> ApCard:
-        """The card's device with its driver. Raises ENODEV without."""
-        device = self.system.bus.cards.get(self.apid)
+        """The card's device. Raises ENODEV unless it exists and has a driver."""
+        device = self.system.bus.state.cards.get(self.apid)
         if device is None or device.driver is None:
             raise KernelError(ENODEV, f"card {self.apid:02x} has no device with a driver")
         return device
@@ -164,11 +165,7 @@ CARD: Layout[CardSwitches] = Layout(
 
 
 def _submit(queue: QueueSwitches, text: str) -> None:
-    count = kstrtoull(text)
-    card = queue.system.bus.cards.get(queue.apqn.apid)
-    if card is None:
-        raise KernelError(ENODEV, f"card {queue.apqn.apid:02x} has no device")
-    card.submit(queue.apqn.apqi, count)
+    queue.system.bus.submit(queue.apqn, kstrtoull(text))
 
 
 QUEUE: Layout[QueueSwitches] = Layout(
@@ -260,7 +257,7 @@ def _configure_line(line: str) -> tuple[int, int]:
 
 
 def fault_rows(system: Callable[[], ApSystem]) -> tuple[Attr[Any], ...]:
-    """The AP part's files below `fakesys/faults/`; each write replaces all lines."""
+    """Return the AP part's files below `fakesys/faults/`; each write replaces all lines."""
 
     def show_resets(_model: object) -> str:
         answers = system().hardware.reset_answers

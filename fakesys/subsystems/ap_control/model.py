@@ -1,4 +1,4 @@
-"""The AP part of a machine as a whole: built from hardware, rebuilt, saved. Knows no text."""
+"""The AP part of a machine as a whole: built from hardware, rebuilt, examined. Knows no text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.ap_bus.bus import ApBus
-from fakesys.subsystems.ap_bus.hardware import PRESETS, Hardware, HardwareSpec
+from fakesys.subsystems.ap_bus.hardware import Hardware
+from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
@@ -19,7 +20,7 @@ from fakesys.subsystems.vfio_ap.policy import VfioApPolicy
 
 
 class ApPolicies(NamedTuple):
-    """The choices of one kernel."""
+    """The choices of one kernel, for each of the three subsystems."""
 
     bus: BusPolicy
     mdev: MdevPolicy
@@ -27,7 +28,10 @@ class ApPolicies(NamedTuple):
 
 
 class ApSystem:
-    """Hardware, bus, mediated devices, module and guests."""
+    """Hardware, bus, mediated devices, module and guests of one machine.
+
+    A preset or a reset replaces all five models; callers must not keep one of them.
+    """
 
     hardware: Hardware
     bus: ApBus
@@ -43,11 +47,11 @@ class ApSystem:
 
     @property
     def idle(self) -> bool:
-        """Is there neither a mediated device nor a guest?"""
+        """Whether there is neither a mediated device nor a guest."""
         return not self.mdev_bus.devices and not self.guests.by_name
 
     def require_idle(self) -> None:
-        """Raises EBUSY while a mediated device or a guest exists."""
+        """Refuse while a mediated device or a guest exists. Raises EBUSY."""
         if not self.idle:
             raise KernelError(EBUSY, "a mediated device or a guest exists")
 
@@ -55,41 +59,49 @@ class ApSystem:
         """Behave like another kernel; masks and hardware stay. Raises EBUSY."""
         self.require_idle()
         self._policies = policies
-        self.bus.policy, self.mdev_bus.policy, self.vfio_ap.policy = policies
-        self.bus.follow_policy()
+        self.mdev_bus.policy = policies.mdev
+        self.vfio_ap.state.policy = policies.vfio_ap
+        # Last, as the bus removes and makes devices, which vfio_ap is told of.
+        self.bus.use(policies.bus)
 
     def load_preset(self, name: str) -> None:
-        """Another machine. Raises EINVAL, EBUSY."""
+        """Build another machine from a preset. Raises EINVAL for no such preset, then EBUSY."""
         if name not in PRESETS:
             raise KernelError(EINVAL, f"{name!r} is no preset ({', '.join(PRESETS)})")
         self.require_idle()
         self._rebuild(PRESETS[name])
 
     def reset(self) -> None:
-        """All as at the start, guests and mediated devices gone."""
+        """Remove guests and mediated devices, and build the machine as it was at the start."""
         for name in list(self.guests.by_name):
             self.guests.remove(name)
         self.vfio_ap.unload()
         self._rebuild(self._first_spec)
 
     def set_max_adapter_id(self, highest: int) -> None:
-        """Raises EINVAL, EBUSY while a card or an assigned adapter lies beyond it."""
+        """Set the highest adapter ID.
+
+        Raises EBUSY while a card or an assigned adapter is above it, EINVAL outside 0-255.
+        """
         self._refuse_beyond(highest, adapters=True)
         self.hardware.set_max_adapter_id(highest)
 
     def set_max_domain_id(self, highest: int) -> None:
-        """Raises EINVAL, EBUSY while an assigned domain lies beyond it."""
+        """Set the highest domain ID.
+
+        Raises EBUSY while an assigned domain is above it, EINVAL outside 0-255.
+        """
         self._refuse_beyond(highest, adapters=False)
         self.hardware.set_max_domain_id(highest)
 
     def state(self) -> dict[str, Any]:
-        """Everything, as plain data."""
+        """Return all models as plain data."""
         return {
-            "bus": self.bus.state(),
+            "bus": self.bus.state.plain(),
             "guests": self.guests.state(),
             "hardware": self.hardware.state(),
             "mdev": self.mdev_bus.state(),
-            "vfio_ap": self.vfio_ap.state(),
+            "vfio_ap": self.vfio_ap.plain(),
         }
 
     def _refuse_beyond(self, highest: int, *, adapters: bool) -> None:

@@ -1,4 +1,4 @@
-"""Rows that every device directory has: `uevent`, `subsystem`, `driver`, `power/`."""
+"""Rows that every device, bus or driver has: `uevent`, `subsystem`, `power/`, probe files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ M = TypeVar("M")
 
 
 class ProbingBus(Protocol):
-    """A bus that offers its devices to its drivers. `autoprobe`: the new ones by itself?"""
+    """A bus that offers devices to drivers. `autoprobe`: does it offer new ones by itself?"""
 
     autoprobe: bool
 
     def probe(self, name: str) -> None:
-        """Offer a device again; nothing happens when it has a driver. Raises ENODEV."""
+        """Offer a device to the drivers unless it has one. Raises ENODEV for an unknown name."""
 
 
 UEVENT_ERRORS = {EINVAL: "not ACTION [UUID [KEY=VALUE ...]] with a known action"}
@@ -79,9 +79,10 @@ POWER: Layout[Any] = Layout(
 
 
 def device_rows(devices: Devices, *, power: bool = True) -> tuple[Row, ...]:
-    """`uevent`, `subsystem`, `driver` and `power/` of a device model.
+    """Return `uevent`, `subsystem`, `driver` and `power/` of a device model.
 
-    `driver` and `subsystem` of the model name them; None or "" leaves the link out.
+    `driver` and `subsystem` of the model are the names that the links lead to; a link whose name is
+    None or "" is absent. `power`: False leaves `power/` out.
     Source: drivers/base/core.c:device_add, uevent_show, uevent_store (v6.1).
     """
 
@@ -113,7 +114,7 @@ def _driver_path(device: Any) -> str | None:
 
 
 def device_name(text: str) -> str:
-    """The name of a device as the driver core compares it (lib/string.c:sysfs_streq, v6.1)."""
+    """Return a device name as the driver core compares it (lib/string.c:sysfs_streq, v6.1)."""
     return text.removesuffix("\n")
 
 
@@ -126,7 +127,7 @@ def _probe(bus: ProbingBus, text: str) -> None:
 
 
 def probe_rows() -> tuple[Attr[ProbingBus], ...]:
-    """What every bus has. Source: drivers/base/bus.c:add_probe_files (v6.1)."""
+    """Return the probe files of a bus. Source: drivers/base/bus.c:add_probe_files (v6.1)."""
     return (
         Attr(
             name="drivers_probe",
@@ -146,7 +147,7 @@ def probe_rows() -> tuple[Attr[ProbingBus], ...]:
 
 
 def bus_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Attr[M]:
-    """The write-only `uevent` of a bus; `path` is the bus's, below /sys, such as `/bus/ap`.
+    """Return the write-only `uevent` of a bus; `path`: of the bus, below /sys, such as `/bus/ap`.
 
     Source: drivers/base/bus.c:bus_uevent_store (v6.1).
     """
@@ -154,7 +155,7 @@ def bus_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Att
 
 
 def driver_uevent(devices: Callable[[M], Devices], path: Callable[[M], str]) -> Attr[M]:
-    """The write-only `uevent` of a driver; `path` such as `/bus/ap/drivers/vfio_ap`.
+    """Return the write-only `uevent` of a driver; `path`: such as `/bus/ap/drivers/vfio_ap`.
 
     Source: drivers/base/bus.c:uevent_store (v6.1).
     """

@@ -1,4 +1,4 @@
-"""The files of mediated devices in general, and where their bus, class and groups stand.
+"""The files of mediated devices in general, of their bus, their class and their iommu groups.
 
 Source: drivers/vfio/mdev/mdev_sysfs.c, drivers/iommu/iommu.c (v6.1).
 """
@@ -26,7 +26,7 @@ UUID_LENGTH = 36
 
 
 def device_path(mdev: Mdev) -> str:
-    """Where the device's directory stands in the mount."""
+    """Return the path of the device's directory from the root of the mount."""
     return f"sys{mdev.devpath}"
 
 
@@ -39,18 +39,18 @@ def _group_path(mdev: Mdev) -> str | None:
 
 
 def _create(kind: MdevType, text: str) -> None:
-    # Like mdev_sysfs.c:create_store: byte 37, if there is one, is not looked at.
+    # Like mdev_sysfs.c:create_store (v6.1): byte 37, if there is one, is ignored.
     uuid = text[:UUID_LENGTH]
     if not UUID_LENGTH <= len(text) <= UUID_LENGTH + 1 or not is_uuid(uuid):
         raise KernelError(EINVAL, f"{text!r} is not a UUID")
-    kind.make(uuid.lower())
+    kind.create(uuid.lower())
 
 
 def _remove(mdev: Mdev, text: str) -> None:
     try:
         wanted = kstrtoull(text)
     except KernelError as refusal:
-        # Like mdev_sysfs.c:remove_store: whatever kstrtoul says.
+        # Like mdev_sysfs.c:remove_store (v6.1): every error of kstrtoul becomes EINVAL.
         raise KernelError(EINVAL, refusal.why) from None
     if wanted:
         mdev.bus.remove(mdev)
@@ -85,7 +85,7 @@ TYPE: Layout[MdevType] = Layout(
             name="available_instances",
             mode=0o444,
             doc="How many more devices of this type can be made.",
-            show=lambda kind: f"{kind.available()}\n",
+            show=lambda kind: f"{kind.available}\n",
         ),
         Attr(
             name="create",
@@ -128,7 +128,7 @@ def _vfio_dev(devices: Devices) -> Layout[Mdev]:
 
 
 def device_files(devices: Devices) -> tuple[Row, ...]:
-    """The rows that every mediated device has."""
+    """Return the rows that every mediated device has."""
     return (
         Attr(
             name="remove",
@@ -280,7 +280,7 @@ BUS: Layout[MdevBus] = Layout(
 
 
 def mounts(bus: Callable[[], MdevBus]) -> tuple[Mount, ...]:
-    """Where the bus, the class and the groups stand; they are there when empty, too."""
+    """Return where the files of bus, class and groups appear; they exist when empty, too."""
     return (
         Mount("sys/bus/mdev", BUS, bus),
         Mount("sys/bus/mdev/devices", BUS_DEVICES, bus),

@@ -1,15 +1,13 @@
 """The mediated device core: parents offer types, devices of a type are created and removed.
 
-What a device does is its type's business: a parent hands in callbacks.
+It knows nothing of what a device does: the parent's driver hands in callbacks (`MdevDriver`).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from errno import EEXIST, ENODEV
-from functools import partial
 from typing import Any, NamedTuple
 
 from fakesys.core.errors import KernelError
@@ -17,80 +15,122 @@ from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.mdev.policy import MdevPolicy
 
-# No number yet, or no longer.
+# The number of an iommu group or vfio device while there is none.
 NONE = -1
 
 
 class Numbers:
-    """Numbers from 0; the smallest free one is given out next."""
+    """A pool of numbers from 0, like an IDA (lib/idr.c, v6.1): the smallest free one is next."""
 
     def __init__(self) -> None:
         self._freed: list[int] = []
         self._next = 0
 
     def take(self) -> int:
-        """The smallest free number."""
+        """Take the smallest free number."""
         if self._freed:
             return heapq.heappop(self._freed)
         self._next += 1
         return self._next - 1
 
     def give_back(self, number: int) -> None:
-        """This number is free again."""
+        """Free a number that was taken."""
         heapq.heappush(self._freed, number)
 
 
-@dataclass(eq=False, slots=True)
-class MdevType:
-    """A kind of device that a parent offers.
+class MdevDriver(NamedTuple):
+    """What the driver of a parent hands to the mediated device core.
 
-    `available`: how many more can be made. `create` makes what stands behind a new device and
-    raises what the driver refuses with. `remove` is asked before anything changes: it raises
-    KernelError or Blocked, or takes the device out of service.
+    `name`: of the parent's driver. `available`: how many more devices of a type can be created.
+    `probe` makes the model behind a new device and raises the errno with which the driver refuses
+    it. `remove` is asked before anything changes: it raises KernelError or Blocked, or takes the
+    device out of service. Like struct mdev_driver (v6.1).
     """
 
     name: str
     device_api: str
-    pretty_name: str
-    available: Callable[[], int]
-    create: Callable[[Mdev], Any]
+    available: Callable[[MdevType], int]
+    probe: Callable[[Mdev], Any]
     remove: Callable[[Mdev], None]
-    devices: dict[str, Mdev] = field(default_factory=dict)
-    # Set when the parent is registered: makes a device of this UUID.
-    make: Callable[[str], object] = field(init=False)
 
 
-@dataclass(eq=False, slots=True)
+class MdevType:
+    """A kind of device that a parent offers. `devices`: those of this type, by UUID."""
+
+    def __init__(self, parent: MdevParent, name: str, pretty_name: str) -> None:
+        self.parent = parent
+        self.name = name
+        self.pretty_name = pretty_name
+        self.devices: dict[str, Mdev] = {}
+
+    @property
+    def device_api(self) -> str:
+        """The interface that devices of this type offer."""
+        return self.parent.driver.device_api
+
+    @property
+    def available(self) -> int:
+        """How many more devices of this type can be created."""
+        return self.parent.driver.available(self)
+
+    def create(self, uuid: str) -> Mdev:
+        """Create a device. Raises EEXIST, or the errno of the driver's refusal."""
+        return self.parent.bus.create(self, uuid)
+
+
 class MdevParent:
-    """A device that offers types. `devpath`: below /sys; `name`: in class/mdev_bus.
+    """A device that offers types of mediated devices. `device`: the model of its directory.
 
-    `driver`: that of the parent itself. `device`: the model of its directory.
+    `devpath`: below /sys; its last name is the one in /sys/class/mdev_bus. `pretty_names`: name of
+    each type -> what it is called for people.
     """
 
-    name: str
-    driver: str
-    devpath: str
-    device: object
-    types: dict[str, MdevType]
+    def __init__(
+        self,
+        bus: MdevBus,
+        device: object,
+        devpath: str,
+        driver: MdevDriver,
+        pretty_names: Mapping[str, str],
+    ) -> None:
+        self.bus = bus
+        self.device = device
+        self.devpath = devpath
+        self.driver = driver
+        self.types = {name: MdevType(self, name, text) for name, text in pretty_names.items()}
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return self.devpath.rpartition("/")[2]
 
 
 class Mdev:
-    """One mediated device; `data` is what its type's driver made for it.
+    """One mediated device.
 
-    `group`, `vfio`: numbers of its iommu group and its vfio device while it is bound.
+    `data`: what the parent's driver made for it, None until it was probed. `group`, `vfio`: numbers
+    of its iommu group and its vfio device while it is bound, otherwise NONE.
     """
 
     subsystem = "mdev"
 
-    def __init__(self, bus: MdevBus, uuid: str, parent: MdevParent, kind: MdevType) -> None:
-        self.bus = bus
-        self.uuid = uuid
-        self.parent = parent
+    def __init__(self, kind: MdevType, uuid: str) -> None:
         self.type = kind
+        self.uuid = uuid
         self.group = NONE
         self.vfio = NONE
         self.driver: str | None = None
         self.data: Any = None
+
+    @property
+    def parent(self) -> MdevParent:
+        """The device that it was created from."""
+        return self.type.parent
+
+    @property
+    def bus(self) -> MdevBus:
+        """The bus of all mediated devices."""
+        return self.parent.bus
 
     @property
     def devpath(self) -> str:
@@ -99,15 +139,15 @@ class Mdev:
 
     @property
     def vfio_device(self) -> VfioDevice:
-        """The device below it, while it is bound."""
+        """The device of class vfio-dev below it, while it is bound."""
         return VfioDevice(self, self.vfio)
 
     def uevent_env(self) -> Mapping[str, str]:
-        """The driver's name while bound."""
+        """Return the driver's name while it is bound."""
         return {"DRIVER": self.driver} if self.driver else {}
 
     def listed_in(self) -> Iterable[object]:
-        """Parent, type, bus and iommu group."""
+        """Return the models whose directories list it: parent, type and bus."""
         return (self.parent.device, self.type, self.bus)
 
 
@@ -133,21 +173,23 @@ class VfioDevice(NamedTuple):
         return "vfio-dev"
 
     def uevent_env(self) -> Mapping[str, str]:
-        """No fields."""
+        """Return no fields."""
         return {}
 
     def listed_in(self) -> Iterable[object]:
-        """Its parent, and its class, which stands on the bus."""
+        """Return its parent, and the bus, which is the model of its class, too."""
         return (self.mdev, self.mdev.bus)
 
 
 class MdevBus:
-    """The bus `mdev`, the class `mdev_bus` and the iommu groups of its devices."""
+    """The bus `mdev`, the class `mdev_bus`, and the iommu groups and vfio devices of its devices.
+
+    `autoprobe` has no effect: a device is bound when it is created, by the one driver of its type.
+    """
 
     def __init__(self, kernel: Kernel, policy: MdevPolicy) -> None:
         self.kernel = kernel
         self.policy = policy
-        # Without effect: a device is bound when it is created, by the one driver of its parent.
         self.autoprobe = True
         self.parents: dict[str, MdevParent] = {}
         self.devices: dict[str, Mdev] = {}
@@ -157,38 +199,42 @@ class MdevBus:
         self._vfio_numbers = Numbers()
 
     def register(self, parent: MdevParent) -> None:
-        """A parent is there."""
+        """Register a parent, whose types can be used from now on.
+
+        Like mdev_core.c:mdev_register_parent (v6.1).
+        """
         self.parents[parent.name] = parent
-        for kind in parent.types.values():
-            kind.make = partial(self.create, parent, kind)
         self.kernel.bus.emit(Changed((self, parent.device)))
-        self.kernel.log(f"{parent.driver} {parent.name}: MDEV: Registered")
+        self.kernel.log(f"{parent.driver.name} {parent.name}: MDEV: Registered")
 
     def unregister(self, parent: MdevParent) -> None:
-        """A parent goes, and all its devices before it."""
-        self.kernel.log(f"{parent.driver} {parent.name}: MDEV: Unregistering")
+        """Remove all devices of a parent, then the parent.
+
+        Like mdev_core.c:mdev_unregister_parent (v6.1).
+        """
+        self.kernel.log(f"{parent.driver.name} {parent.name}: MDEV: Unregistering")
         for kind in parent.types.values():
             for mdev in list(kind.devices.values()):
                 self.remove(mdev)
         del self.parents[parent.name]
         self.kernel.bus.emit(Changed((self, parent.device)))
 
-    def create(self, parent: MdevParent, kind: MdevType, uuid: str) -> Mdev:
-        """Make a device. Raises EEXIST, then what the driver refuses with.
+    def create(self, kind: MdevType, uuid: str) -> Mdev:
+        """Create a device and bind it. Raises EEXIST, or the errno of the driver's refusal.
 
         Like mdev_core.c:mdev_device_create (v6.1).
         """
         if uuid in self.devices:
             raise KernelError(EEXIST, f"{uuid} exists")
-        mdev = Mdev(self, uuid, parent, kind)
-        mdev.data = kind.create(mdev)
+        mdev = Mdev(kind, uuid)
+        mdev.data = kind.parent.driver.probe(mdev)
         self.devices[uuid] = kind.devices[uuid] = mdev
         self.kernel.devices.add(mdev)
         self._attach(mdev)
         return mdev
 
     def probe(self, name: str) -> None:
-        """What `drivers_probe` does: no driver takes a device so (mdev_driver.c:mdev_match).
+        """Offer a device to the drivers, none of which takes it (mdev_driver.c:mdev_match, v6.1).
 
         Raises ENODEV for an unknown device.
         """
@@ -196,11 +242,11 @@ class MdevBus:
             raise KernelError(ENODEV, f"there is no mediated device {name}")
 
     def bind(self, name: str) -> None:
-        """What `bind` of the driver does. Raises ENODEV: it matches no device, free or not."""
+        """Refuse to bind a device by hand: the driver matches none. Raises ENODEV."""
         raise KernelError(ENODEV, f"{self.policy.driver} takes {name!r} at its creation only")
 
     def unbind(self, name: str) -> None:
-        """What `unbind` of the driver does. Raises ENODEV, and what the driver refuses with."""
+        """Unbind a device by name. Raises ENODEV, or what the driver refuses with."""
         mdev = self.devices.get(name)
         if mdev is None or mdev.driver is None:
             raise KernelError(ENODEV, f"{name!r} is not bound to {self.policy.driver}")
@@ -214,7 +260,7 @@ class MdevBus:
         self.kernel.devices.remove(mdev)
 
     def state(self) -> list[dict[str, Any]]:
-        """The devices in the order in which they were made."""
+        """Return the devices, in the order in which they were created, as plain data."""
         return [
             {
                 "driver": mdev.driver,
@@ -228,7 +274,7 @@ class MdevBus:
         ]
 
     def _attach(self, mdev: Mdev) -> None:
-        """Its driver's probe. Like vfio_main.c:vfio_register_emulated_iommu_dev (v6.1)."""
+        """Bind a device to its driver. Like vfio_main.c:vfio_register_emulated_iommu_dev (v6.1)."""
         mdev.group, mdev.vfio = self._group_numbers.take(), self._vfio_numbers.take()
         self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
         mdev.driver = self.policy.driver
@@ -238,8 +284,8 @@ class MdevBus:
         self.kernel.devices.bind(mdev)
 
     def _detach(self, mdev: Mdev) -> None:
-        """Its driver's remove. Like vfio_main.c:vfio_unregister_group_dev (v6.1)."""
-        mdev.type.remove(mdev)
+        """Unbind a device from its driver. Like vfio_main.c:vfio_unregister_group_dev (v6.1)."""
+        mdev.parent.driver.remove(mdev)
         driver, group, vfio = mdev.driver, mdev.group, mdev.vfio_device
         del self.groups[group], self.vfio_devices[vfio.number]
         self._group_numbers.give_back(group)

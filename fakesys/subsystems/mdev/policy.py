@@ -1,4 +1,4 @@
-"""What differs between kernels in mediated devices."""
+"""How mediated devices of one kernel differ from another's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ class MdevFeature(Feature):
 
 
 class MdevPolicy(Struct, frozen=True):
-    """`driver`: name of the driver that takes every mediated device of vfio_ap.
-    `module`: the one that it belongs to, None if there is no directory of it.
-    `vfio_devices`: does each have a device of class vfio-dev below it, and its group a name?
+    """The choices of one kernel.
+
+    `driver`: name of the driver that takes every mediated device of vfio_ap. `module`: the module
+    of that driver, None if it has no directory. `vfio_devices`: does each mediated device have a
+    device of class vfio-dev below it, and its group a name?
     """
 
     driver: str

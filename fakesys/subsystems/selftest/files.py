@@ -1,4 +1,7 @@
-"""The files of the selftest subsystem, and where they stand."""
+"""The files of the selftest subsystem, and where they appear.
+
+A row parses the text, calls one method of its model, and lists the errors that can come of it.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ DEBUG: Layout[SelftestDevice] = Layout(
             show=lambda _device: "first line\nsecond line\n",
             kind=DEBUGFS_SEQ,
         ),
-        # A directory of directories, like bdi.
+        # A directory in a directory, like bdi/ in debugfs.
         Dir(name="nested", layout=Layout((Dir(name="inner", layout=Layout()),))),
     ),
     kind=DEBUGFS,
@@ -89,6 +92,8 @@ DEBUG: Layout[SelftestDevice] = Layout(
 
 
 def _command(action: Callable[[Selftest], None]) -> Callable[[Selftest, str], None]:
+    """Return a store that runs an action when 1 is written, and raises EINVAL for other text."""
+
     def store(selftest: Selftest, text: str) -> None:
         require_one(text)
         action(selftest)
@@ -141,7 +146,7 @@ BUS_DEVICES: Layout[Selftest] = Layout((Links(names=_device_names, get=_device_t
 
 
 def mounts(selftest: Selftest, devices: Devices) -> tuple[Mount, ...]:
-    """Where the subsystem stands."""
+    """Return where the files appear. A mount whose model is None at the moment is absent."""
     device: Layout[SelftestDevice] = Layout((*DEVICE, *device_rows(devices)))
     return (
         Mount("sys/devices/virtual/selftest/selftest0", device, lambda: selftest.device),

@@ -11,35 +11,44 @@ from fakesys.core.events import Bus, Changed, Notified
 
 
 class SelftestDevice:
-    """What is plugged in: an integer that can be set, a terminal name that a notify switches."""
+    """The device: a number that can be set, and a terminal that a notification switches.
+
+    `number`: like the mtu of a network device. `active`: 1 or 3, like the active virtual terminal.
+    `debug_number`: the value behind a debugfs simple attribute. `bus`: the model of the directory
+    that lists the device.
+    """
 
     subsystem = "selftest"
     devpath = "/devices/virtual/selftest/selftest0"
     driver = None
 
-    def __init__(self, owner: Selftest) -> None:
-        self._owner = owner
+    def __init__(self, bus: object) -> None:
+        self._bus = bus
         self.number = 1500
         self.active = 1
         self.debug_number = 65536
 
     def uevent_env(self) -> Mapping[str, str]:
-        """No fields of its own."""
+        """Return the fields of its uevents: none of its own."""
         return {}
 
     def listed_in(self) -> Iterable[object]:
-        """The subsystem's directories."""
-        return (self._owner,)
+        """Return the models whose directories list the device."""
+        return (self._bus,)
 
     def set_number(self, number: int) -> None:
-        """Like a network device's mtu. Raises EINVAL for a negative number."""
+        """Set the number. Raises EINVAL when it is negative, as for an mtu."""
         if number < 0:
             raise KernelError(EINVAL, f"{number} is negative")
         self.number = number
 
+    def switch_terminal(self) -> None:
+        """Switch between terminals 1 and 3."""
+        self.active = 3 - self.active
+
 
 class Selftest:
-    """The subsystem: at most one device."""
+    """The subsystem. `device`: the device, None while it is unplugged."""
 
     def __init__(self, bus: Bus, devices: Devices) -> None:
         self._bus = bus
@@ -48,28 +57,29 @@ class Selftest:
         self.create()
 
     def create(self) -> None:
-        """Plug the device in. Raises EEXIST."""
+        """Plug the device in. Raises EEXIST while it is."""
         if self.device is not None:
             raise KernelError(EEXIST, "the device is there")
         self.device = SelftestDevice(self)
+        # None stands for the directories above all mounts, which list the device's own.
         self._bus.emit(Changed((None,)))
         self.devices.add(self.device)
 
     def remove(self) -> None:
-        """Unplug the device and its debugfs files. Raises ENODEV."""
+        """Unplug the device with its debugfs files. Raises ENODEV while it is unplugged."""
         device = self._present()
         self.device = None
         self._bus.emit(Changed((None,)))
         self.devices.remove(device)
 
     def notify(self) -> None:
-        """Switch the active terminal and tell pollers. Raises ENODEV."""
+        """Switch the terminal and wake those who poll for it. Raises ENODEV."""
         device = self._present()
-        device.active = 3 - device.active
+        device.switch_terminal()
         self._bus.emit(Notified(device, "notify"))
 
     def state(self) -> dict[str, int] | None:
-        """The device's numbers, None without one."""
+        """Return the device as plain data; None while it is unplugged."""
         device = self.device
         if device is None:
             return None

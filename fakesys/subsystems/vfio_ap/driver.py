@@ -1,33 +1,29 @@
-"""The module vfio_ap: the matrix device, its queues, and the rules that no two devices share."""
+"""The module vfio_ap: its queue driver, its matrix device, and what it does when queues move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from errno import EBUSY, ENODEV
 from typing import Any
 
+from fakesys.core.devices import Devices
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Kernel
-from fakesys.core.text import ALL_IDS, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
-from fakesys.subsystems.ap_bus.hardware import NORMAL, Lpar
-from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevParent, MdevType
+from fakesys.subsystems.ap_bus.hardware import Lpar
+from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevDriver, MdevParent, MdevType
+from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
-from fakesys.subsystems.vfio_ap.policy import NOTHING, Filtering, FilterName, Masks, VfioApPolicy
+from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks, VfioApPolicy
+from fakesys.subsystems.vfio_ap.resets import QueueResets
+from fakesys.subsystems.vfio_ap.state import RemovePolicy, VfioApState
 
 MAX_INSTANCES = 65536
 MATRIX_DEVPATH = "/devices/vfio_ap/matrix"
-
-
-class RemovePolicy(StrEnum):
-    """What `remove` of a device with a guest does: refuse, wait, or ask the guest to let go."""
-
-    EBUSY = "ebusy"
-    BLOCK = "block"
-    REQUEST = "request"
+MATRIX_TYPE = "vfio_ap-passthrough"
 
 
 class QueueStatus(StrEnum):
@@ -45,240 +41,200 @@ class RootDevice:
     subsystem = ""
 
     def uevent_env(self) -> Mapping[str, str]:
-        """No fields."""
+        """Return no fields."""
         return {}
 
     def listed_in(self) -> Iterable[object]:
-        """The trunk directories."""
+        """Return None, which stands for the directories above all mounts."""
         return (None,)
 
 
 class MatrixDevice:
-    """/sys/devices/vfio_ap/matrix, the parent of all mediated devices."""
+    """/sys/devices/vfio_ap/matrix, the parent of all mediated devices.
+
+    The bus `matrix` has no other device, and comes and goes with this one; so its two files,
+    `autoprobe` and `probe`, are here.
+    """
 
     devpath = MATRIX_DEVPATH
     subsystem = "matrix"
 
-    def __init__(self, module: VfioAp) -> None:
-        self.module = module
+    def __init__(self, devices: Devices, bus: MdevBus, driver: MdevDriver) -> None:
+        self.devices = devices
         self.root = RootDevice()
         self.driver: str | None = None
-        # The bus of this name has no other device, and comes and goes with it.
         self.autoprobe = True
-        self.type: MdevType = MdevType(
-            name="vfio_ap-passthrough",
-            device_api="vfio-ap",
-            pretty_name="VFIO AP Passthrough Device",
-            available=lambda: MAX_INSTANCES - len(self.type.devices),
-            create=module.create,
-            remove=module.remove,
-        )
-        self.parent = MdevParent(
-            "matrix", "vfio_ap", MATRIX_DEVPATH, self, {self.type.name: self.type}
-        )
+        names = {MATRIX_TYPE: "VFIO AP Passthrough Device"}
+        self.parent = MdevParent(bus, self, MATRIX_DEVPATH, driver, names)
+
+    @property
+    def type(self) -> MdevType:
+        """The one type of mediated device that it offers."""
+        return self.parent.types[MATRIX_TYPE]
 
     def uevent_env(self) -> Mapping[str, str]:
-        """Its driver while bound."""
+        """Return its driver while it is bound."""
         return {"DRIVER": self.driver} if self.driver else {}
 
     def listed_in(self) -> Iterable[object]:
-        """The trunk directories: it comes and goes with the module."""
+        """Return None, which stands for the directories above all mounts."""
         return (None,)
 
     def probe(self, name: str) -> None:
-        """What `drivers_probe` of the bus `matrix` does. Raises ENODEV."""
+        """Offer a device to the drivers of the bus `matrix`. Raises ENODEV if unknown."""
         if name != self.parent.name:
             raise KernelError(ENODEV, f"{name!r} is no device of the bus matrix")
 
 
 class VfioAp:
-    """The module. Loaded: it has a queue driver on the AP bus and a parent of mdevs."""
+    """The module. Loaded, it has a queue driver on the AP bus and a parent of mediated devices.
+
+    `matrix`: the matrix device, None while the module is not loaded.
+    """
 
     def __init__(self, kernel: Kernel, bus: ApBus, mdev_bus: MdevBus, policy: VfioApPolicy) -> None:
-        self.kernel = kernel
-        self.bus = bus
-        self.hardware = bus.hardware
-        self.policy = policy
-        self.filter = FilterName.ADAPTER
-        self.remove_policy = RemovePolicy.EBUSY
-        self.mdevs: dict[str, MatrixMdev] = {}
-        self.attached: dict[str, MatrixMdev] = {}
         self.driver = QueueDriver(bus, "vfio_ap", "vfio_ap", self, takes_host_queues=False)
+        self.state = VfioApState(kernel, bus.state, policy, self.driver.bound)
+        self.assignments: Assignments[MatrixMdev] = Assignments()
+        self.resets = QueueResets(self.state.hardware, self.driver.bound, self.assignments)
         self.matrix: MatrixDevice | None = None
+        self._bus = bus
         self._mdev_bus = mdev_bus
-        # Domains per adapter that are in some matrix; no queue is in two.
-        self._assigned = [0] * 256
-        # Answers other than normal to the last reset of a bound queue: answer -> rows.
-        self._bad_resets: dict[int, list[int]] = {}
+        # What the machine gave in the present scan.
         self._added = NOTHING
 
     @property
-    def filtering(self) -> Filtering:
-        """How the guest's share is found."""
-        return self.policy.filters[self.filter]
-
-    @property
-    def host(self) -> Masks:
-        """The machine's masks as of the last scan."""
-        lpar = self.bus.lpar
-        return Masks(lpar.adapters, lpar.domains, lpar.control_domains)
+    def mdevs(self) -> dict[str, MatrixMdev]:
+        """The mediated devices by UUID, oldest first."""
+        return self.assignments.holders
 
     def load(self) -> None:
-        """modprobe: the matrix device appears, free queues bind, mediated devices can be made.
+        """Load the module: make the matrix device, bind unbound queues, offer mediated devices.
 
-        Like vfio_ap_drv.c:vfio_ap_init (v6.1).
+        Do nothing if it is loaded. Like vfio_ap_drv.c:vfio_ap_init (v6.1).
         """
         if self.matrix is not None:
             return
-        matrix = self.matrix = MatrixDevice(self)
-        self.kernel.devices.add(matrix)
+        devices = self.state.kernel.devices
+        matrix = self.matrix = MatrixDevice(devices, self._mdev_bus, self._mdev_driver())
+        devices.add(matrix)
         matrix.driver = "vfio_ap"
-        self.kernel.devices.bind(matrix)
-        self.bus.register(self.driver)
+        devices.bind(matrix)
+        self._bus.register(self.driver)
         self._mdev_bus.register(matrix.parent)
-        self.kernel.devices.change(matrix, {"MDEV_STATE": "registered"})
+        devices.change(matrix, {"MDEV_STATE": "registered"})
 
     def unload(self) -> None:
-        """rmmod: mediated devices go, queues are free. Raises EBUSY while a guest has one.
+        """Unload the module: remove mediated devices, unbind queues.
 
-        Like vfio_ap_drv.c:vfio_ap_exit (v6.1).
+        Do nothing if it is not loaded. Raises EBUSY while a guest has a device. Like
+        vfio_ap_drv.c:vfio_ap_exit (v6.1).
         """
         if self.matrix is None:
             return
-        if self.attached:
-            raise KernelError(EBUSY, f"{next(iter(self.attached))} is open for a guest")
-        matrix = self.matrix
+        if self.state.attached:
+            raise KernelError(EBUSY, f"{self.state.attached[0]} is open for a guest")
+        devices, matrix = self.state.kernel.devices, self.matrix
         self._mdev_bus.unregister(matrix.parent)
-        self.kernel.devices.change(matrix, {"MDEV_STATE": "unregistered"})
-        self.bus.unregister(self.driver)
+        devices.change(matrix, {"MDEV_STATE": "unregistered"})
+        self._bus.unregister(self.driver)
         matrix.driver = None
-        self.kernel.devices.unbind(matrix)
+        devices.unbind(matrix)
         self.matrix = None
-        self.kernel.devices.remove(matrix)
+        devices.remove(matrix)
 
     def create(self, mdev: Mdev) -> MatrixMdev:
-        """A new mediated device, empty. Raises the kernel's errno when none is left."""
-        if not mdev.type.available():
-            raise KernelError(self.policy.no_instances_errno, "no instance is left")
-        made = self.mdevs[mdev.uuid] = MatrixMdev(self, mdev)
+        """Probe a new mediated device: give it an empty matrix.
+
+        Raises the policy's `no_instances_errno` when no instance is left. Like
+        vfio_ap_ops.c:vfio_ap_mdev_probe (v6.1).
+        """
+        if not mdev.type.available:
+            raise KernelError(self.state.policy.no_instances_errno, "no instance is left")
+        made = MatrixMdev(mdev, self.state, self.assignments, self.resets)
+        self.assignments.add(made)
         return made
 
     def remove(self, mdev: Mdev) -> None:
-        """Take a device out of service. Raises EBUSY or Blocked while a guest has it."""
+        """Take a mediated device out of service: reset its queues and free them.
+
+        While a guest has it, raises EBUSY or Blocked or detaches the guest, as the setting
+        `remove_policy` says. Like vfio_ap_ops.c:vfio_ap_mdev_remove (v6.1).
+        """
         matrix_mdev = self.mdevs[mdev.uuid]
         guest = matrix_mdev.guest
         if guest is not None:
-            if self.remove_policy is RemovePolicy.EBUSY:
+            if self.state.remove_policy is RemovePolicy.EBUSY:
                 raise KernelError(EBUSY, f"{mdev.uuid} is open for {guest.name}")
-            if self.remove_policy is RemovePolicy.BLOCK:
+            if self.state.remove_policy is RemovePolicy.BLOCK:
                 raise Blocked(matrix_mdev.released)
             guest.detach()
         matrix_mdev.reset()
-        self.give(matrix_mdev.matrix, NOTHING)
-        del self.mdevs[mdev.uuid]
-
-    def give(self, old: Masks, new: Masks) -> None:
-        """A matrix becomes another one; the caller has checked that nobody shares it."""
-        for apid in ids(old.apm | new.apm):
-            before = old.aqm if old.apm >> apid & 1 else 0
-            after = new.aqm if new.apm >> apid & 1 else 0
-            self._assigned[apid] = self._assigned[apid] & ~before | after
-
-    def sharer(self, masks: Masks, own: MatrixMdev | None) -> MatrixMdev | None:
-        """Another device that has a queue of these; the newest one, as the kernel's list goes.
-
-        Like vfio_ap_ops.c:vfio_ap_mdev_verify_no_sharing (v6.1).
-        """
-        mine = own.matrix if own else NOTHING
-        for apid in ids(masks.apm):
-            others = self._assigned[apid] & (~mine.aqm if mine.apm >> apid & 1 else ALL_IDS)
-            if others & masks.aqm:
-                return self._newest_with(masks, own)
-        return None
-
-    def _newest_with(self, masks: Masks, own: MatrixMdev | None) -> MatrixMdev:
-        return next(
-            mdev
-            for mdev in reversed(self.mdevs.values())
-            if mdev is not own and mdev.matrix.apm & masks.apm and mdev.matrix.aqm & masks.aqm
-        )
-
-    def log_sharing(self, mdev: MatrixMdev, new: Masks, other: MatrixMdev) -> None:
-        """Say for each queue who has it."""
-        for apqn in _common(new, other.matrix):
-            self.kernel.log(
-                f"vfio_ap_mdev {mdev.uuid}: Userspace may not assign queue {apqn} to mdev: "
-                f"already assigned to {other.uuid}"
-            )
+        self.assignments.remove(matrix_mdev)
 
     def status(self, apqn: Apqn) -> QueueStatus:
-        """What a queue is used for."""
-        if not self._assigned[apqn.apid] >> apqn.apqi & 1:
+        """Return what a queue is used for. Like vfio_ap_ops.c:status_show (v6.1)."""
+        if not self.assignments.is_assigned(apqn):
             return QueueStatus.UNASSIGNED
-        for mdev in self.attached.values():
-            assert mdev.guest is not None
-            if mdev.guest.ap and mdev.matrix.has(*apqn) and mdev.guest_masks.has(*apqn):
+        for mdev in self.assignments.holders_of(apqn.apid, 1 << apqn.apqi):
+            if mdev.guest is not None and mdev.guest.ap and mdev.guest_masks.has(*apqn):
                 return QueueStatus.IN_USE
         return QueueStatus.ASSIGNED
 
-    def passable(self) -> Sequence[int]:
-        """The bound domains per adapter whose last reset does not keep them from a guest."""
-        rows = [self._bad_resets[rc] for rc in self.policy.bad_resets if rc in self._bad_resets]
-        if not rows:
-            return self.driver.bound
-        return [bound & ~_union(rows, apid) for apid, bound in enumerate(self.driver.bound)]
-
-    def reset(self, queues: Mapping[int, int]) -> None:
-        """ZAPQ of those of these queues that are bound; a failure never stops anything."""
-        for apid, wanted in queues.items():
-            mask = wanted & self.driver.bound[apid]
-            if mask:
-                self._reset_row(apid, mask)
-
     def in_use(self, apmask: int, aqmask: int) -> bool:
-        """Is a queue that these masks give to the host in a matrix?"""
+        """Return whether a queue that these masks give to the host is in a matrix.
+
+        The log names every such queue of the newest device that has one. Like
+        vfio_ap_ops.c:vfio_ap_mdev_resource_in_use (v6.1).
+        """
         masks = Masks(apmask, aqmask, 0)
-        other = self.sharer(masks, None)
+        other = self.assignments.sharer(masks)
         if other is None:
             return False
-        for apqn in _common(masks, other.matrix):
-            self.kernel.log(
+        for apqn in common_queues(masks, other.matrix):
+            self.state.kernel.log(
                 f"vfio_ap_mdev {other.uuid}: Can not reserve queue {apqn} for host driver: "
                 "in use by mdev"
             )
         return True
 
     def queues_bound(self, apid: int, mask: int) -> None:
-        """Like vfio_ap_ops.c:vfio_ap_mdev_probe_queue (v6.1)."""
-        for mdev in self._with_queues(apid, mask):
-            if self.policy.guest_decides and mdev.guest is None:
+        """Give queues that were just bound to the guests of their devices.
+
+        Like vfio_ap_ops.c:vfio_ap_mdev_probe_queue (v6.1).
+        """
+        for mdev in self.assignments.holders_of(apid, mask):
+            if self.state.policy.guest_decides and mdev.guest is None:
                 continue
-            # What the machine gave in this scan reaches the guest in one go, at its end.
+            # What the machine gave in this scan reaches the guest all at once, in `scan_complete`.
             added = self._added
             if not (added.apm & mdev.matrix.apm or added.aqm & mdev.matrix.aqm):
                 mdev.plug(apid, mask)
 
     def queues_leaving(self, apid: int, mask: int) -> None:
-        """Like vfio_ap_ops.c:vfio_ap_mdev_remove_queue (v6.1, v6.12): unplug, then reset.
+        """Unplug queues from their guest, then reset them.
 
-        Where what leaves a guest is reset, the first queue takes its whole adapter along.
+        In kernels that reset what leaves a guest, the first queue takes its whole adapter along.
+        Like vfio_ap_ops.c:vfio_ap_mdev_remove_queue (v6.1, v6.12).
         """
         own_reset = mask
-        for mdev in self._with_queues(apid, mask):
+        for mdev in self.assignments.holders_of(apid, mask):
             mdev.forget_interrupts(apid, mask)
             if self._leaves_guest(mdev, apid, mask):
                 mdev.unplug_adapter(apid)
-                if self.policy.resets_filtered:
-                    self.reset({apid: mdev.guest_masks.aqm})
+                if self.state.policy.resets_filtered:
+                    self.resets.reset({apid: mdev.guest_masks.aqm})
                     in_guest = mask & mdev.guest_masks.aqm
                     own_reset &= ~(in_guest & -in_guest)
-        self._reset_row(apid, own_reset)
-        for rows in self._bad_resets.values():
-            rows[apid] &= ~mask
+        self.resets.reset_row(apid, own_reset)
+        self.resets.forget(apid, mask)
 
     def config_changed(self, new: Lpar, old: Lpar) -> None:
-        """Like vfio_ap_ops.c:vfio_ap_on_cfg_changed (v6.1)."""
-        if not self.policy.follows_machine:
+        """Take from guests what the machine took away, at the beginning of a scan.
+
+        Like vfio_ap_ops.c:vfio_ap_on_cfg_changed (v6.1).
+        """
+        if not self.state.policy.follows_machine:
             return
         gone = Masks(*(before & ~now for before, now in zip(old, new, strict=True)))
         self._added = Masks(*(now & ~before for before, now in zip(old, new, strict=True)))
@@ -286,58 +242,39 @@ class VfioAp:
             mdev.unplug(gone)
 
     def scan_complete(self, new: Lpar, old: Lpar) -> None:
-        """Like vfio_ap_ops.c:vfio_ap_on_scan_complete (v6.1)."""
+        """Give guests what the machine added, at the end of a scan.
+
+        Like vfio_ap_ops.c:vfio_ap_on_scan_complete (v6.1).
+        """
         added, self._added = self._added, NOTHING
         for mdev in self.mdevs.values():
             if any(assigned & more for assigned, more in zip(mdev.matrix, added, strict=True)):
                 mdev.refilter()
 
-    def state(self) -> dict[str, Any]:
-        """As plain data."""
+    def plain(self) -> dict[str, Any]:
+        """Return the module as plain data."""
         return {
-            "bad_resets": {
-                f"{rc:02x}": {f"{apid:02x}": hex(mask) for apid, mask in enumerate(rows) if mask}
-                for rc, rows in sorted(self._bad_resets.items())
-            },
-            "filter": str(self.filter),
+            "bad_resets": self.resets.state(),
+            "filter": str(self.state.filter),
             "loaded": self.matrix is not None,
             "mdevs": {uuid: mdev.state() for uuid, mdev in sorted(self.mdevs.items())},
-            "remove_policy": str(self.remove_policy),
+            "remove_policy": str(self.state.remove_policy),
         }
 
+    def _mdev_driver(self) -> MdevDriver:
+        return MdevDriver(
+            name="vfio_ap",
+            device_api="vfio-ap",
+            available=_instances_left,
+            probe=self.create,
+            remove=self.remove,
+        )
+
     def _leaves_guest(self, mdev: MatrixMdev, apid: int, mask: int) -> bool:
-        if self.policy.guest_decides:
+        if self.state.policy.guest_decides:
             return mdev.guest is not None
-        return bool(mdev.guest_masks.apm >> apid & 1 and mdev.guest_masks.aqm & mask)
-
-    def _with_queues(self, apid: int, mask: int) -> list[MatrixMdev]:
-        if not self._assigned[apid] & mask:
-            return []
-        return [
-            mdev
-            for mdev in self.mdevs.values()
-            if mdev.matrix.apm >> apid & 1 and mdev.matrix.aqm & mask
-        ]
-
-    def _reset_row(self, apid: int, mask: int) -> None:
-        answers = self.hardware.zeroize(apid, mask)
-        for rc in answers:
-            if rc != NORMAL:
-                self._bad_resets.setdefault(rc, [0] * 256)
-        for rc, rows in self._bad_resets.items():
-            rows[apid] = rows[apid] & ~mask | answers.get(rc, 0)
-        for mdev in self._with_queues(apid, mask):
-            mdev.forget_interrupts(apid, mask)
+        return bool(mdev.guest_masks.row(apid) & mask)
 
 
-def _union(rows: Sequence[Sequence[int]], apid: int) -> int:
-    mask = 0
-    for row in rows:
-        mask |= row[apid]
-    return mask
-
-
-def _common(one: Masks, other: Masks) -> Iterable[Apqn]:
-    for apid in ids(one.apm & other.apm):
-        for apqi in ids(one.aqm & other.aqm):
-            yield Apqn(apid, apqi)
+def _instances_left(kind: MdevType) -> int:
+    return MAX_INSTANCES - len(kind.devices)

@@ -47,7 +47,7 @@ ASSIGN_ERRORS = {
 
 
 def matrix_text(masks: Masks) -> str:
-    """A line per queue; adapters or domains alone when there is no other half."""
+    """Return a line per queue; adapters or domains alone when the other half is empty."""
     domains = [f".{apqi:04x}\n" for apqi in ids(masks.aqm)]
     if not masks.apm:
         return "".join(domains)
@@ -73,7 +73,7 @@ def _show_config(mdev: Mdev) -> str:
 
 
 def parse_config(text: str) -> Masks:
-    """Three masks, each ended by a comma or a newline; what follows counts for nothing.
+    """Return the masks of a text `APM,AQM,ADM`; what follows a third comma or newline is ignored.
 
     Raises EINVAL. Like vfio_ap_ops.c:parse_bitmap (v6.12).
     """
@@ -181,7 +181,7 @@ MDEV: tuple[Attr[Mdev], ...] = (
 
 
 def queue_rows(module: Callable[[], VfioAp]) -> tuple[Row, ...]:
-    """What vfio_ap adds to the queues that it has."""
+    """Return the rows that vfio_ap adds to the queues that it has."""
 
     def bound(queue: ApQueue) -> bool:
         return queue.driver == module().driver.name
@@ -197,12 +197,12 @@ def queue_rows(module: Callable[[], VfioAp]) -> tuple[Row, ...]:
 
 
 def driver_rows() -> tuple[Row, ...]:
-    """The module's driver on the AP bus."""
+    """Return the directory of the module's driver on the AP bus."""
     return (
         Dir(
             name="vfio_ap",
-            layout=queue_driver_layout("vfio_ap", bind_rows(needs=VfioApFeature.BIND)),
-            of=lambda bus: bus.queue_drivers.get("vfio_ap"),
+            layout=queue_driver_layout(bind_rows(needs=VfioApFeature.BIND)),
+            of=lambda bus: bus.state.queue_drivers.get("vfio_ap"),
         ),
     )
 
@@ -225,8 +225,8 @@ TYPES: Layout[MatrixDevice] = Layout(
 
 
 def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
-    """The directory of the matrix device."""
-    # They come with the driver and go with it.
+    """Return the directory of the matrix device, which has one directory per mediated device."""
+    # A mediated device has these rows only while it is bound.
     own = tuple(replace(row, present=_is_bound) for row in MDEV)
     mdev: Layout[Mdev] = Layout((*own, *device_files(devices)))
     return Layout(
@@ -261,7 +261,7 @@ MODULE: Layout[VfioAp] = Layout(
             announced=True,
             needs=VfioApFeature.VERSION,
         ),
-        *module_rows("vfio_ap", 45056, lambda module: len(module.attached)),
+        *module_rows("vfio_ap", 45056, lambda module: len(module.state.attached)),
         Dir(name="holders", layout=EMPTY),
         Dir(name="drivers", layout=Layout((*driver_links("vfio_ap").rows, _MDEV_DRIVER))),
     )
@@ -270,7 +270,7 @@ MATRIX_PATH = "sys/devices/vfio_ap/matrix"
 
 
 def _of_matrix(matrix: MatrixDevice) -> Devices:
-    return matrix.module.kernel.devices
+    return matrix.devices
 
 
 # The driver has no owner, so no `module` link (vfio_ap_drv.c:matrix_driver, v6.1).
@@ -299,7 +299,7 @@ def _root(devices: Devices) -> Layout[RootDevice]:
 
 
 def mounts(module: Callable[[], VfioAp], devices: Devices) -> tuple[Mount, ...]:
-    """Where the module's files stand; nothing of it is there while it is not loaded."""
+    """Return where the module's files appear; all are absent while it is not loaded."""
 
     def matrix() -> MatrixDevice | None:
         return module().matrix

@@ -1,22 +1,52 @@
-"""Guests: who has a mediated device attached, and what its control block holds."""
+"""Guests: which mediated device each has attached, and what its control block holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from errno import EBUSY, EEXIST, ENODEV, EPERM
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
-from fakesys.subsystems.ap_bus.hardware import NORMAL, CardSpec, Hardware
+from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
+from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
 
-if TYPE_CHECKING:
-    from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
-
 LAST_ISC = 7
+
+
+class GuestMdev(Protocol):
+    """What a guest needs of the mediated device that it opens."""
+
+    @property
+    def uuid(self) -> str:
+        """Its name."""
+
+    @property
+    def guest(self) -> Guest | None:
+        """The guest that it is open for."""
+
+    @property
+    def guest_masks(self) -> Masks:
+        """What a guest gets of it."""
+
+    @property
+    def interrupts(self) -> Mapping[Apqn, int]:
+        """The queues with interrupts on, and the subclass (ISC) of each."""
+
+    def open(self, guest: Guest) -> None:
+        """Open the device for a guest."""
+
+    def close(self) -> None:
+        """Close the device; its queues are reset."""
+
+    def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
+        """Turn interrupts of a queue on. Raises ENODEV, EFAULT."""
+
+    def disable_interrupts(self, apqn: Apqn) -> None:
+        """Turn interrupts of a queue off. Raises ENODEV."""
 
 
 class GuestCard(NamedTuple):
@@ -32,7 +62,7 @@ class Guest:
     def __init__(self, name: str, hardware: Hardware, *, ap: bool) -> None:
         self.name = name
         self.ap = ap
-        self.mdev: MatrixMdev | None = None
+        self.mdev: GuestMdev | None = None
         self._hardware = hardware
 
     @property
@@ -41,14 +71,18 @@ class Guest:
         return self.mdev.guest_masks if self.mdev and self.ap else NOTHING
 
     def cards(self) -> Iterator[GuestCard]:
-        """What it can use now: its masks, the machine's masks, and what answers."""
+        """Yield the cards that it can use now: those of its masks with a queue that answers."""
         for apid in ids(self.masks.apm):
             usable = self._hardware.by_answer(apid, self.masks.aqm).get(NORMAL, 0)
             if usable:
                 yield GuestCard(self._hardware.cards[apid].spec, usable)
 
-    def attach(self, mdev: MatrixMdev) -> None:
-        """Open the mdev. Raises EBUSY, EPERM. Like vfio_ap_ops.c:vfio_ap_mdev_open_device."""
+    def attach(self, mdev: GuestMdev) -> None:
+        """Open a mediated device.
+
+        Raises EBUSY when another guest has it, EPERM when this guest has one already. Like
+        vfio_ap_ops.c:vfio_ap_mdev_open_device (v6.1).
+        """
         if mdev.guest is not None:
             raise KernelError(EBUSY, f"{mdev.uuid} is open for {mdev.guest.name}")
         if self.mdev is not None:
@@ -57,21 +91,21 @@ class Guest:
         mdev.open(self)
 
     def detach(self) -> None:
-        """Close the mdev. Raises ENODEV."""
+        """Close its mediated device. Raises ENODEV without one."""
         if self.mdev is None:
             raise KernelError(ENODEV, f"{self.name} has nothing attached")
         mdev, self.mdev = self.mdev, None
         mdev.close()
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
-        """PQAP(AQIC) on. Raises what the answer stands for: ENODEV, EFAULT."""
+        """Execute PQAP(AQIC) to turn interrupts on. Raises the answer's errno: ENODEV, EFAULT."""
         self._attached().enable_interrupts(apqn, isc)
 
     def disable_interrupts(self, apqn: Apqn) -> None:
-        """PQAP(AQIC) off. Raises ENODEV."""
+        """Execute PQAP(AQIC) to turn interrupts off. Raises ENODEV."""
         self._attached().disable_interrupts(apqn)
 
-    def _attached(self) -> MatrixMdev:
+    def _attached(self) -> GuestMdev:
         if self.mdev is None or not self.ap:
             raise KernelError(ENODEV, f"{self.name} has no AP queues")
         return self.mdev
@@ -87,7 +121,7 @@ class Guests:
         self.by_name: dict[str, Guest] = {}
 
     def create(self, name: str, *, ap: bool = True) -> Guest:
-        """Power on. Raises EEXIST."""
+        """Power a guest on. Raises EEXIST."""
         if name in self.by_name:
             raise KernelError(EEXIST, f"guest {name} exists")
         guest = self.by_name[name] = Guest(name, self._hardware, ap=ap)
@@ -95,7 +129,7 @@ class Guests:
         return guest
 
     def remove(self, name: str) -> None:
-        """Power off; detaches first. Raises ENODEV."""
+        """Power a guest off; its device is detached first. Raises ENODEV."""
         guest = self.by_name.get(name)
         if guest is None:
             raise KernelError(ENODEV, f"there is no guest {name}")
@@ -105,7 +139,7 @@ class Guests:
         self._bus.emit(Changed((self._shown_in,)))
 
     def state(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the guests as plain data."""
         return {
             name: {"ap": guest.ap, "mdev": guest.mdev.uuid if guest.mdev else None}
             for name, guest in sorted(self.by_name.items())

@@ -1,33 +1,49 @@
-"""One mediated device: what is assigned, what of it the guest gets, and how both change."""
+"""One mediated device: what is assigned to it, what of that the guest gets, how both change.
+
+Like struct ap_matrix_mdev and its attributes in vfio_ap_ops.c (v6.1).
+"""
 
 from __future__ import annotations
 
 from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, ENODEV
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Touched
 from fakesys.core.text import format_mask, ids
 from fakesys.core.waiters import Waiters
 from fakesys.subsystems.ap_bus.apqn import Apqn
+from fakesys.subsystems.mdev.model import Mdev
+from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.guest import LAST_ISC, Guest
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
-
-if TYPE_CHECKING:
-    from fakesys.subsystems.mdev.model import Mdev
-    from fakesys.subsystems.vfio_ap.driver import VfioAp
+from fakesys.subsystems.vfio_ap.resets import QueueResets
+from fakesys.subsystems.vfio_ap.state import VfioApState
 
 
 class MatrixMdev:
-    """A matrix of adapters and domains. `matrix`: assigned; `guest_masks`: the guest's share."""
+    """A matrix of adapters and domains that a guest may use.
 
-    def __init__(self, module: VfioAp, mdev: Mdev) -> None:
-        self._module = module
+    `matrix`: what is assigned, written by `Assignments` only. `guest_masks`: what a guest gets of
+    it. `guest`: the one that the device is open for. `released`: wakes those who wait for that
+    guest to detach. `max_apid`, `max_apqi`: the machine's maxima when the device was created.
+    `interrupts`: queue -> interruption subclass (ISC), where the guest turned interrupts on.
+    """
+
+    def __init__(
+        self,
+        mdev: Mdev,
+        module: VfioApState,
+        assignments: Assignments[MatrixMdev],
+        resets: QueueResets,
+    ) -> None:
         self.mdev = mdev
+        self._module = module
+        self._assignments = assignments
+        self._resets = resets
         self.matrix = NOTHING
         self.guest_masks = NOTHING
         self.guest: Guest | None = None
-        # Woken when the guest lets go.
         self.released = Waiters()
         self.max_apid = module.hardware.max_adapter_id
         self.max_apqi = module.hardware.max_domain_id
@@ -40,51 +56,71 @@ class MatrixMdev:
 
     @property
     def visible_guest_masks(self) -> Masks:
-        """The guest's share. Raises ENODEV unless a guest with AP instructions is attached."""
+        """What the guest gets. Raises ENODEV unless one with AP instructions is attached."""
         if self.guest is None or not self.guest.ap:
             raise KernelError(ENODEV, f"{self.uuid} has no guest with AP instructions")
         return self.guest_masks
 
     def assign_adapter(self, apid: int) -> None:
-        """Raises ENODEV, EADDRNOTAVAIL, EADDRINUSE. Like vfio_ap_ops.c:assign_adapter_store."""
+        """Assign an adapter with all assigned domains.
+
+        Raises ENODEV above the maximum, EADDRNOTAVAIL when a queue of the new matrix is the
+        host's, EADDRINUSE when another device has one. Like vfio_ap_ops.c:assign_adapter_store
+        (v6.1).
+        """
         self._check_id(apid, self.max_apid)
         self._assign(self.matrix._replace(apm=self.matrix.apm | 1 << apid))
 
     def assign_domain(self, apqi: int) -> None:
-        """Raises ENODEV, EADDRNOTAVAIL, EADDRINUSE. Like vfio_ap_ops.c:assign_domain_store."""
+        """Assign a domain with all assigned adapters; otherwise like `assign_adapter`.
+
+        Like vfio_ap_ops.c:assign_domain_store (v6.1).
+        """
         self._check_id(apqi, self.max_apqi)
         self._assign(self.matrix._replace(aqm=self.matrix.aqm | 1 << apqi))
 
     def unassign_adapter(self, apid: int) -> None:
-        """Raises ENODEV. Like vfio_ap_ops.c:unassign_adapter_store (v6.1)."""
+        """Unassign an adapter, also from a running guest. Raises ENODEV above the maximum.
+
+        Like vfio_ap_ops.c:unassign_adapter_store (v6.1).
+        """
         self._check_id(apid, self.max_apid)
         if self.matrix.apm >> apid & 1:
             self._unassign(Masks(1 << apid, 0, 0))
 
     def unassign_domain(self, apqi: int) -> None:
-        """Raises ENODEV. Like vfio_ap_ops.c:unassign_domain_store (v6.1)."""
+        """Unassign a domain, also from a running guest. Raises ENODEV above the maximum.
+
+        Like vfio_ap_ops.c:unassign_domain_store (v6.1).
+        """
         self._check_id(apqi, self.max_apqi)
         if self.matrix.aqm >> apqi & 1:
             self._unassign(Masks(0, 1 << apqi, 0))
 
     def assign_control_domain(self, domain: int) -> None:
-        """Raises ENODEV. Like vfio_ap_ops.c:assign_control_domain_store (v6.1)."""
+        """Assign a control domain, which other devices may have, too. Raises ENODEV.
+
+        Like vfio_ap_ops.c:assign_control_domain_store (v6.1).
+        """
         self._check_id(domain, self.max_apqi)
         bit = 1 << domain
         if self.matrix.adm & bit:
             return
         self._set_matrix(self.matrix._replace(adm=self.matrix.adm | bit))
-        if not self._module.policy.follows_machine or self._module.host.adm & bit:
+        if not self._module.policy.follows_machine or self._module.lpar.adm & bit:
             self.guest_masks = self.guest_masks._replace(adm=self.guest_masks.adm | bit)
 
     def unassign_control_domain(self, domain: int) -> None:
-        """Raises ENODEV. Like vfio_ap_ops.c:unassign_control_domain_store (v6.1)."""
+        """Unassign a control domain. Raises ENODEV above the maximum.
+
+        Like vfio_ap_ops.c:unassign_control_domain_store (v6.1).
+        """
         self._check_id(domain, self.max_apqi)
         if self.matrix.adm >> domain & 1:
             self._unassign(Masks(0, 0, 1 << domain))
 
     def configure(self, new: Masks) -> None:
-        """Assign exactly this. Raises EADDRNOTAVAIL, EADDRINUSE, ENODEV in this order.
+        """Replace the whole matrix. Raises EADDRNOTAVAIL, EADDRINUSE, ENODEV in this order.
 
         Like vfio_ap_ops.c:ap_config_store (v6.12).
         """
@@ -97,53 +133,61 @@ class MatrixMdev:
         self.refilter()
 
     def refilter(self) -> None:
-        """What the guest gets follows from what is assigned, bound and the machine's."""
+        """Compute what the guest gets from what is assigned, bound and the machine's.
+
+        Like vfio_ap_ops.c:vfio_ap_mdev_filter_matrix (v6.1).
+        """
         module = self._module
         before = self.guest_masks
-        self.guest_masks = module.filtering.run(self.matrix, before, module.host, module.passable())
+        bound = self._resets.passable(module.policy.bad_resets)
+        self.guest_masks = module.filtering.run(self.matrix, before, module.lpar, bound)
         dropped = before.apm & self.matrix.apm & ~self.guest_masks.apm
         if module.policy.resets_filtered and dropped:
-            module.reset(self._queues(Masks(dropped, self.matrix.aqm, 0)))
+            self._resets.reset(_queues(Masks(dropped, self.matrix.aqm, 0)))
 
     def plug(self, apid: int, mask: int) -> None:
-        """Queues of the matrix were bound."""
+        """Give the guest those queues of the matrix that were just bound, if the policy allows."""
         module = self._module
-        now = module.filtering.plug(self.matrix, self.guest_masks, apid, mask, module.driver.bound)
+        now = module.filtering.plug(self.matrix, self.guest_masks, apid, mask, module.bound)
         if now is None:
             self.refilter()
         else:
             self.guest_masks = now
 
     def unplug_adapter(self, apid: int) -> None:
-        """An adapter leaves the guest because one of its queues does."""
+        """Take an adapter from the guest because one of its queues leaves."""
         self.guest_masks = self.guest_masks._replace(apm=self.guest_masks.apm & ~(1 << apid))
 
     def unplug(self, gone: Masks) -> None:
-        """What the machine took away leaves the guest."""
+        """Take from the guest what the machine or the user took away."""
         now = self.guest_masks
         self.guest_masks = Masks(now.apm & ~gone.apm, now.aqm & ~gone.aqm, now.adm & ~gone.adm)
 
     def open(self, guest: Guest) -> None:
-        """A guest attaches."""
+        """Open the device for a guest. Precondition: it is open for none."""
         self.guest = guest
-        self._module.attached[self.uuid] = self
+        self._module.attached.append(self.uuid)
         if self._module.policy.guest_decides:
             self.refilter()
 
     def close(self) -> None:
-        """The guest detaches; every queue is reset."""
+        """Close the device: reset every queue and wake those who wait for this."""
         self.guest = None
-        del self._module.attached[self.uuid]
-        self._module.reset(self._queues(self.matrix))
+        self._module.attached.remove(self.uuid)
+        self.reset()
         self.interrupts.clear()
         self.released.wake()
 
     def reset(self) -> None:
-        """All bound queues of the matrix are reset."""
-        self._module.reset(self._queues(self.matrix))
+        """Reset all bound queues of the matrix."""
+        self._resets.reset(_queues(self.matrix))
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
-        """Raises ENODEV for answer 01, EFAULT for 06 and 08. Like vfio_ap_ops.c:handle_pqap."""
+        """Turn interrupts of a queue on, with an interruption subclass.
+
+        Raises ENODEV for the answer 01, EFAULT for 06 and 08. Like vfio_ap_ops.c:handle_pqap
+        (v6.1).
+        """
         self._own_queue(apqn)
         if not 0 <= isc <= LAST_ISC:
             answer = self._module.policy.isc_failure
@@ -152,19 +196,19 @@ class MatrixMdev:
         self._module.hardware.set_irq(apqn.apid, 1 << apqn.apqi, on=True)
 
     def disable_interrupts(self, apqn: Apqn) -> None:
-        """Raises ENODEV for answer 01."""
+        """Turn interrupts of a queue off. Raises ENODEV for the answer 01."""
         self._own_queue(apqn)
         self.interrupts.pop(apqn, None)
         self._module.hardware.set_irq(apqn.apid, 1 << apqn.apqi, on=False)
 
     def forget_interrupts(self, apid: int, mask: int) -> None:
-        """These queues were reset."""
+        """Forget the interrupts of queues that were reset."""
         if self.interrupts:
             for apqn in [q for q in self.interrupts if q.apid == apid and mask >> q.apqi & 1]:
                 del self.interrupts[apqn]
 
     def state(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the device as plain data."""
         return {
             "guest": self.guest.name if self.guest else None,
             "guest_masks": [format_mask(mask) for mask in self.guest_masks],
@@ -187,24 +231,31 @@ class MatrixMdev:
 
     def _refuse_taken(self, new: Masks) -> None:
         for apid in ids(new.apm):
-            host = self._module.bus.owned_by_host(apid, new.aqm)
+            host = self._module.bus.host_domains(apid) & new.aqm
             if host:
                 taken = Apqn(apid, ids(host)[0])
                 raise KernelError(EADDRNOTAVAIL, f"{taken} is the host's by apmask and aqmask")
-        other = self._module.sharer(new, self)
+        other = self._assignments.sharer(new, self)
         if other is not None:
-            self._module.log_sharing(self, new, other)
+            self._log_sharing(new, other)
             raise KernelError(EADDRINUSE, f"{other.uuid} has queues of the new matrix")
+
+    def _log_sharing(self, new: Masks, other: MatrixMdev) -> None:
+        for apqn in common_queues(new, other.matrix):
+            self._module.kernel.log(
+                f"vfio_ap_mdev {self.uuid}: Userspace may not assign queue {apqn} to mdev: "
+                f"already assigned to {other.uuid}"
+            )
 
     def _unassign(self, gone: Masks) -> None:
         old = self.guest_masks
-        lost = self._queues(Masks(old.apm & gone.apm, old.aqm, 0))
-        lost = _joined(lost, self._queues(Masks(old.apm, old.aqm & gone.aqm, 0)))
+        lost = _queues(Masks(old.apm & gone.apm, old.aqm, 0))
+        lost = _joined(lost, _queues(Masks(old.apm, old.aqm & gone.aqm, 0)))
         now = self.matrix
         self._set_matrix(Masks(now.apm & ~gone.apm, now.aqm & ~gone.aqm, now.adm & ~gone.adm))
         self.unplug(gone)
         if self._module.policy.resets_unassigned:
-            self._module.reset(lost)
+            self._resets.reset(lost)
         self._forget_lost_interrupts()
 
     def _forget_lost_interrupts(self) -> None:
@@ -212,17 +263,18 @@ class MatrixMdev:
             del self.interrupts[apqn]
 
     def _set_matrix(self, new: Masks) -> None:
-        self._module.give(self.matrix, new)
-        self.matrix = new
+        self._assignments.give(self, new)
         self._module.kernel.bus.emit(Touched(self.mdev, ("matrix", "control_domains")))
 
-    def _queues(self, masks: Masks) -> dict[int, int]:
-        return dict.fromkeys(ids(masks.apm), masks.aqm) if masks.aqm else {}
-
     def _own_queue(self, apqn: Apqn) -> None:
-        bound = self._module.driver.bound[apqn.apid] >> apqn.apqi & 1
+        bound = self._module.bound[apqn.apid] >> apqn.apqi & 1
         if not self.matrix.has(*apqn) or not bound:
             raise KernelError(ENODEV, f"answer 01: {apqn} is not a bound queue of {self.uuid}")
+
+
+def _queues(masks: Masks) -> dict[int, int]:
+    """Return the queues of these masks: adapter -> mask of domains."""
+    return dict.fromkeys(ids(masks.apm), masks.aqm) if masks.aqm else {}
 
 
 def _joined(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:

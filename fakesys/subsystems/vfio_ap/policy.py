@@ -1,4 +1,4 @@
-"""What differs between kernels in vfio_ap: what reaches a guest, and what is reset when."""
+"""How vfio_ap of one kernel differs from another's: what reaches a guest, what is reset when."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ class Masks(NamedTuple):
     adm: int
 
     def has(self, apid: int, apqi: int) -> bool:
-        """Is this queue among them?"""
-        return bool(self.apm >> apid & 1 and self.aqm >> apqi & 1)
+        """Return whether a queue is in these masks."""
+        return bool(self.row(apid) >> apqi & 1)
+
+    def row(self, apid: int) -> int:
+        """Return the domains in which an adapter has queues in these masks."""
+        return self.aqm if self.apm >> apid & 1 else 0
 
 
 NOTHING = Masks(0, 0, 0)
 
-# (assigned, what the guest has now, the machine's, usable bound domains per adapter) -> guest's
+# (assigned, what the guest has now, the machine's, passable bound domains per adapter) -> what
+# the guest gets
 Filter = Callable[[Masks, Masks, Masks, Sequence[int]], Masks]
 
 
@@ -43,27 +48,27 @@ def _adapters_wholly_bound(apm: int, aqm: int, bound: Sequence[int]) -> int:
     return sum(1 << apid for apid in ids(apm) if bound[apid] & aqm == aqm)
 
 
-def filter_or_nothing(matrix: Masks, _now: Masks, host: Masks, bound: Sequence[int]) -> Masks:
-    """An adapter with a queue that is not bound is left out; half a matrix is none."""
-    aqm = matrix.aqm & host.aqm
-    apm = _adapters_wholly_bound(matrix.apm & host.apm, aqm, bound)
+def filter_or_nothing(matrix: Masks, _now: Masks, lpar: Masks, bound: Sequence[int]) -> Masks:
+    """Leave out adapters with a queue that is not bound; without a queue, give neither half."""
+    aqm = matrix.aqm & lpar.aqm
+    apm = _adapters_wholly_bound(matrix.apm & lpar.apm, aqm, bound)
     return Masks(apm, aqm, matrix.adm) if apm and aqm else Masks(0, 0, matrix.adm)
 
 
-def filter_adapters(matrix: Masks, _now: Masks, host: Masks, bound: Sequence[int]) -> Masks:
-    """An adapter with a queue that is not bound is left out.
+def filter_adapters(matrix: Masks, _now: Masks, lpar: Masks, bound: Sequence[int]) -> Masks:
+    """Leave out adapters with a queue that is not bound.
 
     Like vfio_ap_ops.c:vfio_ap_mdev_filter_matrix, vfio_ap_mdev_filter_cdoms (v6.1).
     """
-    aqm = matrix.aqm & host.aqm
-    apm = _adapters_wholly_bound(matrix.apm & host.apm, aqm, bound)
-    return Masks(apm, aqm, matrix.adm & host.adm)
+    aqm = matrix.aqm & lpar.aqm
+    apm = _adapters_wholly_bound(matrix.apm & lpar.apm, aqm, bound)
+    return Masks(apm, aqm, matrix.adm & lpar.adm)
 
 
-def filter_as_posted(matrix: Masks, now: Masks, _host: Masks, bound: Sequence[int]) -> Masks:
-    """Each bound queue brings its adapter and its domain, so that others come along with them.
+def filter_as_posted(matrix: Masks, now: Masks, _lpar: Masks, bound: Sequence[int]) -> Masks:
+    """Give adapter and domain of each bound queue, and with them their other queues.
 
-    What the fourth patch of the series says to the letter; old domains stay.
+    This is what the code of the fourth patch of the series does literally; old domains stay.
     """
     apm, aqm = 0, now.aqm
     for apid in ids(matrix.apm):
@@ -73,22 +78,22 @@ def filter_as_posted(matrix: Masks, now: Masks, _host: Masks, bound: Sequence[in
     return Masks(apm, aqm, matrix.adm)
 
 
-# How a newly bound queue reaches the guest: (matrix, now, apid, domains, bound) -> guest's, or
-# None for a run of the filter.
+# How newly bound queues reach the guest: (assigned, what the guest has now, apid, their domains,
+# bound domains per adapter) -> what the guest gets, or None for a run of the filter.
 Plug = Callable[[Masks, Masks, int, int, Sequence[int]], Masks | None]
 
 
 def plug_by_filter(
     _matrix: Masks, _now: Masks, _apid: int, _mask: int, _bound: Sequence[int]
 ) -> Masks | None:
-    """The filter decides."""
+    """Return None: the filter decides."""
     return None
 
 
 def plug_whole_rows(
     matrix: Masks, now: Masks, apid: int, mask: int, bound: Sequence[int]
 ) -> Masks | None:
-    """A queue is plugged only when its whole row or its whole column is bound."""
+    """Plug a queue only when its whole row or its whole column is bound."""
     row_is_bound = bound[apid] & matrix.aqm == matrix.aqm
     columns = mask & matrix.aqm
     if not row_is_bound:
@@ -100,14 +105,14 @@ def plug_whole_rows(
 
 
 class Filtering(NamedTuple):
-    """One way to decide what the guest gets."""
+    """One way to decide what the guest gets: as a whole, and when queues are bound."""
 
     run: Filter
     plug: Plug
 
 
 class FilterName(StrEnum):
-    """The names of the filters that a user may switch between."""
+    """The filters that a user may switch between."""
 
     ADAPTER = "adapter"
     LITERAL = "v6-literal"
@@ -116,13 +121,17 @@ class FilterName(StrEnum):
 class VfioApPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
-    `filters`: by the name of the switch. `follows_machine`: are the machine's masks followed in
-    a scan (on_config_changed, on_scan_complete)? `guest_decides`: is the guest's matrix only
-    worked on while a guest is attached, and filtered when one attaches? `repeats_assign`: are
-    checks and filter run again for what is assigned already? `resets_unassigned`,
-    `resets_filtered`: are queues reset that leave the guest so? `bad_resets`: answers to the
-    last reset of a queue that keep it from a guest. `no_instances_errno`: `create` without an
-    instance left. `isc_failure`: answer when interrupts cannot be set up.
+    `filters`: by the name that selects one.
+    `follows_machine`: does a scan apply changes of the machine's masks (on_config_changed,
+    on_scan_complete)?
+    `guest_decides`: do the guest's masks change only while a guest is attached, and are they
+    filtered when one attaches?
+    `repeats_assign`: do checks and filter run again for what is assigned already?
+    `resets_unassigned`, `resets_filtered`: are queues reset that leave the guest because they
+    were unassigned, or because the filter dropped their adapter?
+    `bad_resets`: answers to the last reset of a queue that keep it from a guest.
+    `no_instances_errno`: errno of `create` when no instance is left.
+    `isc_failure`: answer when interrupts cannot be set up.
     """
 
     filters: Mapping[FilterName, Filtering]

@@ -1,4 +1,4 @@
-"""The files of the AP bus: /sys/bus/ap and its drivers, and where all of it stands.
+"""The files of the AP bus: /sys/bus/ap and its drivers, and where all tables appear.
 
 Source: ap_bus.c, drivers/base/bus.c (v6.1).
 """
@@ -22,13 +22,14 @@ from fakesys.core.text import (
     scan_i,
 )
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of, apqn_of
-from fakesys.subsystems.ap_bus.bus import ApBus, RootDevice
+from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.card import ApCard
-from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
+from fakesys.subsystems.ap_bus.drivers import ZCRYPT_MODULE, CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.files.cards import card_layout
 from fakesys.subsystems.ap_bus.files.modules import EMPTY, anything, driver_links, module_rows
 from fakesys.subsystems.ap_bus.files.queues import queue_layout
 from fakesys.subsystems.ap_bus.policy import ApFeature
+from fakesys.subsystems.ap_bus.state import BusState, RootDevice
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,
     device_name,
@@ -51,27 +52,27 @@ VETO = {
 
 def _lpar_mask(index: int) -> Callable[[ApBus], str]:
     return lambda bus: (
-        f"{format_mask(bus.lpar[index])}\n" if bus.hardware.qci else "not supported\n"
+        f"{format_mask(bus.state.lpar[index])}\n" if bus.state.hardware.qci else "not supported\n"
     )
 
 
 def _set_apmask(bus: ApBus, text: str) -> None:
-    bus.set_apmask(parse_mask(text, bus.apmask))
+    bus.set_apmask(parse_mask(text, bus.state.apmask))
 
 
 def _set_aqmask(bus: ApBus, text: str) -> None:
-    bus.set_aqmask(parse_mask(text, bus.aqmask))
+    bus.set_aqmask(parse_mask(text, bus.state.aqmask))
 
 
 def _bindings(bus: ApBus) -> str:
-    bound, total = bus.queue_counts()
-    return f"{bound}/{total}{' (complete)' if bound == total and bus.scans else ''}\n"
+    bound, total = bus.state.queue_counts()
+    return f"{bound}/{total}{' (complete)' if bound == total and bus.state.scans else ''}\n"
 
 
 def _features(bus: ApBus) -> str:
-    if not bus.hardware.qci:
+    if not bus.state.hardware.qci:
         return "-\n"
-    return f"{' '.join(bus.hardware.qci_words)}\n" if bus.hardware.qci_words else ""
+    return f"{' '.join(bus.state.hardware.qci_words)}\n" if bus.state.hardware.qci_words else ""
 
 
 def _set_poll_timeout(bus: ApBus, text: str) -> None:
@@ -86,7 +87,7 @@ BUS: tuple[Row, ...] = (
         name="ap_domain",
         mode=0o644,
         doc="Default domain of the host, -1 for none.",
-        show=lambda bus: f"{bus.domain}\n",
+        show=lambda bus: f"{bus.state.domain}\n",
         store=lambda bus, text: bus.set_domain(scan_i(text)),
         errors={EINVAL: "no number, above the maximum, or not in aqmask"},
     ),
@@ -112,13 +113,13 @@ BUS: tuple[Row, ...] = (
         name="ap_interrupts",
         mode=0o444,
         doc="1: the machine has AP interrupts.",
-        show=lambda bus: f"{bus.hardware.interrupts:d}\n",
+        show=lambda bus: f"{bus.state.hardware.interrupts:d}\n",
     ),
     Attr(
         name="config_time",
         mode=0o644,
         doc="Seconds between two scans of the bus.",
-        show=lambda bus: f"{bus.config_time}\n",
+        show=lambda bus: f"{bus.state.config_time}\n",
         store=lambda bus, text: bus.set_config_time(scan_d(text)),
         errors={EINVAL: "no number, or not within 5-120"},
     ),
@@ -126,7 +127,7 @@ BUS: tuple[Row, ...] = (
         name="poll_thread",
         mode=0o644,
         doc="1: a thread polls for replies; there is none where interrupts are.",
-        show=lambda bus: f"{bus.poll_thread:d}\n",
+        show=lambda bus: f"{bus.state.poll_thread:d}\n",
         store=lambda bus, text: bus.set_poll_thread(scan_d(text) != 0),
         errors={EINVAL: "no number"},
         unless=ApFeature.STRICT_POLL,
@@ -135,7 +136,7 @@ BUS: tuple[Row, ...] = (
         name="poll_thread",
         mode=0o644,
         doc="1: a thread polls for replies; written as a truth value.",
-        show=lambda bus: f"{bus.poll_thread:d}\n",
+        show=lambda bus: f"{bus.state.poll_thread:d}\n",
         store=lambda bus, text: bus.set_poll_thread(kstrtobool(text)),
         errors={EINVAL: "neither true nor false"},
         needs=ApFeature.STRICT_POLL,
@@ -144,7 +145,7 @@ BUS: tuple[Row, ...] = (
         name="poll_timeout",
         mode=0o644,
         doc="Nanoseconds between two polls by the timer, 1 to 120000000000.",
-        show=lambda bus: f"{bus.poll_timeout_ns}\n",
+        show=lambda bus: f"{bus.state.poll_timeout_ns}\n",
         store=_set_poll_timeout,
         errors={EINVAL: "no number, or out of range"},
         unless=ApFeature.STRICT_POLL,
@@ -153,7 +154,7 @@ BUS: tuple[Row, ...] = (
         name="poll_timeout",
         mode=0o644,
         doc="Nanoseconds between two polls by the timer, 0 to 120000000000.",
-        show=lambda bus: f"{bus.poll_timeout_ns}\n",
+        show=lambda bus: f"{bus.state.poll_timeout_ns}\n",
         store=lambda bus, text: bus.set_poll_timeout(kstrtoull(text), lowest=0),
         errors={EINVAL: "not a number, or out of range", ERANGE: "more than 64 bits"},
         needs=ApFeature.STRICT_POLL,
@@ -162,19 +163,19 @@ BUS: tuple[Row, ...] = (
         name="ap_max_domain_id",
         mode=0o444,
         doc="Highest domain ID.",
-        show=lambda bus: f"{bus.hardware.max_domain_id}\n",
+        show=lambda bus: f"{bus.state.hardware.max_domain_id}\n",
     ),
     Attr(
         name="ap_max_adapter_id",
         mode=0o444,
         doc="Highest adapter ID.",
-        show=lambda bus: f"{bus.hardware.max_adapter_id}\n",
+        show=lambda bus: f"{bus.state.hardware.max_adapter_id}\n",
     ),
     Attr(
         name="apmask",
         mode=0o644,
         doc="Adapters of the host; queues of the others are vfio_ap's.",
-        show=lambda bus: f"{format_mask(bus.apmask)}\n",
+        show=lambda bus: f"{format_mask(bus.state.apmask)}\n",
         store=_set_apmask,
         errors={**NOT_A_MASK, **VETO},
         announced=True,
@@ -183,7 +184,7 @@ BUS: tuple[Row, ...] = (
         name="aqmask",
         mode=0o644,
         doc="Domains of the host; queues of the others are vfio_ap's.",
-        show=lambda bus: f"{format_mask(bus.aqmask)}\n",
+        show=lambda bus: f"{format_mask(bus.state.aqmask)}\n",
         store=_set_aqmask,
         errors={**NOT_A_MASK, **VETO},
         announced=True,
@@ -192,7 +193,7 @@ BUS: tuple[Row, ...] = (
         name="scans",
         mode=0o644,
         doc="Scans since boot; any write causes one.",
-        show=lambda bus: f"{bus.scans}\n",
+        show=lambda bus: f"{bus.state.scans}\n",
         store=anything(ApBus.rescan),
     ),
     Attr(
@@ -209,18 +210,18 @@ BUS: tuple[Row, ...] = (
         needs=ApFeature.FEATURES,
     ),
     *probe_rows(),
-    bus_uevent(lambda bus: bus.kernel.devices, lambda _bus: "/bus/ap"),
+    bus_uevent(lambda bus: bus.devices, lambda _bus: "/bus/ap"),
 )
 
 
-def _device_names(bus: ApBus) -> Iterator[str]:
+def _device_names(bus: BusState) -> Iterator[str]:
     for apid in sorted(bus.cards):
         yield f"card{apid:02x}"
         for apqi in ids(bus.cards[apid].queues):
             yield str(Apqn(apid, apqi))
 
 
-def _device_path(bus: ApBus, name: str) -> str | None:
+def _device_path(bus: BusState, name: str) -> str | None:
     apqn, apid = apqn_of(name), apid_of(name)
     if apqn is not None:
         card = bus.cards.get(apqn.apid)
@@ -237,7 +238,7 @@ def _bound_queues(driver: QueueDriver) -> Iterator[str]:
 
 def _bound_queue(driver: QueueDriver, name: str) -> str | None:
     apqn = apqn_of(name)
-    if apqn is None or not driver.bound[apqn.apid] >> apqn.apqi & 1:
+    if apqn is None or not driver.has(*apqn):
         return None
     return f"{DEVICES}/card{apqn.apid:02x}/{name}"
 
@@ -253,7 +254,7 @@ def _bound_card(driver: CardDriver, name: str) -> str | None:
 
 
 def bind_rows(needs: Features = ()) -> tuple[Row, ...]:
-    """`bind` and `unbind` of a driver of this bus. Source: drivers/base/bus.c (v6.1)."""
+    """Return `bind` and `unbind` of a driver of this bus. Source: drivers/base/bus.c (v6.1)."""
 
     def bind(driver: CardDriver | QueueDriver, text: str) -> None:
         driver.bus.bind(driver, device_name(text))
@@ -282,27 +283,31 @@ def bind_rows(needs: Features = ()) -> tuple[Row, ...]:
 
 
 DRIVER_UEVENT: Attr[CardDriver | QueueDriver] = driver_uevent(
-    lambda driver: driver.bus.kernel.devices, lambda driver: f"/bus/ap/drivers/{driver.name}"
+    lambda driver: driver.bus.devices, lambda driver: f"/bus/ap/drivers/{driver.name}"
 )
 
 
-def queue_driver_layout(module: str, rows: tuple[Row, ...]) -> Layout[QueueDriver]:
-    """The directory of a queue driver; `rows`: `bind` and `unbind` where it has them."""
-    link: Link[QueueDriver] = Link(name="module", to=lambda _driver: f"sys/module/{module}")
-    return Layout((*rows, DRIVER_UEVENT, link, Links(names=_bound_queues, get=_bound_queue)))
+DRIVER_MODULE: Link[CardDriver | QueueDriver] = Link(
+    name="module", to=lambda driver: f"sys/module/{driver.module}"
+)
 
 
-ZCRYPT_MODULE = "zcrypt_cex4"
+def queue_driver_layout(rows: tuple[Row, ...]) -> Layout[QueueDriver]:
+    """Return the directory of a queue driver; `rows`: `bind` and `unbind` where it has them."""
+    queues = Links(names=_bound_queues, get=_bound_queue)
+    return Layout((*rows, DRIVER_UEVENT, DRIVER_MODULE, queues))
+
+
 CARD_DRIVER: Layout[CardDriver] = Layout(
     (
         *bind_rows(),
         DRIVER_UEVENT,
-        Link(name="module", to=lambda _driver: f"sys/module/{ZCRYPT_MODULE}"),
+        DRIVER_MODULE,
         Links(names=_bound_cards, get=_bound_card),
     )
 )
 
-BUS_DEVICES: Layout[ApBus] = Layout((Links(names=_device_names, get=_device_path),))
+BUS_DEVICES: Layout[BusState] = Layout((Links(names=_device_names, get=_device_path),))
 
 
 def _parameter(name: str, value: str, doc: str, needs: Features = ()) -> Attr[ApBus]:
@@ -318,7 +323,7 @@ PARAMETERS: Layout[ApBus] = Layout(
             mode=0o440,
             # The parameter is the variable behind `ap_domain`.
             doc="Default domain, as in `ap_domain`.",
-            show=lambda bus: f"{bus.domain}\n",
+            show=lambda bus: f"{bus.state.domain}\n",
         ),
         _parameter("poll_thread", "0\n", "Poll thread as given at boot."),
         _parameter("apmask", "(null)\n", "Adapter mask as given at boot; unset."),
@@ -342,12 +347,12 @@ ZCRYPT: Layout[ApBus] = Layout(
 
 
 def _card_names(root: RootDevice) -> list[str]:
-    return [f"card{apid:02x}" for apid in sorted(root.bus.cards)]
+    return [f"card{apid:02x}" for apid in sorted(root.cards)]
 
 
 def _card(root: RootDevice, name: str) -> ApCard | None:
     apid = apid_of(name)
-    return root.bus.cards.get(apid) if apid is not None else None
+    return root.cards.get(apid) if apid is not None else None
 
 
 def mounts(
@@ -357,8 +362,9 @@ def mounts(
     queue_rows: tuple[Row, ...] = (),
     drivers: tuple[Row, ...] = (),
 ) -> tuple[Mount, ...]:
-    """Where the AP bus stands. `queue_rows`, `drivers`: what other modules add to queues and
-    to the list of drivers.
+    """Return where the files of the AP bus appear.
+
+    `queue_rows`, `drivers`: what other modules add to queues and to the list of drivers.
     """
     # The root device is registered before it gets its bus, so it has no `subsystem` link.
     own = tuple(row for row in device_rows(devices) if not isinstance(row, Link))
@@ -367,19 +373,19 @@ def mounts(
     root: Layout[RootDevice] = Layout((*own, cards))
     known: Layout[ApBus] = Layout(
         (
-            Dir(name="cex4card", layout=CARD_DRIVER, of=lambda bus: bus.card_driver),
+            Dir(name="cex4card", layout=CARD_DRIVER, of=lambda bus: bus.state.card_driver),
             Dir(
                 name="cex4queue",
-                layout=queue_driver_layout(ZCRYPT_MODULE, bind_rows()),
-                of=lambda bus: bus.host_driver,
+                layout=queue_driver_layout(bind_rows()),
+                of=lambda bus: bus.state.host_driver,
             ),
             *drivers,
         )
     )
     return (
-        Mount(DEVICES, root, lambda: bus().root),
+        Mount(DEVICES, root, lambda: bus().state.root),
         Mount("sys/bus/ap", Layout(BUS), bus),
-        Mount("sys/bus/ap/devices", BUS_DEVICES, bus),
+        Mount("sys/bus/ap/devices", BUS_DEVICES, lambda: bus().state),
         Mount("sys/bus/ap/drivers", known, bus),
         Mount("sys/module/ap/parameters", PARAMETERS, bus),
         Mount(f"sys/module/{ZCRYPT_MODULE}", ZCRYPT, bus),

@@ -10,9 +10,9 @@ from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, anything, switch
-from fakesys.subsystems.ap_bus.hardware import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
 from fakesys.subsystems.ap_bus.policy import ApFeature
-from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.ap_bus.queue import ApQueue, queue_of
 from fakesys.subsystems.driver_core.files import device_rows
 from fakesys.tree.attr import Attr, Children, Layout
 
@@ -22,7 +22,7 @@ _GENERATION = 6
 
 
 def type_name(spec: CardSpec) -> str:
-    """`CEX5C`: generation, then accelerator, CCA coprocessor or EP11 coprocessor (P)."""
+    """Return the type name, such as CEX5C: generation, then A(ccelerator), C(CA) or P (EP11)."""
     return f"CEX{spec.hwtype - _GENERATION}{_LETTERS[spec.mode]}"
 
 
@@ -204,10 +204,10 @@ def _queue(card: ApCard, name: str) -> ApQueue | None:
     apqn = apqn_of(name)
     if apqn is None or apqn.apid != card.apid:
         return None
-    return card.queue(apqn.apqi)
+    return queue_of(card, apqn.apqi)
 
 
 def card_layout(devices: Devices, queue: Layout[ApQueue]) -> Layout[ApCard]:
-    """A card's directory with one directory per queue."""
+    """Return a card's directory, which has one directory per queue."""
     queues = Children(names=_queue_names, get=_queue, layout=queue, label="XX.YYYY")
     return Layout((*CARD, *ZCRYPT_CARD, *device_rows(devices), queues))

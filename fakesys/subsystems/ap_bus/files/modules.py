@@ -1,4 +1,4 @@
-"""Pieces of tables that several parts of the AP bus share: switches, masks, modules."""
+"""Rows and stores that several tables of the AP bus share: switches, modules, links to drivers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from errno import EINVAL
 from typing import Any, TypeVar
 
+from fakesys.core.errors import KernelError
 from fakesys.core.text import scan_d
-from fakesys.subsystems.ap_bus.card import zero_or_one
 from fakesys.tree.attr import Attr, Layout, Link, Row
 
 M = TypeVar("M")
@@ -16,16 +16,19 @@ NOT_A_SWITCH = {EINVAL: "no number, or neither 0 nor 1"}
 
 
 def switch(store: Callable[[M, bool], None]) -> Callable[[M, str], None]:
-    """Hand on a number read by sscanf("%d") that must be 0 or 1."""
+    """Return a store that reads 0 or 1 by sscanf("%d"). It raises EINVAL for other text."""
 
     def take(model: M, text: str) -> None:
-        store(model, zero_or_one(scan_d(text)))
+        number = scan_d(text)
+        if number not in (0, 1):
+            raise KernelError(EINVAL, f"{number} is neither 0 nor 1")
+        store(model, number == 1)
 
     return take
 
 
 def anything(store: Callable[[M], None]) -> Callable[[M, str], None]:
-    """Any text will do."""
+    """Return a store that accepts any text."""
 
     def take(model: M, _text: str) -> None:
         store(model)
@@ -34,7 +37,10 @@ def anything(store: Callable[[M], None]) -> Callable[[M, str], None]:
 
 
 def module_rows(name: str, coresize: int, refcnt: Callable[[Any], int]) -> tuple[Row, ...]:
-    """The files of a loaded module. Source: kernel/module/sysfs.c, kernel/params.c (v6.1)."""
+    """Return the files of a loaded module; `coresize` is in bytes, `refcnt` counts its users.
+
+    Source: kernel/module/sysfs.c, kernel/params.c (v6.1).
+    """
     return (
         Attr(
             name="initstate",
@@ -64,7 +70,7 @@ def module_rows(name: str, coresize: int, refcnt: Callable[[Any], int]) -> tuple
 
 
 def driver_links(*drivers: str) -> Layout[Any]:
-    """`drivers/` of a module: a link per driver of the AP bus."""
+    """Return the directory `drivers/` of a module: a link per driver of the AP bus."""
     return Layout(tuple(Link(name=f"ap:{name}", to=_driver_path(name)) for name in drivers))
 
 

@@ -10,7 +10,7 @@ from errno import EINVAL, ENODEV
 
 from fakesys.core.devices import Devices
 from fakesys.subsystems.ap_bus.files.modules import anything, switch
-from fakesys.subsystems.ap_bus.hardware import CardMode
+from fakesys.subsystems.ap_bus.hardware_spec import CardMode
 from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import device_rows
@@ -31,7 +31,7 @@ def _reset_state(queue: ApQueue) -> str:
 
 
 def _pattern(queue: ApQueue, digits: int) -> str:
-    # A master key is the card's own: the same pattern wherever it shows.
+    # All queues of a card show the same pattern, as if they had the same master key.
     return f"{0x9E3779B97F4A7C15 * (queue.card.apid + 1) % (1 << 64):016x}" * (digits // 16)
 
 
@@ -55,7 +55,7 @@ def _op_modes(queue: ApQueue) -> str:
 
 
 def _host(queue: ApQueue) -> bool:
-    return queue.driver == queue.card.bus.host_driver.name
+    return queue.is_host
 
 
 def _host_of_mode(mode: CardMode) -> Callable[[ApQueue], bool]:
@@ -161,5 +161,5 @@ ZCRYPT_QUEUE: tuple[Attr[ApQueue], ...] = (
 
 
 def queue_layout(devices: Devices, rows: tuple[Row, ...]) -> Layout[ApQueue]:
-    """A queue's directory. `rows`: what other drivers add while they have it."""
+    """Return a queue's directory. `rows`: what other drivers add while they have the queue."""
     return Layout((*QUEUE, *ZCRYPT_QUEUE, *rows, *device_rows(devices)))
