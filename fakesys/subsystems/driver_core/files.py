@@ -14,7 +14,7 @@ M = TypeVar("M")
 
 
 class ProbingBus(Protocol):
-    """A bus that offers devices to drivers. `autoprobe`: does it offer new ones by itself?"""
+    """A bus that offers devices to drivers. `autoprobe`: whether new ones are offered at once."""
 
     autoprobe: bool
 
