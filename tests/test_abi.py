@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from importlib import resources
 
-from fakesys.machine.reference.page import folders, markdown, plain
+from fakesys.machine.reference.differences import differences
+from fakesys.machine.reference.files import folders
+from fakesys.machine.reference.page import markdown, plain
+from fakesys.machine.reference.tracepoints import events
+from fakesys.machine.tracing import TRACEPOINTS
 from fakesys.tree.attr import Attr
+from tests.test_layers import PACKAGE
 
 
 def test_the_committed_page_is_up_to_date() -> None:
@@ -35,3 +40,30 @@ def test_the_plain_text_names_every_file() -> None:
     text = plain()
     assert "sys/kernel/debug/fakesys/last_error  0444  profiles: all" in text
     assert "    EINVAL: " in text
+
+
+def test_every_tracepoint_is_described() -> None:
+    found = events()
+    names = {f"{cls.system}:{cls.event}" for cls in TRACEPOINTS}
+    assert names <= found.keys()
+    for name, event in found.items():
+        assert event.doc.endswith((".", "?")), name
+        assert event.forms, name
+
+
+def test_a_tracepoint_tells_what_it_records_in_which_kernels() -> None:
+    old, new = events()["kvm:kvm_age_page"].forms, events()["kvm:kvm_apicv_inhibit_changed"].forms
+    assert [form.kernels for form in old] == ["In mmu 5.3 to 5.4-stable"]
+    assert [form.kernels for form in new] == ["In apicv 6.1", "In apicv 6.18, 7.x"]
+    assert new[0].fields == ("int reason", "bool set", "unsigned long inhibits")
+    assert "..." in new[1].print_fmt
+
+
+def test_the_remarks_of_docstrings_are_collected() -> None:
+    found = {remark.place: remark for remark in differences()}
+    scale = found["core/text.py:apply_relative_mask"]
+    assert scale.like == "ap_bus.c:modify_bitmap (v6.1)"
+    assert scale.text == "Numbers of 2^64 and more are refused."
+    written = sum(path.read_text().count("Differs: ") for path in (PACKAGE).rglob("*.py"))
+    assert len(found) >= 7
+    assert len(differences()) <= written

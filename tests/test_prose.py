@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.machine.reference.page import folders
+from fakesys.machine.reference.files import folders
 from tests.test_layers import PACKAGE, modules, parsed
 
 REPOSITORY = PACKAGE.parent

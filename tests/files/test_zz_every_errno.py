@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.machine.reference.page import folders
+from fakesys.machine.reference.files import folders
 from fakesys.tree.attr import Attr, Files
 from tests.files.conftest import PROVOKED, RUN
 

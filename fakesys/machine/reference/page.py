@@ -1,142 +1,105 @@
-"""The reference of all files and tracepoints, printed from the declarations."""
+"""The reference of all files, tracepoints and known differences, as Markdown or as plain text."""
 
 from __future__ import annotations
 
-import errno as errno_numbers
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from textwrap import wrap
 
-from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
-from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Links, Row
-from fakesys.tree.binder import Binder
+from fakesys.machine.reference.differences import differences
+from fakesys.machine.reference.files import errors_of, folders, mode_of, profiles_of
+from fakesys.machine.reference.tracepoints import Form, events
+
+WIDTH = 96
+_TRACEPOINTS = """
+## Tracepoints
+
+The events of `sys/kernel/tracing/events/`, in the order of `available_events`. `mmu` and `apicv`
+are the kernels of `fakesys/kvm/mmu_profile` and `fakesys/kvm/apicv_profile`. The common fields
+are left out. A list of names of which only the ends are shown is whole in the event's `format`.
+"""
+_DIFFERENCES = """
+## Differences from the kernel
+
+Where the simulation differs on purpose from the code that it follows.
+"""
 
 
-@dataclass(slots=True)
-class Entry:
-    """One row of a directory and the profiles that have it."""
-
-    row: Row
-    profiles: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Folder:
-    """One directory of the reference; `same_as` names an earlier one with the same rows."""
-
-    path: str
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    same_as: str | None = None
-
-
-def folders() -> list[Folder]:
-    """Every directory that any profile has, in the order of the tables."""
-    found: dict[str, Folder] = {}
-    for profile in PROFILES:
-        machine = Machine(profile, "selftest")
-        seen: dict[Layout[Any], str] = {}
-        _walk(machine.fs.binder, machine.fs.root.layout, "", profile, found, seen)
-    return [folder for folder in found.values() if folder.entries or folder.same_as]
+def markdown() -> str:
+    """Return the whole reference as a Markdown page."""
+    lines = [
+        "# Files and tracepoints",
+        "",
+        "Written by `make abi` from the declarations; do not edit.",
+        f"Profiles: {', '.join(PROFILES)}. Paths begin at the mount point.",
+        *_file_tables(),
+        *_TRACEPOINTS.rstrip().split("\n"),
+        *_event_sections(),
+        *_DIFFERENCES.rstrip().split("\n"),
+        "",
+    ]
+    for place, like, text in differences():
+        lines.append(f"- `{place}`{like and f' ({like})'}: {text}")
+    return "\n".join(lines) + "\n"
 
 
-def _walk(
-    binder: Binder,
-    layout: Layout[Any],
-    path: str,
-    profile: str,
-    found: dict[str, Folder],
-    seen: dict[Layout[Any], str],
-) -> None:
-    folder = found.setdefault(path, Folder(path))
-    first = seen.setdefault(layout, path)
-    if first != path:
-        folder.same_as = first
-        return
-    for row in _rows(binder, layout):
-        if isinstance(row, (Dir, Children)):
-            below = f"{path}/{_name(row)}".lstrip("/")
-            _walk(binder, row.layout, below, profile, found, seen)
-        else:
-            key = (_name(row), _description(row))
-            folder.entries.setdefault(key, Entry(row)).profiles.append(profile)
-
-
-def _rows(binder: Binder, layout: Layout[Any]) -> Iterator[Row]:
-    plan = binder.plan(layout)
-    for rows in plan.named.values():
-        yield from rows
-    yield from plan.collections
-
-
-def _name(row: Row) -> str:
-    if isinstance(row, (Children, Links, Files)):
-        return row.label
-    return row.name
-
-
-def _attr(row: Row) -> Attr[Any] | None:
-    if isinstance(row, Files):
-        return row.attr
-    return row if isinstance(row, Attr) else None
-
-
-def _description(row: Row) -> str:
-    attr = _attr(row)
-    return attr.doc if attr is not None else "A symbolic link."
-
-
-def _mode(row: Row) -> str:
-    attr = _attr(row)
-    return f"{attr.mode:04o}" if attr is not None else "link"
-
-
-def _errors(row: Row) -> str:
-    attr = _attr(row)
-    if attr is None:
-        return ""
-    return "; ".join(
-        f"{errno_numbers.errorcode[number]}: {cause}" for number, cause in attr.errors.items()
-    )
-
-
-def _kernels(entry: Entry) -> str:
-    return "all" if len(entry.profiles) >= len(PROFILES) else ", ".join(entry.profiles)
+def plain() -> str:
+    """Return the same as text: one block per file and per event."""
+    return "\n".join([*_file_blocks(), *_event_blocks(), *_difference_blocks()])
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def markdown() -> str:
-    """The whole reference as a Markdown page."""
-    lines = [
-        "# Files and tracepoints",
-        "",
-        "Written by `make abi` from the declarations; do not edit.",
-        f"Profiles: {', '.join(PROFILES)}. Paths begin at the mount point.",
-    ]
+def _file_tables() -> Iterator[str]:
     for folder in folders():
-        lines += ["", f"## `{folder.path}/`", ""]
+        yield from ("", f"## `{folder.path}/`", "")
         if folder.same_as is not None:
-            lines.append(f"The same as `{folder.same_as}/`.")
+            yield f"The same as `{folder.same_as}/`."
             continue
-        lines += ["| file | mode | profiles | what | errors |", "|---|---|---|---|---|"]
+        yield from ("| file | mode | profiles | what | errors |", "|---|---|---|---|---|")
         for (name, what), entry in folder.entries.items():
-            cells = (f"`{name}`", _mode(entry.row), _kernels(entry), what, _errors(entry.row))
-            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+            row = entry.row
+            cells = (f"`{name}`", mode_of(row), profiles_of(entry), what, errors_of(row))
+            yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
-def plain() -> str:
-    """The same as text: one block per file."""
-    lines: list[str] = []
+def _event_sections() -> Iterator[str]:
+    for name, event in events().items():
+        yield from ("", f"### `{name}`", "", event.doc)
+        for form in event.forms:
+            yield from ("", f"{form.kernels}:", "", "```c", *_form_lines(form), "```")
+
+
+def _form_lines(form: Form) -> Iterator[str]:
+    yield from wrap("; ".join(form.fields), WIDTH, break_long_words=False)
+    yield f"print fmt: {form.print_fmt}"
+
+
+def _file_blocks() -> Iterator[str]:
     for folder in folders():
         if folder.same_as is not None:
-            lines += [f"{folder.path}/", f"    the same as {folder.same_as}/", ""]
+            yield from (f"{folder.path}/", f"    the same as {folder.same_as}/", "")
         for (name, what), entry in folder.entries.items():
-            lines.append(f"{folder.path}/{name}  {_mode(entry.row)}  profiles: {_kernels(entry)}")
-            lines.append(f"    {what}")
-            lines += [f"    {error}" for error in _errors(entry.row).split("; ") if error]
-            lines.append("")
-    return "\n".join(lines)
+            mode, profiles = mode_of(entry.row), profiles_of(entry)
+            yield f"{folder.path}/{name}  {mode}  profiles: {profiles}"
+            yield f"    {what}"
+            yield from (f"    {error}" for error in errors_of(entry.row).split("; ") if error)
+            yield ""
+
+
+def _event_blocks() -> Iterator[str]:
+    for name, event in events().items():
+        yield f"tracepoint {name}"
+        yield f"    {event.doc}"
+        for form in event.forms:
+            yield f"    {form.kernels}:"
+            yield from (f"        {line}" for line in _form_lines(form))
+        yield ""
+
+
+def _difference_blocks() -> Iterator[str]:
+    for place, like, text in differences():
+        yield f"differs: {place}{like and f' ({like})'}"
+        yield from (f"    {text}", "")
