@@ -1,6 +1,23 @@
 """A mounted fake sysfs, debugfs and tracefs that behaves as the kernel does.
 
-`Machine` is one in memory, `mount` one on a mount point. Both are imported when first asked for.
+The public names, imported when they are first asked for:
+
+* `Machine`: a machine in memory, with `read`, `write`, `mkdir`, `listdir`, `clock`, `save`, `load`.
+* `mount`: a machine on a mount point, served by a process of its own.
+* `KernelError`: a call that the kernel would refuse, with errno and reason; an `OSError`.
+* `MountError`: a mount that cannot be made.
+
+    import fakesys
+
+    with fakesys.mount(profile="6.1") as path:
+        (path / "sys/bus/ap/apmask").write_text("-4")
+
+The folders, lowest first: `core` and `graph` know nothing of files; `tree` is an in-memory kernfs;
+`subsystems` are the models and their tables of files; `machine` puts them together; `transport`
+and `daemon` serve a machine through FUSE, `execution` runs programs on it, `lab` makes its
+experiments, `cli` is the command. No import goes up this list.
+
+`docs` are the pages of `fakesys doc`, `scenarios` the machines that can be asked for by name.
 """
 
 from __future__ import annotations
@@ -28,7 +45,7 @@ _PLACES = {
 
 
 if not TYPE_CHECKING:
-    # A type checker shall know the public names only.
+    # A type checker must see the public names only, not this function.
     def __getattr__(name: str) -> object:
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

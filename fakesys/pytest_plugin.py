@@ -39,7 +39,7 @@ ANSWER_SECONDS = 5.0
 
 @dataclass
 class Watched:
-    """What a fixture tells of its machine: tracebacks of internal errors, texts for a failure."""
+    """What a fixture reports of its machine: internal errors, and texts that go with a failure."""
 
     bugs: Callable[[], str]
     # Title and text of each.
@@ -58,7 +58,7 @@ _WATCHED = pytest.StashKey[list[Watched]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, as --strict-markers wants it."""
+    """Declare the marker, which --strict-markers requires."""
     words = ", ".join(f"{name}=..." for name in KEYWORDS)
     config.addinivalue_line("markers", f"{MARKER}({words}): the machine of this test's fixtures.")
 
@@ -75,14 +75,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse such a marker in a worker of xdist."""
+    """Refuse a marker that would do nothing, in a worker of xdist too."""
     if trouble := _wrong_marker(item):
         pytest.fail(trouble, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """A test that met an internal error fails, whatever it found itself."""
+    """Fail a test that met an internal error, also when its own assertions passed."""
     result = yield
     for watched in item.stash.get(_WATCHED, []):
         watched.refuse_bugs()
@@ -93,7 +93,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the machine has to say about it."""
+    """Add the log and the last error of the machine to the report of a failure."""
     report = yield
     if report.failed:
         for watched in item.stash.get(_WATCHED, []):
@@ -105,7 +105,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def fake_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine in this process: `read`, `write`, `listdir`, `clock.advance`; no FUSE."""
+    """Give a machine in this process: `read`, `write`, `listdir`, `clock.advance`; no FUSE."""
     machine = _machine(_options_of(request.node))
     watched = Watched(
         bugs=lambda: "".join(machine.control.bugs),
@@ -118,7 +118,7 @@ def fake_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 @pytest.fixture
 def fake_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A mounted machine: the path of its mount point, below `tmp_path`."""
+    """Give the mount point of a machine, below `tmp_path`."""
     from fakesys.daemon.launch import Daemon, option_words
 
     words = option_words(_options_of(request.node))
@@ -137,7 +137,7 @@ def fake_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 def _wrong_marker(node: pytest.Item) -> str | None:
-    """What a marker of this test says that it cannot say."""
+    """Return what is wrong with a marker of this test; None if nothing is."""
     for marker in node.iter_markers(MARKER):
         wrong = [repr(value) for value in marker.args]
         wrong += [name for name in marker.kwargs if name not in KEYWORDS]
@@ -148,7 +148,7 @@ def _wrong_marker(node: pytest.Item) -> str | None:
 
 
 def _options_of(node: pytest.Item) -> dict[str, object]:
-    """Keywords of all markers of a test; the nearest one counts."""
+    """Return the keywords of all markers of a test; the innermost marker wins."""
     options: dict[str, object] = {}
     for marker in node.iter_markers(MARKER):
         options = {**marker.kwargs, **options}
@@ -160,7 +160,7 @@ def _watch(node: pytest.Item, watched: Watched) -> None:
 
 
 def _machine(options: Mapping[str, object]) -> Machine:
-    """The same words as on the command line make the same machine."""
+    """Return the machine that the same options make on the command line."""
     from fakesys.cli.machine_options import machine_of_words
     from fakesys.daemon.launch import option_words
 
@@ -196,7 +196,7 @@ def _running(daemon: Daemon) -> Iterator[None]:
 
 
 def _bugs_behind(daemon: Daemon) -> str:
-    """What went wrong in a daemon; nothing when the test itself unmounted."""
+    """Return the internal errors of a daemon; none if the test itself unmounted."""
     status = daemon.poll()
     if status is not None:
         return f"the daemon ended by itself with status {status}\n" if status else ""
@@ -217,7 +217,7 @@ def _last_error(read: Callable[[str], str]) -> tuple[str, str]:
 
 
 def _text(path: Path) -> str:
-    """What a control file says, or why that is not to be had; waits only so long."""
+    """Return the text of a control file, or why it cannot be read within ANSWER_SECONDS."""
     from fakesys.transport.mounting import within
 
     def read() -> str:

@@ -100,7 +100,7 @@ def _mount_at(point: Path) -> Mounted:
 def _own_mounts() -> list[Mounted]:
     from fakesys.daemon import registry
 
-    own = {record.instance for record in registry.records()}
+    own = {entry.instance for entry in registry.entries()}
     return [mount for mount in mounting.mounted() if mount.instance in own]
 
 

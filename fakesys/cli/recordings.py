@@ -123,7 +123,7 @@ def replay(file: Path, mount_point: Path | None) -> None:
 
     Exit status 1 when one differs; the line of the script is named.
     """
-    from fakesys.machine.playback import replay as recorder
+    from fakesys.machine.playback.replay import InMemory, OnMount, machine_of, run_steps
     from fakesys.subsystems.control.script import ScriptError, steps
 
     try:
@@ -131,11 +131,11 @@ def replay(file: Path, mount_point: Path | None) -> None:
         todo = list(steps(script))
         target: Target
         if mount_point is None:
-            target = recorder.InMemory(recorder.machine_of(script))
+            target = InMemory(machine_of(script))
         else:
             control_file(mount_point, "writes")
-            target = recorder.OnMount(mount_point)
-        wrong = list(recorder.replay(todo, target))
+            target = OnMount(mount_point)
+        wrong = list(run_steps(todo, target))
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from None
     except ScriptError as error:

@@ -1,7 +1,7 @@
 """A process in the background, in a session of its own, that says when it is ready.
 
-It is started before anything heavy is imported: so it is small when it is forked, and who
-waits for it has little to clear away at its own end.
+It is started before anything heavy is imported. So it is small when it is forked, and the process
+that waits for it has little to free at its own end.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ GO = b"\n"
 _log = logging.getLogger(__name__)
 
 Ready = Callable[[], None]
-"""To be called once, by the process: it is ready. Raises OSError when nobody waits any more."""
+"""Called once by the process when it is ready. Raises OSError if its caller has gone."""
 
 
 class Refused(Exception):
-    """It will not be done; the text is one line for the user, `status` an exit status."""
+    """The process refuses; the text is one line for the user, `status` an exit status."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class Starting:
     """A process on its way into the background.
 
     `prepare` runs in it and still sees the folder and the terminal of the caller; what that
-    returns runs without them, and only while somebody waits for it. Both may raise Refused.
+    returns runs without them, and only while the caller waits for it. Both may raise Refused.
     """
 
     def __init__(self, prepare: Callable[[], Callable[[Ready], None]]) -> None:
@@ -52,11 +52,11 @@ class Starting:
         os.waitpid(child, 0)
 
     def prepared(self) -> None:
-        """Return when it is prepared. Raises Refused."""
+        """Wait until it is prepared. Raises Refused."""
         self._word(PREPARED)
 
     def serve(self) -> int:
-        """Let it go on; its pid, once it is ready. Raises Refused."""
+        """Let it go on; return its pid once it is ready. Raises Refused."""
         with suppress(BrokenPipeError):
             self._link.sendall(GO)
         pid = int(self._word(READY))
@@ -64,7 +64,7 @@ class Starting:
         return pid
 
     def _word(self, expected: str) -> str:
-        """What follows the expected word on the next line."""
+        """Return what follows the expected word on the next line."""
         line = self._line()
         word, _, rest = line.partition(" ")
         if word == expected:
@@ -73,7 +73,7 @@ class Starting:
         raise Refused(rest, int(word)) if line else Refused("the daemon died at start")
 
     def _line(self) -> str:
-        """The next line; empty when the other end was closed or time is up."""
+        """Return the next line; nothing when the other end was closed or time is up."""
         deadline = time.monotonic() + START_SECONDS
         while b"\n" not in self._rest:
             left = max(0.0, deadline - time.monotonic())
@@ -87,14 +87,14 @@ class Starting:
 
 
 def start(prepare: Callable[[], Callable[[Ready], None]]) -> int:
-    """The pid of a new process in the background, once it is ready. Raises Refused."""
+    """Start a process in the background; return its pid once it is ready. Raises Refused."""
     starting = Starting(prepare)
     starting.prepared()
     return starting.serve()
 
 
 def _be_in_background(prepare: Callable[[], Callable[[Ready], None]], link: socket.socket) -> None:
-    """The rest of a forked child: fork again, work, and leave."""
+    """Do the rest of a forked child: fork again, work, and leave."""
     status = FAILED
     try:
         os.setsid()
@@ -129,7 +129,7 @@ def _say(link: socket.socket, text: str) -> None:
 
 
 def _may_go_on(link: socket.socket) -> bool:
-    """False when nobody waits any more: after Ctrl-C, for example."""
+    """Return whether the caller still waits; it does not after Ctrl-C, for example."""
     try:
         _say(link, PREPARED)
         return link.recv(len(GO)) == GO

@@ -1,6 +1,6 @@
-"""Mounts for Python programs: a daemon in a process of its own, ended in every case.
+"""Mounts for Python programs: a daemon in a process of its own, which always ends.
 
-Knows no trio and no FUSE: it starts the command `fakesys mount` and waits for its word.
+Knows no trio and no FUSE: it starts the command `fakesys mount` and waits for its READY.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypedDict, Unpack
 
 from fakesys.transport import mounting
 from fakesys.transport.mounting import MountError
@@ -25,61 +25,63 @@ USAGE = 2
 COMMAND = (sys.executable, "-m", "fakesys")
 
 
+class MountOptions(TypedDict, total=False):
+    """Keywords of `mount`: the options of `fakesys mount`. None and False leave an option out."""
+
+    scenario: str | os.PathLike[str]
+    profile: str | None
+    preset: str | None
+    seed: int | None
+    clock_rate: float | None
+    transport: str | None
+    lockdown: bool
+    allow_other: bool
+    log_level: str | None
+    log_file: str | os.PathLike[str] | None
+
+
 @contextmanager
 def mount(
-    point: str | os.PathLike[str] | None = None,
-    *,
-    scenario: str | os.PathLike[str] = "default",
-    profile: str | None = None,
-    preset: str | None = None,
-    seed: int | None = None,
-    clock_rate: float | None = None,
-    transport: str | None = None,
-    lockdown: bool = False,
-    allow_other: bool = False,
-    log_level: str | None = None,
-    log_file: str | os.PathLike[str] | None = None,
+    point: str | os.PathLike[str] | None = None, **options: Unpack[MountOptions]
 ) -> Iterator[Path]:
-    """A machine mounted on `point`, by default a new folder that goes with the mount.
+    """Mount a machine on `point`, by default on a new folder that is removed with the mount.
 
     The options are those of `fakesys mount`. The mount and its daemon end with the block,
     also when an exception leaves it while files are open, and with this process.
-    Raises MountError when it cannot be mounted, ValueError for an option that cannot be used.
+    Raises MountError when it cannot be mounted, ValueError for an option that cannot be used,
+    TypeError for one that does not exist.
+
+        with fakesys.mount(profile="6.1", seed=7) as path:
+            (path / "sys/bus/ap/apmask").read_text()
     """
-    words = option_words(
-        {
-            "scenario": os.fspath(scenario),
-            "profile": profile,
-            "preset": preset,
-            "seed": seed,
-            "clock_rate": clock_rate,
-            "transport": transport,
-            "lockdown": lockdown,
-            "allow_other": allow_other,
-            "log_level": log_level,
-        }
-    )
-    log = None if log_file is None else Path(log_file)
-    with _folder(point) as place, Daemon(place, words, log=log) as daemon:
+    unknown = options.keys() - MountOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"mount() has no option {', '.join(sorted(unknown))}")
+    log = options.pop("log_file", None)
+    words = option_words(options)
+    with (
+        _folder(point) as place,
+        Daemon(place, words, log=None if log is None else Path(log)) as daemon,
+    ):
         yield daemon.point
 
 
 def option_words(options: Mapping[str, object]) -> list[str]:
-    """Words of a command line: None and False are left out, True is a flag."""
+    """Return the words of a command line: None and False are left out, True is a flag."""
     words = []
     for name, value in options.items():
         if value is None or value is False:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words.append(str(value))
+            words.append(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
     return words
 
 
 class Daemon:
     """`fakesys mount --foreground` as a child of this process; a context manager.
 
-    `log`: takes what it logs; without it that comes to standard error at the end.
+    `log`: the file for its output; without one the output goes to standard error at the end.
     `prefix`: put before the command, such as `taskset -c 0`.
     """
 
@@ -110,15 +112,18 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The process; 0 before it was started."""
+        """The pid of the process; 0 before it was started."""
         return self._process.pid if self._process is not None else 0
 
     def poll(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """Return the exit status, or None while it runs."""
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Return when every file answers. Raises MountError, or ValueError for a wrong option."""
+        """Start; return when every file answers.
+
+        Raises MountError, or ValueError for a wrong option.
+        """
         self._output = tempfile.TemporaryFile() if self._log is None else self._log.open("w+b")  # noqa: SIM115 - closed by stop()
         reader, writer = os.pipe()
         with os.fdopen(reader, "rb", buffering=0) as pipe:
@@ -130,7 +135,7 @@ class Daemon:
             raise self._why_not()
 
     def stop(self) -> None:
-        """Unmount, lazily while files are open, and end the process. A second time is fine."""
+        """Unmount, lazily while files are open, and end the process. Do nothing a second time."""
         if self._output is None:
             return
         if self._process is not None:
@@ -146,7 +151,7 @@ class Daemon:
         self._output = None
 
     def said(self) -> str:
-        """All that the process has written so far; empty when it is not running."""
+        """Return all that the process has written so far; nothing when it is not running."""
         if self._output is None:
             return ""
         descriptor = self._output.fileno()
@@ -193,7 +198,7 @@ def _end(process: subprocess.Popen[bytes], *, wait_first: bool = False) -> None:
 
 @contextmanager
 def _folder(point: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The folder to mount on; one of our own goes again, and never with anything in it."""
+    """Yield the folder to mount on; a temporary one is removed at the end if it is empty."""
     if point is not None:
         yield Path(point)
         return
@@ -207,7 +212,7 @@ def _folder(point: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 @contextmanager
 def _own_process() -> Iterator[tuple[int, ...]]:
-    """A descriptor that becomes readable when this process ends, where the kernel has such."""
+    """Yield a pidfd of this process, which becomes readable when it ends; none on old kernels."""
     try:
         descriptor = os.pidfd_open(os.getpid())
     except OSError:

@@ -1,4 +1,4 @@
-"""What this user has mounted: one small JSON file per mount, written by its daemon."""
+"""What this user has mounted: one JSON file per mount, written and removed by its daemon."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True):
-    """One mount. `started`: seconds since the epoch."""
+class MountEntry(msgspec.Struct, frozen=True):
+    """One mount, as `fakesys list` shows it. `started`: seconds since the epoch."""
 
     point: str
     pid: int
@@ -25,7 +25,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def folder() -> Path:
-    """This user's directory for records and logs, made at need. Raises OSError."""
+    """Return this user's directory of entries and logs, which is made if it is missing.
+
+    Raises PermissionError if another user owns it, OSError if it cannot be made.
+    """
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base:
         path = Path(base, "fakesys")
@@ -35,41 +38,41 @@ def folder() -> Path:
         path = Path(f"/tmp/fakesys-{os.getuid()}")
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
-    # Somebody else may have made that name in /tmp first.
+    # Another user may have made that name in /tmp first.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to somebody else")
     return path
 
 
-def write(record: Record) -> None:
-    """Keep a record, whole or not at all."""
-    path = _path(record.instance)
+def write(entry: MountEntry) -> None:
+    """Write an entry, in one step: readers see all of it or nothing."""
+    path = _path(entry.instance)
     draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(record) + b"\n")
+    draft.write_bytes(msgspec.json.encode(entry) + b"\n")
     draft.replace(path)
 
 
 def remove(instance: str) -> None:
-    """Forget a record; fine when there is none."""
+    """Remove an entry, if there is one."""
     _path(instance).unlink(missing_ok=True)
 
 
-def records() -> Iterator[Record]:
-    """Every readable record, oldest first."""
+def entries() -> Iterator[MountEntry]:
+    """Yield every readable entry, the oldest mount first."""
     found = []
     for path in folder().glob("*.json"):
         with suppress(OSError, msgspec.DecodeError):
-            found.append(msgspec.json.decode(path.read_bytes(), type=Record))
-    yield from sorted(found, key=lambda record: record.started)
+            found.append(msgspec.json.decode(path.read_bytes(), type=MountEntry))
+    yield from sorted(found, key=lambda entry: entry.started)
 
 
-def find(instance: str) -> Record | None:
-    """The record of one mount."""
-    return next((record for record in records() if record.instance == instance), None)
+def find(instance: str) -> MountEntry | None:
+    """Return the entry of a mount; None if it has none."""
+    return next((entry for entry in entries() if entry.instance == instance), None)
 
 
 def log_path(instance: str) -> Path:
-    """Where the daemon of this mount logs when it is not told otherwise."""
+    """Return the file to which the daemon of this mount logs by default."""
     return folder() / f"{instance}.log"
 
 

@@ -65,7 +65,7 @@ def run(machine: Machine, service: Service) -> None:
     _log_to(service.log_file, service.log_level)
     _serve(machine, service, instance, lambda: None)
     if service.transport == "fusepy":
-        # While somebody holds an unmounted file, threads of libfuse wait that nothing else ends.
+        # While a process holds a file of the old mount, threads of libfuse wait: end them too.
         logging.shutdown()
         os._exit(0)
 
@@ -96,7 +96,7 @@ def serve_in_background(machine: Machine, service: Service, ready: Callable[[], 
 
 def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:
     def started() -> None:
-        registry.write(_record(machine, service, instance))
+        registry.write(_entry(machine, service, instance))
         if service.ready_fd is not None:
             os.write(service.ready_fd, READY)
             os.close(service.ready_fd)
@@ -124,7 +124,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
 
 
 def _clear(point: Path, instance: str) -> None:
-    """A connection that was aborted leaves its mount behind, dead."""
+    """Unmount what an aborted connection has left behind."""
     mount = mounting.find(point)
     if mount is not None and mount.instance == instance:
         with suppress(MountError):
@@ -152,7 +152,7 @@ def _by_fusepy(machine: Machine, service: Service, instance: str) -> Iterator[Se
 
 
 def _mount_error_in(group: BaseExceptionGroup) -> MountError | None:
-    """The reason why nothing was mounted, when that is all that happened."""
+    """Return the reason why nothing was mounted, if nothing else happened."""
     mount_errors, others = group.split(MountError)
     if mount_errors is None or others is not None:
         return None
@@ -170,8 +170,8 @@ def _schedule(machine: Machine) -> None:
         Timeline(machine, machine.scenario, log).schedule()
 
 
-def _record(machine: Machine, service: Service, instance: str) -> registry.Record:
-    return registry.Record(
+def _entry(machine: Machine, service: Service, instance: str) -> registry.MountEntry:
+    return registry.MountEntry(
         point=str(service.point),
         pid=os.getpid(),
         started=time.time(),
@@ -216,7 +216,7 @@ async def _leave_with(service: Service, scope: trio.CancelScope) -> None:
 
 
 def _unmount(point: Path) -> bool:
-    """Unmount, lazily while it is in use; False then: nobody will end the connection for us."""
+    """Unmount, lazily while it is in use; return False then, as the connection does not end."""
     try:
         mounting.unmount(point)
     except Busy:

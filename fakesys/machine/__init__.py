@@ -1,1 +1,25 @@
-"""PLACEHOLDER."""
+"""A whole machine: models of the kernel's subsystems, put together behind a tree of files.
+
+It offers `Machine` (`machine.py`), which tests, transports and the command line use:
+
+    machine = Machine("6.1", "default", seed=7)
+    machine.write("sys/bus/ap/apmask", "-4")
+    machine.clock.advance(30)
+    saved = machine.save()
+
+* `Machine` owns a `Subsystems`, a `FileSystem`, a `Control`, and remembers its `Origin`.
+* `Subsystems` (`subsystems.py`) owns the models: `ap.py`, `kvm.py`, `tracing.py` each put one part
+  together with its files. A reset and a load make another `Subsystems`; all else stays.
+* `KernelChoices` (`kernel_choices.py`) picks kernels from `profiles.py`, the only module that
+  knows versions of the kernel.
+* `scenario.py` reads a scenario, `hardware.py` turns it into hardware and commands.
+* `parts.py` lists what a snapshot holds; `snapshot.py` writes and reads it and knows no `Machine`.
+
+Order at the start: journals listen, models are built, the tree is bound to their files, guests of
+the scenario are made by writes. Order of a load: the file is decoded whole, then the machine
+changes. Between two calls the tree is settled: no node shows a model that is gone.
+
+`playback` runs scenarios and recordings on a machine, `reference` prints the page of all files and
+tracepoints. Neither is imported by a mount that does not need it. Nothing here follows a file of
+the kernel; the subsystems do.
+"""

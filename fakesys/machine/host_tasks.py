@@ -41,7 +41,7 @@ class HostTasks:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields behind the name, which may hold blanks and parentheses itself."""
+    """Return the fields behind the name, which may hold blanks and parentheses itself."""
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 

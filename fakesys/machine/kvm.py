@@ -91,7 +91,7 @@ class KvmSubsystem:
         )
 
     def _interpreters(self) -> tuple[Interpreter, Interpreter]:
-        """The commands of `ctl` and of `preset`, on the models of now."""
+        """Return the commands of `ctl` and of `preset`, on the models of now."""
         ctl = Interpreter(self._verbs())
         self.kvm.reserved_names = ctl.reserved
         return ctl, Interpreter(bind(apicv_presets.PRESETS, self.apicv))

@@ -51,7 +51,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def profile_of(name: str) -> Profile:
-    """The profile of this name. Raises EINVAL."""
+    """Return the profile of this name. Raises EINVAL."""
     try:
         return PROFILES[name]
     except KeyError:
@@ -258,7 +258,7 @@ K = TypeVar("K")
 
 
 def kernel_of(kernels: Mapping[str, K], name: str) -> K:
-    """The kernel of this name. Raises EINVAL."""
+    """Return the kernel of this name. Raises EINVAL."""
     try:
         return kernels[name]
     except KeyError:

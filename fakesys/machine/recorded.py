@@ -60,7 +60,7 @@ class RecordedMachine:
         return text.rstrip() + more.encode() + b"\n"
 
     def _made_by(self, path: str, words: list[str], given: dict[str, str]) -> Vm | None:
-        """The VM that a command has made; None for any other write."""
+        """Return the VM that a command has made; None for any other write."""
         kvm = self._machine.subsystems.kvm.kvm
         if path == CTL and words[:2] == ["vm", "create"]:
             return kvm.find(words[2])

@@ -106,12 +106,12 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def shipped() -> list[str]:
-    """The names of the scenarios that come with the package."""
+    """Return the names of the scenarios that come with the package."""
     return sorted(entry.stem for entry in SHIPPED.glob("*.toml"))
 
 
 def load(source: str | Path) -> Scenario:
-    """A shipped scenario by name, or one from a file. Raises ScenarioError."""
+    """Return a shipped scenario by its name, or one from a file. Raises ScenarioError."""
     text = str(source)
     if not text.endswith(".toml") and "/" not in text:
         return _shipped_scenario(text)
@@ -132,7 +132,7 @@ def _shipped_scenario(name: str) -> Scenario:
 
 
 def with_preset(scenario: Scenario, preset: str) -> Scenario:
-    """The same scenario with the AP hardware of a preset instead of its own.
+    """Return the same scenario with the AP hardware of a preset instead of its own.
 
     A preset of a guest, such as `linux-boot vcpus=17`, is one more guest that boots.
     """
@@ -143,7 +143,7 @@ def with_preset(scenario: Scenario, preset: str) -> Scenario:
 
 
 def parse(data: bytes, origin: str) -> Scenario:
-    """A scenario from TOML; `origin` names it in messages. Raises ScenarioError."""
+    """Return a scenario from TOML; `origin` names it in messages. Raises ScenarioError."""
     try:
         table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

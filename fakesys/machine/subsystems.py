@@ -78,7 +78,7 @@ def built(
 ) -> Subsystems:
     """Return new models on `kernel`, with the hardware of the scenario and without guests.
 
-    Precondition: whoever keeps a journal of the bus listens already, as the first devices appear.
+    Precondition: the journals listen to the bus already, as the first devices appear here.
     """
     toy = Selftest(kernel.bus, kernel.devices) if selftest else None
     spec = hardware_of(scenario.ap)

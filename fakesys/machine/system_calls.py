@@ -80,7 +80,7 @@ class SystemCalls:
             handle.release()
 
     def _answered(self, call: Callable[[], T]) -> T:
-        """The result of a call; every other end of it becomes a KernelError."""
+        """Return the result of a call; every other end of it becomes a KernelError."""
         try:
             return call()
         except KernelError:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
-from fakesys.machine.playback import replay as recorder
-from fakesys.machine.playback.replay import Difference, InMemory, machine_of
+from fakesys.machine.playback.replay import Difference, InMemory, machine_of, run_steps
 from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.profiles import PROFILES
 from fakesys.machine.scenario import parse
@@ -66,7 +65,20 @@ def recorded(machine: Machine) -> Iterator[Reader]:
 def replayed(script: str) -> tuple[Machine, list[Difference]]:
     """A machine on which all was done again, and what was not as before."""
     machine = machine_of(script)
-    return machine, list(recorder.replay(list(steps(script)), InMemory(machine)))
+    return machine, list(run_steps(list(steps(script)), InMemory(machine)))
+
+
+class ShortWrites(InMemory):
+    """A machine of which one byte of each write is not taken."""
+
+    def write(self, path: str, text: bytes, *, truncate: bool) -> int:
+        return super().write(path, text, truncate=truncate) - 1
+
+
+def test_a_short_write_is_a_difference() -> None:
+    step = Step(1, "put", "ok", "sys/bus/ap/apmask", b"-4\n")
+    assert list(run_steps([step], InMemory(Machine()))) == []
+    assert list(run_steps([step], ShortWrites(Machine()))) == [Difference(step, "2 bytes")]
 
 
 def unlike(machine: Machine, copy: Machine) -> list[str]:

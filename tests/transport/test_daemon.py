@@ -70,14 +70,14 @@ def serve(
 
 def test_it_serves_until_it_is_unmounted_and_forgets_its_record(point: Path) -> None:
     def act(point: Path) -> None:
-        [record] = registry.records()
+        [record] = registry.entries()
         assert (record.point, record.pid, record.transport) == (str(point), os.getpid(), "native")
         assert (point / "sys/kernel/debug/selftest/rw").read_text() == "65536\n"
         assert int((point / "sys/kernel/debug/fakesys/requests").read_text()) > 1
         mounting.unmount(point)
 
     serve(point, act)
-    assert list(registry.records()) == []
+    assert list(registry.entries()) == []
     assert mounting.find(point) is None
 
 
@@ -156,7 +156,7 @@ def test_a_point_that_cannot_be_mounted(point: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mounting, "DEVICE", "/dev/absent")
     with pytest.raises(MountError, match="/dev/absent does not exist: load the fuse module"):
         daemon.run(Machine(scenario="selftest"), Service(point=point))
-    assert list(registry.records()) == []
+    assert list(registry.entries()) == []
 
 
 def test_the_mount_error_in_a_group_is_what_is_said() -> None:

@@ -33,7 +33,7 @@ class Target(Protocol):
     """What the steps are done on. Each raises OSError."""
 
     def write(self, path: str, text: bytes, *, truncate: bool) -> int:
-        """One write(2); the bytes taken."""
+        """Call write(2) once; return the number of bytes taken."""
 
     def clear(self, path: str) -> None:
         """Open with O_TRUNC, and close."""
@@ -45,7 +45,7 @@ class Target(Protocol):
         """Remove a directory."""
 
     def read(self, path: str) -> str:
-        """The text of a file."""
+        """Return the text of a file."""
 
 
 class InMemory:
@@ -57,24 +57,24 @@ class InMemory:
             Timeline(machine, machine.scenario, log).schedule()
 
     def write(self, path: str, text: bytes, *, truncate: bool) -> int:
-        """By the same road as a write to a mount."""
+        """Write as a process does on a mount."""
         return self._machine.write(path, text.decode("latin-1"), truncate=truncate)
 
     def clear(self, path: str) -> None:
-        """By the same road as an open on a mount."""
+        """Open with O_TRUNC as a process does on a mount."""
         fs = self._machine.fs
         fs.open(fs.resolve(path), os.O_WRONLY | os.O_TRUNC).release()
 
     def mkdir(self, path: str) -> None:
-        """A directory, such as an instance of tracefs."""
+        """Make a directory, such as an instance of tracefs."""
         self._machine.mkdir(path)
 
     def rmdir(self, path: str) -> None:
-        """The pair of `mkdir`."""
+        """Remove a directory that `mkdir` made."""
         self._machine.rmdir(path)
 
     def read(self, path: str) -> str:
-        """The text of a file."""
+        """Return the text of a file."""
         return self._machine.read(path)
 
 
@@ -85,25 +85,25 @@ class OnMount:
         self._root = root
 
     def write(self, path: str, text: bytes, *, truncate: bool) -> int:
-        """One write(2)."""
+        """Call write(2) once; return the number of bytes taken."""
         with self._open(path, os.O_TRUNC if truncate else os.O_APPEND) as descriptor:
             return os.write(descriptor, text)
 
     def clear(self, path: str) -> None:
-        """One open(2)."""
+        """Call open(2) with O_TRUNC."""
         with self._open(path, os.O_TRUNC):
             pass
 
     def mkdir(self, path: str) -> None:
-        """mkdir(2)."""
+        """Call mkdir(2)."""
         (self._root / path).mkdir()
 
     def rmdir(self, path: str) -> None:
-        """rmdir(2)."""
+        """Call rmdir(2)."""
         (self._root / path).rmdir()
 
     def read(self, path: str) -> str:
-        """The text of a file."""
+        """Return the text of a file."""
         return (self._root / path).read_text(encoding="latin-1")
 
     @contextmanager
@@ -118,7 +118,7 @@ class OnMount:
 
 
 def machine_of(script: str) -> Machine:
-    """A fresh machine as the one that was recorded. Raises ScriptError."""
+    """Return a new machine like the one that was recorded. Raises ScriptError."""
     described = machine_in(script)
     if described is None:
         raise ScriptError("the script does not say of which machine it is; use --mount")
@@ -129,8 +129,8 @@ def machine_of(script: str) -> Machine:
         raise ScriptError(f"the line `#: ` describes no machine: {error}") from None
 
 
-def replay(steps: Iterable[Step], target: Target) -> Iterator[Difference]:
-    """Do the steps; those with another result. The time stands still between them."""
+def run_steps(steps: Iterable[Step], target: Target) -> Iterator[Difference]:
+    """Do the steps; yield those with another result. The time stops between two steps."""
     rate = target.read(RATE)
     try:
         for step in steps:
@@ -142,7 +142,7 @@ def replay(steps: Iterable[Step], target: Target) -> Iterator[Difference]:
 
 
 def _done(step: Step, target: Target) -> str:
-    """The result of a step: `ok`, or the name of an errno."""
+    """Do a step; return its result: `ok`, or the name of an errno."""
     try:
         return _do(step, target)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Runs what a scenario says over time: on a mount by the clock, in process as fast as it goes."""
+"""The steps of a scenario over time: on a mount by the clock, in process as fast as it goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fakesys.machine.scenario import At, Expect, Scenario
 
 
 def log(text: str) -> None:
-    """Tell the log of the process."""
+    """Write a line to the log of the process."""
     logging.getLogger(__name__).info("%s", text)
 
 
@@ -41,7 +41,7 @@ class Timeline:
                 clock.after(wish.seconds, lambda wish=wish: self._check(wish))  # type: ignore[misc]
 
     def run(self) -> bool:
-        """Do all of it now; True when everything was as expected."""
+        """Do all of it now; return whether everything was as expected."""
         self._tell_events()
         self.schedule()
         self.machine.clock.advance(self._duration())

@@ -44,7 +44,7 @@ def _of_module(file: str, module: ast.Module) -> Iterator[Difference]:
 
 
 def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, _Documented]]:
-    """What can have a docstring, with its name as `:Class.method`."""
+    """Yield what can have a docstring, with its name as `:Class.method`."""
     if isinstance(node, _Documented):
         yield name, node
     for child in ast.iter_child_nodes(node):
@@ -53,5 +53,5 @@ def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, _Documented]]:
 
 
 def _sentence(text: str) -> str:
-    """With a capital at the beginning and a full stop at the end."""
+    """Return the text with a capital at the beginning and a full stop at the end."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."

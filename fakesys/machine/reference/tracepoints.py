@@ -46,7 +46,7 @@ def events() -> dict[str, Event]:
 
 
 def _by_name(cls: type[Tracepoint]) -> dict[str, dict[Kernels, EventFormat]]:
-    """The event's formats by its name, of which a variant may have another, and by kernels."""
+    """Return the formats by the name of the event, which a variant may change, and by kernels."""
     found: dict[str, dict[Kernels, EventFormat]] = {}
     for kernels in product(*_choices(cls)):
         mmu, apicv = kernels
@@ -57,7 +57,7 @@ def _by_name(cls: type[Tracepoint]) -> dict[str, dict[Kernels, EventFormat]]:
 
 
 def _choices(cls: type[Tracepoint]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The kernels between which an event can differ; an empty name where it cannot."""
+    """Return the kernels between which an event can differ; an empty name where it cannot."""
     asked = set(_asked(cls.needs, cls.unless))
     for variant in cls.variants:
         asked.update(_asked(variant.needs, variant.unless))
@@ -80,7 +80,7 @@ def _features(mmu: str, apicv: str) -> FeatureSet:
 
 
 def _forms(formats: dict[Kernels, EventFormat]) -> Iterator[Form]:
-    """The different forms, each with the kernels that have it."""
+    """Yield the different forms, each with the kernels that have it."""
     same: dict[tuple[tuple[str, ...], str], list[Kernels]] = {}
     for kernels, form in formats.items():
         fields = tuple(_declaration(field) for field in form.fields)
@@ -110,7 +110,7 @@ def _kernels(having: list[Kernels]) -> str:
 
 
 def _runs(chosen: list[bool]) -> Iterator[range]:
-    """The places of consecutive chosen ones."""
+    """Yield the places of each run of chosen ones."""
     for is_chosen, group in groupby(range(len(chosen)), chosen.__getitem__):
         if is_chosen:
             places = tuple(group)
@@ -124,5 +124,5 @@ def _run(known: list[str], run: range) -> str:
 
 
 def _summary(cls: type[Tracepoint]) -> str:
-    """The docstring of the class, in one line."""
+    """Return the docstring of the class, in one line."""
     return " ".join((cls.__doc__ or "").split())

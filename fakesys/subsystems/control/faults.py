@@ -1,4 +1,4 @@
-"""Faults that strike any file: a refused write or read, a delay. Off until somebody asks.
+"""Faults that hit any file: a refused write or read, a delay. There are none at the start.
 
 One row of `FAULTS` per fault; the gate runs before a model hears of the request.
 """
@@ -19,7 +19,7 @@ from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.core.waiters import Waiters
 
-# Whoever breaks everything must still be able to mend it.
+# Faults of every file must still be removable.
 EXEMPT = ("sys/kernel/debug/fakesys/faults/", "sys/kernel/debug/fakesys/reset")
 
 
@@ -63,7 +63,7 @@ class Delay:
         return f"{self.glob} {self.seconds:g}"
 
     def strike(self, path: str, key: tuple[int, int, str], clock: Clock) -> None:
-        """Raises Blocked until the time has come."""
+        """Raise Blocked until the time has come."""
         if not fnmatchcase(path, self.glob):
             return
         due = self.pending.get(key)
@@ -86,11 +86,11 @@ class Faults:
 
     @property
     def armed(self) -> bool:
-        """Is there any fault?"""
+        """Whether there is any fault."""
         return bool(self.store or self.show or self.delay)
 
     def state(self) -> dict[str, list[str]]:
-        """The lines of each file, and how many requests each line has seen."""
+        """Return the lines of each file, and how many requests each line has seen."""
         return {
             "delay": [str(fault) for fault in self.delay],
             "show": [f"{fault} seen={fault.seen}" for fault in self.show],
@@ -98,7 +98,7 @@ class Faults:
         }
 
     def strike(self, operation: str, path: str, who: tuple[int, int], clock: Clock) -> None:
-        """The gate: raises KernelError or Blocked for a request that a fault hits.
+        """Raise KernelError or Blocked for a request that a fault hits.
 
         `operation`: "read" or "write"; `who`: pid of the caller and inode of the file.
         """
@@ -186,7 +186,7 @@ def _delay(words: list[str]) -> Delay:
 
 
 def parse_seconds(text: str) -> float:
-    """A number of seconds, not negative, with a fraction if need be. Raises EINVAL."""
+    """Return a number of seconds, which may have a fraction. Raises EINVAL if it is negative."""
     body = text.removesuffix("\n")
     whole, _, fraction = body.partition(".")
     if not (whole + fraction).isdecimal() or not body.isascii() or len(body) > 15:

@@ -19,7 +19,7 @@ from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 
 
 def bracketed(choices: Iterable[str], current: str) -> str:
-    """A line of all choices with the current one in brackets."""
+    """Return a line of all choices with the current one in brackets."""
     return " ".join(f"[{name}]" if name == current else name for name in choices) + "\n"
 
 

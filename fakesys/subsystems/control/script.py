@@ -89,7 +89,7 @@ class ScriptError(ValueError):
 
 
 def preamble(version: str, origin: str, machine: str) -> str:
-    """The first lines.
+    """Return the first lines of a script.
 
     `origin`: the options of `mount` that make the machine, for people; `machine`: all of it, as
     one line for `replay`.
@@ -98,13 +98,13 @@ def preamble(version: str, origin: str, machine: str) -> str:
 
 
 def machine_in(script: str) -> str | None:
-    """The line of the machine that `preamble` was given; None when the script does not say."""
+    """Return the line of the machine that `preamble` was given; None if there is none."""
     found = re.search(r"^#: (.*)$", script, re.MULTILINE)
     return found[1] if found else None
 
 
 def line_of(step: Step) -> str:
-    """How a step is written, with its newline."""
+    """Return the line of a step, with its newline."""
     words = [step.word]
     if step.word in ("start", "advance"):
         words.append(step.seconds)
@@ -118,7 +118,7 @@ def line_of(step: Step) -> str:
 
 
 def written(text: bytes) -> str:
-    """Bytes as a format of printf(1) between single quotes."""
+    """Return bytes as a format of printf(1) between single quotes."""
     found = "".join(_written(chr(byte)) for byte in text)
     # A leading dash would be an option.
     return f"\\055{found[1:]}" if found.startswith("-") else found
@@ -132,7 +132,7 @@ def _written(letter: str) -> str:
 
 
 def meant(text: str) -> bytes:
-    """The pair of `written`."""
+    """Return the bytes that `written` made this text from."""
 
     def one(found: re.Match[str]) -> str:
         if found[0] == "%%":
@@ -143,7 +143,7 @@ def meant(text: str) -> bytes:
 
 
 def steps(script: str) -> Iterator[Step]:
-    """The steps of a script; what stands before the first blank line are its helpers.
+    """Yield the steps of a script; the lines before the first blank line are its helpers.
 
     Raises ScriptError.
     """

@@ -94,7 +94,7 @@ class JournalStream(Generic[R]):
         self._text = b"".join(pieces)
 
     def _next(self) -> bytes | None:
-        """The text of the next wanted record; None at the end of the journal."""
+        """Return the text of the next wanted record; None at the end of the journal."""
         fresh = False
         if self._generation != self._journal.generation:
             # Another machine was loaded: what it remembers was not missed by this reader.
