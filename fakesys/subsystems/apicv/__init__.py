@@ -15,8 +15,8 @@ Folders, lowest first; imports only go down:
 
 Whatever changes a VM runs within `engine.quiesce.command(vm, vcpu)`, which ends when nothing is
 left to do. Between two commands, therefore, no vCPU has a kick, a wake-up or an unfinished entry
-pending, no handler is unfinished, and a vCPU in guest with AVIC on has no deliverable vector in
-IRR (except [v3] and [5.6], where IsRunning can be stale).
+pending, no automatic handler is unfinished, and a vCPU that is in guest with AVIC and interrupts on
+has no deliverable vector in IRR (except in [v3] and [5.6], where IsRunning can be stale).
 
 Follows arch/x86/kvm: lapic.c, ioapic.c, i8259.c, i8254.c, x86.c, hyperv.c, svm/avic.c and svm/svm.c
 of v6.1 and v6.18, svm.c of v5.3 to v5.6, and the third version of the series before that ([v3]).

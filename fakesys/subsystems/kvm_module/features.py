@@ -6,7 +6,7 @@ from fakesys.core.features import Feature
 
 
 class ParamFeature(Feature):
-    """Each stands for one step of the parameters, named after one that it brought."""
+    """One step of the parameters each; a step has the name of a parameter that came with it."""
 
     MMIO_CACHING = "kvm.param_mmio_caching"
     """The parameters that came after 5.4 and until 6.1, or changed their type in that time."""
