@@ -5,7 +5,7 @@
 * `Bus` (`events.py`) passes events synchronously and in order: `Changed`, `Touched`, `Notified` for
   the tree, `Uevent` and `LogLine` for the journals (`journal.py`), tracepoints for tracefs.
 * `KernelError` (`errors.py`) is the only refusal: an errno and a reason. `Blocked` makes a request
-  wait for `Waiters` (`waiters.py`).
+  wait for `Waiters` (`errors.py`).
 * `Tracepoint` (`tracepoint.py`) with the types of `c_types.py` declares an event; `EventFormat`
   (`event_format.py`) is the event as one kernel has it, chosen by `Feature` (`features.py`).
 * `Interpreter` (`commands.py`) parses control commands by a table of `Verb` rows; `text.py` has the

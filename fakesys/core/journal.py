@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from fakesys.core.errors import Waiters
 from fakesys.core.events import Bus, LogLine, Uevent, UeventBatch
-from fakesys.core.waiters import Waiters
 
 CAPACITY = 65536
 

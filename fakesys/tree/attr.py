@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, field
 
+from fakesys.core.errors import Waiters
 from fakesys.core.features import Features
-from fakesys.core.waiters import Waiters
 from fakesys.tree.kinds import Kind
 
 M = TypeVar("M")

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from errno import EFBIG
 from typing import Any, NamedTuple, Protocol
 
-from fakesys.core.errors import KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Row
 from fakesys.tree.kinds import Kind
 from fakesys.tree.plan import Plan

@@ -5,9 +5,8 @@ from __future__ import annotations
 import select
 from errno import EINVAL
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.text import c_string
-from fakesys.core.waiters import Waiters
 from fakesys.tree.node import File
 
 READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM

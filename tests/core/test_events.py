@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from fakesys.core.devices import Devices, parse_synthetic
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.events import Bus, Changed, LogLine, Uevent, UeventBatch
 from fakesys.core.journal import LineLog, UeventLog, render_uevent
 from fakesys.core.kernel import Kernel
-from fakesys.core.waiters import Waiters
 
 UUID = "12345678-9abc-def0-1234-56789ABCDEF0"
 

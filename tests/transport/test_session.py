@@ -11,8 +11,7 @@ from errno import EINTR, EIO, ENODEV, ENOSYS, EPROTO, ESTALE
 
 import pytest
 
-from fakesys.core.errors import Blocked, KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.machine.machine import Machine
 from fakesys.transport.fuse.protocol import ROOT_ID, Op
 from fakesys.transport.fuse.session import Session

@@ -12,10 +12,9 @@ from functools import partial
 
 import pytest
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.events import Bus, Changed, Notified, Touched
 from fakesys.core.features import Feature
-from fakesys.core.waiters import Waiters
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.filesystem import FileSystem

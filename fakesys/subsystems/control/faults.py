@@ -15,9 +15,8 @@ from typing import ClassVar
 from msgspec import Struct
 
 from fakesys.core.clock import Clock
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.text import kstrtoull
-from fakesys.core.waiters import Waiters
 
 # Faults of every file must still be removable.
 EXEMPT = ("sys/kernel/debug/fakesys/faults/", "sys/kernel/debug/fakesys/reset")

@@ -14,9 +14,8 @@ from errno import EAGAIN, EINVAL
 from typing import Protocol
 
 from fakesys.core.clock import NS, Clock
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.version import __version__
-from fakesys.core.waiters import Waiters
 from fakesys.subsystems.control.faults import parse_seconds
 from fakesys.subsystems.control.script import LONGEST_BY_SHELL, Step, line_of, preamble
 

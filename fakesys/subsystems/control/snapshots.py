@@ -10,8 +10,7 @@ import os
 from errno import EFBIG, EINVAL
 from select import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 
-from fakesys.core.errors import KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.subsystems.control.model import Control
 
 FIRST = b'{"fakesys": '

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from errno import EAGAIN, EINVAL
 from typing import Generic, Protocol, TypeVar
 
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog, render_uevent
-from fakesys.core.waiters import Waiters
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, ENODEV
 from typing import Any
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.events import Touched
 from fakesys.core.text import format_mask, ids
-from fakesys.core.waiters import Waiters
 from fakesys.subsystems.ap_bus.apqn import Apqn
 from fakesys.subsystems.mdev.model import Mdev
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues

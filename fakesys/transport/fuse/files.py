@@ -7,8 +7,7 @@ from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
 from select import POLLERR, POLLHUP
 
-from fakesys.core.errors import Blocked, KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.transport.fuse import protocol, replies
 from fakesys.transport.fuse.listing import Listing, OpenDirectory
 from fakesys.transport.fuse.names import Handler

@@ -13,9 +13,8 @@ from errno import EINTR, EIO, ENODATA, ENODEV, ENOSYS, EOPNOTSUPP, EPROTO
 from typing import NamedTuple, Protocol
 
 from fakesys.core.clock import Clock
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.kernel import MACHINE, Caller, Kernel
-from fakesys.core.waiters import Waiters
 from fakesys.transport.fuse import protocol
 from fakesys.transport.fuse.files import Files
 from fakesys.transport.fuse.invalidation import Invalidator

@@ -23,9 +23,8 @@ from typing import IO, Any, ParamSpec, Protocol, TypeVar
 
 import trio
 
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.kernel import Caller
-from fakesys.core.waiters import Waiters
 from fakesys.transport.fuse.pacing import Pacer
 from fakesys.transport.fuse.replies import client_errno, decode, encode
 from fakesys.transport.fuse.session import ServedMachine

@@ -7,8 +7,7 @@ from errno import EBADF, ENOENT, ESPIPE
 from select import POLLIN, POLLRDNORM
 from typing import Any
 
-from fakesys.core.errors import KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.shadow.pages import UNSYNC

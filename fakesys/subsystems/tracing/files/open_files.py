@@ -10,8 +10,7 @@ import select
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBUSY, EINVAL
 
-from fakesys.core.errors import Blocked, KernelError
-from fakesys.core.waiters import Waiters
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.output.headers import header
 from fakesys.subsystems.tracing.output.iterators import Consumer, TraceIterator

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from fakesys.core.errors import Waiters
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.core.waiters import Waiters
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
 from fakesys.subsystems.tracing.base.error_log import ErrorLog
 from fakesys.subsystems.tracing.base.options import Options
