@@ -1,4 +1,22 @@
-"""The command `fakesys`. Each command's module is imported only when it is asked for."""
+"""The command `fakesys`: its words, its messages, its exit statuses.
+
+Each command is a function of click in a module of this folder (`COMMANDS`), imported only when it
+is asked for, so that `fakesys status` does not wait for models. Modules of one group share a file:
+`mounting.py` (mount, umount, status), `offline.py` (run, abi, doc), `recordings.py` (record,
+replay), `snapshots.py`, `lab.py`, `show.py`, `execute.py` (exec). What they share:
+
+* `machine_options.py`: `MachineOptions`, the options of a machine and its daemon.
+* `starting.py`: starts a daemon in the background and reports why it did not start.
+* `points.py`: finds the mounts that a command names. `plots.py`: files with plots.
+
+Commands own nothing that outlives them but daemons. A refusal or failure is a ClickException: one
+line on standard error that says what to do, and exit status 1, or 2 for a wrong command line.
+`fakesys exec` and `fakesys record` have the status of their command. An error that is not a
+refusal shows its traceback.
+
+    >>> from fakesys.cli import cli
+    >>> cli.main(["run", "selftest"], standalone_mode=False)
+"""
 
 from __future__ import annotations
 
@@ -28,11 +46,11 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the help text."""
+        """Return the names in the order of the help text."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
+        """Import and return the command of this name; None when there is none."""
         place = COMMANDS.get(cmd_name)
         if place is None:
             return None
@@ -44,7 +62,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, epilog="Example: fakesys mount ./mountpoint")
 @click.version_option(package_name="fakesys")
 def cli() -> None:
-    """A mounted fake sysfs, debugfs and tracefs that behaves."""
+    """A mounted fake sysfs, debugfs and tracefs that behaves."""  # noqa: D401 - the help text
 
 
 def main() -> None:

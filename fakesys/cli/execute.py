@@ -1,4 +1,4 @@
-"""`fakesys exec`: run a program that believes the fake to be its `/sys`."""
+"""`fakesys exec`: run a program that sees the simulated machine as its `/sys`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fakesys.cli.machine_options import MachineOptions, machine_options
+from fakesys.cli.points import mount_at
 from fakesys.cli.starting import daemon_of, refusals
 from fakesys.daemon.background import Starting
 
 if TYPE_CHECKING:
-    from fakesys.execution.world import FindFake, ShowFake
+    from fakesys.execution.view import FindFake, ShowFake
 
-# As `timeout`, `chroot` and others say it: the status is ours, not the command's.
+# Exit statuses of fakesys, not of the command; like those of `timeout` and `chroot`.
 OWN_FAILURE = 125
 CANNOT_RUN = 126
 NOT_FOUND = 127
 
 
 class _ExecCommand(click.Command):
-    """Any wrong option is our own failure as well."""
+    """A command whose wrong options end with OWN_FAILURE too."""
 
     def make_context(self, *args: Any, **values: Any) -> click.Context:
         with _own_failure():
@@ -73,42 +74,43 @@ def execute(
     with _own_failure():
         find_fake = _own_machine(options) if mount is None else _existing(mount)
         _enter(find_fake, net=net)
-    context.exit(_become(command))
+    context.exit(_exec_command(command))
 
 
 def _enter(find_fake: FindFake, *, net: bool) -> None:
-    from fakesys.execution import places, relay, world
+    """Give this process its private view and start the relay. Raises ClickException."""
+    from fakesys.execution import places, relay, view
     from fakesys.execution.syscalls import StepError
 
     try:
-        keeper = world.build(network=net, find_fake=find_fake)
+        rebinder = view.enter(network=net, find_fake=find_fake)
         process = os.pidfd_open(os.getpid())
-        relay.start(places.FAKE, lives_with=process, refresh=keeper.refresh, network=net)
+        relay.start(places.FAKE, lives_with=process, refresh=rebinder.refresh, network=net)
     except (StepError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 
-def _become(command: tuple[str, ...]) -> int:
-    """Only comes back with a status when the command could not be run."""
-    from fakesys.execution import world
+def _exec_command(command: tuple[str, ...]) -> int:
+    """Replace this process by the command; return a status only when it cannot be run."""
+    from fakesys.execution import view
 
     try:
-        world.become(list(command))
+        view.exec_command(list(command))
     except OSError as error:
         click.echo(f"fakesys: {command[0]}: {error.strerror}", err=True)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
 
 
 def _existing(mount: Path) -> FindFake:
-    from fakesys.execution import world
-    from fakesys.transport import mounting
+    """Find a mount that exists already. Raises ClickException when there is none."""
+    from fakesys.execution import view
 
-    if mounting.find(mount) is None:
-        raise click.ClickException(f"{mount} has no fakesys mount")
-    return lambda target: world.existing_mount(mount, target)
+    mount_at(mount)
+    return lambda target: view.existing_mount(mount, target)
 
 
 def _own_machine(options: MachineOptions) -> FindFake:
+    """Start a daemon with a machine that ends with the command."""
     from fakesys.execution import places
 
     lives_with = os.pidfd_open(os.getpid())

@@ -1,4 +1,4 @@
-"""`fakesys lab`: experiments with the models, with a table and, if asked for, a plot."""
+"""`fakesys lab`: experiments with the models, printed as tables and, if asked for, plotted."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-# Wide enough for every table; lines are not filled up.
+# Wide enough for every table; rich does not fill the lines with blanks.
 PIPE_WIDTH = 400
 
 
 def counts_within(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
-    """Parses numbers and ranges, such as `0-16` or `0,1,2,4,8`: in order, each once."""
+    """Return a parser of numbers and ranges, such as `0-16` or `0,1,2,4,8`.
+
+    Its result is in order and has each number once. It raises BadParameter.
+    """
 
     def counts(text: str) -> tuple[int, ...]:
         try:
             ranges = [_range(part) for part in text.split(",")]
         except ValueError:
-            raise click.BadParameter(f"{text!r} is no list such as 0-16 or 0,1,2,4,8") from None
+            raise click.BadParameter(f"{text!r} is not a list such as 0-16 or 0,1,2,4,8") from None
         if any(first < low or last > high or last < first for first, last in ranges):
             raise click.BadParameter(f"{text!r} is not within {low}-{high}")
         return tuple(sorted({n for first, last in ranges for n in range(first, last + 1)}))
@@ -43,14 +46,14 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def size(text: str) -> int:
-    """A number of bytes, with K, M, G or T behind it if need be."""
+    """Parse a number of bytes, with or without K, M, G or T. Raises BadParameter."""
     from fakesys.core import commands
     from fakesys.core.errors import KernelError
 
     try:
         return commands.size(text)
     except KernelError:
-        raise click.BadParameter(f"{text!r} is no size such as 64M") from None
+        raise click.BadParameter(f"{text!r} is not a size such as 64M") from None
 
 
 @click.group(epilog="Example: fakesys lab livelock --svg livelock.svg")
@@ -100,8 +103,7 @@ def livelock(
     from fakesys.lab import livelock as experiment
     from fakesys.machine.profiles import MMU_KERNELS
 
-    if kernel not in MMU_KERNELS:
-        raise click.UsageError(f"{kernel!r} is no kernel ({', '.join(MMU_KERNELS)})")
+    _require_one_of("kernels", kernel, MMU_KERNELS)
     setup = experiment.Setup(vcpus, ws, kernel, seed, max_rounds, preempt)
     plots = plot_files(svg, png)
     flows, patches = experiment.flow_cases(setup), experiment.patch_cases(setup)
@@ -158,8 +160,8 @@ def apicv(
     from fakesys.machine.profiles import APICV_KERNELS
     from fakesys.subsystems.apicv.presets import GUESTS
 
-    _require_one_of("kernel", kernel, APICV_KERNELS)
-    _require_one_of("preset", preset, GUESTS)
+    _require_one_of("kernels", kernel, APICV_KERNELS)
+    _require_one_of("presets", preset, GUESTS)
     setup = experiment.Setup(preset, vcpus, kernel, hv_synic, reinject, storms, windows)
     plots = plot_files(svg, png)
     try:
@@ -183,13 +185,13 @@ def apicv(
     save_plots(draw, plots)
 
 
-def _require_one_of(what: str, name: str, known: Iterable[str]) -> None:
+def _require_one_of(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise click.UsageError(f"{name!r} is no {what} ({', '.join(known)})")
+        raise click.UsageError(f"{name!r} is not one of the {kind}: {', '.join(known)}")
 
 
 def print_tables(*tables: Table) -> None:
-    """One after the other, as wide as they are when nobody looks at a terminal."""
+    """Print tables one after the other, in their full width unless on a terminal."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
@@ -202,7 +204,7 @@ def print_tables(*tables: Table) -> None:
 
 
 def with_progress(cases: list[C], what: str) -> Iterator[C]:
-    """The cases one by one; a bar on standard error if that is a terminal."""
+    """Yield the cases, with a progress bar on standard error if that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 

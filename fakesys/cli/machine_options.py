@@ -1,4 +1,4 @@
-"""The options of a machine and its daemon, common to every command that starts one."""
+"""The options of a machine and its daemon, for every command that starts one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class MachineOptions(NamedTuple):
-    """What the command line says about the machine and its daemon."""
+    """The values of the options."""
 
     scenario: str
     profile: str | None
@@ -38,8 +38,8 @@ class MachineOptions(NamedTuple):
     names: str
 
     def machine(self) -> Machine:
-        """The machine. Raises UsageError naming the value that cannot be used."""
-        # Hardly anything that is made on the way is garbage; looking for it takes its time.
+        """Make the machine. Raises UsageError naming the value that cannot be used."""
+        # Nearly all objects made here stay; garbage collections would only cost start time.
         gc.disable()
         try:
             return self._machine()
@@ -70,7 +70,10 @@ class MachineOptions(NamedTuple):
     def service(
         self, point: Path, *, ready_fd: int | None = None, lives_with: int | None = None
     ) -> Service:
-        """How the daemon is to serve it on `point`. Raises ClickException without libfuse."""
+        """Return how the daemon is to serve the machine on `point`.
+
+        Raises ClickException when the transport lacks a library.
+        """
         from fakesys.daemon.service import Service
 
         if self.transport == "fusepy":
@@ -88,11 +91,11 @@ class MachineOptions(NamedTuple):
 
 
 def _require_libfuse() -> None:
-    from fakesys.transport.fusepy import server as libfuse
+    from fakesys.transport.fusepy import library
     from fakesys.transport.mounting import MountError
 
     try:
-        libfuse.load()
+        library.load()
     except MountError as error:
         raise click.ClickException(str(error)) from None
 
@@ -120,7 +123,10 @@ def _writable_file(
 def open_descriptor(
     access: int,
 ) -> Callable[[click.Context, click.Parameter, int | None], int | None]:
-    """What checks that an option names a descriptor which is open for O_RDONLY or O_WRONLY."""
+    """Return the check of an option whose value is a descriptor open for `access`.
+
+    `access` is O_RDONLY or O_WRONLY. The check raises BadParameter.
+    """
 
     def check(_context: click.Context, _option: click.Parameter, number: int | None) -> int | None:
         if number is None:
@@ -181,7 +187,7 @@ _OPTIONS = (
 
 
 def mount_option(doc: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """`--mount`, for commands that look at a mount or change it; the argument `mount_point`."""
+    """Return the option `--mount`, for commands that use a mount, as argument `mount_point`."""
     return click.option(
         "--mount",
         "mount_point",
@@ -195,7 +201,10 @@ def mount_option(doc: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
 def machine_options(
     command: Callable[..., R],
 ) -> Callable[..., R]:
-    """Give a command all options of a machine, as its argument `options`."""
+    """Give a command all options of a machine, as its argument `options`.
+
+    Precondition: this decorator is below `click.command`.
+    """
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> R:
@@ -209,7 +218,7 @@ def machine_options(
 
 
 def machine_of_words(words: list[str]) -> Machine:
-    """The machine that these options make. Raises ValueError naming what cannot be used."""
+    """Make the machine of these command line words. Raises ValueError for one of no use."""
 
     @click.command()
     @machine_options

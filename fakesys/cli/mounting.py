@@ -1,4 +1,4 @@
-"""Commands around a mount: `mount`, `umount`, `status`."""
+"""`fakesys mount`, `fakesys umount` and `fakesys status`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from fakesys.cli.machine_options import MachineOptions, machine_options, open_descriptor
+from fakesys.cli.points import mount_at, own_mounts
 from fakesys.cli.starting import daemon_of, mount_errors, refusals
 from fakesys.daemon import background
 from fakesys.transport import mounting
@@ -84,60 +85,50 @@ def umount(mountpoint: Path | None, every: bool, lazy: bool) -> None:
     """Unmount MOUNTPOINT and wait for its daemon to end."""
     if every and mountpoint is not None:
         raise click.UsageError("give MOUNTPOINT or --all, not both")
-    targets = _own_mounts() if every else [_mount_at(mountpoint or Path(DEFAULT_POINT))]
+    targets = own_mounts() if every else [mount_at(mountpoint or Path(DEFAULT_POINT))]
     failed = [message for mount in targets if (message := _unmount(mount, lazy=lazy))]
     if failed:
         raise click.ClickException("; ".join(failed))
 
 
-def _mount_at(point: Path) -> Mounted:
-    mount = mounting.find(point)
-    if mount is None:
-        raise click.ClickException(f"{point} has no fakesys mount")
-    return mount
-
-
-def _own_mounts() -> list[Mounted]:
-    from fakesys.daemon import registry
-
-    own = {entry.instance for entry in registry.entries()}
-    return [mount for mount in mounting.mounted() if mount.instance in own]
-
-
 def _unmount(mount: Mounted, *, lazy: bool) -> str | None:
-    """What went wrong, in one line; None when it is gone."""
+    """Unmount and wait for the daemon to end; return why that failed, None when it is gone."""
     from fakesys.daemon import registry
-    from fakesys.transport import processes as host
+    from fakesys.transport import processes
 
-    record = registry.find(mount.instance)
+    entry = registry.find(mount.instance)
     try:
         mounting.unmount(mount.point, lazy=lazy)
     except Busy:
         held = ", ".join(
             f"{holder.command} (pid {holder.pid}: {holder.path})"
-            for holder in host.holders(mount.point)
+            for holder in processes.holders(mount.point)
         )
-        return f"{mount.point} is in use by {held or 'a process of somebody else'}; see --lazy"
+        users = held or "a process of another user"
+        return f"{mount.point} is in use by {users}; end it, or detach with --lazy"
     except MountError as error:
         return str(error)
-    if record is None:
+    if entry is None:
         return None
-    if not lazy and not _ended(record.pid):
-        return f"the daemon of {mount.point} (pid {record.pid}) does not end"
-    if not host.is_alive(record.pid):
-        registry.remove(record.instance)
+    if not lazy and not _ended(entry.pid):
+        return f"the daemon of {mount.point} (pid {entry.pid}) does not end; kill it"
+    if not processes.is_alive(entry.pid):
+        registry.remove(entry.instance)
     return None
 
 
 def _ended(pid: int) -> bool:
-    """Wait for a daemon to end; a mount copied into another mount namespace keeps it alive."""
-    from fakesys.transport import processes as host
+    """Wait for a daemon to end, and return whether it did.
 
-    if host.wait_gone(pid, END_SECONDS):
+    A mount that was copied into another mount namespace keeps it alive: then it is told to end.
+    """
+    from fakesys.transport import processes
+
+    if processes.wait_gone(pid, END_SECONDS):
         return True
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    return host.wait_gone(pid, END_SECONDS)
+    return processes.wait_gone(pid, END_SECONDS)
 
 
 class State(NamedTuple):
@@ -159,7 +150,7 @@ class State(NamedTuple):
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """List the mounts of this user. Exit status 1 when one is stale."""
-    states = [_state_of(mount) for mount in _own_mounts()]
+    states = [_state_of(mount) for mount in own_mounts()]
     if as_json:
         click.echo(json.dumps([state._asdict() for state in states], indent=2))
     elif states:
@@ -173,15 +164,15 @@ def status(context: click.Context, as_json: bool) -> None:
 def _state_of(mount: Mounted) -> State:
     from fakesys.daemon import registry
 
-    record = registry.find(mount.instance)
+    entry = registry.find(mount.instance)
     stale = not mounting.answers(mount.point)
     return State(
         point=str(mount.point),
-        pid=record.pid if record else 0,
-        age=int(time.time() - record.started) if record else 0,
-        profile=record.profile if record else "",
-        scenario=record.scenario if record else "",
-        transport=record.transport if record else "",
+        pid=entry.pid if entry else 0,
+        age=int(time.time() - entry.started) if entry else 0,
+        profile=entry.profile if entry else "",
+        scenario=entry.scenario if entry else "",
+        transport=entry.transport if entry else "",
         requests=None if stale else _counter(mount.point / COUNTERS / "requests"),
         bugs=None if stale else _counter(mount.point / COUNTERS / "bugs"),
         stale=stale,
@@ -206,6 +197,6 @@ def _print_table(states: list[State]) -> None:
         table.add_row(*("-" if value is None else str(value) for value in state))
     console = Console()
     if not console.is_terminal:
-        # A pipe has no width: paths stay in one piece.
+        # Not a terminal: never break a path.
         console.width = PIPE_WIDTH
     console.print(table)

@@ -1,4 +1,4 @@
-"""Commands that need no mount: `run`, `abi`, `doc`."""
+"""The commands that need no mount: `fakesys run`, `fakesys abi`, `fakesys doc`."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def doc(name: str | None) -> None:
         click.echo("\n".join(names))
         return
     if name not in names:
-        raise click.UsageError(f"{name!r} is no text ({', '.join(names)})")
+        raise click.UsageError(f"{name!r} is not one of the texts: {', '.join(names)}")
     click.echo((folder / f"{name}.md").read_text(), nl=False)

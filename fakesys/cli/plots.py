@@ -1,4 +1,4 @@
-"""Pictures that commands write to files: looked at before the work, written after it."""
+"""Files with plots: the options, the check before the work, the writing after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def picture_options(verb: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """`--svg` and `--png`; `verb`: what is done with the file."""
+    """Return the options `--png` and `--svg`; `verb` begins their help text."""
 
     def add(command: Callable[..., R]) -> Callable[..., R]:
         for name in ("png", "svg"):
@@ -28,7 +28,7 @@ def picture_options(verb: str) -> Callable[[Callable[..., R]], Callable[..., R]]
 
 
 def plot_files(*paths: Path | None) -> list[Path]:
-    """Those that were asked for, after a look whether they can be written at all."""
+    """Return the paths that were given. Raises ClickException when one cannot be written."""
     from fakesys.lab import plots
 
     wanted = [path for path in paths if path is not None]
@@ -45,7 +45,7 @@ def plot_files(*paths: Path | None) -> list[Path]:
 
 
 def save_plots(draw: Callable[[], Figure], paths: Iterable[Path]) -> None:
-    """Write each file and say its name."""
+    """Write each file and print its name. Raises ClickException."""
     from fakesys.lab import plots
 
     for path in paths:

@@ -58,9 +58,9 @@ def _opened(mount_point: Path) -> int:
 
 
 def _copy(stream: int, output: BinaryIO, command: tuple[str, ...]) -> int:
-    """Until the command has ended, or Ctrl-C; its exit status."""
+    """Copy until the command has ended, or Ctrl-C; return the exit status of the command."""
     if not command:
-        click.echo("recording; Ctrl-C ends it", err=True)
+        click.echo("recording; end with Ctrl-C", err=True)
         with suppress(KeyboardInterrupt):
             _copy_until(stream, output, None)
         _drain(stream, output)
@@ -72,10 +72,10 @@ def _copy(stream: int, output: BinaryIO, command: tuple[str, ...]) -> int:
         return NOT_FOUND
     ended = os.pidfd_open(child.pid)
     try:
-        # Its end is waited for even when the mount goes before.
+        # `with` waits for the command even when the mount goes first.
         with child:
             while child.poll() is None:
-                # Ctrl-C goes to the command, whose end is waited for.
+                # The terminal sends SIGINT to the command too; it decides when to end.
                 with suppress(KeyboardInterrupt):
                     _copy_until(stream, output, ended)
                     child.wait()
@@ -98,8 +98,8 @@ def _copy_until(stream: int, output: BinaryIO, ended: int | None) -> None:
 
 
 def _drain(stream: int, output: BinaryIO) -> None:
-    """What is there now. Raises OSError when the mount is gone."""
-    # What was read must be written: until then Ctrl-C has to wait.
+    """Copy what is there now. Raises OSError when the mount is gone."""
+    # SIGINT is blocked until everything that was read is written.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with suppress(BlockingIOError):

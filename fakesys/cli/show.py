@@ -29,7 +29,7 @@ def show() -> None:
 @MOUNT
 @picture_options("Draw to")
 def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
-    """The AP matrix: adapters by domains, each queue by its owner."""
+    """The AP matrix: adapters by domains, each queue by its owner."""  # noqa: D401 - the help text
     from fakesys.lab.ap_matrix import ap_matrix, draw
 
     matrix = ap_matrix(read_state(mount_point))
@@ -44,12 +44,12 @@ def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
 @show.command(epilog="Example: fakesys show kvm")
 @MOUNT
 def kvm(mount_point: Path) -> None:
-    """The VMs with their vCPUs and the counters that are not 0."""
+    """The VMs with their vCPUs and the counters that are not 0."""  # noqa: D401 - the help text
     from rich.console import Console
     from rich.table import Table
 
     folder = mount_point / "sys/kernel/debug/kvm"
-    _refuse_other_places(folder)
+    _require_mount(folder)
     table = Table("VM", "vCPUs", "counters")
     for vm in sorted(path for path in folder.iterdir() if path.is_dir()):
         vcpus = sum(1 for path in vm.glob("vcpu*") if path.is_dir())
@@ -59,14 +59,14 @@ def kvm(mount_point: Path) -> None:
 
 
 def read_state(mount_point: Path) -> dict[str, Any]:
-    """The state of the machine on a mount. Raises ClickException for another place."""
+    """Return the state of the machine on a mount. Raises ClickException for another directory."""
     path = mount_point / "sys/kernel/debug/fakesys/state"
-    _refuse_other_places(path)
+    _require_mount(path)
     state: dict[str, Any] = json.loads(path.read_text())
     return state
 
 
-def _refuse_other_places(path: Path) -> None:
+def _require_mount(path: Path) -> None:
     try:
         path.stat()
     except OSError as error:
@@ -82,7 +82,7 @@ def _counters(vm: Path) -> Iterator[tuple[str, int]]:
 
 
 def print_matrix(matrix: ApMatrix, console: Console) -> None:
-    """The matrix as coloured letters, in as many blocks as the terminal needs."""
+    """Print the matrix as coloured letters, in as many blocks as the width needs."""
     from rich.text import Text
 
     from fakesys.lab.ap_matrix import Owner
@@ -99,4 +99,4 @@ def print_matrix(matrix: ApMatrix, console: Console) -> None:
         console.print()
     if not matrix.domains:
         console.print("no queues")
-    console.print(", ".join(f"{owner.letter} {owner.words}" for owner in Owner), soft_wrap=True)
+    console.print(", ".join(f"{owner.letter} {owner.legend}" for owner in Owner), soft_wrap=True)

@@ -13,7 +13,7 @@ import click
 from fakesys.cli.machine_options import mount_option
 
 CONTROL = "sys/kernel/debug/fakesys"
-# One request on every transport: a refusal in the middle of a write would look like a short one.
+# One FUSE request on every transport, so that a refusal is never seen as a short write.
 PIECE = 1 << 16
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def load(file: Path, mount_point: Path) -> None:
 
 
 def control_file(mount_point: Path, name: str) -> Path:
-    """A control file of a mount. Raises ClickException for another place."""
+    """Return the path of a control file. Raises ClickException when it is not on a mount."""
     path = mount_point / CONTROL / name
     if not path.exists():
         raise click.ClickException(
@@ -71,7 +71,7 @@ def control_file(mount_point: Path, name: str) -> Path:
 
 
 def reason_of(mount_point: Path) -> str:
-    """Why the last write of a mount was refused, empty when it was not."""
+    """Return why the last refused write to a mount was refused; empty when none was."""
     try:
         words = (mount_point / CONTROL / "last_error").read_text().split(maxsplit=3)
     except OSError:
@@ -95,7 +95,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _replace(file: Path, data: bytes) -> None:
-    """Whole or not at all; a device or pipe is written to as it is."""
+    """Write the file whole or not at all; a device or a pipe is written to directly."""
     if file.exists() and not file.is_file():
         file.write_bytes(data)
         return

@@ -1,4 +1,4 @@
-"""A daemon on its way into the background, and how what stops it reaches the user."""
+"""Start a daemon in the background, and report to the user why it did not start."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def daemon_of(
     lives_with: int | None = None,
     before_mounting: Callable[[], None] = lambda: None,
 ) -> Callable[[], Callable[[Ready], None]]:
-    """What `fakesys.daemon.background` runs: it makes the machine, then serves it on `point`."""
+    """Return what `fakesys.daemon.background` runs: make the machine, then serve it on `point`."""
 
     def prepare() -> Callable[[Ready], None]:
-        with _refused():
+        with _reported():
             machine = options.machine()
             service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
         from fakesys.daemon import service as daemon
 
         def serve(ready: Ready) -> None:
-            with _refused(), mount_errors():
+            with _reported(), mount_errors():
                 before_mounting()
                 daemon.serve_in_background(machine, service, ready)
 
@@ -41,7 +41,7 @@ def daemon_of(
 
 @contextmanager
 def mount_errors() -> Iterator[None]:
-    """What prevents a mount is an error of the command."""
+    """Turn what prevents a mount into an error of the command."""
     try:
         yield
     except (MountError, OSError) as error:
@@ -50,7 +50,7 @@ def mount_errors() -> Iterator[None]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What a process in the background refused is an error of the command."""
+    """Turn the refusal of a process in the background into an error of the command."""
     try:
         yield
     except Refused as refusal:
@@ -60,8 +60,8 @@ def refusals() -> Iterator[None]:
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
-    """The way back: an error of the command, in the background."""
+def _reported() -> Iterator[None]:
+    """Turn an error of the command, in the background, into a refusal for the foreground."""
     try:
         yield
     except click.ClickException as error:

@@ -1,7 +1,7 @@
-"""One `/sys` out of two: the fake's folders where it has them, the machine's own elsewhere.
+"""One `/sys` out of two: directories of the simulated machine, and for all others the host's.
 
-Real sysfs takes no new folders, so the joined ones are made in memory and every entry is bound
-into them; the links of sysfs are relative and go on leading to where they should.
+Real sysfs takes no new directories, so those with entries of both sides are made in memory and
+every entry is bound into them. Links of sysfs are relative and remain right.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from fakesys.execution.syscalls import bind
 
-# Folders with entries of both sides, from the root of /sys.
+# Directories with entries of both sides, by their paths in /sys.
 JOINED = frozenset(
     ("", "bus", "class", "class/misc", "devices", "devices/virtual", "kernel", "module")
 )
-# Of the simulated kernel alone: where it lacks one, the machine's own must not show either.
+# Only ever of the simulated kernel: where it lacks one, that of the host is hidden too.
 SIMULATED = frozenset(
     (
         "bus/ap",
@@ -36,7 +36,7 @@ SIMULATED = frozenset(
 
 
 def bound_directories(fake: Path) -> Iterator[str]:
-    """The directories of the fake that are bound as a whole, by their paths in `/sys`."""
+    """Yield the paths in `/sys` of the simulated directories that are bound as a whole."""
     for path in JOINED:
         for name in _names(fake / path):
             below = f"{path}/{name}".lstrip("/")
@@ -46,10 +46,11 @@ def bound_directories(fake: Path) -> Iterator[str]:
 
 
 class Join:
-    """Fills `target` (an empty directory in memory) with the entries of `fake` and `real`.
+    """Fills `target`, an empty directory in memory, with the entries of `fake` and `real`.
 
-    `prepare` is called with the path in `/sys` and the empty folder before each folder of the
-    fake is bound. `instead`: folders of the machine that are taken from elsewhere, by path.
+    `fake` and `real` are the `/sys` of the simulated machine and of the host. `prepare` is called
+    with the path in `/sys` and the empty directory before a simulated one is bound on it.
+    `instead` maps paths in `/sys` to directories that are shown in place of the host's.
     """
 
     def __init__(
@@ -68,22 +69,22 @@ class Join:
         self._instead = instead
 
     def run(self) -> None:
-        """Do it. Raises StepError."""
+        """Make all directories and binds. Raises StepError."""
         self._join("")
 
     def _join(self, path: str) -> None:
-        ours = _names(self._fake / path)
-        for name in sorted(ours | _names(self._real / path)):
+        simulated = _names(self._fake / path)
+        for name in sorted(simulated | _names(self._real / path)):
             below = f"{path}/{name}".lstrip("/")
             if below in JOINED:
                 (self._target / below).mkdir()
                 self._join(below)
-            elif name in ours or below not in SIMULATED:
-                self._show(below, fake=name in ours)
+            elif name in simulated or below not in SIMULATED:
+                self._show(below, fake=name in simulated)
 
     def _show(self, path: str, *, fake: bool) -> None:
-        machine = self._instead.get(path, self._real / path)
-        source, target = self._fake / path if fake else machine, self._target / path
+        host = self._instead.get(path, self._real / path)
+        source, target = self._fake / path if fake else host, self._target / path
         if source.is_symlink():
             target.symlink_to(source.readlink())
             return

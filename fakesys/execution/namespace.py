@@ -1,4 +1,4 @@
-"""The private namespaces: mounts, the network if asked for, and for ordinary users a user id."""
+"""Private namespaces: of mounts, of the network if asked for, for ordinary users of user ids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ IFF_UP = 1
 
 
 def enter(*, network: bool) -> None:
-    """Leave the host's mounts, and its network if `network`. Raises StepError.
+    """Give this process its own mounts, and its own network if `network`. Raises StepError.
 
-    Without the right to do so this becomes root of a user namespace of its own: the same
-    user for everybody outside.
+    A process without the right to do so first becomes root of a user namespace of its own; outside
+    of it, it is still the same user.
     """
     flags = CLONE_NEWNS | (CLONE_NEWNET if network else 0)
     if not _as_root(flags):
@@ -47,7 +47,7 @@ def _as_user(flags: int) -> None:
     uid, gid = os.geteuid(), os.getegid()
     try:
         syscalls.unshare(flags | CLONE_NEWUSER)
-        # Without this the kernel refuses a map of groups from an ordinary user.
+        # user_namespaces(7): without it an ordinary user may not write a map of groups.
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")

@@ -1,6 +1,6 @@
-"""Device events as messages on netlink, so that libudev hears of the fake's devices.
+"""Send uevents as messages on netlink, so that libudev hears of simulated devices.
 
-Only ever in a private network namespace: a udevd of the host would act on them.
+Only ever in a private network namespace: in the host's, its udevd would act on them.
 Like lib/kobject_uevent.c:uevent_net_rcv_skb (v6.1) and libudev's monitor wire format.
 """
 
@@ -15,25 +15,25 @@ NETLINK_KOBJECT_UEVENT = 15
 UDEV_GROUP = 2
 NLMSG_HEADER = struct.Struct("=IHHII")
 NLM_F_REQUEST = 1
-# Below this the kernel takes a message for one of netlink itself.
+# Smaller types are for control messages of netlink itself.
 NLMSG_MIN_TYPE = 0x10
 UDEV_PREFIX = b"libudev\0"
 UDEV_MAGIC = 0xFEED_CAFE
-# Magic and hashes are big-endian, sizes are the machine's.
+# Magic and hashes are big-endian, sizes have the byte order of the host.
 UDEV_HEADER_SIZE = 40
 
 Fields = Mapping[str, str]
 
 
 def parse_stream(text: str) -> Iterable[dict[str, str]]:
-    """The events in a piece of the `uevents` file: `KEY=value` lines, a blank one after each."""
+    """Yield the events in a piece of `uevents`: lines `KEY=value`, and an empty one after each."""
     for block in text.split("\n\n"):
         if block.strip():
             yield dict(line.split("=", 1) for line in block.strip().split("\n"))
 
 
 def kernel_message(fields: Fields) -> bytes:
-    """What makes the kernel broadcast this event as its own; it adds its own SEQNUM."""
+    """Return the message for which the kernel broadcasts this event as its own, with its SEQNUM."""
     lines = [f"{fields['ACTION']}@{fields['DEVPATH']}"]
     lines += [f"{key}={value}" for key, value in fields.items() if key != "SEQNUM"]
     body = b"".join(line.encode() + b"\0" for line in lines)
@@ -42,7 +42,7 @@ def kernel_message(fields: Fields) -> bytes:
 
 
 def udev_message(fields: Fields) -> bytes:
-    """The event as a udevd passes it on when its rules are through."""
+    """Return the event as udevd sends it to its listeners after its rules were applied."""
     body = b"".join(f"{key}={value}".encode() + b"\0" for key, value in fields.items())
     devtype = fields.get("DEVTYPE")
     sizes = struct.pack("=III", UDEV_HEADER_SIZE, UDEV_HEADER_SIZE, len(body))
@@ -50,7 +50,7 @@ def udev_message(fields: Fields) -> bytes:
         ">IIII",
         murmur_hash2(fields.get("SUBSYSTEM", "").encode()),
         0 if devtype is None else murmur_hash2(devtype.encode()),
-        # A Bloom filter of tags: this device has none.
+        # The Bloom filter of tags: no tags.
         0,
         0,
     )
@@ -58,7 +58,7 @@ def udev_message(fields: Fields) -> bytes:
 
 
 def murmur_hash2(data: bytes) -> int:
-    """MurmurHash2 of 32 bits with seed 0, by which libudev filters messages."""
+    """Return the MurmurHash2 of 32 bits with seed 0, by which libudev filters messages."""
     multiplier, mask = 0x5BD1_E995, 0xFFFF_FFFF
     value = len(data)
     whole = len(data) & ~3
@@ -82,15 +82,15 @@ class Sender:
         self._socket.bind((0, 0))
 
     def send(self, fields: Fields) -> None:
-        """To listeners of the kernel first, then to listeners of udev, as on a real machine."""
+        """Send to the listeners of the kernel, then to those of udev, like a real machine."""
         self._socket.sendto(kernel_message(fields), (0, 0))
         try:
             self._socket.sendto(udev_message(fields), (0, UDEV_GROUP))
         except OSError as error:
-            # Nobody listens.
+            # No process listens.
             if error.errno != ECONNREFUSED:
                 raise
 
     def close(self) -> None:
-        """No more events."""
+        """Close the socket."""
         self._socket.close()

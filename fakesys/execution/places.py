@@ -1,6 +1,7 @@
-"""Places outside `/sys` that programs look at: `/run`, `/etc/mdevctl.d`, lists of mounts, the CPU.
+"""Replace files outside `/sys` that programs read: `/run`, settings of mdevctl and udev, the CPU.
 
-Everything here happens in a private mount namespace; the host's files stay as they are.
+Precondition of every function: the process is in a private mount namespace, so that the files of
+the host stay unchanged.
 """
 
 from __future__ import annotations
@@ -13,30 +14,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fakesys.execution.syscalls import StepError, bind, mount, tmpfs
+from fakesys.transport.mountinfo import mount_lines
 
 RUN = Path("/run")
 OWN = RUN / "fakesys"
-# The fake as a whole, also for the command.
+# The whole mount of the simulated machine; the command finds it in FAKESYS_MOUNT.
 FAKE = OWN / "mount"
 PRIVATE = OWN / "private"
 MDEVCTL = Path("/etc/mdevctl.d")
 UDEV_RULES = Path("/etc/udev/rules.d")
 RESOLV_CONF = Path("/etc/resolv.conf")
 CPUINFO = Path("/proc/cpuinfo")
-# trace-cmd and the kernel's own tests of ftrace write these on their way to the fake's tracefs.
+# Settings that trace-cmd and the kernel's tests of ftrace write before they use tracefs.
 KERNEL_SETTINGS = tuple(
     Path("/proc/sys/kernel", name)
     for name in ("ftrace_enabled", "kptr_restrict", "sched_rt_runtime_us")
 )
-# kvm_stat takes its architecture from one of these.
+# By one of these flags kvm_stat recognises the architecture.
 VIRTUALISATION_FLAG = re.compile(r"^flags\b.*\b(vmx|svm)\b", re.MULTILINE)
 
 
 def private_run(*, listens_to_udev: bool) -> None:
-    """An empty `/run`, with what name resolution needs and the usual folders.
+    """Replace `/run` by an empty one with the usual directories and what name resolution needs.
 
-    `listens_to_udev`: programs believe that a udevd runs and wait for its events.
-    Raises StepError.
+    With `listens_to_udev` programs find a udevd, and wait for its events. Raises StepError.
     """
     resolver = _resolver()
     session = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -57,7 +58,7 @@ def private_run(*, listens_to_udev: bool) -> None:
 
 
 def _resolver() -> tuple[Path, bytes] | None:
-    """The file of name servers and its content, when it lives in `/run`."""
+    """Return the file of name servers and its content when it is in `/run`."""
     path = RESOLV_CONF.resolve()
     if not path.is_relative_to(RUN):
         return None
@@ -68,9 +69,9 @@ def _resolver() -> tuple[Path, bytes] | None:
 
 
 def private_settings() -> None:
-    """Empty `/etc/mdevctl.d` and udev rules, where there are such folders. Raises StepError.
+    """Replace `/etc/mdevctl.d` and `/etc/udev/rules.d`, where they exist, by empty ones.
 
-    The call-outs of mdevctl are copied: they are programs, not settings.
+    The call-outs of mdevctl are copied: they are programs, not settings. Raises StepError.
     """
     if MDEVCTL.is_dir():
         private = PRIVATE / "mdevctl.d"
@@ -86,10 +87,10 @@ def private_settings() -> None:
 
 
 def prepare_debug_place(path: str, target: Path) -> None:
-    """Lines `debugfs` and `tracefs` in the list of mounts, for programs that look there.
+    """Mount a debugfs or tracefs on `target`, for programs that look for it in the mount table.
 
-    Real ones, over which the fake's folders are bound next. Only root may mount them; for
-    others a line that the host has serves as well.
+    The simulated directory is bound over it next. Only root may mount these types; other users
+    see the line of the host, if it has one.
     """
     fstype = {"kernel/debug": "debugfs", "kernel/tracing": "tracefs"}.get(path)
     if fstype is not None:
@@ -98,28 +99,28 @@ def prepare_debug_place(path: str, target: Path) -> None:
 
 
 def devices_of_this_network() -> dict[str, Path]:
-    """Where the network devices of a private network are to be seen, by their path in `/sys`.
+    """Mount a sysfs of the private network; return its directories by their paths in `/sys`.
 
-    The machine's own `/sys` goes on showing those of the network in which it was mounted.
+    The `/sys` of the host shows the devices of the network namespace in which it was mounted.
     """
     fresh = OWN / "network"
     fresh.mkdir()
     try:
         mount("none", fresh, "sysfs")
     except StepError:
-        # Not in every user namespace; then they are the host's.
+        # Not allowed in every user namespace; then those of the host are shown.
         return {}
     return {path: fresh / path for path in ("class/net", "devices/virtual/net")}
 
 
 def cover_other_debug_places(fake_sys: Path) -> dict[Path, Path]:
-    """Show the fake wherever the host has debugfs or tracefs outside `/sys`. Raises StepError.
+    """Show the simulated debugfs and tracefs wherever the host has one mounted outside `/sys`.
 
-    Answers these places, and what each shows.
+    Return these mount points and the directory that each shows. Raises StepError.
     """
     covered = {}
     places = {"debugfs": fake_sys / "kernel/debug", "tracefs": fake_sys / "kernel/tracing"}
-    for point, fstype in tuple(_mounts()):
+    for point, fstype, _, _ in tuple(mount_lines()):
         outside = not point.is_relative_to("/sys") and not point.is_relative_to(OWN)
         if outside and fstype in places and point.is_dir():
             bind(places[fstype], point)
@@ -127,17 +128,8 @@ def cover_other_debug_places(fake_sys: Path) -> dict[Path, Path]:
     return covered
 
 
-def _mounts() -> Iterator[tuple[Path, str]]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            point = before.split(" ")[4]
-            text = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
-            yield Path(text), after.split(" ")[0]
-
-
 def private_kernel_settings() -> None:
-    """Copies of the settings of tracing, so that those of the host stay. Raises StepError."""
+    """Replace settings of tracing in `/proc/sys/kernel` by copies. Raises StepError."""
     for setting in KERNEL_SETTINGS:
         if setting.exists():
             copy = PRIVATE / setting.name
@@ -146,7 +138,10 @@ def private_kernel_settings() -> None:
 
 
 def cpu_with_virtualisation() -> None:
-    """A `/proc/cpuinfo` with the flag `svm`, where an x86 machine shows none. Raises StepError."""
+    """Add the flag `svm` to `/proc/cpuinfo` of an x86 host without virtualisation.
+
+    Raises StepError.
+    """
     text = CPUINFO.read_text(errors="replace")
     if VIRTUALISATION_FLAG.search(text) or not re.search(r"^flags\b", text, re.MULTILINE):
         return
@@ -157,7 +152,10 @@ def cpu_with_virtualisation() -> None:
 
 @contextmanager
 def records_of_the_daemon() -> Iterator[None]:
-    """A daemon started in here keeps its records in the private `/run`: it is not the user's."""
+    """Let a daemon that is started meanwhile keep its record in the private `/run`.
+
+    Its mount exists in the private namespace only, so `fakesys status` must not list it.
+    """
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(OWN / "daemon")
     try:

@@ -1,8 +1,8 @@
-"""A small process beside the command that hears of the fake's device events.
+"""A process beside the command that reads the uevents of the simulated machine.
 
-With every event it sees to it that the joined `/sys` is true; in a private network it passes
-the events on to netlink. It reads the `uevents` file like any client, so a device's whole
-folder is to be seen before its `add` is sent.
+After each event it brings the joined `/sys` in line; in a private network it also sends the event
+on netlink. It reads the file `uevents` like any client, so the directory of a device exists before
+its `add` is sent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ READY = b"r"
 
 
 def start(mount: Path, *, lives_with: int, refresh: Callable[[], None], network: bool) -> None:
-    """Start it; events that happen after the return are heard. Raises StepError, OSError.
+    """Start the relay; it reads every event that happens after the return.
 
-    `lives_with`: a pidfd; the relay ends with the process behind it. `refresh`: called with
-    every event. `network`: this process is in a network of its own, where events are sent.
+    `lives_with` is a pidfd: the relay ends with its process. `refresh` is called after each event.
+    `network`: this process has a network of its own, on which events are sent. Raises StepError,
+    OSError.
     """
     stream = os.open(mount / STREAM, os.O_RDONLY | os.O_NONBLOCK)
     sender = Sender() if network else None
@@ -49,7 +50,7 @@ def _in_background(
     writer: int,
     refresh: Callable[[], None],
 ) -> None:
-    # Not a child of the command: a program that waits for all its children must not meet it.
+    # Not a child of the command: a program may wait for all its children.
     os.setsid()
     if os.fork():
         os._exit(0)
@@ -59,7 +60,7 @@ def _in_background(
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
-        _skip_the_past(stream)
+        _skip_earlier_events(stream)
         os.write(writer, READY)
         os.close(writer)
         _relay(stream, sender, lives_with, refresh)
@@ -68,7 +69,7 @@ def _in_background(
         os._exit(status)
 
 
-def _skip_the_past(stream: int) -> None:
+def _skip_earlier_events(stream: int) -> None:
     try:
         while os.read(stream, PIECE):
             pass

@@ -1,4 +1,4 @@
-"""The AP matrix as a picture: adapters by domains, each queue coloured by who owns it."""
+"""The AP matrix as a picture: adapters by domains, each queue in the colour of its owner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Enum):
-    """Who has a queue: letter in a terminal, colour, and words for the legend."""
+    """The owner of a queue: letter and colour in a terminal, and text of the legend."""
 
     ABSENT = (".", "white", "no such queue")
     UNBOUND = ("-", "grey70", "no driver")
@@ -26,21 +26,21 @@ class Owner(Enum):
 
     @property
     def letter(self) -> str:
-        """One character."""
+        """The character in a terminal."""
         return self.value[0]
 
     @property
     def colour(self) -> str:
-        """A colour name that rich knows."""
+        """The colour in a terminal, by a name that rich knows."""
         return self.value[1]
 
     @property
-    def words(self) -> str:
-        """For the legend."""
+    def legend(self) -> str:
+        """The text in the legend."""
         return self.value[2]
 
 
-# The same colours for a plot.
+# The colours of a plot.
 RGB = {
     Owner.ABSENT: "#ffffff",
     Owner.UNBOUND: "#bbbbbb",
@@ -52,24 +52,27 @@ RGB = {
 
 
 class ApMatrix(Struct, frozen=True):
-    """Adapters and domains that have any queue, and the owner of each pair."""
+    """Adapters, domains that have any queue, and the owner of each (adapter, domain)."""
 
     adapters: tuple[int, ...]
     domains: tuple[int, ...]
     owners: Mapping[tuple[int, int], Owner]
 
     def owner(self, apid: int, apqi: int) -> Owner:
-        """Who has the queue of this adapter and domain."""
+        """Return the owner of the queue of this adapter and domain."""
         return self.owners.get((apid, apqi), Owner.ABSENT)
 
     def rows(self, domains: tuple[int, ...]) -> Iterator[tuple[int, list[Owner]]]:
-        """Each adapter with the owners of its queues in these domains."""
+        """Yield each adapter with the owners of its queues in these domains."""
         for apid in self.adapters:
             yield apid, [self.owner(apid, apqi) for apqi in domains]
 
 
 def ap_matrix(state: Mapping[str, Any]) -> ApMatrix:
-    """The picture of a machine, from what `fakesys/state` says."""
+    """Return the matrix of a machine, given its `fakesys/state`.
+
+    Later owners replace earlier ones: no driver, a driver, a mediated device, its guest.
+    """
     ap = state["ap"]
     owners: dict[tuple[int, int], Owner] = {}
     used = 0
@@ -106,7 +109,7 @@ def _claim(owners: dict[tuple[int, int], Owner], masks: list[str], owner: Owner)
 
 
 def draw(matrix: ApMatrix) -> Figure:
-    """The matrix as a picture. Raises ImportError without matplotlib."""
+    """Draw the matrix. Raises ImportError without matplotlib."""
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -124,7 +127,7 @@ def draw(matrix: ApMatrix) -> Figure:
     _label(axes.set_yticks, matrix.adapters, "{:02x}", rotation=0)
     axes.set_xlabel("domain")
     axes.set_ylabel("adapter")
-    handles = [Patch(facecolor=RGB[k], edgecolor="grey", label=k.words) for k in kinds[1:]]
+    handles = [Patch(facecolor=RGB[k], edgecolor="grey", label=k.legend) for k in kinds[1:]]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
     return figure
 

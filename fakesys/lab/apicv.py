@@ -1,7 +1,8 @@
-"""A guest's boot over simulated time, and storms of interrupt windows over the number of vCPUs.
+"""Boot a guest over simulated time, and measure storms of interrupt windows.
 
-The boot is a preset (`fakesys/kvm/preset`) with time between its actions. A storm is what keeps
-AVIC from being used: again and again the PIC's interrupt comes while vCPU 0 has interrupts off.
+The boot is a preset (`fakesys/kvm/preset`) with time between its actions. In a storm the PIC raises
+its interrupt again and again while vCPU 0 has interrupts off, so that KVM has to open an interrupt
+window each time, for which it inhibits AVIC.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS
 
-MOST_VCPUS = 255
 COUNTED = ("exits", "irq_injections", "req_event")
 _STATS = {stat.key: stat for stat in STATS}
 
 
 class Setup(Struct, frozen=True):
-    """What to measure. `storms`: numbers of vCPUs; `windows`: in each storm."""
+    """What to measure. `storms` are numbers of vCPUs, `windows` that of windows in each storm."""
 
     preset: str = "linux-boot"
     vcpus: int = 17
@@ -42,13 +42,16 @@ class Setup(Struct, frozen=True):
     windows: int = 100
 
     @property
-    def words(self) -> str:
-        """For titles."""
+    def summary(self) -> str:
+        """The setup in a few words, for titles."""
         return f"{self.preset}, {self.vcpus} vCPUs, kernel {self.kernel}"
 
 
 class Sample(NamedTuple):
-    """Where the VM stood at a simulated second; counts since its creation."""
+    """The counters of a VM at a moment, since its creation.
+
+    `off` and `on` count how often AVIC was switched; `active` is its present state.
+    """
 
     seconds: float
     exits: int
@@ -60,7 +63,7 @@ class Sample(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of the boot, from one sample to another."""
+    """One step of the boot, with the samples before and after it."""
 
     name: str
     first: Sample
@@ -68,14 +71,14 @@ class Step(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """A whole boot."""
+    """A whole boot: its steps, and samples also within them."""
 
     steps: list[Step]
     samples: list[Sample]
 
 
 class Storm(NamedTuple):
-    """What one window costs, on average. `halted`: are all but vCPU 0 asleep?"""
+    """The average cost of one window. `halted`: all vCPUs but 0 are halted."""
 
     kernel: str
     vcpus: int
@@ -87,13 +90,13 @@ class Storm(NamedTuple):
 
 
 def host_of(kernel: str) -> KvmSubsystem:
-    """A host without VMs. The memory is that of the same release, as far as there is one."""
+    """Return a KVM without VMs; the MMU is of the same kernel where a profile names both."""
     mmu = next((p.mmu for p in PROFILES.values() if p.apicv == kernel), PROFILES["seed"].mmu)
     return kvm_of(Kernel(), MMU_KERNELS[mmu], APICV_KERNELS[kernel])
 
 
 def boot(setup: Setup) -> Timeline:
-    """Boot a guest and look at it after each of its actions. Raises EINVAL if it cannot be."""
+    """Boot a guest and sample it around each action. Raises EINVAL for an impossible setup."""
     host = host_of(setup.kernel)
     order = VmSpec("g", setup.vcpus, reinject=setup.reinject, synic=setup.synic)
     vm = presets.make(host.apicv, order)
@@ -127,7 +130,7 @@ def _sample(vm: ApicVm) -> Sample:
 
 
 def storm_cases(setup: Setup) -> list[tuple[str, int, bool]]:
-    """Kernel, vCPUs, the others halted or not."""
+    """Return each combination of kernel, number of vCPUs, and the others halted or not."""
     return [
         (kernel, vcpus, halted)
         for kernel in APICV_KERNELS
@@ -137,7 +140,7 @@ def storm_cases(setup: Setup) -> list[tuple[str, int, bool]]:
 
 
 def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
-    """So many windows on vCPU 0. The PIC ends its interrupts by itself."""
+    """Measure `windows` interrupt windows on vCPU 0, with the PIC in automatic EOI mode."""
     host = host_of(kernel)
     vm = presets.make(host.apicv, VmSpec("g", vcpus, reinject=False))
     vm.auto_handler = False
@@ -168,7 +171,7 @@ def storm(kernel: str, vcpus: int, *, halted: bool, windows: int) -> Storm:
 def _window(vm: ApicVm, vcpu: ApicVcpu) -> None:
     _by(vm, vcpu, lambda v: guest_steps.set_interrupts(vm, v, on=False))
     vm_ioctls.tick_pit(vm)
-    # STI, then the IRET of the handler.
+    # STI opens the window; the second time it is the IRET of the handler.
     for _ in range(2):
         _by(vm, vcpu, lambda v: guest_steps.set_interrupts(vm, v, on=True))
 
@@ -179,11 +182,11 @@ def _by(vm: ApicVm, vcpu: ApicVcpu, action: Callable[[ApicVcpu], None]) -> None:
 
 
 def boot_table(setup: Setup, timeline: Timeline) -> Table:
-    """A line per step, then the sums."""
+    """Return a table with a row per step, then the sums."""
     rows = [(step.name, *_between(step.first, step.last)) for step in timeline.steps]
     rows.append(("all", *_between(timeline.samples[0], timeline.samples[-1])))
     return Table(
-        f"A boot over simulated time: {setup.words}",
+        f"A boot over simulated time: {setup.summary}",
         ("step", "until\nms", "exits", "injec-\ntions", "events", "AVIC\noff", "AVIC\non", "then"),
         tuple(rows),
         ("events: looks for something to inject; off, on: flips of the whole VM.",),
@@ -203,7 +206,7 @@ def _between(first: Sample, last: Sample) -> tuple[str, ...]:
 
 
 def storm_table(setup: Setup, storms: list[Storm], *, halted: bool) -> Table:
-    """A line per number of vCPUs: exits and events of each kernel."""
+    """Return a table of exits and events per kernel, with a row per number of vCPUs."""
     by_case = {(one.kernel, one.vcpus): one for one in storms if one.halted is halted}
     head = ["vCPUs"]
     for kernel in APICV_KERNELS:

@@ -1,4 +1,4 @@
-"""A boot and the storms as one sheet: counts over time, when AVIC was off, cost of a window."""
+"""Draw a boot and the storms: counts over time, when AVIC was off, cost of a window."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _MARKERS = ("o", "s", "^", "v", "D")
 
 
 def draw(setup: Setup, timeline: Timeline, storms: list[Storm]) -> Figure:
-    """Both experiments on one sheet. Raises ImportError without matplotlib."""
-    figure = plots.new_figure(11, 9)
+    """Draw both experiments on one sheet. Raises ImportError without matplotlib."""
+    figure = plots.new_sheet(f"AVIC during a boot: {setup.summary}")
     grid = figure.add_gridspec(3, 2, height_ratios=(1.3, 0.35, 1.3))
-    figure.suptitle(f"AVIC during a boot: {setup.words}")
     counts = figure.add_subplot(grid[0, :])
     _draw_counts(counts, timeline)
     state = figure.add_subplot(grid[1, :], sharex=counts)
@@ -41,7 +40,7 @@ def _draw_counts(axes: Axes, timeline: Timeline) -> None:
         values = [getattr(sample, name) for sample in timeline.samples]
         axes.step(times, values, style, where="post", color=colour, label=name)
     top = max(sample.exits for sample in timeline.samples)
-    # The short ones between them have no room for a name.
+    # There is no room for the names of the short steps.
     long = [step for step in timeline.steps if _seconds(step) > times[-1] / 1e3 / 40]
     for number, step in enumerate(long):
         start = step.first.seconds * 1e3
@@ -49,8 +48,7 @@ def _draw_counts(axes: Axes, timeline: Timeline) -> None:
         height = top * (0.99 if number % 2 else 0.90)
         axes.text(start, height, f" {step.name}", fontsize="small", va="top")
     axes.set(ylabel="count since creation", ylim=(0, top * 1.05))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    plots.add_grid_and_legend(axes, loc="lower right", fontsize="small")
 
 
 def _seconds(step: Step) -> float:
@@ -89,5 +87,4 @@ def _draw_storms(axes: Axes, setup: Setup, storms: list[Storm], *, halted: bool)
         ylabel="per window",
         title=f"{setup.windows} interrupt windows, the others {others}",
     )
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize="x-small")
+    plots.add_grid_and_legend(axes, loc="upper left", fontsize="x-small")

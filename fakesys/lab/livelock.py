@@ -1,7 +1,7 @@
-"""zap_all against the fast flow while vCPUs fault, and what each patch of the series changes.
+"""Delete a memslot while vCPUs fault: zap_all against the fast flow, and patch by patch.
 
-Every case is one race (spec of the scheduling: `fakesys doc mmu`) in a VM of its own, so that the
-numbers do not depend on the order of the cases.
+Every case is one race in a VM of its own, so that its numbers do not depend on the order of the
+cases. `fakesys doc mmu` says how a race is scheduled.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from fakesys.subsystems.kvm_mmu.shadow.policy import K5_3, SERIES, MmuPolicy, Za
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
-MOST_VCPUS = 64
 SLOT = 1
 SLOT_BYTES = 2 << 20
-# The kernel before the series, then each of its patches.
+# The kernel before the series, then after each of its patches.
 PATCH_LEVELS: tuple[MmuPolicy, ...] = (K5_3, *SERIES)
 LIVELOCK = "inf"
 
 
 class Setup(Struct, frozen=True):
-    """What all races have in common. `kernel`: on which both flows are compared."""
+    """What all races have in common. `kernel` is that of the comparison of both flows.
+
+    `working_set` is in bytes per vCPU; a race ends as a livelock after `max_rounds` lock drops.
+    """
 
     vcpus: tuple[int, ...] = tuple(range(17))
     working_set: int = 64 << 20
@@ -40,15 +42,15 @@ class Setup(Struct, frozen=True):
     preempt: bool = True
 
     @property
-    def words(self) -> str:
-        """For titles."""
+    def summary(self) -> str:
+        """The setup in a few words, for titles."""
         return (
             f"{self.working_set >> 20} MiB per vCPU, preempt={int(self.preempt)}, seed {self.seed}"
         )
 
 
 class Case(NamedTuple):
-    """One race: a kernel, the flow that the deletion of the slot calls, running vCPUs."""
+    """One race: a kernel, the flow by which it deletes the slot, the number of running vCPUs."""
 
     policy: MmuPolicy
     flow: ZapFlow
@@ -63,20 +65,20 @@ class Outcome(NamedTuple):
 
 
 def flow_cases(setup: Setup) -> list[Case]:
-    """Both flows on one kernel, by number of vCPUs."""
+    """Return the cases of both flows on one kernel, by number of vCPUs."""
     policy = MMU_KERNELS[setup.kernel].policy
     return [Case(policy, flow, vcpus) for flow in ZapFlow for vcpus in setup.vcpus]
 
 
 def patch_cases(setup: Setup) -> list[Case]:
-    """What each patch level calls by itself, by number of vCPUs."""
+    """Return the cases of each patch level with its own flow, by number of vCPUs."""
     return [
         Case(policy, policy.delete_flow, vcpus) for policy in PATCH_LEVELS for vcpus in setup.vcpus
     ]
 
 
 def measure(case: Case, setup: Setup) -> Outcome:
-    """Run one race. Raises EINVAL for more memory than a race can have."""
+    """Run one race. Raises EINVAL when the working sets do not fit into its memory."""
     memory = VmMemory(Bus(), case.policy, Knobs(preempt=setup.preempt), VmStats())
     host = memory.host.add("slot", SLOT_BYTES)
     memory.set_region(Region(SLOT, 0, 0, SLOT_BYTES, host.hva))
@@ -92,7 +94,7 @@ def measure(case: Case, setup: Setup) -> Outcome:
 
 
 def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
-    """A line per number of vCPUs, both flows side by side."""
+    """Return a table with a row per number of vCPUs, both flows side by side."""
     by_case = {(case.flow, case.vcpus): result for case, result in outcomes}
     columns = ("drops", "zapped", "added", "ms")
     head = ("vCPUs", *(f"{flow.value}\n{name}" for flow in ZapFlow for name in columns))
@@ -101,7 +103,7 @@ def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
         for vcpus in setup.vcpus
     ]
     return Table(
-        f"Deleting a memslot while vCPUs fault: {setup.kernel}, {setup.words}",
+        f"Deleting a memslot while vCPUs fault: {setup.kernel}, {setup.summary}",
         head,
         tuple(rows),
         (
@@ -112,7 +114,7 @@ def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
 
 
 def patch_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
-    """A line per patch level, lock drops by number of vCPUs."""
+    """Return a table of lock drops with a row per patch level, a column per number of vCPUs."""
     drops = {(case.policy.name, case.vcpus): _drops(result) for case, result in outcomes}
     rows = [
         (policy.name, *(drops[policy.name, vcpus] for vcpus in setup.vcpus))

@@ -1,4 +1,4 @@
-"""The livelock experiment as one sheet: work and time of both flows, and the patch levels."""
+"""Draw the livelock experiment: work and time of both flows, and the patch levels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ _NAMES = {ZapFlow.ZAP_ALL: "zap_all (before the series)", ZapFlow.FAST: "fast (t
 
 
 def draw(setup: Setup, flows: list[Outcome], patches: list[Outcome]) -> Figure:
-    """Both experiments on one sheet. Raises ImportError without matplotlib."""
-    figure = plots.new_figure(11, 9)
+    """Draw both comparisons on one sheet. Raises ImportError without matplotlib."""
+    figure = plots.new_sheet(f"Deleting a memslot while vCPUs fault ({setup.summary})")
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.2))
-    figure.suptitle(f"Deleting a memslot while vCPUs fault ({setup.words})")
     work = figure.add_subplot(grid[0, 0])
     _draw_flows(work, flows, lambda result: result.zapped)
     work.set(title=f"Work, kernel {setup.kernel}", ylabel="shadow pages zapped")
@@ -49,12 +48,11 @@ def _draw_flows(axes: Axes, outcomes: list[Outcome], value: Callable[[RaceResult
     axes.set_yscale("log")
     axes.set_xlabel("running vCPUs")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    plots.add_grid_and_legend(axes, fontsize="small")
 
 
 def _draw_patches(axes: Axes, setup: Setup, outcomes: list[Outcome]) -> None:
-    """One square per kernel and number of vCPUs; its number says how often the lock was dropped."""
+    """Draw a square per kernel and number of vCPUs, with how often the lock was dropped."""
     results = {(case.policy.name, case.vcpus): result for case, result in outcomes}
     names = [policy.name for policy in PATCH_LEVELS]
     for row, name in enumerate(names):

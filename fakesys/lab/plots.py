@@ -1,4 +1,7 @@
-"""What all plots share: matplotlib only when it is needed, no window, files that do not differ."""
+"""The parts that all plots share. The same numbers make the same bytes of a file.
+
+matplotlib is imported when a plot is asked for; no window is opened.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Blue and orange differ for everybody; grey is for what is neither.
+# Blue and orange can be told apart with any kind of colour vision; grey is for a third thing.
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
 KINDS = (".png", ".svg")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches. Raises ImportError without matplotlib."""
+def new_sheet(title: str) -> Figure:
+    """Return an empty figure for several plots. Raises ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
+def add_grid_and_legend(axes: Axes, **legend: str) -> None:
+    """Finish a plot: faint grid lines and a legend with these options of matplotlib."""
+    axes.grid(alpha=0.3)
+    axes.legend(**legend)
 
 
 def check(path: Path) -> None:
-    """Before a long experiment: can a plot be written there?
+    """Refuse a file to which no plot can be written, before a long experiment.
 
-    Raises ImportError without matplotlib, OSError or ValueError for the file.
+    Raises ImportError without matplotlib, ValueError for the name, OSError for the file.
     """
     import matplotlib  # noqa: F401
 
@@ -35,10 +47,7 @@ def check(path: Path) -> None:
 
 
 def save(draw: Callable[[], Figure], path: Path) -> None:
-    """Draw and write an SVG or PNG file, by its name. Same numbers, same bytes.
-
-    Raises ImportError without matplotlib, OSError.
-    """
+    """Draw and write a file, SVG or PNG by its name. Raises ImportError, OSError."""
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "fakesys", "svg.fonttype": "none"}):

@@ -1,4 +1,4 @@
-"""Tables of an experiment: what the command prints and what tests read."""
+"""Tables of an experiment, which the command prints and tests read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Table(Struct, frozen=True):
-    """`title` above, `notes` below; the first column is text, all others are numbers.
+    """A table with a title above and notes below.
 
-    A newline within a head makes two lines of it.
+    The first column is text, all others are numbers. A newline within a head makes it two lines.
     """
 
     title: str
@@ -22,7 +22,7 @@ class Table(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
     def for_terminal(self) -> RichTable:
-        """The rows for rich; a long title would be wrapped to their width, so it is not in it."""
+        """Return head and rows for rich, but no title: rich would wrap it to their width."""
         from rich import box
         from rich.table import Table as RichTable
 

@@ -1,11 +1,14 @@
-"""Mounting and unmounting: mount(2) where it is allowed, else fusermount3; what is mounted."""
+"""Mount and unmount, and find the mounts of fakesys.
+
+Root mounts by mount(2); other users, and root without the right to mount, by the set-uid helper
+fusermount3 of the package fuse3. A mount is recognised by its type, FSTYPE, and its source, which
+is SOURCE_PREFIX and the name of the instance.
+"""
 
 from __future__ import annotations
 
 import array
-import ctypes
 import os
-import re
 import socket
 import subprocess
 import threading
@@ -17,15 +20,20 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from fakesys.transport import mount_calls
+from fakesys.transport.mount_calls import (
+    MNT_DETACH,
+    MNT_FORCE,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+)
+from fakesys.transport.mountinfo import mount_lines
+
 FSTYPE = "fuse.fakesys"
 SOURCE_PREFIX = "fakesys-"
 DEVICE = "/dev/fuse"
 CONNECTIONS = Path("/sys/fs/fuse/connections")
-MS_NOSUID = 2
-MS_NODEV = 4
-MS_NOEXEC = 8
-MNT_FORCE = 1
-MNT_DETACH = 2
 ANSWER_SECONDS = 2.0
 HELPER_SECONDS = 10.0
 
@@ -41,54 +49,45 @@ class Busy(MountError):
 
 
 class Mounted(Struct, frozen=True):
-    """One line of /proc/self/mountinfo that is ours."""
+    """A mount of fakesys that this process sees."""
 
     point: Path
     source: str
-    # By which fusectl knows it: the minor number of its device.
+    # Its folder in fusectl: the minor number of its device.
     connection: int
 
     @property
     def instance(self) -> str:
-        """What distinguishes this mount from others of ours."""
+        """The name of this instance, different for each mount."""
         return self.source.removeprefix(SOURCE_PREFIX)
 
 
 def mounted() -> Iterator[Mounted]:
-    """Our mounts that this process can see, oldest first."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            _, _, device, _, point = before.split(" ")[:5]
-            fstype, source = after.split(" ")[:2]
-            if fstype == FSTYPE:
-                connection = int(device.partition(":")[2])
-                yield Mounted(Path(_unescape(point)), _unescape(source), connection)
+    """Yield the mounts of fakesys that this process sees, oldest first."""
+    for line in mount_lines():
+        if line.fstype == FSTYPE:
+            yield Mounted(line.point, line.source, line.minor)
 
 
 def find(point: Path) -> Mounted | None:
-    """Our topmost mount on this point; touches nothing below it."""
+    """Return the topmost mount of fakesys on this point. Touches no file below it."""
     wanted = real_point(point)
     found = [mount for mount in mounted() if mount.point == wanted]
     return found[-1] if found else None
 
 
 def real_point(point: Path) -> Path:
-    """The absolute path without links, also when the mount on it is dead."""
+    """Return the absolute path without links, also when the mount on it does not answer."""
     whole = point.absolute()
     if whole.name == "..":
         return Path(os.path.realpath(whole))
     return Path(os.path.realpath(whole.parent), whole.name) if whole.name else Path("/")
 
 
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
-
-
 def answers(point: Path) -> bool:
-    """Does the daemon behind this mount answer? Waits at most two seconds.
+    """Ask whether the daemon behind this mount answers; wait for it at most ANSWER_SECONDS.
 
-    statvfs(2) is what the kernel never answers from a cache.
+    It is asked by statvfs(2), the one call that the kernel never answers from a cache.
     """
 
     def ask() -> bool:
@@ -102,7 +101,7 @@ def answers(point: Path) -> bool:
 
 
 def within(seconds: float, call: Callable[[], T]) -> T | None:
-    """The result of a call that a daemon may leave without an answer; None when time is up."""
+    """Return the result of a call that may hang on a dead mount; None when time is up."""
     result: list[T] = []
     asker = threading.Thread(target=lambda: result.append(call()), daemon=True)
     asker.start()
@@ -111,9 +110,10 @@ def within(seconds: float, call: Callable[[], T]) -> T | None:
 
 
 def abort(mount: Mounted) -> None:
-    """Let the kernel end the connection, every waiting client with it: the last resort.
+    """Let the kernel end the connection: every request that waits ends with ECONNABORTED.
 
-    By fusectl, or where that is not mounted by a forced unmount, of which this is the beginning.
+    By fusectl; where that is not mounted, by a forced unmount, which begins with the same step.
+    The last resort, for a daemon that does not answer.
     """
     try:
         (CONNECTIONS / str(mount.connection) / "abort").write_text("1")
@@ -123,7 +123,7 @@ def abort(mount: Mounted) -> None:
 
 
 def clear_stale(point: Path) -> bool:
-    """Detach a mount of ours on this point whose daemon is gone; was there one?"""
+    """Detach a mount whose daemon is gone from this point; return whether there was one."""
     mount = find(point)
     if mount is None or answers(point):
         return False
@@ -132,7 +132,7 @@ def clear_stale(point: Path) -> bool:
 
 
 def check_point(point: Path) -> None:
-    """Raises MountError unless something can be mounted here."""
+    """Refuse a point on which nothing can be mounted. Raises MountError that says what to do."""
     if find(point) is not None:
         raise MountError(f"{point} has a fakesys mount already; unmount it first: fakesys umount")
     if not point.exists():
@@ -142,7 +142,7 @@ def check_point(point: Path) -> None:
 
 
 def mount(point: Path, instance: str, *, allow_other: bool) -> int:
-    """Mount on `point`; the descriptor to serve. Raises MountError."""
+    """Mount on `point` and return the descriptor to serve, non-blocking. Raises MountError."""
     if not os.path.exists(DEVICE):
         raise MountError(f"{DEVICE} does not exist: load the fuse module")
     source = SOURCE_PREFIX + instance
@@ -160,13 +160,12 @@ def _mount_directly(point: Path, source: str, *, allow_other: bool) -> int:
     options = [f"fd={device}", "rootmode=40000", f"user_id={os.geteuid()}"]
     options += [f"group_id={os.getegid()}", "default_permissions"]
     options += ["allow_other"] if allow_other else []
-    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    data = ",".join(options).encode()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), os.fsencode(point), FSTYPE.encode(), flags, data) != 0:
-        number = ctypes.get_errno()
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    try:
+        mount_calls.mount(source, point, FSTYPE, flags, ",".join(options))
+    except OSError:
         os.close(device)
-        raise OSError(number, os.strerror(number))
+        raise
     return device
 
 
@@ -180,7 +179,7 @@ def _mount_by_helper(point: Path, source: str, *, allow_other: bool) -> int:
             environment={"_FUSE_COMMFD": str(theirs.fileno())},
             keep=theirs.fileno(),
         )
-        # Ours is the last end then: a helper that sent nothing is not waited for.
+        # With both other ends closed, recvmsg(2) returns at once if the helper sent nothing.
         theirs.close()
         ours.settimeout(HELPER_SECONDS)
         _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
@@ -196,25 +195,27 @@ def _mount_by_helper(point: Path, source: str, *, allow_other: bool) -> int:
 def unmount(point: Path, *, lazy: bool = False, force: bool = False) -> None:
     """Unmount; `lazy` detaches while it is in use. Raises Busy, MountError.
 
-    Must not run in the thread that serves the mount.
+    Precondition: this is not the thread that serves the mount, which the kernel asks meanwhile.
     """
     flags = (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(point), flags) == 0:
+    try:
+        mount_calls.umount2(point, flags)
+    except OSError as error:
+        if error.errno == EBUSY:
+            raise Busy(f"{point} is in use") from None
+        if error.errno == EINVAL:
+            raise MountError(f"{point} is not a mount point") from None
+        if error.errno != EPERM:
+            raise MountError(f"cannot unmount {point}: {error.strerror}") from None
+    else:
         return
-    number = ctypes.get_errno()
-    if number == EBUSY:
-        raise Busy(f"{point} is in use")
-    if number == EINVAL:
-        raise MountError(f"{point} is not a mount point")
-    if number != EPERM:
-        raise MountError(f"cannot unmount {point}: {os.strerror(number)}")
     _run_helper(["-u", *(["-z"] if lazy else []), "--", str(point)])
 
 
 def _run_helper(
     arguments: list[str], *, environment: dict[str, str] | None = None, keep: int | None = None
 ) -> None:
+    """Run fusermount3; it inherits the descriptor `keep`. Raises Busy, MountError."""
     try:
         done = subprocess.run(
             ["fusermount3", *arguments],

@@ -1,4 +1,7 @@
-"""Says when a process has ended: for what lives no longer than the process that made it."""
+"""Watch the processes that own objects of a model, such as VMs, which end with them.
+
+A VM of KVM lives as long as its descriptor; here it lives as long as the process that created it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from pathlib import Path
 
 import trio
 
-# How often a process is looked at where the kernel has no descriptors for processes.
+# How often to look at a process where pidfd_open(2) does not work.
 LOOK_SECONDS = 0.2
 
 
 class Owners:
     """Watches processes in the loop of a mount, one task each.
 
-    `settle`: called after a model has heard of an end, so that clients are told.
-    `bug`: takes what a model fails with.
+    `settle` is called after a model was told of an end, so that clients see the change.
+    `bug` takes the exception of a model that failed meanwhile.
     """
 
     def __init__(
@@ -31,9 +34,9 @@ class Owners:
         self._bug = bug
 
     def watch(self, pid: int, ended: Callable[[], None]) -> Callable[[], None]:
-        """Call `ended` once when the process of this thread has ended; the result stops that.
+        """Call `ended` once when the process of this thread has ended; return what stops that.
 
-        A number that is no process now is a mere name: nothing of it can end.
+        A number that is no running process is taken as a name: `ended` is never called then.
         """
         process = process_of(pid)
         if not _is_alive(process):
@@ -53,7 +56,7 @@ class Owners:
 
 
 def process_of(thread: int) -> int:
-    """The process that a thread belongs to; the number itself when the thread is gone."""
+    """Return the process of a thread; the number itself when the thread is gone."""
     with suppress(OSError):
         for line in Path(f"/proc/{thread}/status").read_text().splitlines():
             if line.startswith("Tgid:"):
@@ -76,12 +79,12 @@ async def _end_of(process: int) -> None:
 
 
 async def _seen_ended(process: int) -> None:
-    while _is_alive(process):  # noqa: ASYNC110 - nothing tells of the end here
+    while _is_alive(process):  # noqa: ASYNC110 - without a pidfd there is no event to wait for
         await trio.sleep(LOOK_SECONDS)
 
 
 def _is_alive(process: int) -> bool:
-    # Here, not above: a mount without VMs needs no psutil, which takes long to import.
-    from fakesys.transport import processes as host
+    # Imported here because psutil takes long to import and a mount without VMs does not need it.
+    from fakesys.transport import processes
 
-    return host.is_alive(process)
+    return processes.is_alive(process)

@@ -1,4 +1,4 @@
-"""The real host behind the fake one: processes, who holds a mount, names of pids. By psutil."""
+"""Processes of the host, by psutil: alive or not, their names, and which of them hold a mount."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Holder(NamedTuple):
 
 
 def is_alive(pid: int) -> bool:
-    """Does the process exist and run? A zombie does not."""
+    """Return whether the process exists and runs; a zombie does not run."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -29,9 +29,9 @@ def is_alive(pid: int) -> bool:
 
 
 def command_of(pid: int) -> str:
-    """The short name of a process as `ps` shows it, empty when it is gone.
+    """Return the short name of a process as `ps` shows it, empty when it is gone.
 
-    A process may call itself anything: what cannot be printed is a question mark.
+    Characters that cannot be printed are replaced by question marks.
     """
     try:
         name = psutil.Process(pid).name()
@@ -41,9 +41,9 @@ def command_of(pid: int) -> str:
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
-    """Wait until the process has ended; False when it still runs after `seconds`.
+    """Wait until the process has ended; return False when it still runs after `seconds`.
 
-    One that its parent has not yet asked about has ended too.
+    A zombie, for which its parent has not called wait(2) yet, has ended.
     """
     deadline = time.monotonic() + seconds
     while is_alive(pid):
@@ -54,7 +54,10 @@ def wait_gone(pid: int, seconds: float) -> bool:
 
 
 def holders(point: Path) -> list[Holder]:
-    """Processes with an open file, working directory or root below `point`, as far as visible."""
+    """Return the processes that have an open file, working directory or root below `point`.
+
+    Those that this user may not look at are left out.
+    """
     found = []
     for process in psutil.process_iter():
         path = _held_path(process.pid, str(point))
@@ -64,7 +67,7 @@ def holders(point: Path) -> list[Holder]:
 
 
 def _held_path(pid: int, point: str) -> str | None:
-    # psutil lists open regular files only, and stats each; links are enough and touch nothing.
+    # psutil lists open regular files only and calls stat(2) on each, which a dead mount blocks.
     base = f"/proc/{pid}"
     try:
         links = [

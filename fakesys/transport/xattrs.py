@@ -1,4 +1,7 @@
-"""Extended attributes: sysfs files take any of the name spaces `trusted` and `security`."""
+"""Extended attributes, kept per node as kernfs does.
+
+Files of sysfs take any name in the name spaces `trusted` and `security` (fs/kernfs/inode.c, v6.1).
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ NAME_SPACES = (TRUSTED, "security.", "user.")
 
 
 class ExtendedAttributes:
-    """What setxattr(2) left, by inode number: those are never used twice."""
+    """Values set by setxattr(2), by inode number; the tree never uses an inode number twice."""
 
     def __init__(self) -> None:
         self._values: dict[int, dict[str, bytes]] = {}
 
     def __bool__(self) -> bool:
-        """Was ever one set?"""
+        """Return whether any attribute was ever set."""
         return bool(self._values)
 
     def get(self, node: Node, name: str) -> bytes:
-        """A value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
+        """Return a value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
         _check_name(node, name)
         value = self._values.get(node.ino, {}).get(name)
         if value is None:
@@ -33,7 +36,7 @@ class ExtendedAttributes:
         return value
 
     def set(self, node: Node, name: str, value: bytes, flags: int = 0) -> None:
-        """Keep a value. Raises EOPNOTSUPP, EINVAL; EEXIST and ENODATA where `flags` ask for it."""
+        """Keep a value. Raises EOPNOTSUPP, EINVAL, and as `flags` demand EEXIST or ENODATA."""
         _require_settable(node, name)
         there = name in self._values.get(node.ino, {})
         if flags & os.XATTR_CREATE and there:
@@ -43,12 +46,12 @@ class ExtendedAttributes:
         self._values.setdefault(node.ino, {})[name] = value
 
     def names(self, node: Node, uid: int) -> Iterable[str]:
-        """What was set, as this user sees it: trusted ones are for root only."""
+        """Return the names that are set; those of `trusted` for root only."""
         names = sorted(self._values.get(node.ino, {}))
         return names if uid == 0 else [name for name in names if not name.startswith(TRUSTED)]
 
     def remove(self, node: Node, name: str) -> None:
-        """Forget a value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
+        """Remove a value. Raises EOPNOTSUPP, EINVAL, ENODATA."""
         _require_settable(node, name)
         if self._values.get(node.ino, {}).pop(name, None) is None:
             raise KernelError(ENODATA, f"{node.path} has no {name}")

@@ -133,8 +133,11 @@ def test_the_tables_fit_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--kernel", "4.9"), "'4.9' is no kernel (v3, 5.6, 6.1, 6.18, 7.x)"),
-        (("--preset", "dos-boot"), "'dos-boot' is no preset (linux-boot, windows2019-boot,"),
+        (("--kernel", "4.9"), "'4.9' is not one of the kernels: v3, 5.6, 6.1, 6.18, 7.x"),
+        (
+            ("--preset", "dos-boot"),
+            "'dos-boot' is not one of the presets: linux-boot, windows2019-boot,",
+        ),
         (("--vcpus", "300"), "more than 288 vCPUs"),
         (("--vcpus", "0"), "Invalid value for '--vcpus'"),
         (("--storms", "0"), "'0' is not within 1-255"),

@@ -17,9 +17,8 @@ from fakesys.daemon.background import Ready
 from fakesys.daemon.launch import Daemon
 from fakesys.daemon.service import Service
 from fakesys.machine.machine import Machine
-from fakesys.transport import mounting
-from fakesys.transport import processes as host
-from fakesys.transport.fusepy import server as libfuse
+from fakesys.transport import mounting, processes
+from fakesys.transport.fusepy import library
 from fakesys.transport.mounting import MountError
 from tests.cli.test_offline import Result, fakesys
 from tests.mounts import Mount, mounted
@@ -201,11 +200,11 @@ def test_fusepy_is_looked_for_before_anything_starts(
     def load() -> Any:
         raise MountError("install the package libfuse2")
 
-    monkeypatch.setattr(libfuse, "load", load)
+    monkeypatch.setattr(library, "load", load)
     result = mount(tmp_path, "--transport", "fusepy")
     assert result == (1, "", "fakesys: install the package libfuse2\n")
     assert started.calls == []
-    monkeypatch.setattr(libfuse, "load", lambda: None)
+    monkeypatch.setattr(library, "load", lambda: None)
     assert mount(tmp_path, "--transport", "fusepy").returncode == 0
     assert started.service.transport == "fusepy"
 
@@ -265,9 +264,10 @@ def test_umount_of_what_is_in_use_and_of_nothing(served: Mount, tmp_path: Path) 
             result = fakesys("umount", *words)
             assert result.returncode == 1
             assert f"is in use by {mine()} (pid {os.getpid()}: " in result.stderr
-            assert "see --lazy" in result.stderr
+            assert "; end it, or detach with --lazy" in result.stderr
     result = fakesys("umount", str(tmp_path))
-    assert result == (1, "", f"fakesys: {tmp_path} has no fakesys mount\n")
+    advice = "`fakesys status` lists the mounts of this user"
+    assert result == (1, "", f"fakesys: {tmp_path} has no fakesys mount; {advice}\n")
     assert fakesys("umount", "--all", str(tmp_path)).returncode == 2
 
 
@@ -309,25 +309,25 @@ def test_a_daemon_that_is_kept_alive_is_told_to_end(
     ours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[int] = []
-    gone = host.wait_gone
+    gone = processes.wait_gone
 
     def wait(pid: int, seconds: float) -> bool:
         waited.append(pid)
         # As when a copy of the mount in another namespace keeps it alive for a while.
         return len(waited) > 1 and gone(pid, seconds)
 
-    monkeypatch.setattr(host, "wait_gone", wait)
+    monkeypatch.setattr(processes, "wait_gone", wait)
     assert fakesys("umount", str(ours)) == (0, "", "")
     assert len(waited) == 2
 
 
 @needs_fuse
 def test_a_daemon_that_does_not_end_is_named(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "wait_gone", lambda _pid, _seconds: False)
+    monkeypatch.setattr(processes, "wait_gone", lambda _pid, _seconds: False)
     result = fakesys("umount", str(ours))
     assert result.returncode == 1
     assert f"the daemon of {ours} (pid " in result.stderr
-    assert result.stderr.endswith("does not end\n")
+    assert result.stderr.endswith("does not end; kill it\n")
 
 
 @needs_fuse

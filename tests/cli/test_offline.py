@@ -87,7 +87,7 @@ def test_run_in_another_kernel_says_what_differs() -> None:
         (("run", "nonesuch"), "fakesys: 'nonesuch' is no scenario"),
         (("run", "default", "--profile", "2.4"), "fakesys: '2.4' is no profile"),
         (("run", "default", "--seed", "x"), "fakesys: Invalid value for '--seed'"),
-        (("doc", "nonesuch"), "fakesys: 'nonesuch' is no text"),
+        (("doc", "nonesuch"), "fakesys: 'nonesuch' is not one of the texts: "),
         (("nonesuch",), "fakesys: No such command 'nonesuch'"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.transport.fusepy import server as libfuse
+from fakesys.transport.fusepy import library
 from fakesys.transport.mounting import MountError
 from tests.execution.helpers import exec_command, fakesys_exec, ordinary_user, shell
 from tests.mounts import COMMAND, fakesys, mounted, wait_until
@@ -247,7 +247,7 @@ def test_every_option_of_a_machine(options: tuple[str, ...], script: str, said: 
 
 def test_through_fusepy() -> None:
     try:
-        libfuse.load()
+        library.load()
     except MountError as error:
         pytest.skip(str(error))
     script = f"cat {DEVICE}/rw; echo 1400 > {DEVICE}/rw; cat {DEVICE}/rw {CONTROL}/bugs"

@@ -44,10 +44,10 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 def need_libfuse() -> None:
     """Skip where there is no libfuse 2."""
-    from fakesys.transport.fusepy import server as libfuse
+    from fakesys.transport.fusepy import library
 
     try:
-        libfuse.load()
+        library.load()
     except MountError as error:
         pytest.skip(str(error))
 

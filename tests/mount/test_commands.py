@@ -116,7 +116,8 @@ def test_umount_all_takes_every_mount_of_this_user(point: Path, served: tuple[st
 
 def test_umount_without_a_mount_is_refused(point: Path) -> None:
     done = fakesys("umount", str(point))
-    assert (done.returncode, done.stderr) == (1, f"fakesys: {point} has no fakesys mount\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fakesys: {point} has no fakesys mount; ")
 
 
 def test_status_counts_requests_and_bugs(

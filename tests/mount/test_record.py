@@ -132,7 +132,7 @@ def test_until_ctrl_c(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        assert process.stderr.readline() == "recording; Ctrl-C ends it\n"
+        assert process.stderr.readline() == "recording; end with Ctrl-C\n"
         one.command("kvm/ctl", "vm create a pid=4194000\n")
         deadline = time.monotonic() + SECONDS
         # What was written is in the file at once, not only at the end.

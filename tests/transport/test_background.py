@@ -11,7 +11,7 @@ import pytest
 
 from fakesys.daemon import background
 from fakesys.daemon.background import Ready, Refused, Starting
-from fakesys.transport import processes as host
+from fakesys.transport import processes
 from tests.mounts import wait_until
 
 Serve = Callable[[Ready], None]
@@ -115,7 +115,7 @@ def test_it_does_not_serve_when_nobody_waits_any_more(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     os.close(writer)
     os.close(reader)
-    wait_until(lambda: not host.is_alive(int(told(notes)[0])))
+    wait_until(lambda: not processes.is_alive(int(told(notes)[0])))
     assert "serves" not in told(notes)
 
 

@@ -17,7 +17,8 @@ import trio
 
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
-from fakesys.transport.fusepy import server as libfuse
+from fakesys.transport.fusepy import library
+from fakesys.transport.fusepy.server import Server
 from fakesys.transport.mounting import MountError
 
 RW = "/sys/devices/virtual/selftest/selftest0/rw"
@@ -86,7 +87,7 @@ class Bench:
         self._monkeypatch = monkeypatch
         self.machine = Machine(scenario="selftest")
         self.started = 0
-        self.server: libfuse.Server | None = None
+        self.server: Server | None = None
 
     def run(self, script: Script, *, point: Path = Path("/mnt"), **hooks: object) -> FakeFuse:
         failures: list[BaseException] = []
@@ -99,8 +100,8 @@ class Bench:
 
         fuse = FakeFuse(guarded)
         vars(fuse).update(hooks)
-        self._monkeypatch.setattr(libfuse, "load", lambda: fuse)
-        self.server = libfuse.Server(self.machine, point, "abc", owner=(5, 6))
+        self._monkeypatch.setattr(library, "load", lambda: fuse)
+        self.server = Server(self.machine, point, "abc", owner=(5, 6))
         trio.run(self.server.run, self._start)
         if failures:
             raise failures[0]
@@ -272,8 +273,8 @@ def test_cancelled_it_lets_waiting_reads_go(bench: Bench, monkeypatch: pytest.Mo
         refused.append(client.refusal("read", None, 4096, 0, info))
 
     fuse = FakeFuse(script)
-    monkeypatch.setattr(libfuse, "load", lambda: fuse)
-    server = libfuse.Server(bench.machine, Path("/mnt"), "abc")
+    monkeypatch.setattr(library, "load", lambda: fuse)
+    server = Server(bench.machine, Path("/mnt"), "abc")
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -317,8 +318,8 @@ def test_an_error_of_libfuse_after_the_start_is_a_warning(
             calls("init", "/")
             raise RuntimeError(1)
 
-    monkeypatch.setattr(libfuse, "load", lambda: Failing(lambda _: None))
-    trio.run(libfuse.Server(bench.machine, Path("/mnt"), "abc").run, lambda: None)
+    monkeypatch.setattr(library, "load", lambda: Failing(lambda _: None))
+    trio.run(Server(bench.machine, Path("/mnt"), "abc").run, lambda: None)
     assert "libfuse ended with an error" in caplog.text
 
 
@@ -342,9 +343,9 @@ class TestLoading:
         monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
         monkeypatch.setattr("ctypes.util.find_library", lambda _name: None)
         with pytest.raises(MountError, match="install the package libfuse2"):
-            libfuse.load()
+            library.load()
 
     def test_without_fusepy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "fuse", None)
         with pytest.raises(MountError, match="pip install fusepy"):
-            libfuse.load()
+            library.load()

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakesys.transport import mounting
+from fakesys.transport import mountinfo, mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
 # Hands over a pipe in place of the device, as fusermount3 does over the socket that it is given.
@@ -160,10 +160,7 @@ def test_names_with_blanks_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     table = tmp_path / "mountinfo"
     table.write_text(f"{line}\n35 25 0:50 / /c rw - fuse.sshfs host rw\n")
 
-    def as_table(_path: str, **options: str) -> object:
-        return table.open(**options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(mounting, "open", as_table, raising=False)
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", table)
     assert list(mounting.mounted()) == [Mounted(Path("/a b"), "fakesys-x,1", 51)]
     assert next(mounting.mounted()).instance == "x,1"
 

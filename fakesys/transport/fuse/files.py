@@ -1,4 +1,4 @@
-"""Requests about open files and open directories."""
+"""Answer the requests about open files and open directories."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
 from select import POLLERR, POLLHUP
 
-from fakesys.core.errors import Blocked, KernelError, Waiters
+from fakesys.core.errors import Blocked, KernelError
 from fakesys.transport.fuse import protocol, replies
+from fakesys.transport.fuse.handlers import Handler
+from fakesys.transport.fuse.invalidation import Unsettled
 from fakesys.transport.fuse.listing import Listing, OpenDirectory
-from fakesys.transport.fuse.names import Handler
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.protocol import Message, Op, OpenFlag
 from fakesys.transport.fuse.replies import Replies
@@ -32,7 +33,12 @@ _DIRECTORY_OPEN = 0
 
 
 class Files:
-    """One handler per request, and the open files by the number that the kernel uses."""
+    """One handler per request, and the open files by the number that the kernel uses.
+
+    `wake_poller` takes the kernel's handle of a polled file that has become ready. While clients
+    are still being told of a change (`unsettled`), streams wait: their text may name files that
+    these clients would not find yet.
+    """
 
     def __init__(
         self,
@@ -40,21 +46,25 @@ class Files:
         nodes: NodeTable,
         pack: Replies,
         wake_poller: Callable[[int], None],
+        unsettled: Unsettled,
     ) -> None:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
         self._wake_poller = wake_poller
+        self._unsettled = unsettled
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
-        # The kernel's handle of each open file that somemessage polls.
+        # The kernel's handle of each open file that a client polls.
         self._polled: dict[int, int] = {}
-        # Set while clients are still being told of a change: streams then wait for it.
-        self.unsettled: Waiters | None = None
+        # The callers of these hold no lock of a directory while they wait for the answer.
+        self.lockless: frozenset[Handler] = frozenset(
+            (self._open, self._read, self._write, self._release)
+        )
 
-    def fixed(self) -> Mapping[int, Handler]:
-        """The requests whose length follows from their structure."""
+    def handlers(self) -> Mapping[int, Handler]:
+        """Return the handlers, which may get a request with further bytes behind its end."""
         return {
             Op.OPEN: self._open,
             Op.READ: self._read,
@@ -77,7 +87,7 @@ class Files:
         return len(self._open_files) + len(self._open_directories)
 
     def close_all(self) -> None:
-        """The mount is gone: let go of every handle."""
+        """Release every handle: the mount is gone."""
         for _, handle in self._open_files.values():
             handle.release()
         self._open_files.clear()
@@ -92,22 +102,22 @@ class Files:
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
         if node.row.announced and node.kind_.cacheable and flags & O_ACCMODE == O_RDONLY:
-            # Every change of this text is told, and nobody writes through the cache.
+            # Every change of this text is told to the kernel, and this file is not writable.
             return _pack_open(number, _CACHED, 0)
         return _pack_open(number, _DIRECT if node.kind_.seekable else _DIRECT_STREAM, 0)
 
     def _read(self, _nodeid: int, message: Message) -> bytes:
         number, offset, size, flags = _unpack_read(message)
         node, handle = self._open_files[number]
-        if self.unsettled is not None and not isinstance(handle, OpenFile):
-            raise Blocked(self.unsettled)
+        if self._unsettled.steps and not isinstance(handle, OpenFile):
+            raise Blocked(self._unsettled.told)
         # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
         return self._fs.read(node, handle, offset, size, nonblock=flags & O_NONBLOCK != 0)
 
     def _write(self, _nodeid: int, message: Message) -> bytes:
         number, offset, size, flags = protocol.WRITE_IN.unpack_from(message)
         node, handle = self._open_files[number]
-        # With O_APPEND the kernel sends the size that it believes in.
+        # With O_APPEND the kernel sends the size that it has cached, which has no meaning here.
         if flags & O_APPEND:
             offset = 0
         start = protocol.WRITE_IN.size
@@ -140,7 +150,7 @@ class Files:
         return protocol.POLL_OUT.pack(handle.poll(), 0)
 
     def wake_pollers(self) -> None:
-        """Let everybody who polls look again."""
+        """Make every client that polls ask again."""
         for kernel_handle in self._polled.values():
             self._wake_poller(kernel_handle)
 
@@ -182,16 +192,16 @@ class Files:
         listing = self._listing(opened, offset, flags)
         nodes = self._nodes
         if offset == 0:
-            # What the kernel knows and was not told to forget is not told again.
-            opened.tells_all = listing.told_at != nodes.corrections
-            listing.told_at = nodes.corrections
-        tells_all = opened.tells_all
+            # Attributes that the kernel knows and was not told to forget are not sent again.
+            opened.sends_all = listing.sent_at != nodes.corrections
+            listing.sent_at = nodes.corrections
+        sends_all = opened.sends_all
         answer = bytearray()
         for node, entry in listing.entries(offset):
             if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
                 break
-            if node is None or (not tells_all and node.ino in nodes):
-                answer += replies.UNTOLD_ENTRY
+            if node is None or (not sends_all and node.ino in nodes):
+                answer += replies.EMPTY_ENTRY
             else:
                 answer += self._pack.entry(nodes.remember(node), node)
             answer += entry
@@ -199,7 +209,7 @@ class Files:
 
     def _listing(self, opened: OpenDirectory, offset: int, flags: int) -> Listing:
         if offset:
-            return opened.now()
+            return opened.rest()
         if not flags & O_NOATIME:
             opened.directory.listed()
         return opened.from_start()

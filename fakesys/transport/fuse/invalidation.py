@@ -1,9 +1,10 @@
-"""Telling the kernel what it remembers wrongly, before the write that caused it is answered.
+"""Tell the kernel which names, attributes and texts it must forget.
 
-Names are forgotten in one of two ways. By epoch: one message that takes no lock makes every
-name be looked up again. By entry: one message per name, which takes the lock of its directory.
-A client that holds that lock may be waiting for an answer of ours, so such messages go out from
-a thread of their own and the answer follows them.
+This happens before the write that changed them is answered, so the next `ls` of any client is
+exact. Names are forgotten in one of two ways. By epoch: one message, without any lock, after which
+the kernel looks up every name again. By entry: one message per name, for which the kernel takes
+the lock of the directory. A client that holds that lock may be waiting for an answer of this very
+daemon, so these messages are sent by a thread of their own, and the answer follows them.
 """
 
 from __future__ import annotations
@@ -13,16 +14,41 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
-from fakesys.transport.fuse import protocol, replies
+from fakesys.core.errors import Waiters
+from fakesys.transport.conversions import encode
+from fakesys.transport.fuse import protocol
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.tree.binder import Stale
 from fakesys.tree.node import Directory, File, Node
 
 
+class Unsettled:
+    """Counts the steps of which the notifier thread has not told all clients yet.
+
+    `told` wakes what waits for the last of them.
+    """
+
+    __slots__ = ("steps", "told")
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.told = Waiters()
+
+    def begin(self) -> None:
+        """Count one more step."""
+        self.steps += 1
+
+    def end(self) -> None:
+        """Count one step less; after the last one wake what waits."""
+        self.steps -= 1
+        if not self.steps:
+            self.told.wake()
+
+
 class Invalidator:
     """Makes the messages for a step and sends them, at once or from the notifier thread.
 
-    `by_epoch`: may the epoch be tried? It is given up at the first refusal.
+    `by_epoch`: the epoch may be used; it is given up when the kernel first refuses it.
     """
 
     def __init__(self, device: int, nodes: NodeTable, *, by_epoch: bool) -> None:
@@ -32,28 +58,28 @@ class Invalidator:
         self._thread = NotifierThread(device)
 
     def tell(self, stale: Stale) -> list[bytes]:
-        """Send what takes no lock; what is left for `later`."""
+        """Send the messages that take no lock, and return the others, which are for `later`."""
         self._nodes.corrections += 1
         locking = [
             protocol.pack_inval_inode(nodeid, contents=True) for nodeid in self._texts(stale)
         ]
         if stale.gone or stale.new:
             locking.extend(() if self._bump_epoch() else self._entries(stale))
-        # Attributes alone take no lock either: these nodes have no cached pages to wait for.
+        # Attributes alone take no lock: these nodes have no cached pages to wait for.
         for nodeid in self._counted(stale):
             self.send(protocol.pack_inval_inode(nodeid, contents=False))
         return locking
 
     def later(self, messages: list[bytes], then: Callable[[], None]) -> None:
-        """Send from the notifier thread; `then` runs in that thread after the last one."""
+        """Send from the notifier thread; `then` is called in that thread after the last message."""
         self._thread.put(messages, then)
 
     def send(self, message: bytes) -> bool:
-        """Send now. False for a refusal: most often the kernel knows no such name any more."""
+        """Send now; return False when the kernel refuses, most often for a name that it forgot."""
         return send(self._device, message)
 
     def stop(self) -> None:
-        """End the thread after what is queued."""
+        """End the notifier thread after what is queued."""
         self._thread.stop()
 
     def _bump_epoch(self) -> bool:
@@ -65,7 +91,7 @@ class Invalidator:
         for directory, name in stale.new:
             yield from self._entry(directory, name)
         for directory, name, node in stale.gone:
-            # Deepest first: a name in use would keep the directories above it.
+            # Deepest first: a name that the kernel still knows keeps the directories above it.
             for below in reversed(list(_tree_of(node))):
                 if below.parent is not None and below is not node:
                     yield from self._entry(below.parent, below.name)
@@ -74,10 +100,10 @@ class Invalidator:
     def _entry(self, directory: Directory, name: str) -> Iterator[bytes]:
         parent = self._nodes.id_of(directory)
         if parent is not None:
-            yield protocol.pack_inval_entry(parent, replies.encode(name))
+            yield protocol.pack_inval_entry(parent, encode(name))
 
     def _texts(self, stale: Stale) -> Iterator[int]:
-        """Files whose cached text is wrong."""
+        """Yield the files whose cached text is wrong."""
         gone = (below for _, _, node in stale.gone for below in _tree_of(node))
         for node in (*stale.touched, *gone):
             if not (isinstance(node, File) and node.row.announced and node.kind.cacheable):
@@ -87,7 +113,7 @@ class Invalidator:
                 yield nodeid
 
     def _counted(self, stale: Stale) -> Iterator[int]:
-        """Nodes whose link count is wrong and that have no cached text."""
+        """Yield the nodes whose link count is wrong and that have no cached text."""
         gone = (below for _, _, node in stale.gone for below in _tree_of(node))
         for node in (*stale.changed, *gone):
             if isinstance(node, File) and node.kind.cacheable:
@@ -98,7 +124,7 @@ class Invalidator:
 
 
 class NotifierThread:
-    """One thread that writes messages which may have to wait for a lock; started at need."""
+    """Writes messages that may have to wait for a lock; started with the first of them."""
 
     def __init__(self, device: int) -> None:
         self._device = device
@@ -106,14 +132,14 @@ class NotifierThread:
         self._thread: threading.Thread | None = None
 
     def put(self, messages: list[bytes], then: Callable[[], None]) -> None:
-        """Send these in order, then call."""
+        """Queue messages, to be sent in order, and what to call after them."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
             self._thread.start()
         self._queue.put((messages, then))
 
     def stop(self) -> None:
-        """End after what is queued; does not wait."""
+        """End the thread after what is queued, without waiting for it."""
         self._queue.put(None)
 
     def _run(self) -> None:
@@ -125,7 +151,7 @@ class NotifierThread:
 
 
 def send(device: int, message: bytes) -> bool:
-    """Write one message. False for ENOENT, ENOTEMPTY and the like, which are harmless."""
+    """Write one message; return False for ENOENT, ENOTEMPTY and the like, which are harmless."""
     try:
         os.write(device, message)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a directory holds, as READDIR gives it: packed once, until its names change."""
+"""The entries of a directory in the format of READDIR, packed once until a name changes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fakesys.tree.node import Directory, Node
 
 
 class Listing:
-    """The dots and some names of a directory with their nodes, packed.
+    """`.`, `..` and some names of a directory with their nodes, packed.
 
-    The position of an entry is the number of those up to and including it. A name whose node
+    The position of an entry is the number of entries up to and including it. A name whose node
     was gone when it was packed keeps its position and has no entry.
-    `told_at`: the kernel's corrections when it was last told all about these nodes.
+    `sent_at` is `NodeTable.corrections` when the attributes of all these nodes were last sent.
     """
 
-    __slots__ = ("_data", "_ends", "_nodes", "names", "told_at", "version")
+    __slots__ = ("_data", "_ends", "_nodes", "names", "sent_at", "version")
 
     def __init__(self, directory: Directory, names: Iterable[str]) -> None:
         self.version = directory.version
-        self.told_at = -1
+        self.sent_at = -1
         self.names = tuple(names)
-        # None for the dots and for what is gone.
+        # None for `.` and `..` and for nodes that are gone.
         self._nodes: list[Node | None] = [None, None]
         data = bytearray(replies.dirent(directory, 1, "."))
         ends = [0, len(data)]
@@ -31,7 +31,7 @@ class Listing:
         ends.append(len(data))
         known, lookup, add = directory.cached, directory.lookup, self._nodes.append
         for position, name in enumerate(self.names, start=3):
-            # What the last step changed has left the cache: no need to ask the models.
+            # The last step removed what it changed from the cache, so a cached node is right.
             node = known.get(name) or lookup(name)
             if node is not None:
                 data += replies.dirent(node, position, name)
@@ -41,7 +41,7 @@ class Listing:
         self._ends = ends
 
     def piece(self, position: int, size: int) -> bytes:
-        """The entries behind a position, as many as fit in `size` bytes."""
+        """Return the entries behind a position, as many as fit in `size` bytes."""
         ends = self._ends
         if position >= len(ends):
             return b""
@@ -50,7 +50,7 @@ class Listing:
         return self._data[start : ends[last]]
 
     def entries(self, position: int) -> Iterator[tuple[Node | None, bytes]]:
-        """Each entry behind a position with its node; None for the dots."""
+        """Yield each entry behind a position with its node, which is None for `.` and `..`."""
         data, ends = self._data, self._ends
         for index in range(position, len(self._nodes)):
             entry = data[ends[index] : ends[index + 1]]
@@ -59,21 +59,21 @@ class Listing:
 
 
 class OpenDirectory:
-    """One open(2) of a directory: its names as they were when reading began at the start.
+    """One open(2) of a directory: its names at the moment when reading began at the start.
 
-    Those that go before they were read are left out.
+    Names that are removed before they were read are left out.
     """
 
-    __slots__ = ("_listing", "directory", "tells_all")
+    __slots__ = ("_listing", "directory", "sends_all")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        # Is this reader given what the kernel may know already?
-        self.tells_all = True
+        # READDIRPLUS sends also the attributes that the kernel knows already.
+        self.sends_all = True
         self._listing: Listing | None = None
 
     def from_start(self) -> Listing:
-        """The names as they are now."""
+        """Return the listing of the present names and keep it for `rest`."""
         directory = self.directory
         listing: Listing | None = directory.listing
         if listing is None or listing.version != directory.version:
@@ -82,8 +82,8 @@ class OpenDirectory:
         self._listing = listing
         return listing
 
-    def now(self) -> Listing:
-        """Of the names as they were at the start, those that are still there."""
+    def rest(self) -> Listing:
+        """Return the listing of those names of the start that still exist."""
         listing = self._listing
         if listing is None:
             return self.from_start()

@@ -1,14 +1,19 @@
-"""Requests about names and attributes: look-up, stat, chmod, links, xattrs, and all refusals."""
+"""Answer the requests about names: look-up, attributes, links, extended attributes.
+
+Here are also the requests that sysfs refuses, each with the errno of kernfs.
+"""
 
 from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Mapping
-from errno import EINVAL, ENOENT, EOPNOTSUPP, ERANGE
+from collections.abc import Mapping
+from errno import EINVAL, ENODATA, ENOENT, ENOSYS, EOPNOTSUPP, ERANGE
 
 from fakesys.core.errors import KernelError
+from fakesys.transport.conversions import BLOCK_SIZE, decode, encode
 from fakesys.transport.fuse import protocol, replies
+from fakesys.transport.fuse.handlers import Handler, SilentHandler
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.protocol import Message, Op, Valid
 from fakesys.transport.fuse.replies import Replies
@@ -16,23 +21,23 @@ from fakesys.transport.xattrs import ExtendedAttributes
 from fakesys.tree.filesystem import NAME_MAX, FileSystem
 from fakesys.tree.node import File, Node, Symlink
 
-# Takes the node number and the whole request, gives the data of the answer.
-Handler = Callable[[int, Message], bytes]
 HEADER_SIZE = protocol.IN_HEADER.size
-_STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096, 0)
+XATTR_NAME = protocol.XATTR_IN.size
+SECURITY_NAME = XATTR_NAME + len("security.")
+_STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX, BLOCK_SIZE, 0)
 
 
 class Names:
-    """One handler per request; each takes the node number and the message and gives the answer."""
+    """One handler per request, and the extended attributes of the mount."""
 
     def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies) -> None:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
-        self.xattrs = ExtendedAttributes()
+        self._xattrs = ExtendedAttributes()
 
     def handlers(self) -> Mapping[int, Handler]:
-        """The requests that are answered here."""
+        """Return the handlers, which need a request cut to its length."""
         return {
             Op.LOOKUP: self._lookup,
             Op.GETATTR: self._getattr,
@@ -55,9 +60,28 @@ class Names:
             Op.REMOVEXATTR: self._removexattr,
         }
 
-    def silent(self) -> Mapping[int, Callable[[int, Message], None]]:
-        """The requests that have no answer."""
+    def silent_handlers(self) -> Mapping[int, SilentHandler]:
+        """Return the handlers of requests that have no answer."""
         return {Op.FORGET: self._forget, Op.BATCH_FORGET: self._batch_forget}
+
+    def refusal_of_label(self, nodeid: int, message: bytes) -> int:
+        """Return the errno for a GETXATTR of the security name space; 0: ask the handler.
+
+        The kernel and `ls` send many of these, nearly always for a value that was never set.
+        """
+        if not message.startswith(b"security.", XATTR_NAME):
+            return 0
+        if message.startswith(b"selinux\0", SECURITY_NAME):
+            # `ls -l` asks for it at each name. After ENOSYS the kernel sends no GETXATTR again and
+            # says EOPNOTSUPP itself: a thousand requests less, for xattrs that no program reads.
+            return ENOSYS
+        if self._xattrs:
+            return 0
+        node = self._nodes.get(nodeid)
+        if node is None:
+            return 0
+        # The kernel asks for security.capability at each O_TRUNC.
+        return ENODATA if node.kind.xattrs else EOPNOTSUPP
 
     def _entry(self, node: Node) -> bytes:
         return self._pack.entry(self._nodes.remember(node), node)
@@ -65,7 +89,7 @@ class Names:
     def _lookup(self, nodeid: int, message: Message) -> bytes:
         directory = self._nodes[nodeid]
         try:
-            node = self._fs.lookup(directory, replies.decode(bytes(message[HEADER_SIZE:-1])))
+            node = self._fs.lookup(directory, decode(bytes(message[HEADER_SIZE:-1])))
         except KernelError as error:
             if error.errno != ENOENT:
                 raise
@@ -85,7 +109,7 @@ class Names:
 
     def _getattr(self, nodeid: int, message: Message) -> bytes:
         node = self._nodes[nodeid]
-        # fstat(2) comes without an open file; with one it is lseek(SEEK_END) that asks.
+        # The kernel names an open file for lseek(SEEK_END), not for fstat(2).
         if protocol.GETATTR_IN.unpack_from(message)[0] & 1 and not node.kind.has_end:
             raise KernelError(EINVAL, "this file has no end to seek from")
         return self._pack.attr(node)
@@ -108,7 +132,7 @@ class Names:
         if not valid & Valid.SIZE:
             atime = _new_time(valid, Valid.ATIME, Valid.ATIME_NOW, fields[5], fields[8])
             mtime = _new_time(valid, Valid.MTIME, Valid.MTIME_NOW, fields[6], fields[9])
-            # Also with nothing to set, as after chown(2) of -1 and -1: ctime moves.
+            # Also without times: chown(2) of -1 and -1 still updates ctime.
             node.set_times(atime, mtime)
         return self._pack.attr(node)
 
@@ -116,7 +140,7 @@ class Names:
         node = self._nodes[nodeid]
         if not isinstance(node, Symlink) or node.gone:
             raise KernelError(ENOENT, f"{node.path} is no link")
-        return replies.encode(node.target)
+        return encode(node.target)
 
     def _symlink(self, nodeid: int, message: Message) -> bytes:
         raise self._fs.make_other(self._nodes[nodeid], _first_name(message, HEADER_SIZE))
@@ -163,28 +187,28 @@ class Names:
     def _getxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
         name = protocol.names_in(message, protocol.XATTR_IN.size)[0]
-        return _sized(self.xattrs.get(self._nodes[nodeid], replies.decode(name)), size)
+        return _sized(self._xattrs.get(self._nodes[nodeid], decode(name)), size)
 
     def _setxattr(self, nodeid: int, message: Message) -> bytes:
         size, flags = protocol.SETXATTR_IN.unpack_from(message)
         name, _, rest = bytes(message[protocol.SETXATTR_IN.size :]).partition(b"\0")
-        self.xattrs.set(self._nodes[nodeid], replies.decode(name), rest[:size], flags)
+        self._xattrs.set(self._nodes[nodeid], decode(name), rest[:size], flags)
         return b""
 
     def _listxattr(self, nodeid: int, message: Message) -> bytes:
         size, _ = protocol.XATTR_IN.unpack_from(message)
         uid, _, _ = protocol.CALLER_IN.unpack(message[protocol.CALLER])
-        names = self.xattrs.names(self._nodes[nodeid], uid)
-        return _sized(b"".join(replies.encode(name) + b"\0" for name in names), size)
+        names = self._xattrs.names(self._nodes[nodeid], uid)
+        return _sized(b"".join(encode(name) + b"\0" for name in names), size)
 
     def _removexattr(self, nodeid: int, message: Message) -> bytes:
         name = protocol.names_in(message, HEADER_SIZE)[0]
-        self.xattrs.remove(self._nodes[nodeid], replies.decode(name))
+        self._xattrs.remove(self._nodes[nodeid], decode(name))
         return b""
 
 
 def _first_name(message: Message, offset: int) -> str:
-    return replies.decode(protocol.names_in(message, offset)[0])
+    return decode(protocol.names_in(message, offset)[0])
 
 
 def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> int | None:
@@ -194,7 +218,7 @@ def _new_time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) 
 
 
 def _sized(value: bytes, size: int) -> bytes:
-    """A value, or its length when the caller asks with size 0. Raises ERANGE."""
+    """Return the value, or its length when the caller asks with size 0. Raises ERANGE."""
     if size == 0:
         return protocol.XATTR_OUT.pack(len(value), 0)
     if len(value) > size:

@@ -1,4 +1,4 @@
-"""Which nodes the kernel remembers, by the number under which it knows them."""
+"""The nodes that the kernel knows, by their FUSE node numbers."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from fakesys.tree.node import Directory, Node
 
 
 class NodeTable(dict[int, Node]):
-    """The nodes that a LOOKUP or READDIRPLUS handed out, until the kernel forgets them.
+    """The nodes that LOOKUP or READDIRPLUS has returned, until the kernel sends FORGET.
 
-    A node's number is its inode number, which is never used twice, except that of the root.
-    Asking for another number raises ESTALE.
+    The number of a node is its inode number, which is never used twice; the root is ROOT_ID.
+    A number that is not in the table raises ESTALE.
     """
 
     def __init__(self, root: Directory) -> None:
         super().__init__({ROOT_ID: root})
         self._root = root
         self._lookups: dict[int, int] = {}
-        # Grows whenever the kernel is told that it remembers something wrongly.
+        # Grows with every step of which the kernel is told to forget something.
         self.corrections = 0
 
     def __missing__(self, nodeid: int) -> Node:
         raise KernelError(ESTALE, f"node {nodeid} was forgotten")
 
     def id_of(self, node: Node) -> int | None:
-        """The number under which the kernel knows this node; None if it does not."""
+        """Return the number by which the kernel knows this node; None if it does not."""
         if node is self._root:
             return ROOT_ID
         return node.ino if node.ino in self else None
 
     def remember(self, node: Node) -> int:
-        """The kernel is about to hear of this node once more; its number."""
+        """Count one more reference of the kernel to this node and return its number."""
         if node is self._root:
             return ROOT_ID
         nodeid = node.ino
@@ -42,7 +42,7 @@ class NodeTable(dict[int, Node]):
         return nodeid
 
     def forget(self, nodeid: int, count: int) -> None:
-        """The kernel dropped so many references; unknown numbers are fine."""
+        """Drop `count` references of the kernel; numbers that are not in the table are ignored."""
         left = self._lookups.get(nodeid, 0) - count
         if left > 0:
             self._lookups[nodeid] = left

@@ -1,6 +1,6 @@
-"""The FUSE kernel protocol, 7.31 to 7.45: one struct per message, pack and unpack, nothing else.
+"""The FUSE kernel protocol, 7.31 to 7.45: one struct per message, with pack and unpack.
 
-Source: include/uapi/linux/fuse.h. Sizes and offsets are those of 64-bit and 32-bit kernels alike.
+Source: include/uapi/linux/fuse.h. Sizes and offsets are the same on 64-bit and 32-bit kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_WRITE = 1 << 20
 MAX_PAGES = 256
 
 
-# A whole request; handlers may get the buffer into which it was read.
+# A whole request, or the buffer into which it was read with further bytes behind its end.
 Message = bytes | bytearray
 
 
@@ -71,7 +71,7 @@ class Op(IntEnum):
 
 
 class Notify(IntEnum):
-    """Codes of messages that nobody asked for."""
+    """Codes of notifications: messages to the kernel that are no answers."""
 
     POLL = 1
     INVAL_INODE = 2
@@ -80,7 +80,7 @@ class Notify(IntEnum):
 
 
 class Init(IntFlag):
-    """Capabilities of INIT; those of 2^32 and more travel in `flags2`."""
+    """Capabilities of INIT; those of 2^32 and more are in the field `flags2`."""
 
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
@@ -91,8 +91,8 @@ class Init(IntFlag):
     CACHE_SYMLINKS = 1 << 23
 
 
-# No writeback cache (times would move), no locks (the kernel keeps them), no kill-priv of our
-# own, no opendir-less mode: an open file is where a text lives.
+# Not wanted: a writeback cache (it would change times), file locks (the kernel has its own),
+# HANDLE_KILLPRIV, and NO_OPEN_SUPPORT or NO_OPENDIR_SUPPORT: a text belongs to an open file.
 WANTED = (
     Init.ATOMIC_O_TRUNC
     | Init.BIG_WRITES
@@ -105,7 +105,7 @@ WANTED = (
 
 
 class OpenFlag(IntFlag):
-    """Flags of an OPEN answer."""
+    """Flags in the answer to OPEN."""
 
     DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
@@ -113,7 +113,7 @@ class OpenFlag(IntFlag):
 
 
 class Valid(IntFlag):
-    """Which fields of a SETATTR request hold."""
+    """Flags of SETATTR that say which fields are set."""
 
     MODE = 1 << 0
     UID = 1 << 1
@@ -128,7 +128,7 @@ class Valid(IntFlag):
 
 # (length) opcode unique nodeid (uid gid pid extension-length padding)
 IN_HEADER = Struct("<4xIQQ16x")
-# Where uid, gid and pid stand in the header.
+# The place of uid, gid and pid in the header.
 CALLER = slice(24, 36)
 CALLER_IN = Struct("<III")
 # length error unique
@@ -138,8 +138,8 @@ ENTRY_OUT = Struct("<QQQQII" + "QQQQQQ" + "IIIIIIIIII")
 # attr-seconds attr-ns padding, then ATTR: ino size blocks atime mtime ctime (ns: atime mtime
 # ctime) mode nlink uid gid rdev blksize flags
 ATTR_OUT = Struct("<QII" + "QQQQQQ" + "IIIIIIIIII")
-# The request structures below begin with the header, of which they take nothing.
-# flags; fh is of no interest
+# The request structures below begin behind the header, which they skip.
+# flags; fh is not used
 GETATTR_IN = Struct("<40xI")
 # valid padding fh size lock-owner atime mtime ctime (ns of them) mode unused uid gid unused
 SETATTR_IN = Struct("<40xIIQQQQQQIIIIIIII")
@@ -153,7 +153,7 @@ READ_IN = Struct("<40xQQI12xI4x")
 WRITE_IN = READ_IN
 # size padding
 WRITE_OUT = Struct("<II")
-# fh; the rest of RELEASE, FSYNC and others is of no interest here
+# fh; the other fields of RELEASE, FSYNC and others are not used
 FH = Struct("<40xQ")
 # fh kernel-handle flags events
 POLL_IN = Struct("<40xQQII")
@@ -163,7 +163,7 @@ POLL_SCHEDULE_NOTIFY = 1
 # fh offset whence padding
 LSEEK_IN = Struct("<40xQQII")
 LSEEK_OUT = Struct("<Q")
-# unique of the request that is to end
+# unique of the request to end
 INTERRUPT_IN = Struct("<40xQ")
 FORGET_IN = Struct("<40xQ")
 BATCH_FORGET_IN = Struct("<40xII")
@@ -197,12 +197,12 @@ _POLL_WAKEUP = Struct("<Q")
 
 
 def length_of(message: Message) -> int:
-    """How many bytes of a buffer the request at its start takes."""
+    """Return the length of the request at the start of a buffer, in bytes."""
     return int.from_bytes(message[:4], "little")
 
 
 class InitRequest(NamedTuple):
-    """What the kernel offers. Kernels before 5.17 (7.36) send 16 bytes, later ones 64."""
+    """The offer of the kernel. Kernels before 5.17 (7.36) send 16 bytes, later ones 64."""
 
     major: int
     minor: int
@@ -211,7 +211,7 @@ class InitRequest(NamedTuple):
 
 
 def unpack_init(message: Message) -> InitRequest:
-    """The INIT message of any kernel."""
+    """Return the offer in an INIT message, of 16 or 64 bytes."""
     major, minor, readahead, flags = _INIT_IN.unpack_from(message)
     if flags & INIT_EXT and len(message) >= _INIT_IN.size + _INIT_FLAGS2.size:
         flags |= _INIT_FLAGS2.unpack_from(message, _INIT_IN.size)[0] << 32
@@ -219,7 +219,7 @@ def unpack_init(message: Message) -> InitRequest:
 
 
 def pack_init(offer: InitRequest) -> bytes:
-    """The answer to an offer: the older of both versions, the flags that both know."""
+    """Return the answer to an offer: the older version, and the flags that both sides know."""
     minor = min(offer.minor, NEWEST_MINOR)
     flags = int(WANTED) & offer.flags
     max_write = MAX_WRITE if flags & Init.MAX_PAGES else 32 * 4096
@@ -230,27 +230,27 @@ def pack_init(offer: InitRequest) -> bytes:
 
 
 def pack_version_only() -> bytes:
-    """The answer to a kernel of another major version: it then offers ours."""
+    """Return the answer to a kernel of a later major version, which then sends INIT with ours."""
     return _INIT_OUT.pack(MAJOR, NEWEST_MINOR, *([0] * 11))
 
 
 def pack_inval_inode(nodeid: int, *, contents: bool) -> bytes:
-    """Forget the attributes of a node, and with `contents` its cached pages."""
+    """Make the kernel forget the attributes of a node, and with `contents` its cached pages."""
     return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, 0 if contents else -1, 0))
 
 
 def pack_inval_entry(parent: int, name: bytes) -> bytes:
-    """Forget what a name stands for, or that it stands for nothing."""
+    """Make the kernel forget a name, or that the name does not exist."""
     return _notice(Notify.INVAL_ENTRY, _INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0")
 
 
 def pack_inc_epoch() -> bytes:
-    """Forget all names."""
+    """Make the kernel look up all names again."""
     return _notice(Notify.INC_EPOCH, b"")
 
 
 def pack_poll_wakeup(kernel_handle: int) -> bytes:
-    """Whoever polls this file should ask again."""
+    """Make the clients that poll this file ask again."""
     return _notice(Notify.POLL, _POLL_WAKEUP.pack(kernel_handle))
 
 
@@ -259,11 +259,11 @@ def _notice(code: Notify, body: bytes) -> bytes:
 
 
 def pack_dirent(ino: int, offset: int, file_type: int, name: bytes) -> bytes:
-    """One entry of a directory; `offset` is where the next one is asked for."""
+    """Return one entry of a directory; `offset` is that of the entry behind it."""
     entry = DIRENT.pack(ino, offset, len(name), file_type) + name
     return entry + bytes(-len(entry) % 8)
 
 
 def names_in(message: Message, offset: int) -> list[bytes]:
-    """The NUL-terminated names from an offset of a request on."""
+    """Return the NUL-terminated names that begin at an offset of a request."""
     return bytes(message[offset:]).split(b"\0")[:-1]

@@ -1,37 +1,34 @@
-"""What a node looks like in an answer: attributes, entries, directory entries."""
+"""Pack nodes into answers: attributes, entries of LOOKUP, entries of READDIR."""
 
 from __future__ import annotations
 
 import stat
-from errno import EIO
 
-from fakesys.core.errors import KernelError
+from fakesys.transport.conversions import BLOCK_SIZE, encode
 from fakesys.transport.fuse import protocol
 from fakesys.tree.node import Node
 
 NS = 1_000_000_000
-# Long, because every change is told: see invalidation.py.
+# Long, because the kernel is told of every change: see fakesys/transport/fuse/invalidation.py.
 CACHE_SECONDS = 3600
-BLOCK_SIZE = 4096
 NO_NODE = 0
-LARGEST_ERRNO = 511
 
 _ATTR_FIELDS = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
 
 class Replies:
-    """Packs nodes. What root owns belongs to `uid` and `gid`: the user who mounted."""
+    """Packs nodes. What root owns is shown as owned by `uid` and `gid`, those who mounted."""
 
     def __init__(self, uid: int = 0, gid: int = 0) -> None:
         self._uid = uid
         self._gid = gid
 
     def attr(self, node: Node) -> bytes:
-        """The answer to GETATTR and SETATTR."""
+        """Return the answer to GETATTR and SETATTR."""
         return protocol.ATTR_OUT.pack(_attr_seconds(node), 0, 0, *self._attributes(node))
 
     def entry(self, nodeid: int, node: Node) -> bytes:
-        """The answer to LOOKUP."""
+        """Return the answer to LOOKUP."""
         return protocol.ENTRY_OUT.pack(
             nodeid, 0, CACHE_SECONDS, _attr_seconds(node), 0, 0, *self._attributes(node)
         )
@@ -59,34 +56,16 @@ class Replies:
 
 
 def _attr_seconds(node: Node) -> int:
-    # A file without an end must be asked each time: its size is what lseek(SEEK_END) needs.
+    # Without an end, lseek(SEEK_END) must be refused, so the kernel may not use a cached size.
     return CACHE_SECONDS if node.kind.has_end else 0
 
 
-# A name that is not there: remembered by the kernel until it is told otherwise.
+# The answer for a name that does not exist; the kernel keeps it until it is told to forget it.
 NO_ENTRY_REPLY = protocol.ENTRY_OUT.pack(NO_NODE, 0, CACHE_SECONDS, *([0] * 19))
-# What stands in READDIRPLUS before `.`, `..` and what the kernel knows already.
-UNTOLD_ENTRY = bytes(protocol.ENTRY_OUT.size)
+# In READDIRPLUS the attributes of `.`, of `..` and of nodes that the kernel knows already.
+EMPTY_ENTRY = bytes(protocol.ENTRY_OUT.size)
 
 
 def dirent(node: Node, offset: int, name: str) -> bytes:
-    """One entry of READDIR."""
+    """Return one entry of READDIR."""
     return protocol.pack_dirent(node.ino, offset, stat.S_IFMT(node.mode) >> 12, encode(name))
-
-
-def encode(name: str) -> bytes:
-    """A name as the kernel has it."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def decode(name: bytes) -> str:
-    """A name as the tree has it."""
-    return name.decode("utf-8", "surrogateescape")
-
-
-def client_errno(refusal: KernelError) -> int:
-    """The errno that can be sent: with a larger one the kernel drops the answer, and the client
-    would wait for ever.
-    """
-    number = refusal.errno or EIO
-    return number if 0 < number <= LARGEST_ERRNO else EIO

@@ -1,4 +1,4 @@
-"""The loop of the native transport: /dev/fuse on trio."""
+"""The loop of the native transport: requests from `/dev/fuse`, served on the thread of trio."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from errno import ECONNABORTED, EINTR, ENOENT
 
 import trio
 
-from fakesys.transport.fuse.pacing import Pacer
-from fakesys.transport.fuse.session import ServedMachine, Session
+from fakesys.transport.fuse.session import Session
+from fakesys.transport.pacing import Pacer
+from fakesys.transport.served import ServedMachine
 
 # A wait in trio costs as much as two requests. While requests come one after the other the
 # device is polled directly for at most this long, which is also how late a timer can get.
 LINGER_MS = 1
-# Other tasks get their turn after so many requests.
+# Other tasks of trio run after at most so many requests.
 BURST = 512
 
 
 class Server:
-    """Serves one mounted device until the mount is gone."""
+    """Serves one mounted device until the mount is gone.
+
+    Reads requests in bursts and hands each to its Session; between bursts timers run.
+    `by_epoch` and `owner` are those of the Session.
+    """
 
     def __init__(
         self,
@@ -42,15 +47,15 @@ class Server:
 
     @property
     def served(self) -> int:
-        """Requests so far."""
+        """Number of requests so far."""
         return self.session.served
 
     def settle(self) -> None:
-        """Something happened without a request: tell the clients."""
+        """Tell the clients what changed without a request."""
         self.session.settle()
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Serve; `started` is called once the kernel has said hello. Ends with the mount."""
+        """Serve until the mount is gone; `started` is called once after the INIT request."""
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
@@ -73,7 +78,7 @@ class Server:
                 started()
 
     def _burst(self) -> bool | None:
-        """Serve what is there. True: there may be more; None: the mount is gone."""
+        """Serve the requests that are there. True: there may be more; None: the mount is gone."""
         device, buffers, poll, step = (
             self._device,
             self._buffers,
@@ -88,7 +93,7 @@ class Server:
                 more = False
                 break
             except OSError as error:
-                # ENOENT: the client gave the request up while it was being fetched.
+                # ENOENT: the request was interrupted while it was being read.
                 if error.errno in (ENOENT, EINTR, ECONNABORTED):
                     continue
                 return None

@@ -1,7 +1,7 @@
-"""One mount's talk with the kernel: a request in, a step of the machine, an answer out.
+"""One mount's conversation with the kernel: a request in, a step of the machine, an answer out.
 
-Knows no loop: `native.py` calls `step` for each request and `settle` after time has passed.
-Every request gets exactly one answer, whatever happens.
+Knows no loop: `fakesys.transport.fuse.server` calls `step` for each request and `settle` after
+time has passed. Every request gets exactly one answer, also after an internal error (EIO).
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from errno import EINTR, EIO, ENODATA, ENODEV, ENOSYS, EOPNOTSUPP, EPROTO
-from typing import NamedTuple, Protocol
+from errno import EINTR, EIO, ENODEV, ENOSYS
 
-from fakesys.core.clock import Clock
-from fakesys.core.errors import Blocked, KernelError, Waiters
-from fakesys.core.kernel import MACHINE, Caller, Kernel
+from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.kernel import MACHINE, Caller
+from fakesys.transport.conversions import client_errno
 from fakesys.transport.fuse import protocol
 from fakesys.transport.fuse.files import Files
-from fakesys.transport.fuse.invalidation import Invalidator
-from fakesys.transport.fuse.names import Handler, Names
+from fakesys.transport.fuse.handlers import Handler, SilentHandler
+from fakesys.transport.fuse.handshake import Handshake
+from fakesys.transport.fuse.invalidation import Invalidator, Unsettled
+from fakesys.transport.fuse.names import Names
 from fakesys.transport.fuse.nodes import NodeTable
+from fakesys.transport.fuse.parking import Call, ParkedCalls, Wakeups
 from fakesys.transport.fuse.protocol import Message, Op
-from fakesys.transport.fuse.replies import Replies, client_errno
-from fakesys.tree.filesystem import FileSystem
+from fakesys.transport.fuse.replies import Replies
+from fakesys.transport.served import ServedMachine
 
 _log = logging.getLogger(__name__)
 BUFFER_SIZE = protocol.MAX_WRITE + 4096
 ANSWER_SIZE = protocol.OUT_HEADER.size
-XATTR_NAME = protocol.XATTR_IN.size
-SECURITY_NAME = XATTR_NAME + len("security.")
 # Looked up once: these run for every request.
 _write = os.write
 _CALLER = protocol.CALLER
@@ -36,47 +36,12 @@ _unpack_header = protocol.IN_HEADER.unpack_from
 _pack_header = protocol.OUT_HEADER.pack
 
 
-class ServedMachine(Protocol):
-    """What a transport must know of a machine."""
-
-    @property
-    def fs(self) -> FileSystem:
-        """The system calls on its tree."""
-
-    @property
-    def kernel(self) -> Kernel:
-        """The kernel as it is now; a reset makes another one."""
-
-    @property
-    def clock(self) -> Clock:
-        """The time of the present kernel."""
-
-    def bug(self, error: BaseException) -> None:
-        """Keep an internal error."""
-
-
-class Call(NamedTuple):
-    """One request, kept whole so that it can be repeated after waiting."""
-
-    unique: int
-    handler: Handler
-    nodeid: int
-    message: bytes
-
-
-class Parked(NamedTuple):
-    """A call that waits, and where it waits."""
-
-    call: Call
-    waiters: Waiters
-    caller: Caller
-
-
 class Session:
-    """Requests in, answers out.
+    """Reads requests from `buffer`, performs them on the machine, writes the answers.
 
-    `by_epoch`: may names be invalidated by epoch where the kernel knows it? `run_soon` hands a
-    callable from the notifier thread to the thread of this session.
+    `by_epoch`: names may be invalidated by epoch where the kernel knows it. `run_soon` takes a
+    callable from the notifier thread to the thread of this session. `owner` is the user and group
+    who mounted: they own what root owns in the machine.
     """
 
     def __init__(
@@ -91,37 +56,37 @@ class Session:
         self._machine = machine
         self._device = device
         self._run_soon = run_soon
-        self._by_epoch = by_epoch
         self.buffer = bytearray(BUFFER_SIZE)
         self.served = 0
-        self.started = False
         self._binder = machine.fs.binder
         self._kernel = machine.kernel
-        # uid, gid and pid of the last request, and what the machine sees of them.
+        # uid, gid and pid of the last request, and the caller that they make.
         self._ids: Message = b""
         self._caller = MACHINE
-        self._parked: dict[int, Parked] = {}
-        self._ready: list[int] = []
-        self._polls: list[int] = []
-        # Steps of which the notifier thread has not yet told all clients.
-        self._untold = 0
-        self._told = Waiters()
-        nodes = self._nodes = NodeTable(machine.fs.root)
-        pack = Replies(*owner)
-        names = Names(machine.fs, nodes, pack)
-        self._xattrs = names.xattrs
+        self._wakeups = Wakeups()
+        self._parked = ParkedCalls(self._wakeups)
+        self._unsettled = Unsettled()
+        nodes, pack = NodeTable(machine.fs.root), Replies(*owner)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
-        self._files = Files(machine.fs, nodes, pack, self._polls.append)
+        self._handshake = Handshake(self.invalidator)
+        self._names = Names(machine.fs, nodes, pack)
+        self._files = Files(machine.fs, nodes, pack, self._wakeups.pollers.append, self._unsettled)
         # Handlers that read their request in place, and those that need it cut to its length.
-        self._fixed = dict(self._files.fixed())
-        self._sized: dict[int, Handler] = {
-            **names.handlers(),
-            Op.INIT: self._init,
-            Op.DESTROY: self._destroy,
+        self._in_place = dict(self._files.handlers())
+        self._whole: dict[int, Handler] = {
+            **self._names.handlers(),
+            Op.INIT: self._handshake.init,
+            Op.DESTROY: _destroy,
         }
-        self._silent = {**names.silent(), Op.INTERRUPT: self._interrupt}
-        # No caller of these holds the lock of a directory while it waits for the answer.
-        self._lockless = {self._fixed[op] for op in (Op.OPEN, Op.READ, Op.WRITE, Op.RELEASE)}
+        self._silent: dict[int, SilentHandler] = {
+            **self._names.silent_handlers(),
+            Op.INTERRUPT: self._interrupt,
+        }
+
+    @property
+    def started(self) -> bool:
+        """Whether the kernel and this side have agreed on a protocol."""
+        return self._handshake.done
 
     def step(self, length: int) -> None:
         """Serve the request in the first `length` bytes of `buffer`."""
@@ -134,18 +99,19 @@ class Session:
             self._caller = Caller(pid, uid, gid)
         self.served += 1
         self._machine.kernel.caller = self._caller
-        handler = self._fixed.get(opcode)
+        handler = self._in_place.get(opcode)
         if handler is not None:
             self._perform(unique, handler, nodeid, message)
         else:
-            self._step_sized(opcode, unique, nodeid, bytes(message[:length]))
-        if self._ready or self._polls:
+            self._step_whole(opcode, unique, nodeid, bytes(message[:length]))
+        wakeups = self._wakeups
+        if wakeups.requests or wakeups.pollers:
             self._wake()
 
-    def _step_sized(self, opcode: int, unique: int, nodeid: int, message: bytes) -> None:
+    def _step_whole(self, opcode: int, unique: int, nodeid: int, message: bytes) -> None:
         """Serve a request that is no call on an open file."""
-        if opcode == Op.GETXATTR and message.startswith(b"security.", XATTR_NAME):
-            errno = self._no_label(nodeid, message)
+        if opcode == Op.GETXATTR:
+            errno = self._names.refusal_of_label(nodeid, message)
             if errno:
                 self._send(_refusal(unique, errno))
                 return
@@ -153,33 +119,23 @@ class Session:
         if silent is not None:
             silent(nodeid, message)
             return
-        self._perform(unique, self._sized.get(opcode, _unknown), nodeid, message)
-
-    def _no_label(self, nodeid: int, message: bytes) -> int:
-        """The errno for an attribute of the security name space, 0 if there may be some."""
-        if message.startswith(b"selinux\0", SECURITY_NAME):
-            # `ls -l` looks for it at each name. After this answer the kernel says EOPNOTSUPP by
-            # itself for any attribute: a thousand requests less, for xattrs that nobody reads.
-            return ENOSYS
-        if self._xattrs:
-            return 0
-        # The kernel asks for the capability at each O_TRUNC.
-        return ENODATA if self._nodes[nodeid].kind.xattrs else EOPNOTSUPP
+        self._perform(unique, self._whole.get(opcode, _unknown), nodeid, message)
 
     def settle(self) -> None:
-        """After something happened without a request: tell clients, wake who waited."""
+        """Tell clients what changed without a request, and wake those that wait for it."""
         if self._binder.unsettled:
             self._tell(None)
         self._wake()
 
     def close(self) -> None:
-        """The mount is gone: end what waits and let go of every open file."""
-        for unique in list(self._parked):
+        """End what waits with ENODEV and release every open file: the mount is gone."""
+        for unique in self._parked:
             self._end_parked(unique, ENODEV)
         self._files.close_all()
         self.invalidator.stop()
 
     def _perform(self, unique: int, handler: Handler, nodeid: int, message: Message) -> None:
+        """Run a handler and answer; the one place where a refusal becomes an errno."""
         answer: bytes | None
         kernel = self._machine.kernel
         try:
@@ -189,7 +145,8 @@ class Session:
             answer = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
         except Blocked as blocked:
             whole = bytes(message[: protocol.length_of(message)])
-            self._park(Call(unique, handler, nodeid, whole), blocked.waiters)
+            call = Call(unique, handler, nodeid, whole)
+            self._parked.park(call, blocked.waiters, self._caller)
             answer = None
         except KernelError as refusal:
             answer = _refusal(unique, client_errno(refusal))
@@ -206,8 +163,8 @@ class Session:
                 _not_taken(error)
 
     def _answer_and_tell(self, handler: Handler, answer: bytes | None) -> None:
-        """Tell clients before the answer goes out, except to one who holds a directory's lock."""
-        if answer is not None and handler not in self._lockless:
+        """Tell clients before the answer goes out, unless its caller holds a directory's lock."""
+        if answer is not None and handler not in self._files.lockless:
             self._send(answer)
             answer = None
         self._tell(answer)
@@ -215,35 +172,28 @@ class Session:
     def _tell(self, answer: bytes | None) -> None:
         """Make clients forget what is wrong now, then send the answer of what caused it."""
         if self._kernel is not self._machine.kernel:
-            # Whoever waits for something of the machine before would wait for ever.
+            # What they wait for in the machine before this one will never happen.
             self._kernel = self._machine.kernel
-            self._ready.extend(self._parked)
+            self._parked.wake_all()
             self._files.wake_pollers()
         locking = self.invalidator.tell(self._machine.fs.settle())
         if not locking:
             if answer is not None:
                 self._send(answer)
             return
-        ready, polls = self._ready[:], self._polls[:]
-        self._ready.clear()
-        self._polls.clear()
-        self._untold += 1
-        self._files.unsettled = self._told
+        woken = self._wakeups.take()
+        self._unsettled.begin()
 
         def all_told() -> None:
             if answer is not None:
                 self._send(answer)
-            self._run_soon(lambda: self._after_telling(ready, polls))
+            self._run_soon(lambda: self._after_telling(*woken))
 
         self.invalidator.later(locking, all_told)
 
-    def _after_telling(self, ready: list[int], polls: list[int]) -> None:
-        self._untold -= 1
-        if not self._untold:
-            self._files.unsettled = None
-            self._told.wake()
-        self._ready.extend(ready)
-        self._polls.extend(polls)
+    def _after_telling(self, requests: list[int], pollers: list[int]) -> None:
+        self._unsettled.end()
+        self._wakeups.add(requests, pollers)
         self._wake()
 
     def _send(self, answer: bytes) -> None:
@@ -253,47 +203,29 @@ class Session:
             _not_taken(error)
 
     def _wake(self) -> None:
-        while self._ready or self._polls:
-            for kernel_handle in self._polls:
+        """Tell pollers to ask again and perform woken calls, until neither wakes another."""
+        while self._wakeups.requests or self._wakeups.pollers:
+            requests, pollers = self._wakeups.take()
+            for kernel_handle in pollers:
                 self.invalidator.send(protocol.pack_poll_wakeup(kernel_handle))
-            self._polls.clear()
-            ready, self._ready[:] = self._ready[:], []
-            for unique in ready:
-                parked = self._parked.pop(unique, None)
+            for unique in requests:
+                parked = self._parked.take(unique)
                 if parked is not None:
                     self._machine.kernel.caller = self._caller = parked.caller
                     self._ids = b""
                     self._perform(*parked.call)
 
-    def _park(self, call: Call, waiters: Waiters) -> None:
-        unique = call.unique
-        self._parked[unique] = Parked(call, waiters, self._caller)
-        waiters.add(("request", unique), lambda: self._ready.append(unique))
-
     def _end_parked(self, unique: int, errno: int) -> None:
-        parked = self._parked.pop(unique, None)
-        if parked is None:
-            return
-        parked.waiters.discard(("request", unique))
-        self._send(_refusal(unique, errno))
+        if self._parked.end(unique):
+            self._send(_refusal(unique, errno))
 
     def _interrupt(self, _nodeid: int, message: Message) -> None:
-        # Unknown requests were answered in the meantime.
+        # A request that is not parked was answered in the meantime.
         self._end_parked(protocol.INTERRUPT_IN.unpack_from(message)[0], EINTR)
 
-    def _init(self, _nodeid: int, message: Message) -> bytes:
-        offer = protocol.unpack_init(message)
-        if offer.major > protocol.MAJOR:
-            return protocol.pack_version_only()
-        if offer.major < protocol.MAJOR or offer.minor < protocol.OLDEST_MINOR:
-            _log.error("the kernel speaks FUSE %d.%d, too old", offer.major, offer.minor)
-            raise KernelError(EPROTO, f"FUSE {offer.major}.{offer.minor} is too old")
-        self.invalidator.by_epoch = self._by_epoch and offer.minor >= protocol.EPOCH_MINOR
-        self.started = True
-        return protocol.pack_init(offer)
 
-    def _destroy(self, _nodeid: int, _message: Message) -> bytes:
-        return b""
+def _destroy(_nodeid: int, _message: Message) -> bytes:
+    return b""
 
 
 def _not_taken(error: OSError) -> None:
@@ -302,7 +234,7 @@ def _not_taken(error: OSError) -> None:
 
 
 def _unknown(_nodeid: int, _message: Message) -> bytes:
-    # FLUSH among others: the kernel does not ask again.
+    # FLUSH among others: after ENOSYS the kernel does not send the request again.
     raise KernelError(ENOSYS, "not a request of this file system")
 
 

@@ -1,7 +1,8 @@
-"""Keeps the joined `/sys` true: what the fake makes anew is bound anew, what is gone goes.
+"""Keep the joined `/sys` in line with the simulated machine after the join.
 
-A bind shows one directory for ever. When the machine is reset, or a module is loaded again, the
-fake has another directory of the same name.
+A bind shows the directory that existed when it was made. After a reset of the machine, or after a
+module was loaded again, there is another directory of the same name, which must be bound again;
+a directory that is gone must be removed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from fakesys.execution import join
 from fakesys.execution.syscalls import StepError, bind, detach
 
 
-class Keeper:
-    """The binds of one world. `others`: further places and the directories they show."""
+class Rebinder:
+    """The binds of one private view.
+
+    `others` maps further mount points to the simulated directories that they show.
+    """
 
     def __init__(self, fake: Path, sys: Path, others: Mapping[Path, Path]) -> None:
         self._fake = fake
@@ -25,16 +29,15 @@ class Keeper:
         self._shown = set(join.bound_directories(fake))
 
     def refresh(self) -> None:
-        """Bring every bind in line with what the fake has now."""
-        there = set(join.bound_directories(self._fake))
-        for path in sorted(there | self._shown):
-            # One that cannot be helped must not keep the others from it.
+        """Bind what is new and detach what is gone. A bind that fails does not stop the others."""
+        present = set(join.bound_directories(self._fake))
+        for path in sorted(present | self._shown):
             with suppress(StepError, OSError):
                 self._show(self._fake / path, self._sys / path)
         for target, source in self._others.items():
             with suppress(StepError, OSError):
                 self._show(source, target)
-        self._shown = there
+        self._shown = present
 
     def _show(self, source: Path, target: Path) -> None:
         wanted, shown = _identity(source), _identity(target)

@@ -1,4 +1,4 @@
-"""The simulated time of a mounted machine, paced by the real one on trio."""
+"""Pace the simulated clock of a mounted machine by real time, in a task of trio."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable
 import trio
 
 from fakesys.core.clock import Clock
-from fakesys.transport.fuse.session import ServedMachine
+from fakesys.transport.served import ServedMachine
 
 _log = logging.getLogger(__name__)
 
 
 class Pacer:
-    """Moves the simulated clock along with the real one and runs what falls due.
+    """Moves the simulated clock along with real time, so that timers run when they fall due.
 
-    `settle`: tells the clients what has changed meanwhile.
+    `settle` is called after timers have run, so that clients see what they changed.
     """
 
     def __init__(self, machine: ServedMachine, settle: Callable[[], None]) -> None:
@@ -29,13 +29,13 @@ class Pacer:
         self._changed = trio.Event()
 
     def look(self) -> None:
-        """After requests: is the next timer another one now?"""
+        """Wake the task when requests have changed the next timer or the rate of the clock."""
         clock = self._machine.clock
         if clock is not self._clock or (clock.next_due_ns, clock.rate) != self._armed:
             self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled: sleep to the next timer, catch up, tell the clients."""
+        """Sleep to the next timer, run what is due, settle; until cancelled."""
         while True:
             self._catch_up()
             clock = self._machine.clock
@@ -57,6 +57,6 @@ class Pacer:
         self._settle()
 
     def _follow(self, clock: Clock) -> None:
-        # A reset of the machine made a new clock; its rate is the machine's business.
+        # A reset makes a new clock; its rate is set by the machine.
         clock.follow(time.monotonic_ns)
         self._clock = clock

@@ -1,4 +1,8 @@
-"""The steps from an ordinary process to one that sees the fake as its `/sys`."""
+"""The steps from an ordinary process to one whose `/sys` shows the simulated machine.
+
+`enter` first, then `exec_command`. Between them the process may only start the relay: its file
+descriptors and threads must be those that the command is to have.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,24 @@ from typing import NoReturn
 
 from fakesys.execution import namespace, places
 from fakesys.execution.join import Join
-from fakesys.execution.keep import Keeper
+from fakesys.execution.rebind import Rebinder
 from fakesys.execution.syscalls import StepError, bind, move, tmpfs
 
 SYS = Path("/sys")
-# The joined /sys while it is made.
+# The mount point of the joined /sys until it is complete.
 DRAFT = places.OWN / "sys"
 
-# Makes the fake appear.
+# Makes the mount of the simulated machine appear where FindFake was told.
 ShowFake = Callable[[], None]
-# Takes the folder where it is to appear.
+# Takes the directory where the mount is to appear, and does all that needs the host's files.
 FindFake = Callable[[Path], ShowFake]
 
 
-def build(*, network: bool, find_fake: FindFake) -> Keeper:
-    """Move this process into its private world; what keeps its `/sys` true. Raises StepError.
+def enter(*, network: bool, find_fake: FindFake) -> Rebinder:
+    """Move this process into its private view and return what keeps its binds in line.
 
-    `find_fake` is called inside it, while all of the host is still to be seen.
+    `find_fake` is called in the new namespaces while the files of the host are still visible; what
+    it returns is called after `/run` was replaced. Raises StepError.
     """
     namespace.enter(network=network)
     show_fake = find_fake(places.FAKE)
@@ -43,13 +48,13 @@ def build(*, network: bool, find_fake: FindFake) -> Keeper:
     places.private_settings()
     places.private_kernel_settings()
     places.cpu_with_virtualisation()
-    return Keeper(fake, SYS, others)
+    return Rebinder(fake, SYS, others)
 
 
 def existing_mount(mount: Path, target: Path) -> ShowFake:
-    """What shows a mount that is there already. Raises StepError when it cannot be reached."""
+    """Return what binds an existing mount on `target`. Raises StepError when it is unreachable."""
     try:
-        # Kept open: the path may lead through folders that are covered later.
+        # Kept open, because the path may lead through directories that are covered later.
         descriptor = os.open(mount, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise StepError(f"{mount}: {error.strerror}") from None
@@ -62,19 +67,19 @@ def existing_mount(mount: Path, target: Path) -> ShowFake:
 
 
 def environment() -> dict[str, str]:
-    """The environment of the command."""
+    """Return the environment of the command."""
     return {
         **os.environ,
         "FAKESYS_MOUNT": str(places.FAKE),
-        # libudev refuses devices outside real sysfs, which FUSE can never be.
+        # Without it libudev refuses devices that are not on a real sysfs.
         "SYSTEMD_DEVICE_VERIFY_SYSFS": "0",
         "TRACEFS_PATH": "/sys/kernel/tracing",
     }
 
 
-def become(command: list[str]) -> NoReturn:
-    """Run the command in place of this process. Raises OSError when it cannot be run."""
-    # Python ignores these for itself; an ignored signal stays ignored after execve().
+def exec_command(command: list[str]) -> NoReturn:
+    """Replace this process by the command. Raises OSError when it cannot be run."""
+    # Python ignores these two, and a signal that is ignored stays so after execve(2).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     os.execvpe(command[0], command, environment())
