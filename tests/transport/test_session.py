@@ -136,6 +136,8 @@ def test_a_forgotten_node_is_estale(wire: Wire) -> None:
     wire.send(Op.FORGET, nodeid, struct.pack("<Q", 1))
     assert wire.answer() is None
     assert wire.ask(Op.GETATTR, nodeid, bytes(16)) == (ESTALE, b"")
+    label = bytes(8) + b"security.capability\0"
+    assert wire.ask(Op.GETXATTR, nodeid, label) == (ESTALE, b"")
 
 
 def test_a_blocked_read_is_answered_after_the_write_that_wakes_it(wire: Wire) -> None:
@@ -223,7 +225,7 @@ def test_the_caller_is_known_to_the_machine(wire: Wire) -> None:
 def test_unplugging_by_entry_is_told_before_the_write_is_answered(wire: Wire) -> None:
     wire.ask(Op.INIT, 0, init_body(7, 40))
     parent = wire.walk("sys/devices/virtual/selftest")
-    wire.walk("sys/devices/virtual/selftest/selftest0/rw")
+    wire.walk("sys/devices/virtual/selftest/selftest0/power/control")
     handle = wire.open("sys/kernel/debug/fakesys/selftest/remove", os.O_WRONLY)
     wire.kernel.setblocking(True)
     wire.kernel.settimeout(5)
@@ -233,6 +235,8 @@ def test_unplugging_by_entry_is_told_before_the_write_is_answered(wire: Wire) ->
         told.append((struct.unpack_from("<i", message, 4)[0], message[16:]))
     entry = struct.pack("<QII", parent, 9, 0) + b"selftest0\0"
     assert (3, entry) in told
+    names = [body[16:-1] for code, body in told if code == 3]
+    assert names.index(b"control") < names.index(b"power") < names.index(b"selftest0")
 
 
 def test_a_removed_name_is_told_by_one_epoch_message(wire: Wire) -> None:
