@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -13,6 +15,11 @@ from fakesys.transport import mounting
 
 # These are run by one process: the last of them asks what all others have provoked.
 TOGETHER = "tests/files/"
+# What a mount through fusepy is refused with where fusepy or libfuse 2 is missing.
+NO_FUSEPY = "--transport fusepy needs"
+# No test measures time, so none fails because the host is slow.
+settings.register_profile("fakesys", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fakesys")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +31,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regen", action="store_true", help="write recorded texts again, to be read in review"
     )
+
+
+def pytest_configure() -> None:
+    """Let programs under test begin with the default action of every signal.
+
+    `nohup make test &` ignores SIGHUP and SIGINT, and a program cannot catch what was ignored when
+    it was started. A handler that does nothing ignores them in this process only.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests did not run for want of fusepy or libfuse 2."""
+    reasons = [
+        str(report.longrepr[2])
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and NO_FUSEPY in report.longrepr[2]
+    ]
+    if reasons:
+        reason = reasons[0].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{len(reasons)} tests did not run: {reason}", yellow=True)
 
 
 class ByModule(LoadScopeScheduling):

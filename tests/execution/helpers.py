@@ -7,11 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import pytest
 
 from tests.mounts import COMMAND
+
+T = TypeVar("T", str, bytes)
 
 _ORDINARY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
@@ -48,6 +52,16 @@ def fakesys_exec(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen[T]) -> Iterator[subprocess.Popen[T]]:
+    """The process, which never outlives a test that failed."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def shell(

@@ -12,36 +12,54 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.execution import places
 from fakesys.transport.fusepy import library
+from fakesys.transport.mountinfo import mount_lines
 from fakesys.transport.mounting import MountError
-from tests.execution.helpers import exec_command, fakesys_exec, ordinary_user, shell
+from tests.execution.helpers import (
+    exec_command,
+    fakesys_exec,
+    killed_at_the_end,
+    ordinary_user,
+    shell,
+)
 from tests.mounts import COMMAND, fakesys, mounted, wait_until
 
 DEVICE = "/sys/devices/virtual/selftest/selftest0"
 CONTROL = "/sys/kernel/debug/fakesys"
-# Where `fakesys exec` mounts something, in its own world.
-PLACES = ("/sys", "/run", "/etc", "/proc")
-# Records of mounts, and what other runs of these tests make.
-OTHERS = ("/run/fakesys-", "/run/lock/s390apconfig")
+# On these `fakesys exec` mounts something, in its private view.
+MOUNT_POINTS = (
+    "/",
+    "/sys",
+    "/sys/kernel/debug",
+    "/sys/kernel/tracing",
+    "/run",
+    "/etc/mdevctl.d",
+    "/etc/udev/rules.d",
+    "/proc/cpuinfo",
+    *map(str, places.KERNEL_SETTINGS),
+)
+# Below these directories it, or the command of a test, makes these files there.
+NAMES = {
+    "/run": ("fakesys", "x"),
+    "/run/lock": ("y",),
+    "/run/udev": ("control",),
+    "/etc/mdevctl.d": ("scripts.d", "z"),
+    "/etc/udev/rules.d": ("z",),
+    "/sys/bus": ("ap", "matrix", "mdev", "selftest"),
+    "/sys/class": ("mdev_bus", "selftest"),
+}
 
 
 def host_view() -> tuple[object, ...]:
-    """What of the host could have been changed."""
-    folders = ("/run", "/run/lock", "/etc/mdevctl.d", "/etc/udev/rules.d", "/sys/bus", "/sys/class")
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    # Of mounts elsewhere, others may make and end some meanwhile.
-    ours = [line for line in mounts if _is_ours(line.split(" ")[4])]
-    return (ours, *(_names(folder) for folder in folders))
-
-
-def _is_ours(point: str) -> bool:
-    return point.startswith(PLACES) and not point.startswith(OTHERS)
-
-
-def _names(folder: str) -> list[str] | None:
-    if not os.path.isdir(folder):
-        return None
-    return sorted(n for n in os.listdir(folder) if not f"{folder}/{n}".startswith(OTHERS))
+    """What `fakesys exec` could have changed of the host; other programs may change the rest."""
+    mounts = [
+        line
+        for line in mount_lines()
+        if str(line.point) in MOUNT_POINTS or line.point.is_relative_to("/run/fakesys")
+    ]
+    paths = [Path(folder, name) for folder, names in NAMES.items() for name in names]
+    return mounts, [path for path in paths if path.exists()]
 
 
 def processes_with(text: str) -> list[int]:
@@ -112,26 +130,27 @@ def test_signals_reach_the_command(number: signal.Signals, options: tuple[str, .
     name = number.name.removeprefix("SIG")
     script = f"trap 'exit 17' {name}; echo ready; while :; do sleep 0.01; done"
     command = exec_command("sh", "-c", script, options=options)
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with killed_at_the_end(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
-        assert process.wait(10) == 17
+        assert process.wait(60) == 17
 
 
 def test_ctrl_c_ends_the_command_and_not_the_machine_under_it() -> None:
     """A terminal signals the whole process group; the daemon must outlive the command's own end."""
     script = f"trap 'cat {DEVICE}/rw; exit 130' INT; echo ready; while :; do sleep 0.01; done"
-    with subprocess.Popen(
+    started = subprocess.Popen(
         exec_command("sh", "-c", script, options=("--net",)),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as process:
+    )
+    with killed_at_the_end(started) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
         assert process.stdout.read() == "1500\n"
 
 
@@ -405,7 +424,8 @@ def test_nothing_is_left_after_kill(options: tuple[str, ...], prefix: tuple[str,
     script = "echo ready; sleep 60"
     command = exec_command("sh", "-c", script, scenario=str(scenario), options=options)
     try:
-        with subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, cwd="/") as process:
+        started = subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, cwd="/")
+        with killed_at_the_end(started) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             assert processes_with(mark)

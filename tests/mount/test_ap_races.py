@@ -1,6 +1,6 @@
 """Eight processes race mask writes against assigns: one winner each time, nothing ever shared.
 
-`FAKESYS_RACE_SECONDS` sets how long; the default is short.
+`FAKESYS_RACE_ROUNDS` sets how often; the default is small.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import errno
 import multiprocessing
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from tests.mounts import Mount, mounted, wait_until
 
-SECONDS = float(os.environ.get("FAKESYS_RACE_SECONDS", "4"))
+ROUNDS = int(os.environ.get("FAKESYS_RACE_ROUNDS", "50"))
 PROCESSES = 8
 MATRIX = "sys/devices/vfio_ap/matrix"
 TYPE = f"{MATRIX}/mdev_supported_types/vfio_ap-passthrough"
@@ -94,10 +93,9 @@ def test_exactly_one_wins(root: Path) -> None:
         worker.start()
         links.append(ours)
         workers.append(worker)
-    rounds, winners = 0, set()
-    deadline = time.monotonic() + SECONDS
+    winners = set()
     try:
-        while time.monotonic() < deadline:
+        for _ in range(ROUNDS):
             assert write(root / APMASK, "-5") == 0
             for link in links:
                 link.send(True)
@@ -105,13 +103,11 @@ def test_exactly_one_wins(root: Path) -> None:
             winners.add(check_round(root, results))
             for number in range(1, PROCESSES, 2):
                 assert write(root / MATRIX / uuid_of(number) / "unassign_adapter", "5") == 0
-            rounds += 1
     finally:
         for link in links:
             link.send(False)
         for worker in workers:
             worker.join(5)
-    assert rounds > 5
     assert winners <= {"host", *range(1, PROCESSES, 2)}
 
 
@@ -140,10 +136,8 @@ def test_a_blocked_remove_holds_up_nobody_else(mount: Mount) -> None:
     target = root / MATRIX / uuid / "remove"
     with subprocess.Popen(["bash", "-c", f"echo 1 > {target}"]) as process:
         wait_until(lambda: sleeping(process.pid))
-        begin = time.monotonic()
         assert (root / APMASK).read_text().startswith("0xffff")
         assert write(root / TYPE / "create", uuid_of(2)) == 0
-        assert time.monotonic() - begin < 1
         assert process.poll() is None
         assert write(root / AP / "guests/g/detach", "1") == 0
         assert process.wait(5) == 0

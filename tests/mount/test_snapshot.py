@@ -292,7 +292,8 @@ def test_time_goes_on_after_a_load(mount: Mount, tmp_path: Path) -> None:
     assert load(mount, file).returncode == 0
     deadline = time.monotonic() + SECONDS
     first = float((mount.control / "clock/now").read_text())
-    assert 1000 <= first < 1000 + SECONDS
+    # Neither the time of this machine nor the sum of both.
+    assert 1000 <= first < 1500
     while float((mount.control / "clock/now").read_text()) <= first:
         assert time.monotonic() < deadline
     mount.command("clock/rate", "100")

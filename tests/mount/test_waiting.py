@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-import statistics
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,17 @@ from fakesys.transport import mounting
 from tests.mounts import Mount, wait_until
 
 ROUNDS = 5
-# libfuse tells nobody of a signal: a waiting call looks for one now and then.
-PROMPT_SECONDS = {"native": 0.020, "fusepy": 0.100}
-POLL_SECONDS = 0.010
 NO_POLL = pytest.mark.differs_on_fusepy("fusepy has no poll: its files are always ready")
 
 
 def waits_for_the_daemon(pid: int) -> bool:
     """Does the process sleep in the kernel until a FUSE request is answered?"""
     return Path(f"/proc/{pid}/wchan").read_text() in ("request_wait_answer", "fuse_simple_request")
+
+
+def sleeps_in_poll(thread: threading.Thread) -> bool:
+    """Does this thread sleep in poll(2)?"""
+    return "poll" in Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()
 
 
 def drain(descriptor: int) -> None:
@@ -52,24 +53,15 @@ def blocked_reader(mount: Mount, *prefix: str) -> Iterator[subprocess.Popen[byte
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_a_blocked_reader_at_once(
-    shared_mount: Mount, transport: str, number: signal.Signals
-) -> None:
-    delays = []
-    for _ in range(ROUNDS):
-        with blocked_reader(shared_mount) as process:
-            start = time.monotonic()
-            process.send_signal(number)
-            assert process.wait(5) == -number
-            delays.append(time.monotonic() - start)
-    assert statistics.median(delays) <= PROMPT_SECONDS[transport]
+def test_a_signal_ends_a_blocked_reader(shared_mount: Mount, number: signal.Signals) -> None:
+    with blocked_reader(shared_mount) as process:
+        process.send_signal(number)
+        assert process.wait(60) == -number
 
 
-def test_timeout_ends_a_blocked_reader_in_time(shared_mount: Mount) -> None:
-    start = time.monotonic()
+def test_timeout_ends_a_blocked_reader(shared_mount: Mount) -> None:
     with blocked_reader(shared_mount, "timeout", "0.5") as process:
-        assert process.wait(5) == 124
-    assert 0.5 <= time.monotonic() - start <= 0.5 + 0.25
+        assert process.wait(60) == 124
 
 
 def test_an_aborted_connection_frees_its_readers_and_leaves_no_mount(
@@ -140,30 +132,24 @@ def watched(path: Path, events: int) -> Iterator[tuple[int, select.poll]]:
 
 
 @NO_POLL
-def test_notify_wakes_a_poller_promptly_until_it_reads_again(shared_mount: Mount) -> None:
-    delays = []
+def test_notify_wakes_a_poller_until_it_reads_again(shared_mount: Mount) -> None:
     with watched(shared_mount.device / "notify", select.POLLPRI) as (descriptor, poll):
         assert poll.poll(0) == []
         for _ in range(ROUNDS):
-            woken: list[tuple[float, list[tuple[int, int]]]] = []
+            woken: list[list[tuple[int, int]]] = []
 
-            def wait(woken: list[tuple[float, list[tuple[int, int]]]] = woken) -> None:
-                events = poll.poll(2000)
-                woken.append((time.monotonic(), events))
+            def wait(woken: list[list[tuple[int, int]]] = woken) -> None:
+                woken.append(poll.poll(5000))
 
             thread = threading.Thread(target=wait)
             thread.start()
-            time.sleep(0.02)
-            start = time.monotonic()
+            wait_until(partial(sleeps_in_poll, thread))
             shared_mount.command("selftest/notify")
-            thread.join(6)
-            when, events = woken[0]
-            assert events == [(descriptor, select.POLLPRI | select.POLLERR)]
-            delays.append(when - start)
+            thread.join(60)
+            assert woken == [[(descriptor, select.POLLPRI | select.POLLERR)]]
             assert poll.poll(0) == [(descriptor, select.POLLPRI | select.POLLERR)]
             os.pread(descriptor, 4096, 0)
             assert poll.poll(0) == []
-    assert statistics.median(delays) <= POLL_SECONDS
 
 
 @NO_POLL

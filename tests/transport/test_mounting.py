@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable
 from errno import EBUSY, EIO, ENOTCONN, EPERM
 from pathlib import Path
@@ -85,10 +85,9 @@ def test_a_helper_that_fails_says_why_at_once(
     tmp_path: Path, helper: Callable[[str], None], source: str, message: str
 ) -> None:
     helper(source)
-    begin = time.monotonic()
+    # After HELPER_SECONDS it would be a TimeoutError.
     with pytest.raises(MountError, match=f"^{message}"):
         mounting.mount(tmp_path, "abc", allow_other=False)
-    assert time.monotonic() - begin < mounting.HELPER_SECONDS
 
 
 @pytest.mark.usefixtures("as_user", "helper")
@@ -180,7 +179,9 @@ def test_only_a_dead_mount_does_not_answer(
 
 def test_a_call_that_does_not_come_back_is_not_waited_for() -> None:
     assert mounting.within(5, lambda: 7) == 7
-    assert mounting.within(0.01, lambda: time.sleep(0.5)) is None
+    released = threading.Event()
+    assert mounting.within(0.01, released.wait) is None
+    released.set()
 
 
 def test_aborting_by_fusectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
