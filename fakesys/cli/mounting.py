@@ -70,11 +70,11 @@ def mount(
         return
     machine = options.machine()
     service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
-    from fakesys.daemon import service as daemon
+    from fakesys.daemon.service import run
 
     with mount_errors():
         clear_point()
-        daemon.run(machine, service)
+        run(machine, service)
 
 
 @click.command(epilog="Example: fakesys umount ./mountpoint")

@@ -27,12 +27,12 @@ def daemon_of(
         with _reported():
             machine = options.machine()
             service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
-        from fakesys.daemon import service as daemon
+        from fakesys.daemon.service import serve_in_background
 
         def serve(ready: Ready) -> None:
             with _reported(), mount_errors():
                 before_mounting()
-                daemon.serve_in_background(machine, service, ready)
+                serve_in_background(machine, service, ready)
 
         return serve
 
