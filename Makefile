@@ -22,7 +22,7 @@ help:
 	@echo "make coverage measure the coverage of the models and the tree, refuse less than the floor"
 	@echo "make demo     a scenario in memory: no root, no FUSE"
 	@echo "make bench    measure against real sysfs and a C FUSE server"
-	@echo "make abi      write the reference page anew"
+	@echo "make abi      write the reference page again"
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "fakesys needs Python 3.11 or newer: apt-get install python3" >&2; exit 1; }

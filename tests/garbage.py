@@ -1,4 +1,4 @@
-"""Texts that nobody should write: random bytes, numbers at their edges, NULs, blobs."""
+"""Texts that no client should write: random bytes, numbers at their edges, NULs, blobs."""
 
 from __future__ import annotations
 

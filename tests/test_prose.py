@@ -19,7 +19,7 @@ REPOSITORY = PACKAGE.parent
 DOCS = PACKAGE / "docs"
 PAGES = sorted({REPOSITORY / "README.md", *DOCS.glob("*.md")} - {DOCS / "abi.md"})
 
-# `tree/openfile.py`, `test_layers.py`; not `./my-script.py`, `foo/*.py`, a `/run/x.py` of somebody.
+# `tree/openfile.py`, `test_layers.py`; not `./my-script.py`, `foo/*.py`, a `/run/x.py` of a reader.
 PYTHON_FILE = re.compile(r"(?<![\w/.*$<>-])((?:[\w-]+/)*[\w-]+\.py)\b")
 # A path of the repository, or of a mount's own directory `fakesys/`; not a pattern.
 PATH = re.compile(
@@ -48,7 +48,7 @@ def files() -> frozenset[str]:
 
 @cache
 def served() -> re.Pattern[str]:
-    """What stands below `fakesys/` of a mount; words in capitals are any name."""
+    """Return a pattern of what is below `fakesys/` of a mount; words in capitals are any name."""
     paths: set[str] = set()
     for folder in folders():
         _, found, path = f"{folder.path}/".partition("/debug/fakesys/")

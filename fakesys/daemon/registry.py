@@ -40,7 +40,7 @@ def folder() -> Path:
     status = path.lstat()
     # Another user may have made that name in /tmp first.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to somebody else")
+        raise PermissionError(f"{path} belongs to another user")
     return path
 
 

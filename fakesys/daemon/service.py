@@ -103,7 +103,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
         try:
             ready()
         except OSError:
-            raise MountError("nobody waits for the mount any more") from None
+            raise MountError("the command that started this mount has ended") from None
 
     transport = _by_fusepy if service.transport == "fusepy" else _natively
     try:

@@ -87,6 +87,6 @@ def test_the_command_line(fake_mount: Path) -> None:
 def test_code_that_needs_no_path_can_do_without_a_mount(fake_machine: Machine) -> None:
     fake_machine.write("sys/bus/ap/apmask", "-5")
     assert "05.0004" in fake_machine.listdir("sys/bus/ap/drivers/vfio_ap")
-    # Simulated time stands still until a test moves it.
+    # The simulated clock is stopped until a test moves it.
     fake_machine.clock.advance(3600)
     assert fake_machine.clock.now == 3600

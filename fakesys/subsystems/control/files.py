@@ -79,7 +79,7 @@ CLOCK: Layout[Control] = Layout(
         Attr(
             name="rate",
             mode=0o644,
-            doc="Simulated seconds per real second; 0 stands still.",
+            doc="Simulated seconds per real second; 0 stops the clock.",
             show=lambda control: f"{control.machine.kernel.clock.rate:g}\n",
             store=_set_rate,
             errors={EINVAL: "not a number, or negative"},
@@ -152,7 +152,7 @@ TOP: Layout[Control] = Layout(
         Attr(
             name="seed",
             mode=0o644,
-            doc="Seed of the one random generator; writing starts it anew.",
+            doc="Seed of the random generator; a write restarts it.",
             show=lambda control: f"{control.seed}\n",
             store=_set_seed,
             errors={EINVAL: "not a number", ERANGE: "more than 64 bits"},

@@ -28,7 +28,7 @@ PREAMBLE = r"""#!/bin/sh
 M=${{1:?usage: sh $0 MOUNTPOINT}}
 F=$M/sys/kernel/debug/fakesys
 wrong=0
-# The machine's time stands still, and moves by the recorded steps.
+# The machine's time is stopped, and moves by the recorded steps.
 read -r rate < "$F/clock/rate" || exit 1
 trap 'printf "%s\n" "$rate" > "$F/clock/rate"; [ "$wrong" = 0 ] || exit 1' EXIT
 hold() {{ printf '0\n' > "$F/clock/rate"; }}

@@ -164,7 +164,7 @@ def _timers() -> tuple[Verb[Apicv], ...]:
             words=(VM, "pit", "load"),
             run=_pit_load,
             errors=NO_CHIP,
-            doc="The counter is loaded: no tick is owed any more.",
+            doc="Loads the counter, which drops pending ticks.",
         ),
     )
 

@@ -118,7 +118,7 @@ def _devices() -> tuple[Verb[Apicv], ...]:
             words=("galog",),
             options=(VM_ID, VCPU_ID),
             run=_ga_log,
-            doc="The IOMMU's GA log names a VM and vCPU; unknown ones wake nobody.",
+            doc="The IOMMU's GA log names a VM and vCPU; unknown ones are only traced.",
         ),
     )
 

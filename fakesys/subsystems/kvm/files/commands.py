@@ -147,5 +147,5 @@ def modprobe(params: Params) -> Verb[Kvm]:
         options=tuple(options.values()),
         run=run,
         errors={EBUSY: "a VM exists", EINVAL: "no such parameter, or not a value of it"},
-        doc="Loads the module anew with these parameters; others stay as they are.",
+        doc="Loads the module again with these parameters; the others keep their values.",
     )

@@ -222,6 +222,6 @@ def _dirty_layout(mmu: MmuExtension) -> Layout[Any]:
 def _dirty_text(slot: Memslot) -> str:
     if slot.dirty is None:
         # The file was opened while there was a log.
-        raise KernelError(ENOENT, f"slot {slot.id} is not logged any more")
+        raise KernelError(ENOENT, f"slot {slot.id} is no longer logged")
     words = (str(low) if low == high else f"{low}-{high}" for low, high in DirtyLog.ranges(slot))
     return "".join(f"{word}\n" for word in words)

@@ -157,7 +157,7 @@ class PipeFile(InstanceFile):
     def __init__(self, instance: Instance, cpu: int) -> None:
         readers = instance.pipe_readers
         if cpu in readers or ALL_CPUS in readers or (cpu == ALL_CPUS and readers):
-            raise KernelError(EBUSY, "somebody reads this pipe already")
+            raise KernelError(EBUSY, "another reader has this pipe open")
         super().__init__(instance)
         readers.add(cpu)
         self._cpu = cpu
