@@ -1,15 +1,35 @@
-"""Simulated time: a heap of timers, moved by hand or paced by a real clock."""
+"""Simulated time: a heap of timers, moved by hand or paced by a real clock.
+
+A snapshot has no actions in it. Each model saves its pending timers (`Timer.saved`) with what they
+are for, and arms them again by `Clock.at`; timers that are due together keep their order.
+"""
 
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from fakesys.core.saved import U63, Saved, check
 
 NS = 1_000_000_000
+
+
+class SavedTimer(Saved):
+    """When a pending timer is due; of those due together the lowest `sequence` runs first."""
+
+    due_ns: U63
+    sequence: U63
+
+
+class SavedClock(Saved):
+    """The time, simulated seconds per real second, and the number of the next timer."""
+
+    now_ns: U63
+    rate: Annotated[float, Meta(ge=0, le=1e15)]
+    sequence: U63
 
 
 class Timer(Struct, order=True):
@@ -23,6 +43,13 @@ class Timer(Struct, order=True):
     def cancel(self) -> None:
         """Drop the action; a second call does nothing."""
         self.action = None
+
+    @property
+    def saved(self) -> SavedTimer | None:
+        """What a snapshot holds of it; None when it has run or was cancelled."""
+        return (
+            None if self.action is None else SavedTimer(due_ns=self.due_ns, sequence=self.sequence)
+        )
 
 
 class Clock:
@@ -38,7 +65,9 @@ class Clock:
     def __init__(self) -> None:
         self._now_ns = 0
         self._heap: list[Timer] = []
-        self._sequence = itertools.count()
+        self._sequence = 0
+        # The numbers of timers that were armed again since `restore`.
+        self._restored: set[int] = set()
         self._source: Callable[[], int] | None = None
         self._source_ns = 0
         self._rate = 1.0
@@ -90,7 +119,32 @@ class Clock:
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Run `action` once, `seconds` from now; equal times run in the order of the calls."""
-        timer = Timer(self.now_ns + int(seconds * NS), next(self._sequence), action)
+        timer = Timer(self.now_ns + int(seconds * NS), self._sequence, action)
+        self._sequence += 1
+        heapq.heappush(self._heap, timer)
+        return timer
+
+    def saved(self) -> SavedClock:
+        """Return what a snapshot holds of the clock itself; models save their timers."""
+        return SavedClock(now_ns=self.now_ns, rate=self._rate, sequence=self._sequence)
+
+    def restore(self, saved: SavedClock) -> None:
+        """Show the time of a snapshot, without any timer: models arm theirs again by `at`."""
+        self._heap.clear()
+        self._restored.clear()
+        self._now_ns, self._rate, self._sequence = saved.now_ns, saved.rate, saved.sequence
+
+    def at(self, saved: SavedTimer, action: Callable[[], None]) -> Timer:
+        """Arm a timer of a snapshot again, in its place among those that are due together.
+
+        Raises BadSnapshotError for a time that is over, or a place that is taken or yet to come.
+        """
+        number = saved.sequence
+        check(saved.due_ns >= self._now_ns, f"timer {number} is due in the past")
+        check(number < self._sequence, f"timer {number} is of the future")
+        check(number not in self._restored, f"there are two timers {number}")
+        self._restored.add(number)
+        timer = Timer(saved.due_ns, number, action)
         heapq.heappush(self._heap, timer)
         return timer
 

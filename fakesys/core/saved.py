@@ -14,9 +14,9 @@ saved as the text that a client wrote, and are parsed again.
 Nothing of the running machine changes before all parts of a snapshot were decoded, checked and
 restored into new models, so `restore` may raise at any point.
 
-    class SavedClock(Saved):
-        now_ns: U63
-        rate: float
+    class SavedScan(Saved):
+        count: U63
+        timer: SavedTimer
 """
 
 from __future__ import annotations

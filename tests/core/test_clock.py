@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from fakesys.core.clock import NS, Clock
+from functools import partial
+
+import pytest
+
+from fakesys.core.clock import NS, Clock, SavedClock, SavedTimer
+from fakesys.core.saved import BadSnapshotError
 
 
 class Source:
@@ -106,3 +111,41 @@ def test_advance_by_hand_works_beside_a_source() -> None:
     assert clock.now == 11.0
     source.pass_seconds(1)
     assert clock.now == 12.0
+
+
+# --- snapshots ---
+
+
+def test_timers_of_a_snapshot_keep_their_time_and_their_order() -> None:
+    clock, happened = Clock(), list[str]()
+    first, second, gone = (clock.after(5, lambda: None) for _ in range(3))
+    late = clock.after(9, lambda: None)
+    gone.cancel()
+    clock.advance(1)
+    copy = Clock()
+    copy.after(2, lambda: happened.append("of the fresh machine"))
+    copy.restore(clock.saved())
+    assert gone.saved is None
+    for name, timer in (("late", late), ("second", second), ("first", first)):
+        assert timer.saved is not None
+        copy.at(timer.saved, partial(happened.append, name))
+    assert copy.now_ns == clock.now_ns
+    copy.after(4, lambda: happened.append("new"))
+    copy.advance(8)
+    assert happened == ["first", "second", "new", "late"]
+
+
+@pytest.mark.parametrize(
+    ("timer", "why"),
+    [
+        (SavedTimer(due_ns=1, sequence=0), "timer 0 is due in the past"),
+        (SavedTimer(due_ns=NS, sequence=2), "timer 2 is of the future"),
+        (SavedTimer(due_ns=NS, sequence=1), "there are two timers 1"),
+    ],
+)
+def test_timers_that_no_clock_has_are_refused(timer: SavedTimer, why: str) -> None:
+    clock = Clock()
+    clock.restore(SavedClock(now_ns=NS, rate=1.0, sequence=2))
+    clock.at(SavedTimer(due_ns=NS, sequence=1), lambda: None)
+    with pytest.raises(BadSnapshotError, match=why):
+        clock.at(timer, lambda: None)
