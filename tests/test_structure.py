@@ -53,3 +53,18 @@ def test_the_machine_is_a_facade() -> None:
     }
     methods = [node for node in classes["Machine"].body if isinstance(node, ast.FunctionDef)]
     assert len(methods) <= METHODS_OF_THE_MACHINE
+
+
+# `fakesys` offers its public names lazily, `fakesys.cli:main` is the entry point of the command.
+HEADS_WITH_CODE = ("__init__", "cli")
+LINES_OF_A_HEAD = range(10, 31)
+
+
+def test_each_folder_explains_itself() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        tree = parsed(path)
+        lines = len((ast.get_docstring(tree) or "").splitlines())
+        assert lines in LINES_OF_A_HEAD, f"{path}: {lines} lines"
+        module = ".".join(path.relative_to(PACKAGE).parent.parts) or "__init__"
+        if module not in HEADS_WITH_CODE:
+            assert len(tree.body) == 1, f"{path} holds more than its docstring"

@@ -12,12 +12,10 @@ may import from those above it in this list:
     guest/    what guests do, and races between them and a zap          shared
     files/    commands and views                                        shared
 
-"Shared" means: independent of how guest physical addresses are mapped. A second MMU brings its
-state in a folder beside `shadow/` and is reached from `mmu/` and `vm/memory.py`. The files
-`policy.py`, `role.py`, `arch.py` and `vcpu.py` in `shadow/` hold what it shares with the first.
-
-State is below, operations are above: state objects know no owner, and `VmMemory` hands each
-operation what it needs. Kernels differ by the `MmuPolicy` alone.
+"Shared" means: independent of how guest physical addresses are mapped. A second MMU has its state
+beside `shadow/`, shares `policy.py`, `role.py`, `arch.py` and `vcpu.py` there, and is reached from
+`mmu/` and `vm/memory.py`. State objects know no owner: `VmMemory` hands each operation what it
+needs. Kernels differ by the `MmuPolicy` alone.
 
 Between two commands: no flow is half done; `MmuArch.zapped_obsolete` is empty; every vCPU's root is
 counted in the root_count of its page; the gauges equal the sptes that are present; a vCPU that can
@@ -25,10 +23,9 @@ reach an obsolete page has a reload requested (`MmuPolicy.explicit_reload`). Thi
 random histories by tests/models/kvm_mmu/test_state_machine.py.
 
 Follows arch/x86/kvm/mmu.c (v5.3, v5.4), the eleven patches of the fast invalidate/zap series, and
-arch/x86/kvm/mmu/*.c with virt/kvm/kvm_main.c (v6.1, v6.18). An example, in the mount's
-`sys/kernel/debug/fakesys/kvm`:
+arch/x86/kvm/mmu/*.c with virt/kvm/kvm_main.c (v6.1, v6.18). In `fakesys/kvm` of a mount:
 
-    echo 'vm create a' > ctl; echo 'a vcpu add' > ctl
-    echo 'a mem ram size=64M' > ctl; echo 'a slot 0 gpa=0 size=64M mem=ram' > ctl
+    for c in 'vm create a' 'a vcpu add' 'a mem m size=64M' 'a slot 0 gpa=0 size=64M mem=m'
+    do echo "$c" > ctl; done
     echo 'a vcpu 0 access w 0x1000 n=100' > ctl; cat last vms/a/mmu
 """
