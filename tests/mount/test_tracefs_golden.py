@@ -140,6 +140,8 @@ def test_case(replay: Replay, transport: str, case: dict[str, Any]) -> None:
         got = replay.run(step["op"])
         # fusepy has no poll: its files are always ready.
         never = transport == "fusepy" and step["op"][0] == "fpoll"
+        # The recorded steps are those of root, who may open any file.
+        never = never or (got == "EACCES" and os.geteuid() != 0)
         if got != step["got"] and not never and not is_known(case, index):
             wrong.append(f"{step['op']}\n   want {step['got']!r}\n   got  {got!r}")
     assert not wrong, "\n".join(wrong)
