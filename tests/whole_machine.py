@@ -19,9 +19,14 @@ CTL = f"{CONTROL}/kvm/ctl"
 CONSUMING = ("trace_pipe", "trace_pipe_raw")
 
 
-def everything(machine: Machine) -> dict[str, object]:
-    """Path -> names of a directory, target of a link, text of a file or errno of its read."""
-    found = dict(_below(machine, machine.fs.root))
+def everything(machine: Machine, top: str = "") -> dict[str, object]:
+    """Path -> names of a directory, target of a link, text of a file or errno of its read.
+
+    Of all that is below the directory `top`.
+    """
+    directory = machine.fs.resolve(top)
+    assert isinstance(directory, Directory)
+    found = dict(_below(machine, directory))
     late = sorted(path for path in found if path.endswith(CONSUMING))
     for path in late:
         found[path] = _text(machine, path)

@@ -119,6 +119,12 @@ class EventFormat:
             return self._encode_any(event, pid)
         return data
 
+    def has_length(self, length: int) -> bool:
+        """Return whether a record of this event can have so many bytes, so that it is readable."""
+        least = self._struct.size
+        varies = self._dynamic or self._tail is not None
+        return length >= least if varies else length == least
+
     def decode(self, record: bytes) -> Any:
         """Return the tracepoint of a record; fields that this kernel does not record are zero."""
         values = self._body.unpack_from(record)

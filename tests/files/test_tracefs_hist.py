@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.machine.machine import Machine
-from fakesys.subsystems.kvm.events.guest import KvmPio
+from fakesys.subsystems.kvm.events.guest import KvmMsr, KvmPio
 from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 from fakesys.subsystems.tracing.hist.fields import Context, HistError
 from fakesys.subsystems.tracing.hist.parse import parse_hist
@@ -366,3 +366,25 @@ def test_any_text_is_a_histogram_or_refused(text: str) -> None:
 
 
 FORM = Machine("6.1").subsystems.tracing.tracing.shared.catalog.by_name["kvm:kvm_pio"]
+
+
+def test_a_sum_has_64_bits(machine: Machine) -> None:
+    path = f"{TRACING}/events/kvm/kvm_msr"
+    hist(machine, "hist:keys=ecx:vals=data", path=path)
+    for _ in range(3):
+        machine.kernel.bus.emit(KvmMsr(write=0, ecx=1, data=(1 << 64) - 2, exception=0))
+    assert f"hitcount:          3  data: {(1 << 64) - 6}\n" in machine.read(f"{path}/hist")
+
+
+def test_time_stamps_are_those_of_the_clock_of_now(machine: Machine) -> None:
+    hist(machine, "hist:keys=common_timestamp")
+    machine.write(f"{TRACING}/trace_clock", "counter\n")
+    pio(machine)
+    ((key, _),) = rows(machine)
+    assert int(key.partition(":")[2]) < 100
+
+
+def test_a_digit_that_is_no_decimal_is_no_size(machine: Machine) -> None:
+    with pytest.raises(KernelError) as refusal:
+        machine.write(f"{PIO}/trigger", "hist:keys=port.buckets=\u00b2")
+    assert refusal.value.errno == EINVAL

@@ -14,6 +14,7 @@ The folders, lowest first; each imports only from those before it:
     output       records become lines, with and without consuming them
     instances    event files, triggers, instances, and all of them together
     files        the tables: names, modes, texts
+    saved        all of it as plain values, for snapshots
 
 The way of an event: `Bus.emit`, `Listeners`, `EventFile.handle` (filter, pids, triggers),
 `Instance.record`, `CpuBuffer.write`. Each step calls only the next one and the objects below it.

@@ -39,8 +39,9 @@ class Clocks:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._last_ns = -1
-        self._events = 0
+        # The newest stamp that was given out, and how often `counter` was read.
+        self.last_ns = -1
+        self.events = 0
         self._read: Mapping[str, Callable[[], int]] = dict.fromkeys(NAMES, self._now) | {
             "counter": self._count,
             "uptime": self._ticks,
@@ -55,13 +56,13 @@ class Clocks:
         return self._read[name]
 
     def _now(self) -> int:
-        now, last = self._clock.now_ns, self._last_ns
-        self._last_ns = now = now if now > last else last + 1
+        now, last = self._clock.now_ns, self.last_ns
+        self.last_ns = now = now if now > last else last + 1
         return now
 
     def _count(self) -> int:
-        self._events += 1
-        return self._events
+        self.events += 1
+        return self.events
 
     def _ticks(self) -> int:
         return self._clock.now_ns // TICK_NS

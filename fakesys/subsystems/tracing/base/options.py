@@ -87,6 +87,10 @@ class Options:
         self._on[name] = on
         self.version += 1
 
+    def switched_on(self) -> tuple[str, ...]:
+        """Return the options that are on, those without a file too, in the kernel's order."""
+        return tuple(name for name, on in self._on.items() if on)
+
     def text(self) -> str:
         """Return one option a line, with `no` before those that are off."""
         return "".join(f"{name}\n" if on else f"no{name}\n" for name, on in self._on.items())

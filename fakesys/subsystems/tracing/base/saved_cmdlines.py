@@ -29,48 +29,48 @@ class SavedCmdlines:
         self.size = size
         self.record_cmd = True
         self.record_tgid = False
-        self._comms: dict[int, str] = {}
-        self._tgids: dict[int, int] = {}
+        self.comms: dict[int, str] = {}
+        self.tgids: dict[int, int] = {}
         # Incremented whenever a name changes, so that renderers know when to drop kept prefixes.
         self.version = 0
 
     def learn(self, task: Task) -> None:
         """Remember the name and thread group of a task, as far as the options ask for them."""
-        if self.record_cmd and self._comms.get(task.pid) != task.comm:
+        if self.record_cmd and self.comms.get(task.pid) != task.comm:
             self.save(task.pid, task.comm)
         if self.record_tgid:
             self.save_tgid(task.pid, task.tgid)
 
     def save(self, pid: int, comm: str) -> None:
         """Remember the name of a task; pid 0 is never saved. The oldest names make room."""
-        if pid == 0 or self._comms.get(pid) == comm:
+        if pid == 0 or self.comms.get(pid) == comm:
             return
-        self._comms[pid] = comm[:COMM_LENGTH]
+        self.comms[pid] = comm[:COMM_LENGTH]
         self.version += 1
-        while len(self._comms) > self.size:
-            del self._comms[next(iter(self._comms))]
+        while len(self.comms) > self.size:
+            del self.comms[next(iter(self.comms))]
 
     def save_tgid(self, pid: int, tgid: int) -> None:
         """Remember the thread group of a task; pid 0 is never saved."""
-        if pid and self._tgids.get(pid) != tgid:
-            self._tgids[pid] = tgid
+        if pid and self.tgids.get(pid) != tgid:
+            self.tgids[pid] = tgid
             self.version += 1
 
     def comm(self, pid: int) -> str:
         """Return the name of a task, `<...>` if it is not known."""
-        return self._comms.get(pid, UNKNOWN) if pid else IDLE_NAME
+        return self.comms.get(pid, UNKNOWN) if pid else IDLE_NAME
 
     def tgid(self, pid: int) -> int | None:
         """Return the thread group of a task, None if it is not known."""
-        return self._tgids.get(pid)
+        return self.tgids.get(pid)
 
     def text(self) -> str:
         """Return `PID COMM` lines, oldest first."""
-        return "".join(f"{pid} {comm}\n" for pid, comm in self._comms.items())
+        return "".join(f"{pid} {comm}\n" for pid, comm in self.comms.items())
 
     def tgids_text(self) -> str:
         """Return `PID TGID` lines, by pid."""
-        return "".join(f"{pid} {tgid}\n" for pid, tgid in sorted(self._tgids.items()))
+        return "".join(f"{pid} {tgid}\n" for pid, tgid in sorted(self.tgids.items()))
 
     def resize(self, size: int) -> None:
         """Empty the table and limit it to `size` names.
@@ -80,5 +80,5 @@ class SavedCmdlines:
         if not 0 < size <= LARGEST:
             raise KernelError(EINVAL, f"{size} is not in 1..{LARGEST}")
         self.size = size
-        self._comms.clear()
+        self.comms.clear()
         self.version += 1

@@ -67,7 +67,7 @@ class KernelStack(Tracepoint):
 
     def addresses(self) -> list[int]:
         """Return the recorded addresses, innermost first."""
-        count = min(self.size, len(self.caller) // 8)
+        count = max(0, min(self.size, len(self.caller) // 8))
         return list(struct.unpack_from(f"<{count}Q", self.caller))
 
 

@@ -18,15 +18,16 @@ from fakesys.subsystems.tracing.filter.scan import BLANKS, after_blanks
 
 
 class Filter(Struct, frozen=True):
-    """A compiled filter and the text that it came from."""
+    """A compiled filter, the text that it came from, and `Dialect.cpus` of that moment."""
 
     text: str
     test: Test
+    cpus: int
 
 
 def compile_filter(text: str, form: EventFormat, dialect: Dialect) -> Filter:
     """Compile a filter for an event. Raises FilterError."""
-    return Filter(text, _ExpressionParser(text, form, dialect).parse())
+    return Filter(text, _ExpressionParser(text, form, dialect).parse(), dialect.cpus)
 
 
 class _ExpressionParser:

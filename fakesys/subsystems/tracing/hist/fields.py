@@ -162,7 +162,7 @@ def _printer(name: str, modifier: str, is_text: bool, context: Context) -> Print
         return lambda value: f"{context.comm_of(int(value)):<16}[{value:10}]"
     if modifier.startswith("buckets="):
         size = modifier.partition("=")[2]
-        if not size.isdigit() or int(size) == 0:
+        if not size.isdecimal() or int(size) == 0:
             return None
         return lambda value: f"~ {value}-{int(value) + int(size) - 1}"
     return _SIMPLE.get(modifier)

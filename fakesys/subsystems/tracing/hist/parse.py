@@ -61,8 +61,9 @@ class SortKey(Struct, frozen=True):
 
 
 class Spec(Struct, frozen=True):
-    """A histogram as a trigger line describes it."""
+    """A histogram as a trigger line describes it; `text` is what follows `hist:` in the line."""
 
+    text: str
     keys: tuple[HistField, ...]
     values: tuple[HistField, ...]
     sort: tuple[SortKey, ...]
@@ -95,6 +96,7 @@ def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
     keys = _fields(parts.assigned["keys"], form, context, MOST_KEYS)
     values = _values(parts.assigned.get("values", ""), form, context)
     return Spec(
+        text=text,
         keys=keys,
         values=values,
         sort=_sort_keys(parts.assigned.get("sort"), keys, values),

@@ -15,7 +15,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.subsystems.tracing.base.saved_cmdlines import SavedCmdlines
 from fakesys.subsystems.tracing.filter.filters import Filter
-from fakesys.subsystems.tracing.hist.fields import Context, HistError, Value
+from fakesys.subsystems.tracing.hist.fields import ALL_BITS, Context, HistError, Value
 from fakesys.subsystems.tracing.hist.parse import Spec, parse_hist
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
@@ -74,11 +74,16 @@ class HistTrigger(Struct, eq=False):
         table.hits += 1
         row[0] += 1
         for column, value in enumerate(spec.values, start=1):
-            row[column] += int(value.get(event, task))
+            row[column] = (row[column] + int(value.get(event, task))) & ALL_BITS
 
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
         return f"{self.key} [{'paused' if self.paused else 'active'}]"
+
+    @property
+    def line(self) -> str:
+        """The line that makes such a histogram."""
+        return f"hist:{self.spec.text}{if_part(self.condition)}"
 
     def removed(self) -> None:
         """Do nothing: the table goes with its last trigger."""
@@ -86,7 +91,12 @@ class HistTrigger(Struct, eq=False):
 
 def hist_key(spec: Spec, condition: Filter | None) -> str:
     """Return the key of a histogram trigger, without making one."""
-    return spec.spelling + (f" if {condition.text}" if condition else "")
+    return spec.spelling + if_part(condition)
+
+
+def if_part(condition: Filter | None) -> str:
+    """Return the end of a trigger line: ` if FILTER` or nothing."""
+    return f" if {condition.text}" if condition else ""
 
 
 def parse_spec(instance: Instance, file: EventFile, argument: str | None) -> Spec:
@@ -95,7 +105,9 @@ def parse_spec(instance: Instance, file: EventFile, argument: str | None) -> Spe
         raise KernelError(EINVAL, "a histogram needs keys")
     shared = instance.shared
     try:
-        return parse_hist(argument, file.form, Context(shared.cmdlines.comm, instance.now))
+        return parse_hist(
+            argument, file.form, Context(shared.cmdlines.comm, lambda: instance.now())
+        )
     except HistError as error:
         command = f"hist:{argument}"
         position = max(0, command.find(error.at))

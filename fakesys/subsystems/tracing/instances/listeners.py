@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fakesys.core.events import Bus
 from fakesys.core.tracepoint import Tracepoint
@@ -41,6 +41,10 @@ class Listeners:
         self._files[cls] = left
         if not left and cls in self._unsubscribe:
             self._unsubscribe.pop(cls)()
+
+    def attached(self) -> Iterator[tuple[EventFile, ...]]:
+        """Return for each event with files those files, in the order in which they hear of it."""
+        return (files for files in self._files.values() if files)
 
     def _deliver(self, event: Tracepoint) -> None:
         task = self._bus.task

@@ -73,18 +73,19 @@ class TaskWatch:
         self._bus = bus
         self._processes = processes
         self._followers = followers
-        self._known: dict[int, str] = {}
-        self._reaped: dict[int, int] = {}
-        self._last = Task(0, SWAPPER, 0)
+        # The clients by pid: their names, and `Processes.reaped` of each; the one that ran last.
+        self.known: dict[int, str] = {}
+        self.reaped: dict[int, int] = {}
+        self.last = Task(0, SWAPPER, 0)
 
     def begin(self, pid: int) -> None:
         """Forget all processes but this one (0: none), which has just enabled an event."""
-        self._known.clear()
-        self._reaped.clear()
+        self.known.clear()
+        self.reaped.clear()
         if pid:
-            self._last = Task(pid, self._processes.comm(pid), 0)
-            self._known[pid] = self._last.comm
-            self._reaped[pid] = self._processes.reaped(pid)
+            self.last = Task(pid, self._processes.comm(pid), 0)
+            self.known[pid] = self.last.comm
+            self.reaped[pid] = self._processes.reaped(pid)
 
     def on_request(self, caller: Caller) -> None:
         """Emit the events that lead to a request of this client."""
@@ -98,19 +99,19 @@ class TaskWatch:
             self._bus.task = before
 
     def _watch(self, pid: int) -> None:
-        exited = pid != self._last.pid and self._emit_exits()
+        exited = pid != self.last.pid and self._emit_exits()
         comm = self._processes.comm(pid)
-        if pid not in self._known:
+        if pid not in self.known:
             self._emit_fork(pid, comm)
-        elif self._known[pid] != comm:
+        elif self.known[pid] != comm:
             self._emit_exec(pid, comm)
         self._emit_short_lived_child(pid, comm, exited)
         self._emit_switch(Task(pid, comm, 0))
 
     def _emit_short_lived_child(self, pid: int, comm: str, exited: bool) -> None:
         """Emit fork and exit of a child that ran between two requests and never sent one."""
-        before, now = self._reaped.get(pid), self._processes.reaped(pid)
-        self._reaped[pid] = now
+        before, now = self.reaped.get(pid), self._processes.reaped(pid)
+        self.reaped[pid] = now
         if before is None or before == now or exited:
             return
         child = self._processes.newest()
@@ -127,7 +128,7 @@ class TaskWatch:
         bus.task = idle = Task(0, SWAPPER, 0)
         if SoftirqEntry in bus.wanted:
             bus.emit(SoftirqEntry(TIMER_SOFTIRQ))
-        bus.task = previous = self._last if self._last.pid != task.pid else idle
+        bus.task = previous = self.last if self.last.pid != task.pid else idle
         if SchedWakeup in bus.wanted:
             bus.emit(SchedWakeup(task.comm, task.pid, PRIORITY, 0))
         if SchedSwitch in bus.wanted:
@@ -142,7 +143,7 @@ class TaskWatch:
                     PRIORITY,
                 )
             )
-        bus.task = self._last = task
+        bus.task = self.last = task
         if Kmalloc in bus.wanted:
             site = ADDRESSES["ksys_write"]
             pointer = 0xFFFF888000000000 + (task.pid << 12)
@@ -153,15 +154,15 @@ class TaskWatch:
     def _emit_fork(self, pid: int, comm: str) -> None:
         """Emit the fork of a new process, before it those of unknown ancestors, then its exec."""
         parent = self._processes.parent(pid)
-        if parent not in self._known and self._descends_from_known(parent):
+        if parent not in self.known and self._descends_from_known(parent):
             # A shell in between that never sent a request itself.
             comm_of_parent = self._processes.comm(parent)
             self._emit_fork(parent, comm_of_parent)
             self._emit_switch(Task(parent, comm_of_parent, 0))
         parent_comm = self._processes.comm(parent)
-        self._known[pid] = parent_comm
-        while len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+        self.known[pid] = parent_comm
+        while len(self.known) > REMEMBERED:
+            del self.known[next(iter(self.known))]
         self._followers.forked(parent, pid)
         if SchedProcessFork in self._bus.wanted:
             self._bus.task = Task(parent, parent_comm, 0)
@@ -171,23 +172,23 @@ class TaskWatch:
 
     def _descends_from_known(self, pid: int) -> bool:
         for _ in range(GENERATIONS):
-            if pid <= 1 or pid in self._known:
+            if pid <= 1 or pid in self.known:
                 break
             pid = self._processes.parent(pid)
-        return pid in self._known
+        return pid in self.known
 
     def _emit_exec(self, pid: int, comm: str) -> None:
-        self._known[pid] = comm
+        self.known[pid] = comm
         if SchedProcessExec in self._bus.wanted:
             self._bus.task = Task(pid, comm, 0)
             self._bus.emit(SchedProcessExec(comm, pid, pid))
 
     def _emit_exits(self) -> bool:
         """Emit the exit of known processes that are gone; return whether there was one."""
-        dead = [pid for pid in self._known if not self._processes.alive(pid)]
+        dead = [pid for pid in self.known if not self._processes.alive(pid)]
         for pid in dead:
-            comm = self._known.pop(pid)
-            self._reaped.pop(pid, None)
+            comm = self.known.pop(pid)
+            self.reaped.pop(pid, None)
             if SchedProcessExit in self._bus.wanted:
                 self._bus.task = Task(pid, comm, 0)
                 self._bus.emit(SchedProcessExit(comm, pid, PRIORITY, True))

@@ -47,12 +47,12 @@ class Tracing:
         self.kernel = kernel
         self.shared = Shared(kernel, build, catalog, cpus=cpus, processes=processes)
         self.watch = TaskWatch(kernel.bus, processes, self)
-        self._listeners = Listeners(kernel.bus)
+        self.listeners = Listeners(kernel.bus)
         options = Options.at_boot(newer=build.fields_option)
         self.top = Instance(self, self.shared, options, expanded=False)
         self.instances: dict[str, Instance] = {}
         # Who records markers of the top directory, newest first: by default only itself.
-        self._marker_copies: list[Instance] = [self.top]
+        self.marker_copies: list[Instance] = [self.top]
 
     # Instances.
 
@@ -124,8 +124,8 @@ class Tracing:
             for other in self.every_instance():
                 other.options.switch(name, on)
         elif name == COPY_MARKER:
-            others = [other for other in self._marker_copies if other is not instance]
-            self._marker_copies = [instance, *others] if on else others
+            others = [other for other in self.marker_copies if other is not instance]
+            self.marker_copies = [instance, *others] if on else others
         self.update_watch()
 
     def marker_receivers(self, instance: Instance) -> list[Instance]:
@@ -136,9 +136,9 @@ class Tracing:
         """
         if instance is not self.top:
             return [instance]
-        if not self._marker_copies:
+        if not self.marker_copies:
             raise KernelError(ENODEV, "the option copy_trace_marker is off everywhere")
-        return list(self._marker_copies)
+        return list(self.marker_copies)
 
     def _set_printk_destination(self, chosen: Instance) -> None:
         for instance in self.every_instance():
@@ -149,18 +149,18 @@ class Tracing:
 
     def attach(self, file: EventFile) -> None:
         """Send the event to this file from now on."""
-        self._listeners.add(file)
+        self.listeners.add(file)
         self.update_watch()
 
     def detach(self, file: EventFile) -> None:
         """Stop sending the event to this file."""
-        self._listeners.remove(file)
+        self.listeners.remove(file)
         self.update_watch()
 
     @property
     def hears_anything(self) -> bool:
         """Is any event recorded or needed in any instance?"""
-        return bool(self._listeners)
+        return bool(self.listeners)
 
     # Clients.
 

@@ -28,6 +28,7 @@ from fakesys.subsystems.tracing.instances.event_file import EventFile, Trigger
 from fakesys.subsystems.tracing.instances.hist_trigger import (
     add_hist,
     hist_key,
+    if_part,
     parse_spec,
     switch_hists,
 )
@@ -71,8 +72,12 @@ class SwitchTrigger(Struct, eq=False):
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
         left = "unlimited" if self.count == UNLIMITED else f"count={self.count}"
-        condition = f" if {self.condition.text}" if self.condition else ""
-        return f"{self.name}:{left}{condition}"
+        return f"{self.name}:{left}{if_part(self.condition)}"
+
+    @property
+    def line(self) -> str:
+        """The line that makes such a trigger, without a count."""
+        return f"{self.name}{if_part(self.condition)}"
 
     def removed(self) -> None:
         """Disarm the event that it switches."""

@@ -289,4 +289,4 @@ def delay_mark(microseconds: int) -> str:
 
 
 def _print_text(payload: bytes) -> str:
-    return payload[_PRINT_HEAD : payload.index(0, _PRINT_HEAD)].decode("latin-1")
+    return payload[_PRINT_HEAD:].partition(b"\0")[0].decode("latin-1")

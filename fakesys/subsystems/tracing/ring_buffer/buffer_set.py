@@ -28,7 +28,7 @@ class BufferSet:
         self.snapshot: list[CpuBuffer] | None = None
         self.expanded = expanded
         # The KB that were asked for, by CPU.
-        self._asked: dict[int, int] = {}
+        self.asked: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Return the number of CPUs."""
@@ -70,14 +70,14 @@ class BufferSet:
         if any(buffer.readers for _, buffer in chosen if cpu == ALL_CPUS or buffer.limit != pages):
             raise KernelError(EBUSY, "an open file shows the events of this buffer")
         for number, buffer in chosen:
-            self._asked[number] = kilobytes
+            self.asked[number] = kilobytes
             buffer.resize(pages)
 
     def shrink(self) -> None:
         """Make the buffers as small as possible, unless a file shows the events of one."""
         if any(buffer.readers for buffer in self.live):
             return
-        self._asked.clear()
+        self.asked.clear()
         for buffer in self.live:
             buffer.resize(MINIMUM_PAGES)
 
@@ -91,9 +91,9 @@ class BufferSet:
 
     def asked_kb(self, cpu: int) -> int:
         """Return the size in KB that was asked for, or the present size of a minimal buffer."""
-        if self.live[cpu].limit == MINIMUM_PAGES and cpu not in self._asked:
+        if self.live[cpu].limit == MINIMUM_PAGES and cpu not in self.asked:
             return self.live[cpu].size_kb
-        return self._asked.get(cpu, DEFAULT_KB)
+        return self.asked.get(cpu, DEFAULT_KB)
 
     def grow(self, cpus: int) -> None:
         """Add buffers for further CPUs, of the size of the first one."""

@@ -137,8 +137,9 @@ class CpuBuffer:
         self.dropped = 0
         self.read_events = 0
         self.bytes = 0
+        # Events lost before the reader page, and `overrun` when it was taken.
         self.lost = 0
-        self._last_overrun = 0
+        self.last_overrun = 0
 
     @property
     def entries(self) -> int:
@@ -286,8 +287,8 @@ class CpuBuffer:
         self.reader = self.ring.popleft()
         self.read_position = 0
         self.read_stamp = self.reader.stamp
-        self.lost = self.overrun - self._last_overrun
-        self._last_overrun = self.overrun
+        self.lost = self.overrun - self.last_overrun
+        self.last_overrun = self.overrun
         return self.reader
 
 
