@@ -13,6 +13,7 @@
   kernel sets differently is in its row of `machine/profiles.py`.
 * `files/` has the tables and commands, `events/` the tracepoints of system `kvm`; `symbols.py` and
   `exits.py` the names that they print. Options of `vm create` are listed in `machine/kvm.py`.
+* `saved.py` is what a snapshot holds of all this.
 
 Between two commands each vCPU is in user space, in the guest or halted, and nothing is booked late.
 Warnings of a real kernel go through `Kvm.warn`. Events of a VM happen in its owner (`Kvm.in_owner`)

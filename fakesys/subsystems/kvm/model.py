@@ -65,6 +65,7 @@ class Kvm:
     `directories`: the VMs that have one under `debug/kvm`. `watch`: reports the end of an owner.
     `daemon`: returns the pid of this process, whose own VMs are not watched.
     `extensions`: the models of memory and interrupts. `last`: result of the last command.
+    `last_threads`: by owner, the number of the last thread that it made, not wrapped.
     """
 
     # The process that loads a machine watches owners itself.
@@ -95,7 +96,7 @@ class Kvm:
         self._cpus = cpus
         self._named: dict[str, Vm] = {}
         self._device = KvmDevice()
-        self._next_thread: dict[int, int] = {}
+        self.last_threads: dict[int, int] = {}
 
     @property
     def names(self) -> Iterable[str]:
@@ -112,6 +113,10 @@ class Kvm:
         if vm is None:
             raise KernelError(ENOENT, f"there is no VM {name!r}")
         return vm
+
+    def is_name(self, name: str) -> bool:
+        """Return whether a VM can have this name: no command begins with it."""
+        return name not in self.reserved_names and _is_name(name)
 
     @contextmanager
     def in_owner(self, vm: Vm) -> Iterator[None]:
@@ -145,7 +150,7 @@ class Kvm:
         """
         if name in self._named:
             raise KernelError(EEXIST, f"{name} exists")
-        if name in self.reserved_names or not _is_name(name):
+        if not self.is_name(name):
             raise KernelError(EINVAL, f"{name!r} cannot be the name of a VM")
         pid = pid or self.kernel.caller.pid or self._daemon()
         taken = {vm.fd for vm in self.vms if vm.pid == pid and vm.fd_open}
@@ -170,6 +175,17 @@ class Kvm:
         self._send_uevent("create", vm)
         if vm.pid != self._daemon():
             vm.watch_owner(self.watch)
+
+    def restore(self, vm: Vm, *, named: bool) -> None:
+        """Add a VM of a snapshot. There is no event, and the extensions are not told.
+
+        Precondition: its name, if it is `named`, and its directory are free.
+        """
+        self.vms.append(vm)
+        if named:
+            self._named[vm.name] = vm
+        if vm.directory is not None:
+            self.directories[vm.directory] = vm
 
     def forget_owners(self) -> None:
         """Stop watching the owners of all VMs, because the machine is given up."""
@@ -271,13 +287,18 @@ class Kvm:
                 vcpu.task = vcpu.task._replace(pid=self.new_thread(vm.pid))
             if vm.directory is not None:
                 del self.directories[vm.directory]
+                vm.directory = None
                 self._make_directory(vm)
+        # As always, the directories are in the order in which their VMs were created.
+        found = {vm.directory: vm for vm in self.vms if vm.directory is not None}
+        self.directories.clear()
+        self.directories.update(found)
         self.kernel.bus.emit(Changed((self,)))
 
     def new_thread(self, pid: int) -> int:
         """Return a thread id in the range of the owner's that no vCPU had before."""
-        thread = self._next_thread.get(pid, pid) + 1
-        self._next_thread[pid] = thread
+        thread = self.last_threads.get(pid, pid) + 1
+        self.last_threads[pid] = thread
         return thread % PID_MAX
 
     def _ids(self, vm: Vm, count: int, first_id: int | None) -> list[int]:

@@ -58,6 +58,10 @@ class Params:
         """Choose a value, which is kept when the kernel changes."""
         self._chosen[param.name] = value
 
+    def chosen(self) -> dict[str, str]:
+        """Return the chosen values by name, each as its file shows it."""
+        return {name: self.rows[name].show(value) for name, value in self._chosen.items()}
+
     def use_kernel(self, defaults: Mapping[str, str]) -> None:
         """Set the values of a profile, given as text by name. Raises EINVAL for an unknown one."""
         unknown = defaults.keys() - self.rows.keys()

@@ -176,6 +176,10 @@ class Vm:
 
     def after_load(self) -> None:
         """Drop the references of open stat files, which belong to the machine that was saved."""
+        self.count_references()
+
+    def count_references(self) -> None:
+        """Set the number of references to that of the open descriptors, without open stat files."""
         open_vcpus = sum(not vcpu.closed for vcpu in self.vcpus.values())
         self._references = self.fd_open + open_vcpus
 
