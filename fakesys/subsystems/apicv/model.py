@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from errno import EBUSY, EEXIST, EINVAL, ENODEV
 from typing import Protocol
 
+from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.apicv.chips.ioapic import Ioapic
 from fakesys.subsystems.apicv.chips.pit import Pit
 from fakesys.subsystems.apicv.engine import (
     refresh,
@@ -34,6 +36,11 @@ BACKING_PAGES = 0x1_0000_0000
 PAGE = 4096
 
 
+def backing_page(vcpu_id: int) -> int:
+    """Return the host address of a vCPU's APIC backing page."""
+    return BACKING_PAGES + vcpu_id * PAGE
+
+
 class Memories(Protocol):
     """The memory model, as far as interrupt virtualization needs it."""
 
@@ -46,7 +53,8 @@ class Apicv:
     """AVIC of every VM.
 
     `policy`: how the chosen kernel behaves. `settings`: values, as text, of the parameters of the
-    module kvm that were written and that no model depends on.
+    module kvm that were written and that no model depends on. `last_vm_id`: AVIC id that the last
+    VM got.
     """
 
     def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memories) -> None:
@@ -57,7 +65,7 @@ class Apicv:
         self._memory = memory
         self._engine = Engine(requests.request_all, self._after)
         self._vms: dict[Vm, ApicVm] = {}
-        self._next_vm_id = 0
+        self.last_vm_id = 0
 
     def of(self, vm: Vm) -> ApicVm:
         """Return the state of a VM."""
@@ -83,17 +91,21 @@ class Apicv:
 
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """Add the state of a new VM with the irqchip and the PIT that were asked for."""
-        module = module_of(self.kvm.params)
-        vm_id = self._new_vm_id(avic=module.avic)
-        memory = self._memory.memories[vm]
-        new = ApicVm(vm, self.policy, module, self.tracer, vm_id, memory, self._engine)
-        self._vms[vm] = new
-        vm.before_read.append(lambda: requests.account_batched(new))
-        new.inhibit.start(avic=module.avic)
+        new = self.new_vm(vm, self._new_vm_id(avic=module_of(self.kvm.params).avic))
+        new.inhibit.start(avic=new.module.avic)
         if vm.irqchip is not Irqchip.NONE:
             self.add_irqchip(vm)
         if vm.irqchip is Irqchip.KERNEL and options.get(PIT) is not False:
             self._create_pit(new, reinject=options.get(REINJECT))
+
+    def new_vm(self, vm: Vm, vm_id: int) -> ApicVm:
+        """Return the state of a VM before anything was created in it."""
+        module = module_of(self.kvm.params)
+        memory = self._memory.memories[vm]
+        new = ApicVm(vm, self.policy, module, self.tracer, vm_id, memory, self._engine)
+        self._vms[vm] = new
+        vm.before_read.append(lambda: requests.account_batched(new))
+        return new
 
     def check_irqchip(self, vm: Vm) -> None:
         """Accept every VM."""
@@ -166,8 +178,9 @@ class Apicv:
         return found is not None and found.run is RunState.GUEST
 
     def remove_vm(self, vm: Vm) -> None:
-        """Drop the state of a VM."""
-        del self._vms[vm]
+        """Drop the state of a VM, with its timers."""
+        for timer in self._vms.pop(vm).eoi_inject:
+            timer.cancel()
 
     # --- ioctls of a VM ---
 
@@ -188,7 +201,7 @@ class Apicv:
             vm.inhibit.set(Reason.PHYSICAL_ID_TOO_BIG)
             vcpu.requests |= UPDATE
             return
-        vcpu.avic.entry = PhysicalEntry(vcpu.id, BACKING_PAGES + vcpu.id * PAGE)
+        vcpu.avic.entry = PhysicalEntry(vcpu.id, backing_page(vcpu.id))
         vm.tables.physical.add(vcpu.id, vcpu.avic.entry)
         vm.tables.with_entry |= vcpu.bit
         if not self.policy.born_as_vm:
@@ -215,15 +228,23 @@ class Apicv:
             return 0
         used = {vm.vm_id for vm in self._vms.values()} | {0}
         limit = 1 << self.policy.vm_id_bits
-        self._next_vm_id = (self._next_vm_id + 1) % limit
-        while self._next_vm_id in used:
-            self._next_vm_id = (self._next_vm_id + 1) % limit
-        return self._next_vm_id
+        self.last_vm_id = (self.last_vm_id + 1) % limit
+        while self.last_vm_id in used:
+            self.last_vm_id = (self.last_vm_id + 1) % limit
+        return self.last_vm_id
 
-    def _after(self, vm: ApicVm, seconds: float, action: Callable[[], None]) -> None:
-        def run() -> None:
-            if vm.kvm in self._vms:
-                with command(vm):
-                    action()
+    def restore_eoi_inject(self, vm: ApicVm, ioapic: Ioapic, saved: SavedTimer) -> None:
+        """Arm a timer of `ApicVm.eoi_inject` from a snapshot. Raises BadSnapshotError."""
+        work = _as_command(vm, lambda: routing.eoi_inject_work(vm, ioapic))
+        vm.eoi_inject.append(self.kvm.kernel.clock.at(saved, work))
 
-        self.kvm.kernel.clock.after(seconds, run)
+    def _after(self, vm: ApicVm, seconds: float, action: Callable[[], None]) -> Timer:
+        return self.kvm.kernel.clock.after(seconds, _as_command(vm, action))
+
+
+def _as_command(vm: ApicVm, action: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with command(vm):
+            action()
+
+    return run

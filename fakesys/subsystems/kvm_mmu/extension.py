@@ -42,11 +42,16 @@ class MmuExtension:
 
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """Give the VM a memory without slots."""
-        memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
-        self.memories[vm] = memory
+        memory = self.new_memory(vm)
         self.shrinker.add(memory.arch, memory.zapper)
         self.nx.add(vm, memory)
+
+    def new_memory(self, vm: Vm) -> VmMemory:
+        """Return the memory of a VM, which neither the shrinker nor `nx` knows yet."""
+        memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
+        self.memories[vm] = memory
         vm.rmaps_stat = lambda: rmaps_text(memory)
+        return memory
 
     def check_irqchip(self, vm: Vm) -> None:
         """Accept every irqchip."""

@@ -51,6 +51,10 @@ def _integer(text: str) -> str:
     return str(kstrtoll(text, bits=32))
 
 
+# How the parameters that no model depends on are parsed, by name; filled by the rows below.
+SETTINGS: dict[str, Callable[[str], str]] = {}
+
+
 def _setting(
     name: str,
     default: str,
@@ -60,6 +64,7 @@ def _setting(
     unless: Features = (),
 ) -> Attr[KvmModule]:
     """Return the row of a parameter that can be changed and that no model depends on."""
+    SETTINGS[name] = parse
 
     def store(module: KvmModule, text: str) -> None:
         module.apicv.settings[name] = parse(text)

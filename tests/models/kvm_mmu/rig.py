@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from fakesys.core.events import Bus
@@ -14,6 +15,13 @@ from fakesys.subsystems.kvm_mmu.guest.bulk_access import BulkResult, bulk_access
 from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
 from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
+from fakesys.subsystems.kvm_mmu.saved.memory import (
+    SavedVmMemory,
+    check_roots,
+    restore_memory,
+    save_memory,
+)
+from fakesys.subsystems.kvm_mmu.saved.vcpus import SavedMmuVcpu, restore_vcpu, save_vcpu
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, MmuPolicy
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
@@ -109,6 +117,25 @@ class Rig:
         """One write that may fault, without entry to the guest."""
         if not self.memory.shadow_walker.allows(vcpu, gpa, PF_WRITE):
             self.memory.faults.page_fault(vcpu, gpa, PF_WRITE)
+
+    def reload(self) -> None:
+        """Go on with a memory that was made from what this one saves."""
+        data = self.saved()
+        found = msgspec.json.decode(data, type=tuple[SavedVmMemory, dict[int, SavedMmuVcpu]])
+        old, arch = self.memory, self.memory.arch
+        self.memory = VmMemory(self.bus, arch.policy, arch.knobs, self.stats)
+        used = restore_memory(found[0], self.memory)
+        for number, saved in found[1].items():
+            vcpu = self.memory.add_vcpu(number, old.vcpus[number].stats)
+            self.guests[number] = Guest(self.memory, vcpu)
+            restore_vcpu(saved, vcpu, self.guests[number], self.memory.arch, used)
+        check_roots(self.memory.arch, used)
+        assert self.saved() == data
+
+    def saved(self) -> bytes:
+        """What a snapshot holds of the memory and of its vCPUs."""
+        vcpus = {n: save_vcpu(vcpu, self.guests[n]) for n, vcpu in self.memory.vcpus.items()}
+        return msgspec.json.encode((save_memory(self.memory), vcpus))
 
     def told(self, cls: type) -> list[Any]:
         """The events of one class since the last call of `forget`."""

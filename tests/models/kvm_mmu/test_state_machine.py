@@ -243,6 +243,15 @@ class MmuMachine(RuleBasedStateMachine):
         assert self.policy.nx is not None
         recover(self.memory, ratio, spares_logged=self.policy.nx.spares_logged)
 
+    @precondition(lambda self: self.flow is None)
+    @rule()
+    def save_and_load(self) -> None:
+        self.rig.reload()
+        self.memory = self.rig.memory
+        self.pages = self.memory.arch.pages
+        self.shrinker = Shrinker()
+        self.shrinker.add(self.memory.arch, self.memory.zapper)
+
     # --- what must hold ---
 
     @invariant()

@@ -55,21 +55,22 @@ class PinResult(Enum):
 class Ioapic:
     """The chip. Bit N of `irr` is set while the line of pin N is high.
 
-    `delayed`: mask of level pins that storm; they are sent again after a pause only.
+    `delayed`: mask of level pins that storm; they are sent again after a pause only. `sources`: by
+    pin, the mask of sources that hold the line high. `resent`: by pin, re-sends in a row.
     """
 
     def __init__(self) -> None:
         self.pins = [RedirectEntry() for _ in range(PINS)]
         self.irr = self.delayed = 0
-        self._sources = [0] * PINS
-        self._resent = [0] * PINS
+        self.sources = [0] * PINS
+        self.resent = [0] * PINS
 
     def set_source(self, pin: int, source: int, *, level: bool) -> bool:
         """Set the level of one source of a line; return whether the line is high now."""
         bit = 1 << source
-        shares = self._sources[pin]
-        self._sources[pin] = shares | bit if level else shares & ~bit
-        return bool(self._sources[pin])
+        shares = self.sources[pin]
+        self.sources[pin] = shares | bit if level else shares & ~bit
+        return bool(self.sources[pin])
 
     def lower(self, pin: int) -> None:
         """Clear the pin in IRR: its line is low."""
@@ -101,13 +102,16 @@ class Ioapic:
         entry = self.pins[pin]
         entry.remote_irr = False
         again = not entry.masked and bool(self.irr >> pin & 1)
-        self._resent[pin] = self._resent[pin] + 1 if again else 0
+        self.resent[pin] = self.resent[pin] + 1 if again else 0
         return again
 
     def is_storm(self, pin: int) -> bool:
-        """Return whether the pin was re-sent SUCCESSIVE_MAX times in a row; it is delayed then."""
-        if self._resent[pin] != SUCCESSIVE_MAX:
+        """Return whether the pin was re-sent SUCCESSIVE_MAX times in a row; it is delayed then.
+
+        While it is delayed, EOIs of the same vector count on, so there can be more.
+        """
+        if self.resent[pin] < SUCCESSIVE_MAX:
             return False
-        self._resent[pin] = 0
+        self.resent[pin] = 0
         self.delayed |= 1 << pin
         return True

@@ -50,10 +50,11 @@ class Chip:
 class Pic:
     """Master and slave.
 
-    `output`: the line to the processors. `wake` is called when a vCPU must look at it.
-    `acked(pin)` is called after the interrupt of a pin ended; pins 8-15 are the slave's.
-    `wakes_for_nothing`: `wake` is called on every update while the output is low, as kernels did
-    that had no check of the level in i8259.c:pic_irq_request.
+    `output`: the line to the processors. `sources`: by pin, the mask of sources that hold it high.
+    `wake` is called when a vCPU must look at the output. `acked(pin)` is called after the interrupt
+    of a pin ended; pins 8-15 are the slave's. `wakes_for_nothing`: `wake` is called on every update
+    while the output is low, as kernels did that had no check of the level in
+    i8259.c:pic_irq_request.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Pic:
         self._acked = acked
         self._wakes_for_nothing = wakes_for_nothing
         self._wake_needed = False
-        self._sources = [0] * 16
+        self.sources = [0] * 16
 
     def chip_of(self, pin: int) -> Chip:
         """Return the chip that has this pin, 0-15."""
@@ -83,9 +84,9 @@ class Pic:
         after the update of the output, before the wake-up. Like i8259.c:kvm_pic_set_irq (v6.1).
         """
         bit = 1 << source
-        shares = self._sources[pin]
-        self._sources[pin] = shares | bit if level else shares & ~bit
-        result = self.chip_of(pin).set_pin(pin & 7, level=bool(self._sources[pin]))
+        shares = self.sources[pin]
+        self.sources[pin] = shares | bit if level else shares & ~bit
+        result = self.chip_of(pin).set_pin(pin & 7, level=bool(self.sources[pin]))
         self._update()
         traced(result)
         self._unlock()

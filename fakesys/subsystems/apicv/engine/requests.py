@@ -144,7 +144,7 @@ def regroup(vm: ApicVm) -> None:
     for vcpu in vm.members(vm.touched):
         bit = 1 << vcpu.id
         if vcpu.run is RunState.GUEST:
-            if not _can_be_batched(vm, vcpu):
+            if not can_be_batched(vm, vcpu):
                 continue
             vm.batched |= bit
             vcpu.accounted.exits, vcpu.accounted.events = vm.batch.exits, vm.batch.events
@@ -153,7 +153,7 @@ def regroup(vm: ApicVm) -> None:
     vm.touched = 0
 
 
-def _can_be_batched(vm: ApicVm, vcpu: ApicVcpu) -> bool:
+def can_be_batched(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     """Return whether a request would do the same to this vCPU as to all other batched ones."""
     lapic = vcpu.lapic
     if not vm.batched:

@@ -40,9 +40,7 @@ def make_controllers(vm: ApicVm) -> None:
     vm.ioapic = Ioapic()
     vm.pic = Pic(
         wake=lambda: wake_for_pic(vm),
-        acked=lambda pin: notify_acked_irq(
-            vm, IrqchipId.PIC_MASTER if pin < 8 else IrqchipId.PIC_SLAVE, pin
-        ),
+        acked=lambda pin: _notify_pic_acked(vm, pin),
         wakes_for_nothing=vm.policy.pic_wakes_for_nothing,
     )
 
@@ -167,10 +165,15 @@ def end_pin(vm: ApicVm, ioapic: Ioapic, pin: int, *, level: bool) -> None:
         send(vm, ioapic, pin)
         return
     vm.tracer.kvm_ioapic_delayed_eoi_inj(entry)
-    vm.after(STORM_PAUSE, lambda: _send_delayed(vm, ioapic))
+    vm.eoi_inject.append(vm.after(STORM_PAUSE, lambda: eoi_inject_work(vm, ioapic)))
 
 
-def _send_delayed(vm: ApicVm, ioapic: Ioapic) -> None:
+def eoi_inject_work(vm: ApicVm, ioapic: Ioapic) -> None:
+    """Send the delayed pins again. Like ioapic.c:kvm_ioapic_eoi_inject_work (v6.1).
+
+    Precondition: a timer of `ApicVm.eoi_inject` is due.
+    """
+    vm.eoi_inject = [timer for timer in vm.eoi_inject if timer.action is not None]
     ioapic.delayed = 0
     for pin, entry in enumerate(ioapic.pins):
         waits = entry.level and ioapic.irr >> pin & 1

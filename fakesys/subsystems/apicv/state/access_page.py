@@ -21,6 +21,9 @@ class GuestMemory(Protocol):
         There is one update for each address space; 0 if a memslot of the owner is in the way.
         """
 
+    def has_private_slot(self, slot_id: int) -> bool:
+        """Return whether there is a memslot of KVM's own with this id, in every address space."""
+
     def has_slot_at(self, gpa: int) -> bool:
         """Return whether there is a memslot at this address."""
 
@@ -46,6 +49,10 @@ class AccessPage:
     def is_obstructed(self) -> bool:
         """Return whether a memslot of the VM's owner is at its address."""
         return self._memory.has_slot_at(BASE)
+
+    def exists(self) -> bool:
+        """Return whether the memory has the memslot; `present` says what it should have."""
+        return self._memory.has_private_slot(self._slot)
 
     def create(self) -> None:
         """Create the memslot for the first vCPU that is created with AVIC active."""

@@ -6,7 +6,8 @@
 * `FlipInhibit`: a bit per reason, traced when AVIC goes off or on ([5.6]);
 * `BitInhibit`: a bit per reason, every call traced ([6.1]), windows counted or not ([7.x]).
 
-They know the access page and a function that makes a request to all vCPUs, but no VM.
+They know the access page and a function that makes a request to all vCPUs, but no VM. `avic`: the
+module allows AVIC. `lapics`: the local APICs are in the kernel.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ class EnumInhibit:
         self._tracer = tracer
         self._page = page
         self._request_all = request_all
-        self._avic = False
-        self._lapics = False
+        self.avic = False
+        self.lapics = False
 
     @property
     def active(self) -> bool:
@@ -118,22 +119,22 @@ class EnumInhibit:
 
     def start(self, *, avic: bool) -> None:
         """Leave the VM disabled until it has local APICs."""
-        self._avic = avic
+        self.avic = avic
 
     def irqchip_created(self) -> None:
         """Activate AVIC where the module allows it; there is no event and no request."""
-        self._lapics = True
-        if self._avic:
+        self.lapics = True
+        if self.avic:
             self.state = State.ACTIVATED
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Suspend the VM if AVIC is on on this vCPU."""
-        if vcpu.apicv_active and self._avic and self._lapics:
+        if vcpu.apicv_active and self.avic and self.lapics:
             self._deactivate(vcpu, State.SUSPENDED)
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """Activate the VM if AVIC is off on this vCPU."""
-        if self._avic and self._lapics and not vcpu.apicv_active:
+        if self.avic and self.lapics and not vcpu.apicv_active:
             self._activate(vcpu)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
@@ -180,8 +181,8 @@ class FlipInhibit:
         self._tracer = tracer
         self._page = page
         self._request_all = request_all
-        self._avic = False
-        self._lapics = False
+        self.avic = False
+        self.lapics = False
 
     @property
     def active(self) -> bool:
@@ -196,20 +197,20 @@ class FlipInhibit:
     def start(self, *, avic: bool) -> None:
         """Set DISABLED for good if the module does not allow AVIC."""
         self.mask = 0 if avic else mask_of(self._numbers, Reason.DISABLED)
-        self._avic = avic
+        self.avic = avic
 
     def irqchip_created(self) -> None:
         """Let windows inhibit AVIC from now on; no bit changes."""
-        self._lapics = True
+        self.lapics = True
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Set IRQWIN."""
-        if self._avic and self._lapics:
+        if self.avic and self.lapics:
             self.set(Reason.IRQWIN)
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """Clear IRQWIN."""
-        if self._avic and self._lapics:
+        if self.avic and self.lapics:
             self.clear(Reason.IRQWIN)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
@@ -261,7 +262,7 @@ class BitInhibit:
         self._tracer = tracer
         self._page = page
         self._request_all = request_all
-        self._avic = False
+        self.avic = False
 
     @property
     def active(self) -> bool:
@@ -275,7 +276,7 @@ class BitInhibit:
 
     def start(self, *, avic: bool) -> None:
         """Set and trace what inhibits a new VM; it has no vCPU yet to make a request to."""
-        self._avic = avic
+        self.avic = avic
         reasons = [Reason.ABSENT] if avic else [Reason.DISABLED]
         if self._policy.absent_and_disabled and not avic:
             reasons = [Reason.ABSENT, Reason.DISABLED]
@@ -316,7 +317,7 @@ class BitInhibit:
         self._change(reason, on=False)
 
     def _change(self, reason: Reason, *, on: bool) -> None:
-        if not self._avic or reason not in self._policy.numbers:
+        if not self.avic or reason not in self._policy.numbers:
             return
         mask = self._trace(reason, self.mask, on=on)
         if self._counts and reason is not Reason.IRQWIN:
@@ -324,7 +325,7 @@ class BitInhibit:
         self._become(mask)
 
     def _count(self, step: int) -> None:
-        if not self._avic:
+        if not self.avic:
             return
         before = self.window_requests
         self.window_requests += step

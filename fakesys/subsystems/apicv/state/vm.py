@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from fakesys.core.clock import Timer
 from fakesys.subsystems.apicv.chips.ioapic import Ioapic
 from fakesys.subsystems.apicv.chips.pic import Pic
 from fakesys.subsystems.apicv.chips.pit import Pit
@@ -68,11 +69,11 @@ class Engine(Struct, frozen=True):
     """Operations that the state of a VM starts itself; the parts above hand them in.
 
     `request_all(vm, request)` makes an APICv request to every vCPU. `after(vm, seconds, action)`
-    runs an action on the VM at a later time, as a command.
+    runs an action on the VM at a later time, as a command; the timer can be cancelled.
     """
 
     request_all: Callable[[ApicVm, int], None]
-    after: Callable[[ApicVm, float, Callable[[], None]], None]
+    after: Callable[[ApicVm, float, Callable[[], None]], Timer]
 
 
 class ApicVm:
@@ -84,6 +85,7 @@ class ApicVm:
     return at once; `handlers`: those that still have to do so, with what they must end.
     `runnable`: vCPUs that a kick or wake-up makes run in the present command. `irr_known`: by
     vector, vCPUs that certainly have it in IRR. `synic_auto_eoi_used`: vCPUs with AutoEOI vectors.
+    `eoi_inject`: timers after which the delayed pins of the IOAPIC are sent again.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class ApicVm:
         self.pic: Pic | None = None
         self.ioapic: Ioapic | None = None
         self.pit: Pit | None = None
+        self.eoi_inject: list[Timer] = []
         self.rtc = RtcStatus()
         self.tables = AvicTables()
         self.running = 0
@@ -140,9 +143,9 @@ class ApicVm:
         """Whether this VM can use AVIC at all."""
         return self.module.avic and self.has_lapics
 
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Run `action` on this VM after so many seconds, if the VM still exists then."""
-        self._engine.after(self, seconds, action)
+    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Run `action` on this VM after so many seconds."""
+        return self._engine.after(self, seconds, action)
 
     def accelerates(self, vcpu: ApicVcpu) -> bool:
         """Return whether AVIC handles the guest's accesses to the APIC of this vCPU.

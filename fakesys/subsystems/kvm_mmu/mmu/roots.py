@@ -86,14 +86,7 @@ class Roots:
     def load(self, vcpu: VcpuMmu) -> None:
         """Load the roots for the vCPU's paging mode. Like mmu.c:kvm_mmu_load."""
         self.make_available()
-        base = self._arch.policy.base_role
-        if vcpu.paging is Paging.TDP:
-            wanted = [(0, role_word(base, 4, direct=True))]
-        elif vcpu.paging is Paging.LONG:
-            wanted = [(vcpu.cr3 >> 12, role_word(base, 4, direct=False))]
-        else:
-            wanted = [(quarter << 18, role_word(base, 2, direct=True)) for quarter in range(4)]
-        for gfn, role in wanted:
+        for gfn, role in wanted_roots(vcpu, self._arch.policy.base_role):
             row = self._finder.get_page(gfn, role)
             self._pages.root_count[row] += 1
             vcpu.roots.append(row)
@@ -173,3 +166,12 @@ class Roots:
         # One obsolete root of four makes all four be loaded again.
         if any(self._pages.is_stale(row) for row in vcpu.roots):
             self.free(vcpu)
+
+
+def wanted_roots(vcpu: VcpuMmu, base_role: int) -> list[tuple[int, int]]:
+    """Return gfn and role of each root for the paging mode of the vCPU."""
+    if vcpu.paging is Paging.TDP:
+        return [(0, role_word(base_role, 4, direct=True))]
+    if vcpu.paging is Paging.LONG:
+        return [(vcpu.cr3 >> 12, role_word(base_role, 4, direct=False))]
+    return [(quarter << 18, role_word(base_role, 2, direct=True)) for quarter in range(4)]

@@ -151,6 +151,15 @@ class ShadowLinks:
         self._more_parents.clear()
         self.write_tracking.clear()
 
+    def restore(self, row: int, parents: list[tuple[int, int]]) -> None:
+        """Set which entries point to a page, the first one first, from a snapshot.
+
+        Precondition: `children` has these entries.
+        """
+        self._pages.parent[row], self._pages.parent_index[row] = parents[0]
+        if parents[1:]:
+            self._more_parents[row] = parents[1:]
+
     def fields(self, row: int) -> ShadowPageFields:
         """Return what every tracepoint of a shadow page records of it."""
         pages = self._pages

@@ -296,6 +296,48 @@ class ShadowPages:
         for row in listed:
             self.append(row)
 
+    @property
+    def order(self) -> array[int]:
+        """The rows on the list, the oldest first."""
+        return array("i", self.oldest_first())
+
+    @property
+    def free_rows(self) -> array[int]:
+        """The rows of freed pages; the last one is used next."""
+        return self._free[:]
+
+    def hashed_rows(self) -> array[int]:
+        """Return the rows that a look-up can find, in an order that `restore` hashes alike."""
+        found = array("i")
+        for head in self._heads if len(self) else ():
+            chain = []
+            while head != NONE:
+                chain.append(head)
+                head = self._chain[head]
+            found.extend(reversed(chain))
+        return found
+
+    def restore(self, free: array[int], order: array[int], hashed: array[int]) -> None:
+        """Make list, hash and counts for columns that were set from a snapshot.
+
+        `order`: the rows on the list, the oldest first. Precondition: all columns but `_position`
+        and `_chain` are equally long, and these rows are among them.
+        """
+        rows = len(self.gfn)
+        self.used = rows - len(free)
+        self._free = free
+        self._position = array("I", [0]) * rows
+        self._chain = array("i", [NONE]) * rows
+        for row in order:
+            self.append(row)
+        heads = _FIRST_HEADS
+        while rows > 2 * heads:
+            heads *= 2
+        self._heads = array("i", [NONE]) * heads
+        for row in hashed:
+            self._rehash(row)
+            self._buckets[kernel_bucket(self.gfn[row])] += self.gen[row] == self.valid_gen
+
     def _fill(self, row: int, gfn: int, role: int) -> None:
         self.gfn[row] = gfn
         self.role[row] = role

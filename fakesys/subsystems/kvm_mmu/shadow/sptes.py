@@ -149,8 +149,17 @@ class Sptes:
         self.count(self._pages.role[row] & LEVEL_MASK, 1)
         if leaf.gfns is not None:
             leaf.gfns[index] = gfn
-            users = self._indirect_tables.setdefault(gfn >> 9, {})
-            users[row] = users.get(row, 0) + 1
+            self._index(row, gfn)
+
+    def restore(self, row: int, leaf: Leaf) -> None:
+        """Set the sptes of a table from a snapshot; gauges are not counted.
+
+        Precondition: `ShadowPages.leaf_state` of the table is MIXED.
+        """
+        self.leaves[row] = leaf
+        if leaf.gfns is not None:
+            for index in set_bits(leaf.present):
+                self._index(row, leaf.gfns[index])
 
     def drop(self, row: int, mask: int) -> int:
         """Clear these sptes; return how many were present. Like mmu.c:drop_spte (v6.1)."""
@@ -273,6 +282,10 @@ class Sptes:
             for index in set_bits(mask):
                 changed |= self.protect_gfn(block << 9 | index, pt_protect=False)
         return changed
+
+    def _index(self, row: int, gfn: int) -> None:
+        users = self._indirect_tables.setdefault(gfn >> 9, {})
+        users[row] = users.get(row, 0) + 1
 
     def _drop_some(self, row: int, gone: int) -> None:
         leaf = self.leaf(row)

@@ -88,6 +88,10 @@ class HostMemory:
             offset += len(piece)
             data = data[len(piece) :]
 
+    def written(self) -> dict[int, bytes]:
+        """Return the content of each page that is not all zero, by its number."""
+        return {page: bytes(data) for page, data in self._data.items() if any(data)}
+
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes within one page; bytes that were never written are zero."""
         page = self._data.get(offset // PAGE)
@@ -127,6 +131,16 @@ class HostSpace:
         self._named[name] = memory
         self._map(memory)
         return memory
+
+    @property
+    def memories(self) -> list[HostMemory]:
+        """All mappings that commands can name, in the order in which they were added."""
+        return list(self._named.values())
+
+    @property
+    def private(self) -> HostMemory | None:
+        """The page behind KVM's private slots; None before the first one."""
+        return self._private
 
     def private_page(self) -> HostMemory:
         """Return the page behind KVM's private slots, which no command can name."""

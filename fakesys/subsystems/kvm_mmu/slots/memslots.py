@@ -169,6 +169,10 @@ class Memslots:
         self._starts.remove(slot.base_gfn)
         self._last = None
 
+    def starts_at(self, gfn: int) -> bool:
+        """Return whether a slot begins at this gfn."""
+        return gfn in self._by_start
+
     def overlap(self, slot_id: int, first: int, npages: int) -> Memslot | None:
         """Return another slot that shares pages with this range, or None."""
         for other in self.by_id.values():
@@ -201,8 +205,9 @@ class AddressSpaces:
         start: int,
     ) -> None:
         self._host = host
-        self._user_mem_slots = user_mem_slots
-        self._physical_bits = physical_bits
+        self.user_mem_slots = user_mem_slots
+        # The first gfn that the MMU cannot map.
+        self.end_gfn = 1 << physical_bits - 12
         self.as_num = as_num
         # Address spaces count in steps of their number and never meet in a generation.
         self.memslots = [Memslots(start + as_id) for as_id in range(as_num)]
@@ -223,8 +228,8 @@ class AddressSpaces:
         Raises EINVAL for an address space or id that does not exist in this kernel.
         """
         as_id, slot_id = number >> 16, number & 0xFFFF
-        if as_id >= self.as_num or slot_id >= self._user_mem_slots:
-            raise KernelError(EINVAL, f"slot {number} is beyond {self._user_mem_slots - 1}")
+        if as_id >= self.as_num or slot_id >= self.user_mem_slots:
+            raise KernelError(EINVAL, f"slot {number} is beyond {self.user_mem_slots - 1}")
         return self.memslots[as_id].by_id.get(slot_id)
 
     def check(self, region: Region) -> Change:
@@ -287,5 +292,6 @@ class AddressSpaces:
         other = space.overlap(region.slot & 0xFFFF, first, npages)
         if other is not None:
             raise KernelError(EEXIST, f"overlaps slot {other.id}")
-        if first + npages - 1 >= 1 << self._physical_bits - 12:
-            raise KernelError(EINVAL, f"beyond {self._physical_bits} bits of physical address")
+        if first + npages > self.end_gfn:
+            bits = self.end_gfn.bit_length() + 11
+            raise KernelError(EINVAL, f"beyond {bits} bits of physical address")

@@ -51,7 +51,7 @@ class DirtyLog:
         if not slot.flags & LOG_DIRTY_PAGES:
             slot.dirty = None
         elif slot.dirty is None:
-            slot.dirty = bytearray(-(-slot.npages // WORD) * 8)
+            slot.dirty = bytearray(bitmap_bytes(slot.npages))
             if self.initially_set:
                 _set_all(slot.dirty, slot.npages)
 
@@ -166,6 +166,11 @@ class DirtyLog:
             if slot.memory.is_large(slot.page(gfn)):
                 dropped += self._arch.sptes.drop(row, mask)
         return dropped > 0
+
+
+def bitmap_bytes(npages: int) -> int:
+    """Return the length of the log of a slot: whole words of 64 pages."""
+    return -(-npages // WORD) * 8
 
 
 def _set_all(bitmap: bytearray, npages: int) -> None:

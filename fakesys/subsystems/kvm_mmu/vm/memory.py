@@ -162,6 +162,12 @@ class VmMemory:
                 self._delete(space.by_id[slot_id])
         return len(spaces)
 
+    def has_private_slot(self, slot_id: int) -> bool:
+        """Return whether every address space has a slot of this id with KVM's own page."""
+        slots = [space.by_id.get(slot_id) for space in self.spaces.memslots]
+        page = self.host.private
+        return page is not None and all(slot and slot.memory is page for slot in slots)
+
     def has_slot_at(self, gpa: int) -> bool:
         """Return whether there is guest memory at this address."""
         return any(space.find(gpa // PAGE) is not None for space in self.spaces.memslots)

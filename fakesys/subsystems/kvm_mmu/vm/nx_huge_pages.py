@@ -11,7 +11,7 @@ from __future__ import annotations
 from errno import EPERM
 from functools import partial
 
-from fakesys.core.clock import Timer
+from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtobool, kstrtoull
@@ -62,10 +62,38 @@ class NxHugePages:
     def add(self, vm: Vm, memory: VmMemory) -> None:
         """Add a new VM, with a thread of its own if there may ever be something to recover."""
         memory.arch.nx_on_host = self.on
-        if self._rules is None or self.never:
+        if not self.has_threads:
             return
         worker = self._workers[vm] = RecoveryThread(memory, self._kvm.kernel.clock.now_ns)
         self._arm(vm, worker)
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether a VM that is created now gets a thread."""
+        return self._rules is not None and not self.never
+
+    @property
+    def recovers(self) -> bool:
+        """Whether the threads have timers."""
+        return self._period_seconds() is not None
+
+    @property
+    def may_be_off(self) -> bool:
+        """Whether the kernel has the mode `never`."""
+        return self._rules is not None and self._rules.may_be_off
+
+    def thread(self, vm: Vm) -> RecoveryThread | None:
+        """Return the thread of a VM, None for a VM without one."""
+        return self._workers.get(vm)
+
+    def restore(self, vm: Vm, worker: RecoveryThread, timer: SavedTimer | None) -> None:
+        """Add the thread of a VM from a snapshot, with its timer.
+
+        Raises BadSnapshotError for a timer that cannot be.
+        """
+        self._workers[vm] = worker
+        if timer is not None:
+            worker.timer = self._kvm.kernel.clock.at(timer, partial(self._recover, vm))
 
     def remove(self, vm: Vm) -> None:
         """Remove a VM that is destroyed, its thread first."""
@@ -149,7 +177,7 @@ class NxHugePages:
     def _recover(self, vm: Vm) -> None:
         worker = self._workers[vm]
         if worker.task is None:
-            worker.task = Task(pid=self._kvm.new_thread(vm.pid), comm=WORKER_COMM, cpu=0)
+            worker.task = worker_task(self._kvm.new_thread(vm.pid))
         bus = self._kvm.kernel.bus
         before, bus.task = bus.task, worker.task
         try:
@@ -160,6 +188,11 @@ class NxHugePages:
         worker.timer = None
         worker.started_ns = self._kvm.kernel.clock.now_ns
         self._arm(vm, worker)
+
+
+def worker_task(pid: int) -> Task:
+    """Return the task of a recovery thread."""
+    return Task(pid=pid, comm=WORKER_COMM, cpu=0)
 
 
 def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:

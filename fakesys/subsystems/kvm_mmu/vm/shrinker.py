@@ -16,6 +16,11 @@ class Shrinker:
         """Add a new VM, which is asked first."""
         self._vms.insert(0, (arch, zapper))
 
+    @property
+    def order(self) -> list[MmuArch]:
+        """The memories of all VMs, that which is asked first at the head."""
+        return [arch for arch, _ in self._vms]
+
     def remove(self, arch: MmuArch) -> None:
         """Remove a VM that is destroyed."""
         self._vms = [entry for entry in self._vms if entry[0] is not arch]

@@ -1,0 +1,110 @@
+"""The memory of all VMs in a snapshot: what `MmuExtension` owns."""
+
+from __future__ import annotations
+
+from fakesys.core.saved import Natural, Saved, check
+from fakesys.subsystems.kvm.vm import Vm
+from fakesys.subsystems.kvm_mmu.extension import MmuExtension
+from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.subsystems.kvm_mmu.saved.memory import (
+    SavedVmMemory,
+    check_roots,
+    restore_memory,
+    save_memory,
+)
+from fakesys.subsystems.kvm_mmu.saved.nx import (
+    SavedNx,
+    SavedThread,
+    restore_nx,
+    restore_thread,
+    save_nx,
+    save_thread,
+)
+from fakesys.subsystems.kvm_mmu.saved.vcpus import SavedMmuVcpu, restore_vcpu, save_vcpu
+
+
+class SavedRace(Saved, frozen=True):
+    """How the last race of a VM ended; see `RaceResult`."""
+
+    done: bool
+    rounds: Natural
+    zapped: Natural
+    added_during: Natural
+    vtime_ns: Natural
+
+
+class SavedMmuVm(Saved, frozen=True):
+    """One VM, with its vCPUs in the order of their creation."""
+
+    memory: SavedVmMemory
+    vcpus: list[SavedMmuVcpu]
+    nx_thread: SavedThread | None
+    race: SavedRace | None
+
+
+class SavedMmu(Saved, frozen=True):
+    """All VMs in the order of their creation. `shrink`: their places as the shrinker asks them."""
+
+    nx: SavedNx
+    shrink: list[Natural]
+    vms: list[SavedMmuVm]
+
+
+def save(mmu: MmuExtension) -> SavedMmu:
+    """Return what a snapshot holds of the memory of all VMs."""
+    places = {id(mmu.memories[vm].arch): place for place, vm in enumerate(mmu.kvm.vms)}
+    return SavedMmu(
+        nx=save_nx(mmu.nx),
+        shrink=[places[id(arch)] for arch in mmu.shrinker.order],
+        vms=[_save_vm(mmu, vm) for vm in mmu.kvm.vms],
+    )
+
+
+def restore(saved: SavedMmu, mmu: MmuExtension) -> None:
+    """Fill the memory of VMs that the register of VMs has restored. Raises BadSnapshotError."""
+    vms = mmu.kvm.vms
+    check(len(saved.vms) == len(vms), f"memory of {len(saved.vms)} VMs, not of {len(vms)}")
+    check(sorted(saved.shrink) == list(range(len(vms))), "the order of the shrinker")
+    restore_nx(saved.nx, mmu.nx)
+    for found, vm in zip(saved.vms, vms, strict=True):
+        _restore_vm(found, mmu, vm)
+    # A new VM is asked first.
+    for place in reversed(saved.shrink):
+        memory = mmu.memories[vms[place]]
+        mmu.shrinker.add(memory.arch, memory.zapper)
+
+
+def _save_vm(mmu: MmuExtension, vm: Vm) -> SavedMmuVm:
+    race = mmu.races.get(vm)
+    return SavedMmuVm(
+        memory=save_memory(mmu.memories[vm]),
+        vcpus=[save_vcpu(mmu.mmus[vcpu], mmu.guests[vcpu]) for vcpu in vm.vcpus.values()],
+        nx_thread=save_thread(mmu.nx, vm),
+        race=None if race is None else _save_race(race),
+    )
+
+
+def _save_race(race: RaceResult) -> SavedRace:
+    return SavedRace(
+        done=race.done,
+        rounds=race.rounds,
+        zapped=race.zapped,
+        added_during=race.added_during,
+        vtime_ns=race.vtime_ns,
+    )
+
+
+def _restore_vm(saved: SavedMmuVm, mmu: MmuExtension, vm: Vm) -> None:
+    memory = mmu.new_memory(vm)
+    used = restore_memory(saved.memory, memory)
+    check(len(saved.vcpus) == len(vm.vcpus), f"vCPUs of {vm.name}")
+    for found, vcpu in zip(saved.vcpus, vm.vcpus.values(), strict=True):
+        mmu.add_vcpu(vcpu)
+        restore_vcpu(found, mmu.mmus[vcpu], mmu.guests[vcpu], memory.arch, used)
+    check_roots(memory.arch, used)
+    restore_thread(saved.nx_thread, mmu.nx, vm, memory)
+    race = saved.race
+    if race is not None:
+        mmu.races[vm] = RaceResult(
+            race.done, race.rounds, race.zapped, race.added_during, race.vtime_ns
+        )

@@ -1,0 +1,92 @@
+"""A second machine whose KVM was made from what a first one saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fakesys.core.saved import Saved
+from fakesys.machine.machine import Machine
+from fakesys.subsystems.apicv.saved import apicv as apicv_saved
+from fakesys.subsystems.kvm import saved as kvm_saved
+from fakesys.subsystems.kvm_mmu.saved import mmu as mmu_saved
+from fakesys.subsystems.kvm_module import saved as module_saved
+from tests.whole_machine import CONTROL, everything
+
+CHOICES = tuple(f"{CONTROL}/kvm/{name}_profile" for name in ("mmu", "apicv"))
+SHOWN = ("sys/kernel/debug/kvm", f"{CONTROL}/kvm", "sys/module/kvm")
+
+
+class Document(Saved, frozen=True):
+    """KVM as a snapshot has it."""
+
+    kvm: kvm_saved.SavedKvm
+    memory: mmu_saved.SavedMmu
+    interrupts: apicv_saved.SavedApicv
+    module: module_saved.SavedModule
+
+
+def document(machine: Machine) -> Document:
+    """What a machine saves of its KVM."""
+    models = machine.subsystems.kvm
+    return Document(
+        kvm=kvm_saved.save(models.kvm),
+        memory=mmu_saved.save(models.memory),
+        interrupts=apicv_saved.save(models.apicv),
+        module=module_saved.save(models.apicv),
+    )
+
+
+def encoded(machine: Machine) -> bytes:
+    """The same as the bytes of a file."""
+    return msgspec.json.encode(document(machine))
+
+
+def fresh(machine: Machine) -> Machine:
+    """A machine of the same kernels at the same time, without VMs."""
+    copy = Machine(machine.profile_name, "empty")
+    for path in CHOICES:
+        copy.write(path, machine.read(path))
+    copy.clock.restore(machine.clock.saved())
+    return copy
+
+
+def restore(data: bytes, copy: Machine) -> None:
+    """Fill a machine without VMs. Raises BadSnapshotError, msgspec.ValidationError."""
+    found = msgspec.json.decode(data, type=Document)
+    models = copy.subsystems.kvm
+    kvm_saved.restore(found.kvm, models.kvm)
+    mmu_saved.restore(found.memory, models.memory)
+    apicv_saved.restore(found.interrupts, models.apicv)
+    module_saved.restore(found.module, models.apicv)
+    models.kvm.drop_unheld()
+    copy.rebind()
+
+
+def copied(machine: Machine) -> Machine:
+    """A machine whose KVM is that of another one."""
+    copy = fresh(machine)
+    restore(encoded(machine), copy)
+    return copy
+
+
+def shown(machine: Machine) -> dict[str, object]:
+    """Every file of KVM."""
+    return {path: text for path, text in everything(machine).items() if path.startswith(SHOWN)}
+
+
+def differing(one: Machine, other: Machine) -> list[tuple[str, object, object]]:
+    """Path and both texts of each file of KVM that reads differently."""
+    left, right = shown(one), shown(other)
+    names = sorted(left.keys() | right.keys())
+    return [
+        (name, left.get(name), right.get(name))
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+
+
+def plain(data: bytes) -> Any:
+    """A document as JSON has it."""
+    return msgspec.json.decode(data)
