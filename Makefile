@@ -51,7 +51,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 test-fast: .venv/.dev
-	$(BIN)/python -m pytest tests/core tests/tree tests/models tests/files $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/core tests/tree tests/models tests/untrusted tests/files $(PYTEST_ARGS)
 
 test-mount: .venv/.dev
 	$(BIN)/python -m pytest tests/mount tests/transport tests/native $(PYTEST_ARGS)

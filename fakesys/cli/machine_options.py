@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fakesys.daemon.service import Service
     from fakesys.machine.machine import Machine
 
+# What a snapshot and a recording can hold.
+SEED = click.IntRange(0, (1 << 63) - 1)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 R = TypeVar("R")
@@ -47,25 +49,14 @@ class MachineOptions(NamedTuple):
             gc.enable()
 
     def _machine(self) -> Machine:
-        from fakesys.core.errors import KernelError
-        from fakesys.machine.machine import Machine
-        from fakesys.machine.scenario import ScenarioError, load, with_preset
-
-        try:
-            wanted = load(self.scenario)
-            for preset in self.preset:
-                wanted = with_preset(wanted, preset)
-            return Machine(
-                self.profile,
-                wanted,
-                seed=self.seed,
-                clock_rate=1.0 if self.clock_rate is None else self.clock_rate,
-                lockdown=self.lockdown,
-            )
-        except ScenarioError as error:
-            raise click.UsageError(str(error)) from None
-        except KernelError as error:
-            raise click.UsageError(error.why) from None
+        return machine_of(
+            self.scenario,
+            *self.preset,
+            profile=self.profile,
+            seed=self.seed,
+            clock_rate=1.0 if self.clock_rate is None else self.clock_rate,
+            lockdown=self.lockdown,
+        )
 
     def service(
         self, point: Path, *, ready_fd: int | None = None, lives_with: int | None = None
@@ -88,6 +79,34 @@ class MachineOptions(NamedTuple):
             ready_fd=ready_fd,
             lives_with=lives_with,
         )
+
+
+def machine_of(
+    scenario: str,
+    *presets: str,
+    profile: str | None,
+    seed: int | None,
+    clock_rate: float = 1.0,
+    lockdown: bool = False,
+) -> Machine:
+    """Return the machine of a scenario's name or file. Raises UsageError naming what is wrong."""
+    from fakesys.core.errors import KernelError
+    from fakesys.machine.hardware import ScenarioError
+    from fakesys.machine.machine import Machine
+    from fakesys.machine.scenario import load, with_preset
+
+    try:
+        wanted = load(scenario)
+        for preset in presets:
+            wanted = with_preset(wanted, preset)
+    except ScenarioError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        return Machine(profile, wanted, seed=seed, clock_rate=clock_rate, lockdown=lockdown)
+    except ScenarioError as error:
+        raise click.UsageError(f"{scenario}: {error}") from None
+    except KernelError as error:
+        raise click.UsageError(error.why) from None
 
 
 def _require_libfuse() -> None:
@@ -152,7 +171,7 @@ _OPTIONS = (
         help="AP hardware instead of the scenario's: default, empty, full; or a guest that boots,"
         ' such as "linux-boot vcpus=17". More than one if need be.',
     ),
-    click.option("--seed", type=int, help="Of the one random generator."),
+    click.option("--seed", type=SEED, help="Of the one random generator."),
     click.option(
         "--clock-rate",
         type=click.FloatRange(0),

@@ -195,7 +195,8 @@ def _print_table(states: list[State]) -> None:
         table.add_column(field, overflow="fold")
     for state in states:
         table.add_row(*("-" if value is None else str(value) for value in state))
-    console = Console()
+    # Paths and names of scenarios may look like markup.
+    console = Console(markup=False)
     if not console.is_terminal:
         # Not a terminal: never break a path.
         console.width = PIPE_WIDTH

@@ -7,34 +7,28 @@ from importlib import resources
 
 import click
 
+from fakesys.cli.machine_options import SEED, machine_of
+
 
 @click.command(epilog="Example: fakesys run vfio-ap-three-guests")
 @click.argument("scenario", required=False)
 @click.option("--profile", help="Kernel to imitate: seed, 6.1 or 6.18; else the scenario's.")
-@click.option("--seed", type=int, help="Seed of the random generator; else the scenario's.")
+@click.option("--seed", type=SEED, help="Seed of the random generator; else the scenario's.")
 def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     """Run SCENARIO in memory, without FUSE and root, and print what happens.
 
     SCENARIO is the name of a shipped one or the path of a .toml file; without it, those that come
     with fakesys are listed. Exit status 1 when something was not as the scenario expects.
     """
-    from fakesys.core.errors import KernelError
-    from fakesys.machine.machine import Machine
     from fakesys.machine.playback.timeline import Timeline
-    from fakesys.machine.scenario import ScenarioError, load, shipped
+    from fakesys.machine.scenario import load, shipped
 
     if scenario is None:
         for name in shipped():
             click.echo(f"{name:24} {load(name).description}")
         return
-    try:
-        wanted = load(scenario)
-        machine = Machine(profile, wanted, seed=seed)
-    except ScenarioError as error:
-        raise click.UsageError(str(error)) from None
-    except KernelError as error:
-        raise click.UsageError(error.why) from None
-    timeline = Timeline(machine, wanted, click.echo)
+    machine = machine_of(scenario, profile=profile, seed=seed)
+    timeline = Timeline(machine, machine.scenario, click.echo)
     timeline.run()
     if machine.control.bugs:
         raise click.ClickException(f"internal error:\n{machine.control.bugs[0]}")

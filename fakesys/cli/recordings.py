@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from fakesys.cli.snapshots import MOUNT, control_file
+from fakesys.cli.snapshots import MOUNT, open_control
 
 if TYPE_CHECKING:
-    from fakesys.machine.playback.replay import Target
+    from fakesys.machine.playback.replay import Difference
 
 PIECE = 1 << 20
 NOT_FOUND = 127
@@ -50,11 +50,10 @@ def record(context: click.Context, file: Path, command: tuple[str, ...], mount_p
 
 
 def _opened(mount_point: Path) -> int:
-    path = control_file(mount_point, "writes")
     try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return open_control(mount_point, "writes", os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}") from None
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 def _copy(stream: int, output: BinaryIO, command: tuple[str, ...]) -> int:
@@ -123,26 +122,37 @@ def replay(file: Path, mount_point: Path | None) -> None:
 
     Exit status 1 when one differs; the line of the script is named.
     """
-    from fakesys.machine.playback.replay import InMemory, OnMount, machine_of, run_steps
+    from fakesys.core.text import one_line
+
+    count, wrong = _differences(file, mount_point)
+    for step, result in wrong:
+        where = f"{step.number}: {step.word} {step.path}"
+        what = one_line(f"{where}: {result or 'ok'}, recorded {step.result or 'ok'}")
+        click.echo(f"{file}:{what}", err=True)
+    if wrong:
+        raise click.ClickException(f"{len(wrong)} of {count} steps differ")
+    click.echo(f"{count} steps, every result as recorded", err=True)
+
+
+def _differences(file: Path, mount_point: Path | None) -> tuple[int, list[Difference]]:
+    """Return the number of steps, and those with another result. Raises ClickException."""
+    from fakesys.machine.playback import replay as playback
+    from fakesys.machine.untrusted.below import Below
+    from fakesys.machine.untrusted.files import UnusableFileError
     from fakesys.subsystems.control.script import ScriptError, steps
 
     try:
-        script = file.read_text(encoding="utf-8", errors="surrogateescape")
+        script = playback.recording_in(file)
         todo = list(steps(script))
-        target: Target
         if mount_point is None:
-            target = InMemory(machine_of(script))
-        else:
-            control_file(mount_point, "writes")
-            target = OnMount(mount_point)
-        wrong = list(run_steps(todo, target))
+            target = playback.InMemory(playback.machine_of(script))
+            return len(todo), list(playback.run_steps(todo, target))
+        os.close(_opened(mount_point))
+        with Below(mount_point) as place:
+            return len(todo), list(playback.run_steps(todo, playback.OnMount(place)))
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from None
+    except UnusableFileError as error:
+        raise click.ClickException(str(error)) from None
     except ScriptError as error:
         raise click.ClickException(f"{file}: {error}") from None
-    for step, result in wrong:
-        where = f"{file}:{step.number}: {step.word} {step.path}"
-        click.echo(f"{where}: {result or 'ok'}, recorded {step.result or 'ok'}", err=True)
-    if wrong:
-        raise click.ClickException(f"{len(wrong)} of {len(todo)} steps differ")
-    click.echo(f"{len(todo)} steps, every result as recorded", err=True)

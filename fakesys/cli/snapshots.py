@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +32,7 @@ def snapshot() -> None:
 @MOUNT
 def save(file: Path, mount_point: Path) -> None:
     """Write the machine on the mount to FILE, as it is at one moment."""
-    data = _refusals(mount_point, lambda: control_file(mount_point, "snapshot").read_bytes())
+    data = _refusals(mount_point, lambda: _read(open_control(mount_point, "snapshot", os.O_RDONLY)))
     try:
         _replace(file, data)
     except OSError as error:
@@ -49,33 +50,44 @@ def load(file: Path, mount_point: Path) -> None:
     """
     from fakesys.core.errors import KernelError
     from fakesys.machine.snapshot import header
+    from fakesys.machine.untrusted.files import UnusableFileError, read_file
+    from fakesys.subsystems.control.snapshots import LONGEST
 
     try:
-        data = file.read_bytes()
+        data = read_file(file, LONGEST)
         header(data)
     except KernelError as refusal:
         raise click.ClickException(f"{file}: {refusal.why}") from None
+    except UnusableFileError as error:
+        raise click.ClickException(str(error)) from None
+    _refusals(mount_point, lambda: _write(open_control(mount_point, "snapshot", os.O_RDWR), data))
+
+
+def open_control(mount_point: Path, name: str, flags: int) -> int:
+    """Return a descriptor of a control file. Raises OSError, ClickException where is no mount.
+
+    A directory that only looks like a mount cannot lead to a file outside of it.
+    """
+    from fakesys.machine.untrusted.below import Below
+
+    try:
+        with Below(mount_point) as place:
+            return place.open(f"{CONTROL}/{name}", flags)
     except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    _refusals(mount_point, lambda: _write(control_file(mount_point, "snapshot"), data))
-
-
-def control_file(mount_point: Path, name: str) -> Path:
-    """Return the path of a control file. Raises ClickException when it is not on a mount."""
-    path = mount_point / CONTROL / name
-    if not path.exists():
-        raise click.ClickException(
-            f"{mount_point} has no fakesys mount; name one with --mount, or run fakesys mount"
-        )
-    return path
+        if error.errno not in (ENOENT, ENOTDIR, EXDEV, ELOOP):
+            raise
+    raise click.ClickException(
+        f"{mount_point} has no fakesys mount; name one with --mount, or run fakesys mount"
+    )
 
 
 def reason_of(mount_point: Path) -> str:
     """Return why the last refused write to a mount was refused; empty when none was."""
     try:
-        words = (mount_point / CONTROL / "last_error").read_text().split(maxsplit=3)
-    except OSError:
+        text = _read(open_control(mount_point, "last_error", os.O_RDONLY)).decode(errors="replace")
+    except (OSError, click.ClickException):
         return ""
+    words = text.split(maxsplit=3)
     return words[3].strip() if len(words) > 3 else ""
 
 
@@ -87,9 +99,14 @@ def _refusals(mount_point: Path, action: Callable[[], T]) -> T:
         raise click.ClickException(f"{mount_point}: {why}") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def _read(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+def _write(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
-    with path.open("r+b", buffering=0) as file:
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
         while rest:
             rest = rest[file.write(rest[:PIECE]) :]
 

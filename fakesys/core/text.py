@@ -193,3 +193,19 @@ def require_one(text: str) -> None:
     """Refuse everything but `1`, which triggers what a file does. Raises EINVAL."""
     if text.removesuffix("\n") != "1":
         raise KernelError(EINVAL, "write 1")
+
+
+# What messages quote of files that another person wrote.
+LONGEST_QUOTE = 300
+
+
+def one_line(text: str, longest: int | None = None) -> str:
+    """Return a text as printable characters on one line, cut off after `longest`."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -12,7 +12,8 @@ It offers `Machine` (`machine.py`), which tests, transports and the command line
   together with its files. A reset and a load make another `Subsystems`; all else stays.
 * `KernelChoices` (`kernel_choices.py`) picks kernels from `profiles.py`, the only module that
   knows versions of the kernel.
-* `scenario.py` reads a scenario, `hardware.py` turns it into hardware and commands.
+* `hardware.py` declares what a machine begins with and turns it into hardware and commands;
+  `scenario.py` reads a whole scenario, by `untrusted`, which reads any file within limits.
 * `parts.py` lists what a snapshot holds; `snapshot.py` writes and reads it and knows no `Machine`.
 
 Order at the start: journals listen, models are built, the tree is bound to their files, guests of

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fakesys.core.clock import Clock
+from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Kernel
-from fakesys.machine.hardware import guest_commands
+from fakesys.core.text import LONGEST_QUOTE, one_line
+from fakesys.machine.hardware import ScenarioError, guest_commands, refusals_name
 from fakesys.machine.kernel_choices import KernelChoices
 from fakesys.machine.profiles import profile_of
 from fakesys.machine.recorded import RecordedMachine, recorded_watch
@@ -69,7 +71,11 @@ class Machine:
         self.fs.report = lambda node, _data, error: self.control.note_result(node.path, error)
         self.calls, self._system_calls = CallHooks(self.fs), SystemCalls(self.fs, self.bug)
         self.control.set_lockdown(lockdown)
-        self._make_guests()
+        try:
+            self._make_guests()
+        except KernelError as refusal:
+            where = "" if isinstance(scenario, Scenario) else f"{one_line(str(scenario))}: "
+            raise ScenarioError(where + one_line(refusal.why, LONGEST_QUOTE)) from None
 
     @property
     def scenario(self) -> Scenario:
@@ -187,8 +193,9 @@ class Machine:
     def _make_guests(self) -> None:
         """Make the scenario's guests, by the commands that a user would write."""
         with self.control.recordings.unrecorded():
-            for path, text in guest_commands(self.scenario.kvm):
-                self.write(path, text)
+            for key, path, text in guest_commands(self.scenario.kvm):
+                with refusals_name(key):
+                    self.write(path, text)
 
     def _mounts(self) -> tuple[Mount, ...]:
         control, models = self.control, self.subsystems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from fakesys.core.clock import Clock
+from fakesys.core.text import one_line
 from fakesys.machine.hardware import CTL, PRESET
 from fakesys.machine.scenario import Origin
 from fakesys.machine.subsystems import Subsystems
@@ -39,7 +41,9 @@ class RecordedMachine:
     def mount_options(self) -> str:
         """The options of `fakesys mount` that make such a machine."""
         origin = self._machine.origin
-        return f"--scenario {origin.scenario.name} --profile {origin.profile} --seed {origin.seed}"
+        # A comment of a shell script: a scenario file may have any name.
+        name = shlex.quote(one_line(origin.scenario.name))
+        return f"--scenario {name} --profile {origin.profile} --seed {origin.seed}"
 
     @property
     def description(self) -> str:

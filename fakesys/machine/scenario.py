@@ -6,60 +6,35 @@ A scenario says nothing that a shell could not do on the mount; it only says it 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
+from fakesys.core.errors import KernelError
+from fakesys.core.text import LONGEST_QUOTE, one_line
+from fakesys.machine.hardware import (
+    Ap,
+    Kvm,
+    Natural,
+    ScenarioError,
+    hardware_of,
+    refuse_too_many,
+    require_preset,
+)
+from fakesys.machine.profiles import profile_of
+from fakesys.machine.untrusted.files import UnusableFileError, read_file
+from fakesys.machine.untrusted.toml import TomlError, table_of
 from fakesys.subsystems.apicv.presets import GUESTS
 
 # importlib.resources takes longer to import than a scenario to read.
 SHIPPED = Path(__file__).parent.with_name("scenarios")
-
-
-class ScenarioError(ValueError):
-    """A scenario that cannot be used; the text names file, place and what was expected."""
-
-
-class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One AP card. `type`: `CEX4`..`CEX8`, or with the letter of its mode, such as `CEX5C`.
-
-    `domains`: the domains in which its queues answer; None: in all of the machine's.
-    """
-
-    id: int
-    type: str
-    mode: str | None = None
-    serialnr: str | None = None
-    fw_version: str | None = None
-    depth: int | None = None
-    domains: tuple[int, ...] | None = None
-
-
-class Ap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The AP hardware: a preset (`default`, `empty`, `full`), or cards and domains listed."""
-
-    preset: str | None = None
-    card: tuple[Card, ...] = ()
-    domains: tuple[int, ...] | None = None
-    control_domains: tuple[int, ...] | None = None
-    max_adapter_id: int | None = None
-    max_domain_id: int | None = None
-
-
-class Vm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One KVM guest, made before the timeline starts; `options` as `vm create` takes them."""
-
-    name: str
-    vcpus: int = 0
-    options: dict[str, str | int] = {}
-
-
-class Kvm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The KVM guests to begin with. `preset`: those that boot, as `fakesys/kvm/preset` takes it."""
-
-    vm: tuple[Vm, ...] = ()
-    preset: tuple[str, ...] = ()
+# Of a scenario file, in bytes.
+MOST = 1 << 20
+# Simulated time in a scenario ends after four months, which an idle machine plays in ten seconds.
+MOST_SECONDS = 10_000_000
+Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 
 
 class At(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +42,7 @@ class At(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     write: str
     text: str
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     expect: str | None = None
 
 
@@ -80,7 +55,7 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read: str
     text: str | None = None
     error: str | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,7 +63,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     description: str = ""
     profile: str | None = None
-    seed: int = 1
+    seed: Natural = 1
     selftest: bool = False
     ap: Ap = Ap()
     kvm: Kvm = Kvm()
@@ -102,7 +77,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     scenario: Scenario
     profile: str
-    seed: int
+    seed: Natural
 
 
 def shipped() -> list[str]:
@@ -115,12 +90,11 @@ def load(source: str | Path) -> Scenario:
     text = str(source)
     if not text.endswith(".toml") and "/" not in text:
         return _shipped_scenario(text)
-    path = Path(source)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ScenarioError(f"{path}: {error.strerror}") from None
-    return parse(data, str(path))
+        data = read_file(Path(source), MOST)
+    except UnusableFileError as error:
+        raise ScenarioError(str(error)) from None
+    return parse(data, text)
 
 
 def _shipped_scenario(name: str) -> Scenario:
@@ -134,25 +108,41 @@ def _shipped_scenario(name: str) -> Scenario:
 def with_preset(scenario: Scenario, preset: str) -> Scenario:
     """Return the same scenario with the AP hardware of a preset instead of its own.
 
-    A preset of a guest, such as `linux-boot vcpus=17`, is one more guest that boots.
+    A preset of a guest, such as `linux-boot vcpus=17`, is one more guest that boots. Raises
+    ScenarioError for a preset that does not exist.
     """
     if preset.split()[:1] and preset.split()[0] in GUESTS:
         kvm = msgspec.structs.replace(scenario.kvm, preset=(*scenario.kvm.preset, preset))
         return msgspec.structs.replace(scenario, kvm=kvm)
+    require_preset(preset, "preset")
     return msgspec.structs.replace(scenario, ap=Ap(preset=preset))
 
 
 def parse(data: bytes, origin: str) -> Scenario:
     """Return a scenario from TOML; `origin` names it in messages. Raises ScenarioError."""
     try:
-        table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{origin}: not TOML: {error}") from None
-    try:
-        scenario = msgspec.convert({"name": Path(origin).stem, **table}, Scenario)
+        found = msgspec.convert({"name": one_line(Path(origin).stem), **table_of(data)}, Scenario)
+        check(found)
     except msgspec.ValidationError as error:
-        raise ScenarioError(f"{origin}: {_readable(str(error))}") from None
-    return scenario
+        raise _unusable(origin, _readable(str(error))) from None
+    except (TomlError, ScenarioError) as error:
+        raise _unusable(origin, str(error)) from None
+    return found
+
+
+def check(scenario: Scenario) -> None:
+    """Raise ScenarioError, which names the key, for what no machine can begin with."""
+    if scenario.profile is not None:
+        try:
+            profile_of(scenario.profile)
+        except KernelError as refusal:
+            raise ScenarioError(f"key profile: {refusal.why}") from None
+    hardware_of(scenario.ap)
+    refuse_too_many(scenario.kvm)
+
+
+def _unusable(origin: str, why: str) -> ScenarioError:
+    return ScenarioError(f"{one_line(origin)}: {one_line(why, LONGEST_QUOTE)}")
 
 
 def _readable(message: str) -> str:
@@ -162,4 +152,5 @@ def _readable(message: str) -> str:
     what = (found[1][:1].lower() + found[1][1:]).replace("`", "")
     what = what.replace("object contains unknown field", "unknown key")
     what = what.replace("object missing required field", "missing key")
+    what = re.sub("str matching regex .*", "one word", what, flags=re.DOTALL)
     return f"key {found[2]}: {what}" if found[2] else what

@@ -37,9 +37,9 @@ _PACKAGES = (
     *("fakesys.core", "fakesys.subsystems", "fakesys.machine.profiles"),
     *("fakesys.machine.kvm", "fakesys.machine.playback.timeline"),
 )
-_OTHERS = tuple(
-    f"fakesys.machine.scenario:{name}"
-    for name in ("Scenario", "Ap", "Card", "Kvm", "Vm", "At", "Expect")
+_OTHERS = (
+    *(f"fakesys.machine.scenario:{name}" for name in ("Scenario", "At", "Expect")),
+    *(f"fakesys.machine.hardware:{name}" for name in ("Ap", "Card", "Kvm", "Vm")),
 )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from fakesys.cli import cli
+from fakesys.cli import cli, snapshots
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.control.script import preamble
 
@@ -44,11 +44,17 @@ def test_save_and_load(folder: Path, tmp_path: Path) -> None:
     assert file.read_bytes() == control.read_bytes()
 
 
-def test_the_reason_of_a_refusal(folder: Path, tmp_path: Path) -> None:
+def test_the_reason_of_a_refusal(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, control = tmp_path / "x.json", folder / "sys/kernel/debug/fakesys"
     run("snapshot", "save", str(file), "--mount", str(folder))
-    (control / "snapshot").unlink()
-    (control / "snapshot").symlink_to("/dev/full")
+    opened = snapshots.open_control
+
+    def full(point: Path, name: str, flags: int) -> int:
+        return os.open("/dev/full", flags) if name == "snapshot" else opened(point, name, flags)
+
+    monkeypatch.setattr(snapshots, "open_control", full)
     for reason, said in (
         ("1.5 a/b EINVAL it is so\n", "it is so"),
         ("", "No space left on device"),
@@ -78,6 +84,32 @@ def test_save_into_a_pipe_and_where_nothing_can_be_written(folder: Path, tmp_pat
     taken.mkdir()
     assert run("snapshot", "save", str(taken), "--mount", str(folder)).exit_code == 2
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_folder_that_leads_out_is_no_mount(folder: Path, tmp_path: Path) -> None:
+    file, control, victim = tmp_path / "x.json", folder / "sys/kernel/debug", tmp_path / "victim"
+    run("snapshot", "save", str(file), "--mount", str(folder))
+    before = file.read_bytes()
+    (control / "fakesys").rename(tmp_path / "real")
+    (control / "fakesys").mkdir()
+    victim.write_text("whole")
+    os.mkfifo(tmp_path / "pipe")
+    for name, target in (("snapshot", "victim"), ("writes", "pipe"), ("last_error", "victim")):
+        (control / "fakesys" / name).symlink_to(tmp_path / target)
+    replayed = ("replay", str(tmp_path / "x.sh"))
+    (tmp_path / "x.sh").write_text(f"{HEAD}hold\n")
+    for words in (("snapshot", "save", str(file)), ("snapshot", "load", str(file)), replayed):
+        done = run(*words, "--mount", str(folder))
+        assert (done.exit_code, "has no fakesys mount" in done.output) == (1, True), words
+    assert (file.read_bytes(), victim.read_text()) == (before, "whole")
+
+
+def test_load_of_what_is_no_file(folder: Path, tmp_path: Path) -> None:
+    os.truncate(os.open(tmp_path / "big", os.O_CREAT | os.O_WRONLY), (1 << 30) + 1)
+    for name, why in (("/dev/zero", "neither a regular"), (f"{tmp_path}/big", "1073741825 bytes")):
+        done = run("snapshot", "load", name, "--mount", str(folder))
+        assert done.exit_code == 1
+        assert f"{name}: {why}" in done.output
 
 
 def stream(folder: Path, text: str) -> Path:

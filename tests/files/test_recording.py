@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,15 @@ from fakesys.machine.profiles import PROFILES
 from fakesys.machine.scenario import parse
 from fakesys.subsystems.control import script as scripts
 from fakesys.subsystems.control.recording import Recording
-from fakesys.subsystems.control.script import ScriptError, Step, line_of, meant, steps, written
+from fakesys.subsystems.control.script import (
+    ScriptError,
+    Step,
+    line_of,
+    meant,
+    steps,
+    words_of,
+    written,
+)
 from fakesys.tree.node import File
 from tests.whole_machine import AP, CONTROL, CTL, TRACING, WRITES, attempt, differences
 
@@ -346,6 +355,38 @@ def test_texts_come_back(text: bytes) -> None:
     assert [found[0]._replace(number=1)] == [step]
 
 
+@given(st.text(st.sampled_from(" \t\r'\"\\\\#ab\x0b\xa0\u20ac"), max_size=20))
+def test_lines_are_divided_as_by_a_shell(line: str) -> None:
+    try:
+        wanted = shlex.split(line, comments=True)
+    except ValueError:
+        with pytest.raises(ValueError, match="No "):
+            words_of(line)
+    else:
+        assert words_of(line) == wanted
+
+
+def test_a_text_is_written_as_a_shell_writes_it() -> None:
+    assert meant("5 \u20ac\\n\\377\udcfe") == b"5 \xe2\x82\xac\n\xff\xfe"
+
+
+def test_a_scenario_of_any_name_is_no_command() -> None:
+    scenario = parse(b"name = \"x y\\ntouch /tmp/z; '\"\n[ap]\npreset = 'empty'\n", "own")
+    machine = Machine("6.1", scenario)
+    with recorded(machine) as reader:
+        machine.write(CTL, "vm create a\n")
+    head = reader.script.partition("M=${1")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert replayed(reader.script)[1] == []
+
+
+def test_a_machine_that_is_too_deep_or_no_text() -> None:
+    for text in ("[" * 100_000, '{"scenario":{"at":' + "[" * 100_000, "\udcff", '"\udcff"'):
+        with pytest.raises(ScriptError, match="describes no machine") as error:
+            machine_of(f"#: {text}\n")
+        assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize("word", scripts.STEPS)
 def test_every_step_is_read_as_it_is_written(word: str) -> None:
     full = Step(3, word, "ok", "x/y", b"text", "1.25")
@@ -361,7 +402,9 @@ def test_every_step_is_read_as_it_is_written(word: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["echo x", "put ok", "put ok a 'b' c", "advance", "advance -1", "advance 1e5", "start x",
+    ["echo x", "put ok", "put ok a 'b' c", "put ok '' x", "clear /tmp/x", "put ok ../x y",
+     "add ok a/../../x y", "block ok .. x", "mkdir ok /", "rmdir ok a/..", "put ok 'a\0b' x",
+     "advance", "advance -1", "advance 1e5", "start x",
      "hold 1", "clear", "mkdir ok", "put ok a 'b", "rm -rf /"],
 )  # fmt: skip
 def test_other_lines_are_refused(line: str) -> None:

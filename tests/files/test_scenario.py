@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from fakesys.core.errors import KernelError
+from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
 from fakesys.machine.playback.timeline import Timeline
-from fakesys.machine.scenario import Scenario, ScenarioError, load, parse, shipped
+from fakesys.machine.scenario import Scenario, load, parse, shipped
 
 RW = "sys/devices/virtual/selftest/selftest0/rw"
 
@@ -44,12 +45,39 @@ def test_a_scenario_is_found_by_path(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1", "f.toml: unknown key x"),
+        ("'x\ty' = 1", "f.toml: unknown key x\\ty"),
+        (f"{'x' * 1000} = 1", f"f.toml: unknown key {'x' * 288}..."),
         ("seed = 'a'", "f.toml: key seed: expected int, got str"),
         ("[[ap.card]]\nid = 'a'\ntype = 'CEX5C'", "f.toml: key ap.card[0].id: expected int"),
         ("[[ap.card]]\nid = 1", "f.toml: key ap.card[0]: missing key type"),
         ("[[at]]\nwrite = 'a'\ntext = 'b'\nwhen = 1", "f.toml: key at[0]: unknown key when"),
         ("a =", "f.toml: not TOML"),
         ("a = '\xff'", "f.toml: not TOML"),
+        ("a = '\0'", "f.toml: not TOML"),
+        ("x = " + "[" * 5000 + "]" * 5000, "f.toml: nested more than 32 deep (at line 1)"),
+        ("profile = '9.9'", "f.toml: key profile: '9.9' is no profile (seed, 6.1, 6.18)"),
+        ('profile = "9\\n9"', "f.toml: key profile: '9\\n9' is no profile"),
+        ("[ap]\npreset = 'huge'", "f.toml: key ap.preset: 'huge' is none of default"),
+        ("[[ap.card]]\nid = 1\ntype = 'CEX9'\nmode = 'cca'", "f.toml: key ap.card[0]: 'CEX9'"),
+        ("[[ap.card]]\nid = 1\ntype = 'CEX5 x'", "f.toml: key ap.card[0].type: expected one word"),
+        ("[ap]\nmax_domain_id = 256", "f.toml: key ap.max_domain_id: expected int <= 255"),
+        ("seed = -1", "f.toml: key seed: expected int >= 0"),
+        ("seed = 9223372036854775808", "f.toml: key seed: expected int <= 9223372036854775807"),
+        ("[[kvm.vm]]\nname = 'a b'", "f.toml: key kvm.vm[0].name: expected one word"),
+        ("[[kvm.vm]]\nname = 'a'\nvcpus = 9000", "f.toml: key kvm.vm: 9000 vCPUs in all"),
+        ("[kvm]\npreset = [" + "'x'," * 65 + "]", "f.toml: key kvm.preset: expected array of"),
+        *(
+            (f"[[{kind}]]\nseconds = {value}", f"f.toml: key {kind}[0].seconds: {why}")
+            for kind in ("at", "expect")
+            for value, why in (
+                ("inf", "expected float <= 10000000.0"),
+                ("nan", "expected float"),
+                ("1e308", "expected float <= 10000000.0"),
+                ("1e12", "expected float <= 10000000.0"),
+                ("1" * 400, "number out of range"),
+                ("-1", "expected float >= 0.0"),
+            )
+        ),
     ],
 )
 def test_an_unusable_scenario_names_place_and_wish(text: str, message: str) -> None:
@@ -62,6 +90,20 @@ def test_an_unusable_scenario_names_place_and_wish(text: str, message: str) -> N
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     with pytest.raises(ScenarioError, match=r"'nonesuch' is no scenario .*default"):
         load("nonesuch")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "big.toml"
+    path.touch()
+    os.truncate(path, 1 << 30)
+    for name, why in (
+        ("/dev/zero", "neither a regular file nor a pipe"),
+        (str(path), "1073741824 bytes, of which at most 1048576 can be used"),
+        (f"{tmp_path}/", "a directory, not a file"),
+    ):
+        with pytest.raises(ScenarioError) as error:
+            load(name)
+        assert str(error.value) == f"{name.rstrip('/')}: {why}"
 
 
 def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
@@ -139,6 +181,20 @@ def test_what_is_not_as_expected_is_a_failure(step: str, what: str) -> None:
     assert any(line.endswith(f"NOT AS EXPECTED: {failures[0]}") for line in lines)
 
 
+def test_texts_are_written_as_a_shell_writes_them() -> None:
+    marker = "sys/kernel/tracing/trace_marker"
+    step = f'[[at]]\nwrite = "{marker}"\ntext = "5 \u20ac"\n'
+    lines, failures = told_by(step + f'[[expect]]\nread = "{RW}"\ntext = "\u20ac"')
+    assert any(line.endswith(f"write {marker} '5 \u20ac' -> ok") for line in lines)
+    assert failures == [f"read {RW}: '1500', not '\u20ac'"]
+
+
+def test_what_is_told_is_one_line() -> None:
+    lines, failures = told_by('[[at]]\nwrite = "a\\nb\\u001b[31m"\ntext = "x"')
+    assert failures == ["write a\\nb\\x1b[31m 'x': ENOENT, not ok"]
+    assert all(line.isprintable() for line in lines)
+
+
 def test_the_same_seed_gives_the_same_bytes() -> None:
     def story() -> list[str]:
         scenario, lines = load("selftest"), list[str]()
@@ -158,8 +214,11 @@ def test_guests_of_a_scenario_are_there_from_the_start_and_after_a_reset() -> No
 
 
 def test_a_guest_that_cannot_be_made_is_refused_with_the_reason() -> None:
-    with pytest.raises(KernelError, match="EINVAL"):
-        Machine(scenario=parse(b"[[kvm.vm]]\nname = 'a b'\n", "guests.toml"))
+    text = b"[[kvm.vm]]\nname = 'a'\n[[kvm.vm]]\nname = 'b'\noptions = { fd = 'x' }\n"
+    with pytest.raises(ScenarioError, match=r"^key kvm\.vm\[1\]: "):
+        Machine(scenario=parse(text, "guests.toml"))
+    with pytest.raises(ScenarioError, match=r"^key kvm\.preset\[0\]: "):
+        Machine(scenario=parse(b"[kvm]\npreset = ['no-boot']\n", "guests.toml"))
 
 
 CARD = "[[ap.card]]\nid = 1\ntype = 'CEX6'\nmode = 'cca'\n"

@@ -123,6 +123,27 @@ def test_run_by_hand_without_a_mount(session: Path, tmp_path: Path) -> None:
     assert os.access(session, os.X_OK)
 
 
+def test_no_step_leads_out_of_the_mount(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
+    one, victim, file = mounts[0], tmp_path / "one/victim", tmp_path / "x.sh"
+    victim.write_text("whole")
+    head = f"#!/bin/sh\n#: {Machine().recorded.description}\n\n"
+    for path in (str(victim), "../victim", "sys/bus/ap/devices/card04/../../../../../../victim"):
+        for step in ("put ok {} x", "add ok {} x", "block ok {} x", "clear {}", "mkdir ok {}/d"):
+            file.write_text(f"{head}{step.format(path)}\n")
+            done = replay(file, "--mount", str(one.root))
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+            assert f"{file}: line 4: " in done.stderr
+    assert victim.read_text() == "whole"
+    assert sorted(os.listdir(tmp_path / "one")) == ["daemon.log", "mnt", "victim"]
+    # Links of the mount lead to where they lead.
+    file.write_text(
+        f"{head}put ok sys/bus/ap/devices/card04/config '0\\n'\n"
+        "put EACCES sys/bus/ap/devices/card04/type '0\\n'\n"
+    )
+    assert replay(file, "--mount", str(one.root)).returncode == 0
+    assert (one.root / "sys/devices/ap/card04/config").read_text() == "0\n"
+
+
 def test_until_ctrl_c(mounts: tuple[Mount, Mount], tmp_path: Path) -> None:
     one, other = mounts
     file = tmp_path / "x.sh"

@@ -12,14 +12,19 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from fakesys.core.errors import ERRNO_NAMES, KernelError
+from fakesys.core.text import LONGEST_QUOTE, one_line
+from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
 from fakesys.machine.playback.timeline import Timeline, log
-from fakesys.machine.scenario import Origin, ScenarioError
+from fakesys.machine.scenario import Origin, check
+from fakesys.machine.untrusted.below import Below
+from fakesys.machine.untrusted.files import read_file
 from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
 from fakesys.subsystems.control.script import ScriptError, Step, machine_in
 
 NOW = f"{FOLDER}clock/now"
-ABSENT = "ENOENT"
+# Of a recording, in bytes: some million steps.
+MOST = 64 << 20
 
 
 class Difference(NamedTuple):
@@ -79,9 +84,9 @@ class InMemory:
 
 
 class OnMount:
-    """A mount, by system calls."""
+    """A mount, by system calls. No path of a step leads out of it: such a step is EXDEV."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Below) -> None:
         self._root = root
 
     def write(self, path: str, text: bytes, *, truncate: bool) -> int:
@@ -96,25 +101,31 @@ class OnMount:
 
     def mkdir(self, path: str) -> None:
         """Call mkdir(2)."""
-        (self._root / path).mkdir()
+        self._root.mkdir(path)
 
     def rmdir(self, path: str) -> None:
         """Call rmdir(2)."""
-        (self._root / path).rmdir()
+        self._root.rmdir(path)
 
     def read(self, path: str) -> str:
         """Return the text of a file."""
-        return (self._root / path).read_text(encoding="latin-1")
+        with os.fdopen(self._root.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            return file.read().decode("latin-1")
 
     @contextmanager
     def _open(self, path: str, flags: int) -> Iterator[int]:
         # O_NONBLOCK: what would wait here for ever did not wait when it was recorded.
-        descriptor = os.open(self._root / path, os.O_WRONLY | os.O_NONBLOCK | flags)
+        descriptor = self._root.open(path, os.O_WRONLY | os.O_NONBLOCK | flags)
         try:
             yield descriptor
         finally:
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def recording_in(file: Path) -> str:
+    """Return the text of a recorded script. Raises UnusableFileError."""
+    return read_file(file, MOST).decode("utf-8", "surrogateescape")
 
 
 def machine_of(script: str) -> Machine:
@@ -123,10 +134,12 @@ def machine_of(script: str) -> Machine:
     if described is None:
         raise ScriptError("the script does not say of which machine it is; use --mount")
     try:
-        origin = msgspec.json.decode(described, type=Origin)
+        origin = msgspec.json.decode(described.encode("utf-8", "surrogateescape"), type=Origin)
+        check(origin.scenario)
         return Machine(origin.profile, origin.scenario, seed=origin.seed)
-    except (msgspec.DecodeError, ScenarioError, KernelError) as error:
-        raise ScriptError(f"the line `#: ` describes no machine: {error}") from None
+    except (msgspec.DecodeError, ScenarioError, KernelError, RecursionError) as error:
+        why = one_line(str(error), LONGEST_QUOTE)
+        raise ScriptError(f"the line `#: ` describes no machine: {why}") from None
 
 
 def run_steps(steps: Iterable[Step], target: Target) -> Iterator[Difference]:

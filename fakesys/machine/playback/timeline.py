@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import render_uevent
+from fakesys.core.text import one_line
 from fakesys.machine.machine import Machine
 from fakesys.machine.scenario import At, Expect, Scenario
 
@@ -15,6 +16,11 @@ from fakesys.machine.scenario import At, Expect, Scenario
 def log(text: str) -> None:
     """Write a line to the log of the process."""
     logging.getLogger(__name__).info("%s", text)
+
+
+def _as_read(text: str) -> str:
+    """Return a text of a scenario as `Machine.read` returns it: one character for each byte."""
+    return text.encode().decode("latin-1")
 
 
 @dataclass
@@ -56,7 +62,7 @@ class Timeline:
         return max(dates, default=0.0)
 
     def _write(self, step: At) -> None:
-        text = step.text if step.text.endswith("\n") else f"{step.text}\n"
+        text = _as_read(step.text if step.text.endswith("\n") else f"{step.text}\n")
         try:
             with self.machine.control.recordings.unrecorded():
                 self.machine.write(step.write, text)
@@ -65,9 +71,10 @@ class Timeline:
             result = error
         answer = "ok" if result is None else result.name
         reason = "" if result is None else f" ({result.why})"
-        self._say(f"write {step.write} {step.text!r} -> {answer}{reason}")
+        write = f"write {step.write} {step.text!r}"
+        self._say(f"{write} -> {answer}{reason}")
         if answer != (step.expect or "ok"):
-            self._fail(f"write {step.write} {step.text!r}: {answer}, not {step.expect or 'ok'}")
+            self._fail(f"{write}: {answer}, not {step.expect or 'ok'}")
         self._tell_events()
 
     def _check(self, wish: Expect) -> None:
@@ -75,20 +82,21 @@ class Timeline:
             found, error = self.machine.read(wish.read).removesuffix("\n"), None
         except KernelError as refusal:
             found, error = "", refusal.name
+        read = f"read {wish.read}"
         if error != wish.error:
-            self._fail(f"read {wish.read}: {error or 'ok'}, not {wish.error or 'ok'}")
+            self._fail(f"{read}: {error or 'ok'}, not {wish.error or 'ok'}")
             return
-        if wish.text is not None and found != wish.text.removesuffix("\n"):
-            self._fail(f"read {wish.read}: {found!r}, not {wish.text!r}")
+        if wish.text is not None and found != _as_read(wish.text.removesuffix("\n")):
+            self._fail(f"{read}: {found!r}, not {wish.text!r}")
             return
-        self._say(f"read {wish.read} -> {error or repr(found)}, as expected")
+        self._say(f"{read} -> {error or repr(found)}, as expected")
 
     def _fail(self, what: str) -> None:
-        self.failures.append(what)
+        self.failures.append(one_line(what))
         self._say(f"NOT AS EXPECTED: {what}")
 
     def _say(self, what: str) -> None:
-        self.tell(f"[{self.machine.clock.now:12.6f}] {what}")
+        self.tell(f"[{self.machine.clock.now:12.6f}] {one_line(what)}")
 
     def _tell_events(self) -> None:
         control = self.machine.control
