@@ -169,11 +169,16 @@ def guest_commands(kvm: Kvm) -> Iterator[tuple[str, str, str]]:
     for index, vm in enumerate(kvm.vm):
         key = f"kvm.vm[{index}]"
         options = "".join(f" {name}={value}" for name, value in vm.options.items())
-        yield key, CTL, f"vm create {vm.name}{options}\n"
+        yield key, CTL, as_bytes(f"vm create {vm.name}{options}\n")
         if vm.vcpus:
-            yield key, CTL, f"{vm.name} vcpu add count={vm.vcpus}\n"
+            yield key, CTL, as_bytes(f"{vm.name} vcpu add count={vm.vcpus}\n")
     for index, text in enumerate(kvm.preset):
-        yield f"kvm.preset[{index}]", PRESET, f"{text}\n"
+        yield f"kvm.preset[{index}]", PRESET, as_bytes(f"{text}\n")
+
+
+def as_bytes(text: str) -> str:
+    """Return a text of a scenario for `Machine.write`: one character for each byte of UTF-8."""
+    return text.encode().decode("latin-1")
 
 
 @contextmanager

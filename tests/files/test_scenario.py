@@ -219,6 +219,8 @@ def test_a_guest_that_cannot_be_made_is_refused_with_the_reason() -> None:
         Machine(scenario=parse(text, "guests.toml"))
     with pytest.raises(ScenarioError, match=r"^key kvm\.preset\[0\]: "):
         Machine(scenario=parse(b"[kvm]\npreset = ['no-boot']\n", "guests.toml"))
+    with pytest.raises(ScenarioError, match=r"^key kvm\.preset\[0\]: "):
+        Machine(scenario=parse("[kvm]\npreset = ['\u20ac']\n".encode(), "guests.toml"))
 
 
 CARD = "[[ap.card]]\nid = 1\ntype = 'CEX6'\nmode = 'cca'\n"

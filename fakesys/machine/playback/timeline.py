@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fakesys.core.errors import KernelError
 from fakesys.core.journal import render_uevent
 from fakesys.core.text import one_line
+from fakesys.machine.hardware import as_bytes
 from fakesys.machine.machine import Machine
 from fakesys.machine.scenario import At, Expect, Scenario
 
@@ -16,11 +17,6 @@ from fakesys.machine.scenario import At, Expect, Scenario
 def log(text: str) -> None:
     """Write a line to the log of the process."""
     logging.getLogger(__name__).info("%s", text)
-
-
-def _as_read(text: str) -> str:
-    """Return a text of a scenario as `Machine.read` returns it: one character for each byte."""
-    return text.encode().decode("latin-1")
 
 
 @dataclass
@@ -62,7 +58,7 @@ class Timeline:
         return max(dates, default=0.0)
 
     def _write(self, step: At) -> None:
-        text = _as_read(step.text if step.text.endswith("\n") else f"{step.text}\n")
+        text = as_bytes(step.text if step.text.endswith("\n") else f"{step.text}\n")
         try:
             with self.machine.control.recordings.unrecorded():
                 self.machine.write(step.write, text)
@@ -86,7 +82,7 @@ class Timeline:
         if error != wish.error:
             self._fail(f"{read}: {error or 'ok'}, not {wish.error or 'ok'}")
             return
-        if wish.text is not None and found != _as_read(wish.text.removesuffix("\n")):
+        if wish.text is not None and found != as_bytes(wish.text.removesuffix("\n")):
             self._fail(f"{read}: {found!r}, not {wish.text!r}")
             return
         self._say(f"{read} -> {error or repr(found)}, as expected")
