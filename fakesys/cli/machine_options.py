@@ -38,6 +38,7 @@ class MachineOptions(NamedTuple):
     allow_other: bool
     lockdown: bool
     names: str
+    request_timeout: float
 
     def machine(self) -> Machine:
         """Make the machine. Raises UsageError naming the value that cannot be used."""
@@ -74,6 +75,7 @@ class MachineOptions(NamedTuple):
             transport=self.transport,
             allow_other=self.allow_other or os.geteuid() == 0,
             by_epoch=self.names == "epoch",
+            request_timeout=self.request_timeout,
             log_level=self.log_level,
             log_file=self.log_file,
             ready_fd=ready_fd,
@@ -195,6 +197,13 @@ _OPTIONS = (
     ),
     click.option("--allow-other", is_flag=True, help="Let others in; root's mounts always do."),
     click.option("--lockdown", is_flag=True, help="debugfs as on a locked-down kernel."),
+    click.option(
+        "--request-timeout",
+        type=click.FloatRange(0.1, 86400),
+        default=30.0,
+        show_default=True,
+        help="Seconds after which a request that lets no other one in is ended with EIO.",
+    ),
     click.option(
         "--names",
         type=click.Choice(["epoch", "entry"]),

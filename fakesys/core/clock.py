@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from errno import EINVAL
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.saved import U63, Saved, check
+from fakesys.core.scheduling.resched import (
+    SlicedCall,
+    cond_resched_killable,
+    might_resched,
+    running_call,
+)
 
 NS = 1_000_000_000
+# The last moment, after 73 years: its time stamps have 63 bits at most in every trace clock.
+LAST_NS = (1 << 61) - 1
+# When a timer is due that never runs.
+NEVER_NS = (1 << 63) - 1
+# In simulated seconds per real second; at this rate the last moment comes after 38 minutes.
+FASTEST = 1_000_000
 
 
 class SavedTimer(Saved):
@@ -28,7 +42,7 @@ class SavedClock(Saved):
     """The time, simulated seconds per real second, and the number of the next timer."""
 
     now_ns: U63
-    rate: Annotated[float, Meta(ge=0, le=1e15)]
+    rate: Annotated[float, Meta(ge=0, le=FASTEST)]
     sequence: U63
 
 
@@ -56,7 +70,7 @@ class Clock:
     """Simulated nanoseconds since the machine was made.
 
     Without a source only `advance` moves the time. With a source (a monotonic clock in nanoseconds)
-    `catch_up` moves it by the real time passed, multiplied by `rate`.
+    `catch_up` moves it by the real time passed, multiplied by `rate`. At LAST_NS it stands still.
     """
 
     # Not saved: the pacer belongs to the running process, not to the machine.
@@ -71,6 +85,10 @@ class Clock:
         self._source: Callable[[], int] | None = None
         self._source_ns = 0
         self._rate = 1.0
+        # Whether timers run now, in which call, and what wakes other calls after that.
+        self._moving = False
+        self._mover: SlicedCall | None = None
+        self._rested = Waiters()
 
     @property
     def now_ns(self) -> int:
@@ -78,7 +96,7 @@ class Clock:
         if self._source is None or self._rate == 0:
             return self._now_ns
         passed = int((self._source() - self._source_ns) * self._rate)
-        now = self._now_ns + passed
+        now = min(self._now_ns + passed, LAST_NS)
         # Time never passes a timer that has not run: its action happens at its own time.
         due = self.next_due_ns
         return now if due is None else min(now, max(due, self._now_ns))
@@ -90,11 +108,13 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Simulated seconds per real second; 0 stops the time."""
+        """Simulated seconds per real second; 0 stops the time. Setting it may raise EINVAL."""
         return self._rate
 
     @rate.setter
     def rate(self, rate: float) -> None:
+        if not 0 <= rate <= FASTEST:
+            raise KernelError(EINVAL, f"a rate of {rate:g} is not between 0 and {FASTEST:g}")
         self.catch_up()
         self._rate = rate
 
@@ -119,7 +139,8 @@ class Clock:
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Run `action` once, `seconds` from now; equal times run in the order of the calls."""
-        timer = Timer(self.now_ns + int(seconds * NS), self._sequence, action)
+        due_ns = min(self.now_ns + int(seconds * NS), NEVER_NS)
+        timer = Timer(due_ns, self._sequence, action)
         self._sequence += 1
         heapq.heappush(self._heap, timer)
         return timer
@@ -149,13 +170,29 @@ class Clock:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move the time by hand and run everything due, in order."""
+        """Move the time by hand and run everything due, in order.
+
+        Raises EINVAL when that is beyond the last moment, EINTR after a signal, and Blocked while
+        another call moves the time.
+        """
+        if self._is_moved_by_another:
+            raise Blocked(self._rested)
+        target = self.now_ns + round(seconds * NS)
+        if target > LAST_NS:
+            last = LAST_NS / NS
+            raise KernelError(EINVAL, f"{target / NS:g} s are beyond the last moment, {last:g} s")
+        due = self.next_due_ns
+        if due is not None and due <= target:
+            might_resched()
         self.catch_up()
         self._run_until(self._now_ns + round(seconds * NS))
 
     def catch_up(self) -> None:
-        """Move the time as far as the source says and run everything due, in order."""
-        if self._source is None:
+        """Move the time as far as the source says and run everything due, in order.
+
+        Does nothing while another call moves the time.
+        """
+        if self._source is None or self._is_moved_by_another:
             return
         real = self._source()
         target = self._now_ns + int((real - self._source_ns) * self._rate)
@@ -163,10 +200,25 @@ class Clock:
         self._run_until(target)
 
     def _run_until(self, target_ns: int) -> None:
-        while (due := self.next_due_ns) is not None and due <= target_ns:
-            timer = heapq.heappop(self._heap)
-            self._now_ns = max(self._now_ns, timer.due_ns)
-            action, timer.action = timer.action, None
-            if action is not None:
-                action()
-        self._now_ns = max(self._now_ns, target_ns)
+        target_ns = min(target_ns, LAST_NS)
+        before = self._moving, self._mover
+        self._moving, self._mover = True, running_call()
+        try:
+            while (due := self.next_due_ns) is not None and due <= target_ns:
+                cond_resched_killable()
+                self._run_next()
+            self._now_ns = max(self._now_ns, target_ns)
+        finally:
+            self._moving, self._mover = before
+            self._rested.wake()
+
+    @property
+    def _is_moved_by_another(self) -> bool:
+        return self._moving and self._mover is not running_call()
+
+    def _run_next(self) -> None:
+        timer = heapq.heappop(self._heap)
+        self._now_ns = max(self._now_ns, timer.due_ns)
+        action, timer.action = timer.action, None
+        if action is not None:
+            action()

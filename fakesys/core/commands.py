@@ -179,13 +179,17 @@ class Args:
 
 
 class Verb(Struct, Generic[M], frozen=True):
-    """One row of the table. `run` gets the model and the arguments; it returns words for `last`."""
+    """One row of the table. `run` gets the model and the arguments; it returns words for `last`.
+
+    `ends`: it ends a command that is still at work on the same object, instead of waiting for it.
+    """
 
     words: tuple[Part, ...]
     run: Callable[[M, Args], str]
     doc: str
     options: tuple[Option[Any], ...] = ()
     errors: Mapping[int, str] = field(default_factory=dict)
+    ends: bool = False
 
     @property
     def usage(self) -> str:

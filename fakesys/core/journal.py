@@ -39,15 +39,17 @@ class UeventLog:
         return max(1, self.last - self._capacity + 1)
 
     def since(self, number: int) -> Iterator[tuple[int, Uevent]]:
-        """Yield the kept events after this number, each with its own."""
+        """Return the events after this number that are kept now, each with its own.
+
+        Readers keep the result from one request to the next: it is not touched by later events.
+        """
         start = max(number + 1, self.first)
-        for first, chunk in tuple(self._chunks):
-            if isinstance(chunk, Uevent):
-                if first >= start:
-                    yield first, chunk
-            elif first + chunk.count > start:
-                skip = max(0, start - first)
-                yield from enumerate(islice(chunk.make(), skip, None), first + skip)
+        newest_first = []
+        for first, chunk in reversed(self._chunks):
+            newest_first.append((first, chunk))
+            if first <= start:
+                break
+        return _events(newest_first[::-1], start)
 
     def clear(self) -> None:
         """Drop the events; the numbers go on."""
@@ -79,6 +81,19 @@ class UeventLog:
         self.waiters.wake()
 
 
+def _events(
+    chunks: list[tuple[int, UeventBatch | Uevent]], start: int
+) -> Iterator[tuple[int, Uevent]]:
+    """Yield the events from number `start` on."""
+    for first, chunk in chunks:
+        if isinstance(chunk, Uevent):
+            if first >= start:
+                yield first, chunk
+        elif first + chunk.count > start:
+            skip = max(0, start - first)
+            yield from enumerate(islice(chunk.make(), skip, None), first + skip)
+
+
 class LineLog:
     """The last 65,536 log lines, each with its number, beginning at 1."""
 
@@ -94,10 +109,13 @@ class LineLog:
         bus.subscribe(LogLine, self._on_line)
 
     def since(self, number: int) -> Iterator[tuple[int, str]]:
-        """Yield the kept lines after this number, each with its own."""
-        first = self.last - len(self._lines) + 1
-        start = max(number + 1, first)
-        yield from enumerate(islice(self._lines, start - first, None), start)
+        """Return the lines after this number that are kept now, each with its own.
+
+        Readers keep the result from one request to the next: it is not touched by later lines.
+        """
+        count = max(0, min(self.last - number, len(self._lines)))
+        newest_first = list(islice(reversed(self._lines), count))
+        return enumerate(reversed(newest_first), self.last - count + 1)
 
     def kept(self) -> tuple[int, tuple[str, ...]]:
         """Return the last number and the lines, for `replace`."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import trio
@@ -25,9 +26,11 @@ from fakesys.transport import mounting
 from fakesys.transport.fuse import server as native
 from fakesys.transport.mounting import Busy, MountError
 from fakesys.transport.owners import Owners
+from fakesys.transport.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 READY = b"ready\n"
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Server(Protocol):
@@ -39,6 +42,9 @@ class Server(Protocol):
 
     def settle(self) -> None:
         """Something happened without a request: tell the clients."""
+
+    def hurry(self) -> None:
+        """End soon what keeps other requests waiting: the daemon is to end. For signal handlers."""
 
     async def run(self, started: Callable[[], None]) -> None:
         """Serve until the mount is gone. Raises MountError when there never was one."""
@@ -52,6 +58,8 @@ class Service(Struct, frozen=True, kw_only=True):
     allow_other: bool = False
     # Names are invalidated by epoch where the kernel can, else one by one.
     by_epoch: bool = True
+    # Seconds after which a request that lets no other one in is ended with EIO.
+    request_timeout: float = 30.0
     log_level: str = "WARNING"
     log_file: Path | None = None
     ready_fd: int | None = None
@@ -136,7 +144,13 @@ def _natively(machine: Machine, service: Service, instance: str) -> Iterator[Ser
     device = mounting.mount(service.point, instance, allow_other=service.allow_other)
     try:
         owner = os.geteuid(), os.getegid()
-        yield native.Server(machine, device, by_epoch=service.by_epoch, owner=owner)
+        yield native.Server(
+            machine,
+            device,
+            by_epoch=service.by_epoch,
+            owner=owner,
+            watchdog=Watchdog(service.request_timeout),
+        )
     finally:
         os.close(device)
 
@@ -147,7 +161,12 @@ def _by_fusepy(machine: Machine, service: Service, instance: str) -> Iterator[Se
 
     owner = os.geteuid(), os.getegid()
     yield libfuse.Server(
-        machine, service.point, instance, allow_other=service.allow_other, owner=owner
+        machine,
+        service.point,
+        instance,
+        allow_other=service.allow_other,
+        owner=owner,
+        watchdog=Watchdog(service.request_timeout),
     )
 
 
@@ -188,7 +207,7 @@ async def _serve_until_unmounted(
 ) -> None:
     async with trio.open_nursery() as nursery:
         machine.watch_owners(Owners(nursery, server.settle, machine.bug).watch)
-        await nursery.start(_leave_on_signal, service.point, nursery.cancel_scope)
+        await nursery.start(_leave_on_signal, server, service.point, nursery.cancel_scope)
         if service.lives_with is not None:
             nursery.start_soon(_leave_with, service, nursery.cancel_scope)
         await server.run(started)
@@ -196,16 +215,31 @@ async def _serve_until_unmounted(
 
 
 async def _leave_on_signal(
+    server: Server,
     point: Path,
     scope: trio.CancelScope,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*_END_SIGNALS) as signals:
+        for number in _END_SIGNALS:
+            _call_too(number, server.hurry)
         task_status.started()
         async for _ in signals:
             # In a thread: the kernel asks this very process while it unmounts.
             if not await trio.to_thread.run_sync(_unmount, point):
                 scope.cancel()
+
+
+def _call_too(number: int, action: Callable[[], None]) -> None:
+    """Call `action` at once when a signal comes, while the loop may be kept waiting."""
+    handler = signal.getsignal(number)
+    assert callable(handler)
+
+    def both(number: int, frame: FrameType | None) -> None:
+        action()
+        handler(number, frame)
+
+    signal.signal(number, both)
 
 
 async def _leave_with(service: Service, scope: trio.CancelScope) -> None:

@@ -87,9 +87,9 @@ def recorded_watch(
 def _owner_ended(machine: Recordable, recordings: Recordings, ended: Callable[[], None]) -> None:
     """Do what the end of a process does, and record it as the command that does the same."""
     kvm = machine.subsystems.kvm.kvm
-    recordings.begin()
+    begun = recordings.begin()
     before = tuple(kvm.names)
     ended()
     for name in before:
         if kvm.find(name) is None:
-            recordings.write(CTL, f"vm destroy {name}\n".encode())
+            recordings.write(begun, CTL, f"vm destroy {name}\n".encode())

@@ -6,6 +6,7 @@ A VM of KVM lives as long as its descriptor; here it lives as long as the proces
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ class Owners:
         bug: Callable[[BaseException], None],
     ) -> None:
         self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
         self._settle = settle
         self._bug = bug
 
@@ -41,13 +44,33 @@ class Owners:
         process = process_of(pid)
         if not _is_alive(process):
             return lambda: None
-        scope = trio.CancelScope()
-        self._nursery.start_soon(self._wait, process, ended, scope)
-        return scope.cancel
+        scope, stopped = trio.CancelScope(), threading.Event()
 
-    async def _wait(self, process: int, ended: Callable[[], None], scope: trio.CancelScope) -> None:
+        def stop() -> None:
+            stopped.set()
+            self._in_loop(scope.cancel)
+
+        self._in_loop(self._nursery.start_soon, self._wait, process, ended, scope, stopped)
+        return stop
+
+    def _in_loop(self, action: Callable[..., object], *arguments: object) -> None:
+        """Call the loop now, or soon from a call that runs in slices on another thread."""
+        if threading.get_ident() == self._thread:
+            action(*arguments)
+        else:
+            self._token.run_sync_soon(action, *arguments)
+
+    async def _wait(
+        self,
+        process: int,
+        ended: Callable[[], None],
+        scope: trio.CancelScope,
+        stopped: threading.Event,
+    ) -> None:
         with scope:
             await _end_of(process)
+            if stopped.is_set():
+                return
             try:
                 ended()
             except Exception as error:

@@ -11,7 +11,8 @@ from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
 from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 from typing import Protocol
 
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import is_repeated
 from fakesys.tree import lockdown
 from fakesys.tree.attr import Handle
 from fakesys.tree.binder import Binder, Stale
@@ -29,21 +30,27 @@ Report = Callable[[File, bytes, KernelError | None], None]
 class Recorder(Protocol):
     """Observer of every operation that can change the machine."""
 
-    def begin(self) -> None:
-        """Record the time: a request that can change the machine begins."""
+    def begin(self) -> int:
+        """Return the time for the record of a request that can change the machine and begins."""
 
     def wrote(
-        self, path: str, text: bytes, error: KernelError | None, *, truncatable: bool
+        self,
+        begun_ns: int,
+        path: str,
+        text: bytes,
+        error: KernelError | None,
+        *,
+        truncatable: bool,
     ) -> None:
         """Record a write: `text` is what was taken, or what was refused with `error`.
 
-        `truncatable`: the file reacts to O_TRUNC.
+        `begun_ns`: what `begin` returned. `truncatable`: the file reacts to O_TRUNC.
         """
 
     def truncated(self, path: str) -> None:
         """Record an open with O_TRUNC of a file that reacts to it."""
 
-    def made(self, word: str, path: str, error: KernelError | None) -> None:
+    def made(self, begun_ns: int, word: str, path: str, error: KernelError | None) -> None:
         """Record a `mkdir` or `rmdir`, done or refused with `error`."""
 
 
@@ -136,7 +143,7 @@ class FileSystem:
         if node.gone and not node.kind_.rest_after_gone:
             raise KernelError(node.kind_.gone, f"{node.path} is gone")
         # The text is made by a read that begins at 0.
-        if self.gate is not None and offset == 0:
+        if self.gate is not None and offset == 0 and not is_repeated():
             self.gate("read", node)
         return handle.read(offset, size, nonblock=nonblock)
 
@@ -144,28 +151,29 @@ class FileSystem:
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
     ) -> int:
         """Do one write(2); report its result and return the number of bytes taken."""
-        recorder = self.recorder
-        if recorder is not None:
-            recorder.begin()
+        begun = None if self.recorder is None else self.recorder.begin()
         try:
             if node.gone:
                 raise KernelError(node.kind_.gone, f"{node.path} is gone")
-            if self.gate is not None:
+            if self.gate is not None and not is_repeated():
                 self.gate("write", node)
             taken = handle.write(data, offset, nonblock=nonblock)
-        except Blocked:
-            raise
         except KernelError as refusal:
             if self.report is not None:
                 self.report(node, data, refusal)
-            if recorder is not None:
-                recorder.wrote(node.path, data, refusal, truncatable=_truncatable(node))
+            self._record_write(begun, node, data, refusal)
             raise
         if self.report is not None:
             self.report(node, data, None)
-        if recorder is not None:
-            recorder.wrote(node.path, data[:taken], None, truncatable=_truncatable(node))
+        self._record_write(begun, node, data[:taken], None)
         return taken
+
+    def _record_write(
+        self, begun_ns: int | None, node: File, data: bytes, error: KernelError | None
+    ) -> None:
+        recorder = self.recorder
+        if recorder is not None and begun_ns is not None:
+            recorder.wrote(begun_ns, node.path, data, error, truncatable=_truncatable(node))
 
     def settle(self) -> Stale:
         """Bring the tree in line with the models; return what a transport must report."""
@@ -205,14 +213,14 @@ class FileSystem:
         if recorder is None:
             act(directory, name)
             return
-        recorder.begin()
+        begun = recorder.begin()
         path = f"{directory.path}/{name}"
         try:
             act(directory, name)
         except KernelError as refusal:
-            recorder.made(word, path, refusal)
+            recorder.made(begun, word, path, refusal)
             raise
-        recorder.made(word, path, None)
+        recorder.made(begun, word, path, None)
 
     def _mkdir(self, directory: Node, name: str) -> None:
         if isinstance(directory, Directory) and directory.layout.mkdir is not None:

@@ -12,6 +12,7 @@ from errno import EINVAL
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, RedirectEntry
 from fakesys.subsystems.apicv.chips.lapic import Mode
@@ -111,11 +112,13 @@ def make(apicv: Apicv, spec: VmSpec) -> ApicVm:
 
 
 def boot(apicv: Apicv, guest_os: GuestOs, spec: VmSpec) -> str:
-    """Create the VM and boot it. Raises EEXIST, EINVAL before any change.
+    """Create the VM and boot it. Raises EEXIST, EINVAL before any change, EINTR after a signal.
 
     Returns `untested-scale` if the series was not tested with so many vCPUs, else an empty text.
     """
-    Boot(make(apicv, spec), guest_os).run(synic=spec.synic)
+    might_resched()
+    with apicv.kvm.commands.running(spec.name):
+        Boot(make(apicv, spec), guest_os).run(synic=spec.synic)
     return "untested-scale" if spec.vcpus > guest_os.tested_to else ""
 
 
@@ -126,7 +129,8 @@ CLOSED, BETWEEN_IPIS = 0.002, 0.0001
 
 
 def no_pause(_seconds: float) -> None:
-    """Let no time pass."""
+    """Let no time pass; others are let in. Raises EINTR after a signal."""
+    cond_resched_killable()
 
 
 class Boot:
@@ -175,7 +179,7 @@ class Boot:
         with command(vm):
             requests.sync_vcpu(vm, self._first).run = RunState.STOPPED
             vcpu_load.put(vm, self._first)
-            for vcpu in vm.vcpus.values():
+            for vcpu in list(vm.vcpus.values()):
                 requests.sync_vcpu(vm, vcpu)
                 if self._wide:
                     vcpu.cpuid.x2apic = True

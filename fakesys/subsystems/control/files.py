@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from errno import EBUSY, EINVAL, ERANGE
+from errno import EBUSY, EINTR, EINVAL, ERANGE
 from typing import Any
 
 from fakesys.core.clock import NS
@@ -82,14 +82,17 @@ CLOCK: Layout[Control] = Layout(
             doc="Simulated seconds per real second; 0 stops the clock.",
             show=lambda control: f"{control.machine.kernel.clock.rate:g}\n",
             store=_set_rate,
-            errors={EINVAL: "not a number, or negative"},
+            errors={EINVAL: "not a number, negative, or above 1,000,000"},
         ),
         Attr(
             name="advance",
             mode=0o200,
             doc="Write seconds to move the time by hand; everything due runs, in order.",
             store=_advance,
-            errors={EINVAL: "not a number, or negative"},
+            errors={
+                EINVAL: "not a number, negative, or beyond the last moment, after 73 years",
+                EINTR: "a signal came; the time has moved to the last timer that ran",
+            },
         ),
     )
 )

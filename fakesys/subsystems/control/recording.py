@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EAGAIN, EINVAL
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fakesys.core.clock import NS, Clock
 from fakesys.core.errors import Blocked, KernelError, Waiters
+from fakesys.core.scheduling.resched import SlicedCall, running_call
 from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import parse_seconds
 from fakesys.subsystems.control.script import LONGEST_BY_SHELL, Step, line_of, preamble
@@ -52,8 +53,8 @@ class Recordings:
     machine: Recorded
     changed: Callable[[], None]
     all: list[Recording] = field(default_factory=list)
-    paused: bool = False
-    _begun_ns: int = 0
+    # The calls within `unrecorded`: other calls go on between the slices of one.
+    _unrecorded: set[SlicedCall | None] = field(default_factory=set)
 
     def open(self) -> Recording:
         """Begin another recording, of what happens from now on."""
@@ -70,31 +71,43 @@ class Recordings:
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
         """Leave out what the machine itself writes within the block."""
-        before, self.paused = self.paused, True
+        outer, call = self._unrecorded, running_call()
+        self._unrecorded = outer | {call}
         try:
             yield
         finally:
-            self.paused = before
+            if call not in outer:
+                self._unrecorded = self._unrecorded - {call}
 
-    def begin(self) -> None:
-        """Take the time of a request that may change something, which begins now."""
-        if self.paused:
-            return
+    @property
+    def _listening(self) -> Sequence[Recording]:
+        """The recordings that hear of what this call does."""
+        return () if running_call() in self._unrecorded else self.all
+
+    def begin(self) -> int:
+        """Return the time of a request that may change something, which begins now."""
         clock = self.machine.clock
         now, due = clock.now_ns, clock.next_due_ns
         # What is due but has not happened comes after this write.
-        self._begun_ns = now if due is None or due > now else due - 1
+        return now if due is None or due > now else due - 1
 
     def wrote(
-        self, path: str, text: bytes, error: KernelError | None, *, truncatable: bool
+        self,
+        begun_ns: int,
+        path: str,
+        text: bytes,
+        error: KernelError | None,
+        *,
+        truncatable: bool,
     ) -> None:
         """Record a write that was taken, or refused with `error`."""
-        if error is None and not self.paused:
+        if error is None and self._listening:
             text = self.machine.pinned(path, text)
-        self.write(path, text, error, truncatable=truncatable)
+        self.write(begun_ns, path, text, error, truncatable=truncatable)
 
     def write(
         self,
+        begun_ns: int,
         path: str,
         text: bytes,
         error: KernelError | None = None,
@@ -102,19 +115,19 @@ class Recordings:
         truncatable: bool = False,
     ) -> None:
         """Record that something happened which this write would do."""
-        for recording in () if self.paused else self.all:
-            recording.wrote(self._begun_ns, path, text, error, truncatable=truncatable)
+        for recording in self._listening:
+            recording.wrote(begun_ns, path, text, error, truncatable=truncatable)
 
     def truncated(self, path: str) -> None:
         """Record that a file which reacts to O_TRUNC was opened with it."""
-        self.begin()
-        for recording in () if self.paused else self.all:
-            recording.truncated(self._begun_ns, path)
+        begun_ns = self.begin()
+        for recording in self._listening:
+            recording.truncated(begun_ns, path)
 
-    def made(self, word: str, path: str, error: KernelError | None) -> None:
+    def made(self, begun_ns: int, word: str, path: str, error: KernelError | None) -> None:
         """Record a `mkdir` or `rmdir` that was done, or refused with `error`."""
-        for recording in () if self.paused else self.all:
-            recording.made(self._begun_ns, Step(0, word, _result(error), path))
+        for recording in self._listening:
+            recording.made(begun_ns, Step(0, word, _result(error), path))
 
 
 class Recording:

@@ -17,8 +17,10 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed, Task
 from fakesys.core.kernel import Kernel
+from fakesys.core.scheduling.resched import cond_resched, might_resched
 from fakesys.subsystems.kvm.extension import Extension
 from fakesys.subsystems.kvm.params import Params
+from fakesys.subsystems.kvm.running import RunningCommands
 from fakesys.subsystems.kvm.stats import Stat
 from fakesys.subsystems.kvm.vm import (
     Irqchip,
@@ -31,6 +33,8 @@ from fakesys.subsystems.kvm.vm import (
 
 FIRST_FD = 10
 PID_MAX = 4194304
+# More are made in slices.
+FEW_VCPUS = 32
 
 
 class VcpuLimits(Struct, frozen=True):
@@ -66,10 +70,11 @@ class Kvm:
     `daemon`: returns the pid of this process, whose own VMs are not watched.
     `extensions`: the models of memory and interrupts. `last`: result of the last command.
     `last_threads`: by owner, the number of the last thread that it made, not wrapped.
+    `commands`: those that are at work.
     """
 
     # The process that loads a machine watches owners itself.
-    UNSAVED: ClassVar = {"watch": lambda: watch_no_process}
+    UNSAVED: ClassVar = {"watch": lambda: watch_no_process, "commands": RunningCommands}
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class Kvm:
         self.directories: dict[str, Vm] = {}
         self.warnings: Counter[str] = Counter()
         self.last = ""
+        self.commands = RunningCommands()
         self.created = 0
         self.reserved_names: frozenset[str] = frozenset()
         self._daemon = daemon
@@ -210,6 +216,11 @@ class Kvm:
             del self.directories[vm.directory]
         self.kernel.bus.emit(Changed((self,)))
 
+    def end_command(self, vm: Vm) -> None:
+        """End the command that is still at work on a VM."""
+        if self._named.get(vm.name) is vm:
+            self.commands.end(vm.name)
+
     def forget_name(self, vm: Vm) -> None:
         """Make the VM's name unknown to commands."""
         if self._named.get(vm.name) is vm:
@@ -245,7 +256,12 @@ class Kvm:
         for vcpu_id in ids:
             if vcpu_id in vm.vcpus:
                 raise KernelError(EEXIST, f"{vm.name} has a vCPU {vcpu_id}")
-        vcpus = [self._add_vcpu(vm, vcpu_id) for vcpu_id in ids]
+        if len(ids) > FEW_VCPUS:
+            might_resched()
+        vcpus = []
+        for vcpu_id in ids:
+            cond_resched()
+            vcpus.append(self._add_vcpu(vm, vcpu_id))
         self.kernel.bus.emit(Changed((vm,)))
         return vcpus
 

@@ -75,6 +75,9 @@ class VmRegister(Protocol):
     def warn(self, text: str) -> None:
         """Count a warning that the kernel would raise here."""
 
+    def end_command(self, vm: Vm) -> None:
+        """End the command that is still at work on a VM."""
+
     def forget_name(self, vm: Vm) -> None:
         """Make the VM's name unknown to commands."""
 
@@ -220,6 +223,7 @@ class Vm:
 
     def kill(self) -> None:
         """Close every descriptor, as the end of the owner does; open stat files keep the VM."""
+        self.kvm.end_command(self)
         self.kvm.forget_name(self)
         for vcpu in list(self.vcpus.values()):
             if not vcpu.closed:

@@ -12,6 +12,7 @@ import trio
 from fakesys.transport.fuse.session import Session
 from fakesys.transport.pacing import Pacer
 from fakesys.transport.served import ServedMachine
+from fakesys.transport.watchdog import Watchdog
 
 # A wait in trio costs as much as two requests. While requests come one after the other the
 # device is polled directly for at most this long, which is also how late a timer can get.
@@ -24,7 +25,7 @@ class Server:
     """Serves one mounted device until the mount is gone.
 
     Reads requests in bursts and hands each to its Session; between bursts timers run.
-    `by_epoch` and `owner` are those of the Session.
+    `by_epoch`, `owner` and `watchdog` are those of the Session.
     """
 
     def __init__(
@@ -34,13 +35,20 @@ class Server:
         *,
         by_epoch: bool = True,
         owner: tuple[int, int] = (0, 0),
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._device = device
+        self._watchdog = watchdog or Watchdog()
         self._token: trio.lowlevel.TrioToken | None = None
         self.session = Session(
-            machine, device, run_soon=self._run_soon, by_epoch=by_epoch, owner=owner
+            machine,
+            device,
+            run_soon=self._run_soon,
+            by_epoch=by_epoch,
+            owner=owner,
+            watchdog=self._watchdog,
         )
-        self._pacer = Pacer(machine, self.session.settle)
+        self._pacer = Pacer(machine, self.session.settle, self.session.calls)
         self._buffers = [self.session.buffer]
         self._poll = select.poll()
         self._poll.register(device, select.POLLIN)
@@ -54,9 +62,14 @@ class Server:
         """Tell the clients what changed without a request."""
         self.session.settle()
 
+    def hurry(self) -> None:
+        """Allow each request a second at most from now on, since the daemon is to end."""
+        self._watchdog.hurry()
+
     async def run(self, started: Callable[[], None]) -> None:
         """Serve until the mount is gone; `started` is called once after the INIT request."""
         self._token = trio.lowlevel.current_trio_token()
+        self._watchdog.start()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pacer.run)
@@ -64,12 +77,17 @@ class Server:
                 nursery.cancel_scope.cancel()
         finally:
             self.session.close()
+            self._watchdog.stop()
 
     async def _serve(self, started: Callable[[], None]) -> None:
         told = False
         while True:
             await trio.lowlevel.wait_readable(self._device)
-            while busy := self._burst():
+            while (busy := self._burst()) or self.session.working:
+                if busy is None:
+                    return
+                if self.session.working:
+                    self.session.work()
                 await trio.lowlevel.checkpoint()
             if busy is None:
                 return

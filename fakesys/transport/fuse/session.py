@@ -13,18 +13,22 @@ from errno import EINTR, EIO, ENODEV, ENOSYS
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import MACHINE, Caller
+from fakesys.core.scheduling.resched import TakesLong, state
 from fakesys.transport.conversions import client_errno
 from fakesys.transport.fuse import protocol
 from fakesys.transport.fuse.files import Files
 from fakesys.transport.fuse.handlers import Handler, SilentHandler
 from fakesys.transport.fuse.handshake import Handshake
 from fakesys.transport.fuse.invalidation import Invalidator, Unsettled
+from fakesys.transport.fuse.long_requests import LongRequests
 from fakesys.transport.fuse.names import Names
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.parking import Call, ParkedCalls, Wakeups
 from fakesys.transport.fuse.protocol import Message, Op
 from fakesys.transport.fuse.replies import Replies
 from fakesys.transport.served import ServedMachine
+from fakesys.transport.slices import Context, LongCalls
+from fakesys.transport.watchdog import Overdue, Watchdog
 
 _log = logging.getLogger(__name__)
 BUFFER_SIZE = protocol.MAX_WRITE + 4096
@@ -41,7 +45,8 @@ class Session:
 
     `by_epoch`: names may be invalidated by epoch where the kernel knows it. `run_soon` takes a
     callable from the notifier thread to the thread of this session. `owner` is the user and group
-    who mounted: they own what root owns in the machine.
+    who mounted: they own what root owns in the machine. `watchdog`: ends requests that neither end
+    nor let others in. While `working`, `work` is to be called between requests.
     """
 
     def __init__(
@@ -52,8 +57,10 @@ class Session:
         run_soon: Callable[[Callable[[], None]], None],
         by_epoch: bool = True,
         owner: tuple[int, int] = (0, 0),
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._machine = machine
+        self._watchdog = watchdog or Watchdog()
         self._device = device
         self._run_soon = run_soon
         self.buffer = bytearray(BUFFER_SIZE)
@@ -65,6 +72,8 @@ class Session:
         self._caller = MACHINE
         self._wakeups = Wakeups()
         self._parked = ParkedCalls(self._wakeups)
+        self.calls = LongCalls(self._exchange, self._watchdog)
+        self._long = LongRequests(self.calls, self._attempt, self._finish)
         self._unsettled = Unsettled()
         nodes, pack = NodeTable(machine.fs.root), Replies(*owner)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
@@ -104,9 +113,21 @@ class Session:
             self._perform(unique, handler, nodeid, message)
         else:
             self._step_whole(opcode, unique, nodeid, bytes(message[:length]))
+        if self._long:
+            self._long.deliver_done()
         wakeups = self._wakeups
         if wakeups.requests or wakeups.pollers:
             self._wake()
+
+    @property
+    def working(self) -> bool:
+        """Whether a request that takes long has work to do."""
+        return bool(self._long)
+
+    def work(self) -> None:
+        """Do one slice of a request that takes long."""
+        self._long.run_slice()
+        self.settle()
 
     def _step_whole(self, opcode: int, unique: int, nodeid: int, message: bytes) -> None:
         """Serve a request that is no call on an open file."""
@@ -128,32 +149,25 @@ class Session:
         self._wake()
 
     def close(self) -> None:
-        """End what waits with ENODEV and release every open file: the mount is gone."""
+        """End what waits or works with ENODEV and release every open file: the mount is gone."""
+        self._long.finish_all(KernelError(ENODEV, "the mount is gone"))
         for unique in self._parked:
             self._end_parked(unique, ENODEV)
         self._files.close_all()
         self.invalidator.stop()
 
     def _perform(self, unique: int, handler: Handler, nodeid: int, message: Message) -> None:
-        """Run a handler and answer; the one place where a refusal becomes an errno."""
-        answer: bytes | None
-        kernel = self._machine.kernel
+        """Run a handler, answer, and tell clients what has changed."""
+        watchdog = self._watchdog
         try:
-            if kernel.on_request is not None:
-                kernel.on_request(kernel.caller)
-            data = handler(nodeid, message)
-            answer = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
-        except Blocked as blocked:
-            whole = bytes(message[: protocol.length_of(message)])
-            call = Call(unique, handler, nodeid, whole)
-            self._parked.park(call, blocked.waiters, self._caller)
-            answer = None
-        except KernelError as refusal:
-            answer = _refusal(unique, client_errno(refusal))
-        except BaseException as error:
-            _log.exception("internal error in %s", handler)
-            self._machine.bug(error)
-            answer = _refusal(unique, EIO)
+            watchdog.enter()
+            state.serving = True
+            answer = self._answer(unique, handler, nodeid, message, self._caller)
+        except Overdue as late:
+            answer = self._bug(unique, handler, late)
+        finally:
+            state.serving = False
+            watchdog.leave()
         if self._binder.unsettled:
             self._answer_and_tell(handler, answer)
         elif answer is not None:
@@ -161,6 +175,58 @@ class Session:
                 _write(self._device, answer)
             except OSError as error:
                 _not_taken(error)
+
+    def _answer(
+        self, unique: int, handler: Handler, nodeid: int, message: Message, caller: Caller
+    ) -> bytes | None:
+        """Return the answer; the one place where a refusal becomes an errno.
+
+        None: the request is kept, to be performed again when it is woken, or in slices.
+        """
+        kernel = self._machine.kernel
+        try:
+            if kernel.on_request is not None:
+                kernel.on_request(caller)
+            data = handler(nodeid, message)
+            return _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
+        except Blocked as blocked:
+            call = Call(unique, handler, nodeid, _whole(message))
+            self._parked.park(call, blocked.waiters, caller)
+            return None
+        except TakesLong:
+            self._long.begin(Call(unique, handler, nodeid, _whole(message)), caller)
+            return None
+        except KernelError as refusal:
+            return _refusal(unique, client_errno(refusal))
+        except BaseException as error:
+            return self._bug(unique, handler, error)
+
+    def _attempt(self, call: Call, caller: Caller) -> bytes | None:
+        """Return the answer to a request that is performed in slices."""
+        try:
+            return self._answer(*call, caller)
+        except Overdue as late:
+            return self._bug(call.unique, call.handler, late)
+
+    def _finish(self, call: Call, answer: bytes | None) -> None:
+        """Answer a request that was performed in slices."""
+        if self._binder.unsettled:
+            self._answer_and_tell(call.handler, answer)
+        elif answer is not None:
+            self._send(answer)
+
+    def _bug(self, unique: int, handler: Handler, error: BaseException) -> bytes:
+        """Count an internal error; return the answer."""
+        _log.error("internal error in %s", handler, exc_info=error)
+        self._machine.bug(error)
+        return _refusal(unique, EIO)
+
+    def _exchange(self, context: Context) -> Context:
+        """Let the models work in the name of another process and task; return the former ones."""
+        kernel = self._machine.kernel
+        former = Context(kernel.caller, kernel.bus.task)
+        kernel.caller, kernel.bus.task = context
+        return former
 
     def _answer_and_tell(self, handler: Handler, answer: bytes | None) -> None:
         """Tell clients before the answer goes out, unless its caller holds a directory's lock."""
@@ -220,12 +286,19 @@ class Session:
             self._send(_refusal(unique, errno))
 
     def _interrupt(self, _nodeid: int, message: Message) -> None:
-        # A request that is not parked was answered in the meantime.
-        self._end_parked(protocol.INTERRUPT_IN.unpack_from(message)[0], EINTR)
+        # A request that neither waits nor works was answered in the meantime.
+        unique = protocol.INTERRUPT_IN.unpack_from(message)[0]
+        self._end_parked(unique, EINTR)
+        if self._long.interrupt(unique):
+            self._send(_refusal(unique, EINTR))
 
 
 def _destroy(_nodeid: int, _message: Message) -> bytes:
     return b""
+
+
+def _whole(message: Message) -> bytes:
+    return bytes(message[: protocol.length_of(message)])
 
 
 def _not_taken(error: OSError) -> None:

@@ -28,6 +28,7 @@ from fakesys.transport.fusepy.paths import PathCalls
 from fakesys.transport.mounting import SOURCE_PREFIX, MountError
 from fakesys.transport.pacing import Pacer
 from fakesys.transport.served import ServedMachine
+from fakesys.transport.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 # How often a waiting call asks libfuse for a signal, of which libfuse does not tell.
@@ -47,7 +48,8 @@ class _Wait:
 class Server:
     """Mounts, and serves the mount until it is gone.
 
-    `owner` is the user and group who mounted. Raises MountError without fusepy or libfuse 2.
+    `owner` is the user and group who mounted. `watchdog`: ends requests that take too long; no
+    request is sliced. Raises MountError without fusepy or libfuse 2.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Server:
         *,
         allow_other: bool = False,
         owner: tuple[int, int] = (0, 0),
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self._watchdog = watchdog or Watchdog()
         self._fuse = library.load()
         self._machine = machine
         self._binder = machine.fs.binder
@@ -90,6 +94,10 @@ class Server:
         if self._binder.unsettled:
             self._machine.fs.settle()
 
+    def hurry(self) -> None:
+        """Allow each request a second at most from now on, since the daemon is to end."""
+        self._watchdog.hurry()
+
     async def run(self, started: Callable[[], None]) -> None:
         """Mount and serve; `started` is called once after the INIT request.
 
@@ -97,6 +105,7 @@ class Server:
         behind, which end with the process.
         """
         self._token = trio.lowlevel.current_trio_token()
+        self._watchdog.start()
         self._started = started
         try:
             async with trio.open_nursery() as nursery:
@@ -105,6 +114,7 @@ class Server:
                 nursery.cancel_scope.cancel()
         finally:
             self._ended = True
+            self._watchdog.stop()
             self._calls.close_all()
 
     def _main(self) -> None:
@@ -176,6 +186,7 @@ class Server:
         kernel = self._machine.kernel
         kernel.caller = caller
         try:
+            self._watchdog.enter()
             if kernel.on_request is not None:
                 kernel.on_request(caller)
             return call()
@@ -190,6 +201,7 @@ class Server:
             self._bug(error)
             raise KernelError(EIO, "internal error") from None
         finally:
+            self._watchdog.leave()
             self.settle()
             self._pacer.look()
 

@@ -98,7 +98,9 @@ def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
             words=("vm", "destroy", NAME),
             run=_destroy_vm,
             errors=NO_VM,
-            doc="Closes all vCPU descriptors, then the VM's; open stat files keep the VM.",
+            doc="Closes all vCPU descriptors, then the VM's; open stat files keep the VM. Ends a "
+            "command of the VM that is still at work.",
+            ends=True,
         ),
         Verb(
             words=("vm", "close", NAME),

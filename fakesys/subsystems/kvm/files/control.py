@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from fakesys.core.commands import Command, Interpreter
+from fakesys.core.commands import Interpreter
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.files.commands import NAME, VM
 from fakesys.subsystems.kvm.model import Kvm
@@ -27,18 +27,23 @@ class KernelChoice(Struct, frozen=True):
     choose: Callable[[str], None]
 
 
-def _in_process(kvm: Kvm, command: Command) -> AbstractContextManager[None]:
+def _in_process(kvm: Kvm, name: str | None) -> AbstractContextManager[None]:
     """Return the context in which the owner of the VM that a command names does it."""
-    name = command.args.find(VM) or command.args.find(NAME)
     vm = None if name is None else kvm.find(name)
     return nullcontext() if vm is None else kvm.in_owner(vm)
 
 
 def _store_command(kvm: Kvm, text: str, interpreter: Interpreter) -> None:
-    """Run one command; `last` then shows its result or refusal."""
+    """Run one command; `last` then shows its result or refusal.
+
+    Raises Blocked while a command of the same VM is at work; one that destroys the VM ends it.
+    """
     try:
         command = interpreter.find(text)
-        with _in_process(kvm, command):
+        name = command.args.find(VM) or command.args.find(NAME)
+        if command.bound.verb.ends and name is not None:
+            kvm.commands.end(name)
+        with kvm.commands.running(name), _in_process(kvm, name):
             result = command.run()
     except KernelError as refusal:
         kvm.last = f"error {refusal.name} {refusal.why}"

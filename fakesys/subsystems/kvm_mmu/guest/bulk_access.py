@@ -9,6 +9,7 @@ from errno import EINVAL
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.events.guest import KvmPageFault
 from fakesys.subsystems.kvm_mmu.events.sptes import (
     FastPageFault,
@@ -37,6 +38,8 @@ _EVENTS = (
 )
 # Fewer tables than this are not worth the trouble of making them together.
 MIN_TABLES = 8
+# More accesses are made in slices.
+FEW = 64
 _GROUP = (1 << GROUP) - 1
 _FIRSTS = ALL // _GROUP
 
@@ -62,7 +65,7 @@ def bulk_access(
     """Make `times` accesses, `stride` bytes apart, until an exit that is not MMIO.
 
     `kind`: `r`, `w` or `x`. `value`: what a write stores, else `STORED`. Raises EINVAL for more
-    than `MAX_STEPS` accesses that must be made one by one.
+    than `MAX_STEPS` accesses that must be made one by one, EINTR after a signal.
     """
     before = vcpu.stats.pf_taken
     exits: list[VcpuExit] = []
@@ -74,11 +77,17 @@ def bulk_access(
     single = times if blocks is None else blocks.count_exits(address >> 12, times, write=write)
     if single > MAX_STEPS:
         raise KernelError(EINVAL, f"{single} accesses one by one; at most {MAX_STEPS} a command")
+    if times > FEW:
+        might_resched()
     guest.enter()
     done = 0
     while done < times:
+        guest.let_others_in()
         where = address + done * stride
-        number = blocks.access(where >> 12, times - done, write=write) if blocks else 0
+        number = 0
+        # Others may have enabled an event since.
+        if blocks is not None and blocks.is_allowed():
+            number = blocks.access(where >> 12, times - done, write=write)
         done += number or 1
         if number:
             continue

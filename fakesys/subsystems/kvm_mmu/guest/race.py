@@ -15,6 +15,7 @@ from random import Random
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched, cond_resched_killable, might_resched
 from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.subsystems.kvm_mmu.guest.bulk_access import BlockAccess
 from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step
@@ -101,6 +102,7 @@ class Racer:
         self._memory.roots.enter(self.mmu)
         gfn, end = self._first, self._first + self._npages
         while gfn < end:
+            cond_resched_killable()
             gfn += self._blocks.access(gfn, end - gfn, write=True)
 
     def start_at(self, page: int, ready_ns: int) -> None:
@@ -177,27 +179,36 @@ class Race:
         memory.slots.insert(self._scratch)
         memory.roots.n_max += self._budget()
         arch.vcpus.extend(racer.mmu for racer in self._racers)
-        self._fill()
+        try:
+            self._fill()
+        except KernelError:
+            self._remove_racers()
+            raise
         made = arch.stats.mmu_cache_miss
         flow = memory.begin_removal(slot, self._setup.flow or arch.delete_flow, self._break_wanted)
         assert flow is not None
         self._flow = flow
         flow.about_to_zap = self._about_to_zap
-        done = self._contend()
-        result = RaceResult(
-            done, flow.rounds, flow.zapped, arch.stats.mmu_cache_miss - made, self._now
-        )
+        try:
+            done = self._contend()
+            new_pages = arch.stats.mmu_cache_miss - made
+            return RaceResult(done, flow.rounds, flow.zapped, new_pages, self._now)
+        finally:
+            self._complete_zap()
+            self._remove_racers()
+            memory.end_removal(slot, None)
+
+    def _complete_zap(self) -> None:
+        """Pause the vCPUs and let the zap go on to its end."""
         for racer in self._racers:
             racer.runs = False
         self._running.clear()
         self._waiting.clear()
-        while not flow.finished:
+        while not self._flow.finished:
             # With its old slice used up, a zap that asks before each page would never go on.
             self._slice_end = self._now + SLICE_NS
-            flow.step()
-        self._remove_racers()
-        memory.end_removal(slot, None)
-        return result
+            cond_resched()
+            self._flow.step()
 
     def _fill(self) -> None:
         random = Random(self._setup.seed)
@@ -213,6 +224,7 @@ class Race:
         while flow.step() is Step.LOCK_DROPPED:
             if flow.rounds >= setup.max_rounds or self._now >= setup.max_time_ns:
                 return False
+            cond_resched_killable()
             self._serve_waiting()
         self._advance_time()
         return True
@@ -285,6 +297,7 @@ class Race:
         pages = self._memory.arch.pages
         first, zapped = self._scratch.base_gfn, list[int]()
         for row in list(pages.oldest_first()):
+            cond_resched()
             if first <= pages.gfn[row] < self._scratch.end_gfn and not pages.root_count[row]:
                 self._memory.zapper.prepare(row, zapped)
         self._memory.zapper.commit(zapped)
@@ -294,16 +307,17 @@ class Race:
 
 
 def race(memory: VmMemory, setup: RaceSetup) -> RaceResult:
-    """Delete a slot while vCPUs fault.
+    """Delete a slot while vCPUs fault; after a signal the slot is deleted all the same.
 
     Raises ENOENT without such a slot, EINVAL for a number that no slot can have and for working
-    sets of more than 1 TiB together.
+    sets of more than 1 TiB together, EINTR after a signal.
     """
     slot = memory.spaces.slot(setup.slot)
     if slot is None:
         raise KernelError(ENOENT, f"there is no slot {setup.slot}")
     if max(1, setup.vcpus) * setup.working_set > MAX_PAGES * PAGE:
         raise KernelError(EINVAL, "the working sets have more than 1 TiB together")
+    might_resched()
     return Race(memory, setup).run(slot)
 
 

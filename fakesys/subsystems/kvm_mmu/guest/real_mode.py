@@ -40,6 +40,7 @@ class RealMode:
         rip = CODE
         self._guest.enter()
         for _ in range(MAX_STEPS):
+            self._guest.let_others_in()
             instruction = self._decode(rip)
             if instruction is None:
                 exits.append(self._stop(Exit.INTERNAL_ERROR))

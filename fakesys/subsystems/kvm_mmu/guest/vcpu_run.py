@@ -12,6 +12,7 @@ from errno import EINVAL
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.kvm.events.guest import KvmEmulateInsn, KvmMmio, KvmPageFault, VcpuMatchMmio
 from fakesys.subsystems.kvm.events.run import KvmFpu, KvmUserspaceExit
 from fakesys.subsystems.kvm_mmu.guest.page_tables import CR3
@@ -34,6 +35,8 @@ from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # A fault that is retried this often will never be resolved.
 MAX_RETRIES = 16
+# More accesses of a program are made in slices.
+FEW = 64
 
 # KVM_EMUL_INSN_F_CR0_PE | KVM_EMUL_INSN_F_CS_L
 PROT64 = 9
@@ -46,6 +49,7 @@ class Exit(IntEnum):
     HLT = 5
     MMIO = 6
     SHUTDOWN = 8
+    INTR = 10
     INTERNAL_ERROR = 17
 
 
@@ -117,13 +121,16 @@ class Guest:
         """Run a program: fetches from gfn 1, the operations, the doorbell store.
 
         Return all exits to user space except that of the doorbell. Raises EINVAL unless the vCPU is
-        in 64-bit mode, and for more than `MAX_STEPS` accesses.
+        in 64-bit mode, and for more than `MAX_STEPS` accesses, EINTR after a signal.
         """
         ops = list(ops)
         if not self.registers.ready or self.registers.real_mode:
             raise KernelError(EINVAL, "the vCPU is not set up for programs")
-        if sum(op.times for op in ops) > MAX_STEPS:
+        times = sum(op.times for op in ops)
+        if times > MAX_STEPS:
             raise KernelError(EINVAL, f"a program makes at most {MAX_STEPS} accesses")
+        if times > FEW:
+            might_resched()
         program = list(assemble(ops))
         exits: list[VcpuExit] = []
         self.enter()
@@ -131,6 +138,7 @@ class Guest:
         steps = [fetch(rip) for rip in sorted(fetches, reverse=True)]
         steps += [*program, store(DOORBELL, DOORBELL_STUB)]
         for step in steps:
+            self.let_others_in()
             vcpu_exit = self.access(step)
             if vcpu_exit is None:
                 continue
@@ -141,6 +149,18 @@ class Guest:
                 self.resume(vcpu_exit)
         self.registers.rip = AFTER_DOORBELL
         return exits[:-1]
+
+    def let_others_in(self) -> None:
+        """Let others in between two accesses; after a signal return from KVM_RUN and raise EINTR.
+
+        Like kvm_main.c:xfer_to_guest_mode_handle_work, x86.c:vcpu_run (v6.1).
+        """
+        try:
+            cond_resched_killable()
+        except KernelError:
+            self._vcpu.stats.signal_exits += 1
+            self.leave(VcpuExit(Exit.INTR))
+            raise
 
     def resume(self, vcpu_exit: VcpuExit) -> None:
         """Call KVM_RUN again after an MMIO exit; a read is completed first."""

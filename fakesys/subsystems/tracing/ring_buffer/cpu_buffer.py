@@ -27,6 +27,9 @@ RB_EVNT_MIN_SIZE = 8
 
 DELTA_BITS = 27
 DELTA_MAX = (1 << DELTA_BITS) - 1
+# The most that a time extend adds; a time stamp has as many bits, and lacks those above.
+EXTEND_BITS = 59
+EXTEND_MAX = (1 << EXTEND_BITS) - 1
 
 _WORD = Struct("<I")
 _TWO_WORDS = Struct("<II")
@@ -87,11 +90,26 @@ class Page:
             else:
                 high = unpack(data, position)[0] << DELTA_BITS
                 position += 4
-                # The low bits were added above; an absolute stamp replaces the time before.
-                time = time + high if kind == TIME_EXTEND else high + (head >> 5)
+                if kind == TIME_EXTEND:
+                    # The low bits were added above.
+                    time += high
+                else:
+                    time = _absolute(high + (head >> 5), time - (head >> 5))
                 continue
             begin, position = position, position + size
             yield make((time, data[begin:position], position))
+
+
+def _absolute(stamp: int, before: int) -> int:
+    """Return the time that a time stamp of 59 bits means after an event at `before`.
+
+    Like ring_buffer.c:rb_fix_abs_ts (v6.1).
+    """
+    high = before & ~EXTEND_MAX
+    if not high:
+        return stamp
+    stamp |= high
+    return stamp if stamp >= before else stamp + EXTEND_MAX + 1
 
 
 def encode_record(delta: int, payload: bytes) -> bytes:
@@ -162,10 +180,11 @@ class CpuBuffer:
             if 0 <= delta <= DELTA_MAX and len(payload) <= SMALL_MAX:
                 record = _WORD.pack(delta << 5 | len(payload) >> 2) + payload
             else:
-                record = encode_record(delta if delta > 0 else 0, payload)
+                record = encode_record(min(max(delta, 0), EXTEND_MAX), payload)
             start = page.commit
             end = start + len(record)
-            if start and end <= DATA_SIZE and not page.filler:
+            # After a longer jump than a record can hold, a page with a time of its own begins.
+            if start and end <= DATA_SIZE and not page.filler and delta <= EXTEND_MAX:
                 page.data[start:end] = record
                 page.commit = end
                 page.entries += 1
