@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Mapping
+from errno import ECANCELED
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ class Machine:
         from fakesys.machine import snapshot
 
         parts = snapshot.load(data, snapshot.outside(self))
+        self.fs.end_calls(KernelError(ECANCELED, "another machine was loaded meanwhile"))
         self.subsystems.kvm.kvm.forget_owners()
         self.origin, self._with_selftest = parts.origin, parts.selftest is not None
         self.control.restore(
@@ -160,6 +162,7 @@ class Machine:
 
     def reset(self) -> None:
         """Make everything as at mount time; open files of the old machine are gone."""
+        self.fs.end_calls(KernelError(ECANCELED, "the machine was reset meanwhile"))
         self.subsystems.kvm.kvm.forget_owners()
         self.control.clear()
         self.control.set_lockdown(self._lockdown)

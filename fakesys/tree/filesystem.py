@@ -27,6 +27,14 @@ Gate = Callable[[str, File], None]
 Report = Callable[[File, bytes, KernelError | None], None]
 
 
+# Ends every call that runs in slices, but the one that calls this, with a refusal.
+EndCalls = Callable[[KernelError], None]
+
+
+def no_calls(_refusal: KernelError) -> None:
+    """End nothing: no call runs in slices."""
+
+
 class Recorder(Protocol):
     """Observer of every operation that can change the machine."""
 
@@ -59,7 +67,8 @@ class FileSystem:
 
     `gate` is called before reads and writes, `report` after writes; `recorder` observes what can
     change the machine. `locked_down`: debugfs as on a locked-down kernel. `served`: a transport
-    calls `settle` after each request and reports what it returns to clients.
+    calls `settle` after each request and reports what it returns to clients. `end_calls` ends what
+    runs in slices, but the present call, with a refusal: call it before models are replaced.
     """
 
     def __init__(self, binder: Binder) -> None:
@@ -69,6 +78,7 @@ class FileSystem:
         self.recorder: Recorder | None = None
         self.locked_down = False
         self.served = False
+        self.end_calls: EndCalls = no_calls
 
     @property
     def root(self) -> Directory:

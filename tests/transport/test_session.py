@@ -15,6 +15,7 @@ from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.machine.machine import Machine
 from fakesys.transport.fuse.protocol import ROOT_ID, Op
 from fakesys.transport.fuse.session import Session
+from fakesys.transport.watchdog import Watchdog
 
 STREAM = "sys/kernel/debug/fakesys/uevents"
 
@@ -22,13 +23,15 @@ STREAM = "sys/kernel/debug/fakesys/uevents"
 class Wire:
     """A session and the kernel's side of its device."""
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog | None = None) -> None:
         self.machine = Machine(scenario="selftest")
         self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
         self._ours = ours
         self.soon: list[Callable[[], None]] = []
-        self.session = Session(self.machine, ours.fileno(), run_soon=self.soon.append)
+        self.session = Session(
+            self.machine, ours.fileno(), run_soon=self.soon.append, watchdog=watchdog
+        )
         self._unique = 0
 
     def send(self, op: int, nodeid: int = ROOT_ID, body: bytes = b"") -> int:

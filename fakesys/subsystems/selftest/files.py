@@ -6,7 +6,7 @@ A row parses the text, calls one method of its model, and lists the errors that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EEXIST, EINVAL, ENODEV, ERANGE
+from errno import EEXIST, EINTR, EINVAL, ENODEV, ERANGE
 
 from fakesys.core.devices import Devices
 from fakesys.core.text import kstrtoll, kstrtoull, require_one
@@ -123,6 +123,20 @@ COMMANDS: Layout[Selftest] = Layout(
             doc="Write 1 to change `notify` and wake its pollers.",
             store=_command(Selftest.notify),
             errors={EINVAL: "not 1", ENODEV: "it is unplugged"},
+        ),
+        Attr(
+            name="work",
+            mode=0o200,
+            doc="Write a number of steps, which are worked in slices: others are served meanwhile.",
+            store=lambda selftest, text: selftest.work(kstrtoull(text)),
+            errors=NUMBER | {EINTR: "a signal came before the last step"},
+        ),
+        Attr(
+            name="spin",
+            mode=0o200,
+            doc="Write a number of steps, which are worked at once: nobody else is served meanwhile.",
+            store=lambda selftest, text: selftest.spin(kstrtoull(text)),
+            errors=NUMBER,
         ),
     ),
     kind=CONTROL,

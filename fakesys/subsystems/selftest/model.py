@@ -8,6 +8,7 @@ from errno import EEXIST, EINVAL, ENODEV
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed, Notified
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 
 
 class SelftestDevice:
@@ -77,6 +78,22 @@ class Selftest:
         device = self._present()
         device.switch_terminal()
         self._bus.emit(Notified(device, "notify"))
+
+    @staticmethod
+    def spin(steps: int) -> None:
+        """Work for so many steps without letting others in, as no model should."""
+        done = 0
+        while done < steps:
+            done += 1
+
+    @staticmethod
+    def work(steps: int) -> None:
+        """Work for so many steps and let others in between. Raises EINTR after a signal."""
+        might_resched()
+        done = 0
+        while done < steps:
+            cond_resched_killable()
+            done += 1
 
     def state(self) -> dict[str, int] | None:
         """Return the device as plain data; None while it is unplugged."""

@@ -81,9 +81,8 @@ class LongRequests:
         return must_answer
 
     def finish_all(self, refusal: KernelError) -> None:
-        """End all requests with this refusal, and answer them."""
+        """End all requests but the present one with this refusal; they are answered after it."""
         self._calls.finish_all(refusal)
-        self.deliver_done()
 
     def deliver_done(self) -> None:
         """Answer the requests that are done."""

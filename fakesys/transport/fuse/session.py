@@ -74,6 +74,7 @@ class Session:
         self._parked = ParkedCalls(self._wakeups)
         self.calls = LongCalls(self._exchange, self._watchdog)
         self._long = LongRequests(self.calls, self._attempt, self._finish)
+        machine.fs.end_calls = self._long.finish_all
         self._unsettled = Unsettled()
         nodes, pack = NodeTable(machine.fs.root), Replies(*owner)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
@@ -151,6 +152,7 @@ class Session:
     def close(self) -> None:
         """End what waits or works with ENODEV and release every open file: the mount is gone."""
         self._long.finish_all(KernelError(ENODEV, "the mount is gone"))
+        self._long.deliver_done()
         for unique in self._parked:
             self._end_parked(unique, ENODEV)
         self._files.close_all()
