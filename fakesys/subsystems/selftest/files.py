@@ -134,7 +134,7 @@ COMMANDS: Layout[Selftest] = Layout(
         Attr(
             name="spin",
             mode=0o200,
-            doc="Write a number of steps, which are worked at once: nobody else is served meanwhile.",
+            doc="Write a number of steps, which are worked at once: no one is served meanwhile.",
             store=lambda selftest, text: selftest.spin(kstrtoull(text)),
             errors=NUMBER,
         ),
