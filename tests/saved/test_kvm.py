@@ -7,7 +7,6 @@ from itertools import product
 
 import pytest
 
-from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
 from tests.saved.kvm_copies import CHOICES, copied, differing, encoded
@@ -139,6 +138,27 @@ def test_a_copy_reads_and_goes_on_alike(kernels: tuple[str, str, str], paging: s
         assert machine.read(f"{TRACING}/trace") == copy.read(f"{TRACING}/trace")
 
 
+def test_a_delayed_interrupt_comes_after_a_load_and_ends_with_its_vm() -> None:
+    machine = started(("6.1", "", ""), "tdp")
+    for text in (
+        "vm create a pid=700",
+        "a vcpu add",
+        "a handler auto",
+        "a ioapic 5 vec=0x35 dst=0 trig=level",
+        "a irq 5 1",
+    ):
+        assert attempt(machine, CTL, f"{text}\n") == "ok"
+    assert machine.clock.next_due_ns == 10_000_000
+    copy = copied(machine)
+    assert copy.clock.next_due_ns == 10_000_000
+    for each in (machine, copy):
+        watched(each).clock.advance(0.01)
+    assert "kvm_ioapic_delayed_eoi_inj" in copy.read(f"{TRACING}/trace")
+    assert machine.read(f"{TRACING}/trace") == copy.read(f"{TRACING}/trace")
+    assert attempt(copy, CTL, "vm destroy a\n") == "ok"
+    assert copy.clock.next_due_ns is None
+
+
 def test_no_name_of_a_class_or_function_is_in_a_file() -> None:
     machine = started(("6.18", "", ""), "shadow")
     for write in (*KVM_WRITES, *MORE):
@@ -152,7 +172,3 @@ def test_the_history_is_taken() -> None:
     machine = started(("6.18", "", ""), "shadow")
     results = [attempt(machine, *write) for write in (*KVM_WRITES, *MORE)]
     assert results.count("ok") > len(results) * 0.6
-    try:
-        machine.read("sys/kernel/debug/kvm/nothing")
-    except KernelError as refusal:
-        assert refusal.name == "ENOENT"

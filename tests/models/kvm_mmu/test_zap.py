@@ -333,3 +333,23 @@ def test_a_smaller_budget_zaps_the_oldest_pages() -> None:
     rig.memory.set_nr_mmu_pages(64)
     assert rig.pages.used == 64
     assert rig.stats.mmu_recycled == used - 64
+
+
+@pytest.mark.parametrize("policy", [K5_4, K6_1], ids=lambda policy: policy.name)
+def test_a_root_that_was_zapped_before_has_no_sptes_after_a_zap_in_one_pass(
+    policy: MmuPolicy,
+) -> None:
+    rig = Rig(policy, tdp=False)
+    rig.slot(0, 0, 64 * MIB, thp=True)
+    vcpu, late = rig.vcpu(0), rig.vcpu(1)
+    for guest in rig.guests.values():
+        guest.set_up(real_mode=True)
+    rig.read(late, 2 * MIB, times=3, stride=2 * MIB)
+    for _ in range(2):
+        rig.slot(1, 1 << 30, 4 * MIB)
+        rig.delete(1)
+        # The second time no event is wanted, so that all pages go at once.
+        rig.bus.wanted.clear()
+        rig.read(vcpu, 2 * MIB)
+    rig.reload()
+    assert not rig.read(rig.memory.vcpus[1], 4 * MIB).exits

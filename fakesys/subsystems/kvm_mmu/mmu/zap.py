@@ -15,7 +15,7 @@ from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, INVALID, level_of
-from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL
+from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL, EMPTY
 
 UNLIMITED = 1 << 62
 
@@ -158,10 +158,12 @@ class Zapper:
         self._links.forget_all()
         for row in list(arch.nx_splits):
             arch.unaccount_nx_huge_page(row)
+        # Those that were zapped before may still have a Leaf without sptes, which is forgotten too.
+        for row in rooted:
+            pages.leaf_state[row] = EMPTY
         for row in retired:
             pages.present[row] = 0
             pages.parent[row] = NONE
-            pages.leaf_state[row] = 0
             self._retire_root(row)
             pages.role[row] |= INVALID
         pages.clear([*off_list, *stale, *retired])
