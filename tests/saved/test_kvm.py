@@ -79,6 +79,21 @@ MORE = (
             "vcpu 300 close",
         )
     ),
+    *(
+        (CTL, f"{text}\n")
+        for text in (
+            "lin vcpu 1 cli",
+            "lin pit tick 2",
+            "lin vcpu 1 sti",
+            "lin vcpu 0 ipi sh=others vec=0x70",
+            "lin vcpu 2 ipi dst=1 vec=0x71",
+            "lin vcpu 2 lvt0 extint",
+            "lin vcpu 3 stop",
+            "lin vcpu 3 start",
+            "win vcpu 1 hlt",
+            "win pulse 0",
+        )
+    ),
     (CTL, "vm create c irqchip=none\n"),
     (CTL, "c vcpu add count=2\n"),
     (CTL, "c extint 0x44\n"),
@@ -121,8 +136,10 @@ def test_a_copy_reads_and_goes_on_alike(kernels: tuple[str, str, str], paging: s
     for seed in range(HISTORIES):
         chance = random.Random(seed)
         machine = started(kernels, paging, wrap_gen=(1 << 19) - 40)
-        for write in (*KVM_WRITES[:: 1 + seed], *MORE[:: 1 + seed]):
+        for number, write in enumerate((*KVM_WRITES[:: 1 + seed], *MORE[:: 1 + seed])):
             attempt(machine, *write)
+            if number % 9 == 0:
+                assert encoded(copied(machine)) == encoded(machine)
         for _ in range(60):
             attempt(machine, *chance.choice(MORE + KVM_WRITES))
         data = encoded(machine)

@@ -18,7 +18,8 @@ from tests.saved.mutants import mutate, places
 from tests.saved.test_kvm import KVM_WRITES, MORE, started
 from tests.whole_machine import CONTROL, CTL, attempt
 
-MUTANTS = 350 if os.environ.get("FAKESYS_LONG") else 25
+MUTANTS = 25
+BATCHES = 14 if os.environ.get("FAKESYS_LONG") else 1
 # A bound against hanging, not a measure.
 LONGEST_LOAD = 5.0
 
@@ -60,11 +61,12 @@ def use(machine: Machine, chance: random.Random) -> None:
     shown(machine)
 
 
+@pytest.mark.parametrize("batch", range(BATCHES))
 @pytest.mark.parametrize(("profile", "paging"), tuple(product(PROFILES, ("tdp", "shadow"))))
-def test_mutants(profile: str, paging: str) -> None:
+def test_mutants(profile: str, paging: str, batch: int) -> None:
     machine = origin(profile, paging)
     data = encoded(machine)
-    chance = random.Random(f"{profile} {paging}")
+    chance = random.Random(f"{profile} {paging} {batch}")
     taken = 0
     for number in range(MUTANTS):
         document = plain(data)
