@@ -31,14 +31,14 @@ NEVER_NS = (1 << 63) - 1
 FASTEST = 1_000_000
 
 
-class SavedTimer(Saved):
+class SavedTimer(Saved, frozen=True):
     """When a pending timer is due; of those due together the lowest `sequence` runs first."""
 
     due_ns: U63
     sequence: U63
 
 
-class SavedClock(Saved):
+class SavedClock(Saved, frozen=True):
     """The time, simulated seconds per real second, and the number of the next timer."""
 
     now_ns: U63

@@ -9,10 +9,13 @@ import pytest
 
 from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
+from tests.long import LONG
 from tests.saved.kvm_copies import CHOICES, copied, differing, encoded
 from tests.whole_machine import CONTROL, CTL, TRACING, WRITES, attempt
 
-HISTORIES = 2
+HISTORIES = 4 if LONG else 1
+# After so many writes a copy is compared.
+STEP = 9 if LONG else 25
 KVM_WRITES = tuple(
     write
     for write in WRITES[:-2]
@@ -138,7 +141,7 @@ def test_a_copy_reads_and_goes_on_alike(kernels: tuple[str, str, str], paging: s
         machine = started(kernels, paging, wrap_gen=(1 << 19) - 40)
         for number, write in enumerate((*KVM_WRITES[:: 1 + seed], *MORE[:: 1 + seed])):
             attempt(machine, *write)
-            if number % 9 == 0:
+            if number % STEP == 0:
                 assert encoded(copied(machine)) == encoded(machine)
         for _ in range(60):
             attempt(machine, *chance.choice(MORE + KVM_WRITES))

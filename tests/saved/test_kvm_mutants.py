@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from itertools import product
 from time import monotonic
@@ -13,13 +12,14 @@ import pytest
 from fakesys.core.saved import BadSnapshotError
 from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
+from tests.long import LONG
 from tests.saved.kvm_copies import encoded, fresh, plain, restore, shown
 from tests.saved.mutants import mutate, places
 from tests.saved.test_kvm import KVM_WRITES, MORE, started
 from tests.whole_machine import CONTROL, CTL, attempt
 
 MUTANTS = 25
-BATCHES = 14 if os.environ.get("FAKESYS_LONG") else 1
+BATCHES = 14 if LONG else 1
 # A bound against hanging, not a measure.
 LONGEST_LOAD = 5.0
 
