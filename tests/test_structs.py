@@ -30,5 +30,5 @@ def _all() -> list[type[Struct]]:
 def test_defaults_and_fields_are_those_of_a_struct(struct: type[Struct]) -> None:
     # `dataclasses.field` would be taken for a default value.
     assert not any(isinstance(value, dataclasses.Field) for value in struct.__struct_defaults__)
-    # A snapshot makes a struct of its fields: nothing else may be left out or done.
-    assert not {"UNSAVED", "after_load", "__post_init__"} & set(dir(struct))
+    # A struct is what its fields say: nothing else is done when one is made.
+    assert "__post_init__" not in dir(struct)

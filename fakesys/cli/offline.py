@@ -20,15 +20,15 @@ def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     SCENARIO is the name of a shipped one or the path of a .toml file; without it, those that come
     with fakesys are listed. Exit status 1 when something was not as the scenario expects.
     """
-    from fakesys.machine.playback.timeline import Timeline
     from fakesys.machine.scenario import load, shipped
+    from fakesys.machine.timeline import Timeline
 
     if scenario is None:
         for name in shipped():
             click.echo(f"{name:24} {load(name).description}")
         return
     machine = machine_of(scenario, profile=profile, seed=seed)
-    timeline = Timeline(machine, machine.scenario, click.echo)
+    timeline = Timeline(machine, click.echo)
     timeline.run()
     if machine.control.bugs:
         raise click.ClickException(f"internal error:\n{machine.control.bugs[0]}")

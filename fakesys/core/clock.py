@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from errno import EINVAL
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -41,7 +41,7 @@ class SavedTimer(Saved, frozen=True):
 class SavedClock(Saved, frozen=True):
     """The time, simulated seconds per real second, and the number of the next timer."""
 
-    now_ns: U63
+    now_ns: Annotated[int, Meta(ge=0, le=LAST_NS)]
     rate: Annotated[float, Meta(ge=0, le=FASTEST)]
     sequence: U63
 
@@ -72,9 +72,6 @@ class Clock:
     Without a source only `advance` moves the time. With a source (a monotonic clock in nanoseconds)
     `catch_up` moves it by the real time passed, multiplied by `rate`. At LAST_NS it stands still.
     """
-
-    # Not saved: the pacer belongs to the running process, not to the machine.
-    UNSAVED: ClassVar = {"_source": lambda: None, "_source_ns": int}
 
     def __init__(self) -> None:
         self._now_ns = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno as errno_numbers
 import os
 from collections.abc import Callable
-from typing import ClassVar
 
 # Where a number has two names, Python's table has the one that the kernel does not use.
 ERRNO_NAMES: dict[int, str] = {
@@ -42,8 +41,6 @@ class Waiters:
     """
 
     __slots__ = ("_callbacks",)
-    # Not saved: the requests that wait belong to this process.
-    UNSAVED: ClassVar = {"_callbacks": dict}
 
     def __init__(self) -> None:
         self._callbacks: dict[object, Callable[[], None]] = {}

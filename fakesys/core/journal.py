@@ -7,7 +7,7 @@ Readers follow with the number of the last record that they have read. The ueven
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fakesys.core.errors import Waiters
@@ -55,15 +55,20 @@ class UeventLog:
         """Drop the events; the numbers go on."""
         self._chunks.clear()
 
-    def kept(self) -> tuple[int, tuple[tuple[int, UeventBatch | Uevent], ...]]:
-        """Return the last number and the chunks, for `replace`."""
-        return self.last, tuple(self._chunks)
+    def kept(self) -> tuple[UeventBatch | Uevent, ...]:
+        """Return what is kept, oldest first; the numbers of all end at `last`."""
+        return tuple(chunk for _, chunk in self._chunks)
 
-    def replace(self, last: int, chunks: Iterable[tuple[int, UeventBatch | Uevent]]) -> None:
-        """Replace all records; readers continue with the records after these."""
+    def replace(self, last: int, chunks: Sequence[UeventBatch | Uevent]) -> None:
+        """Replace all records; readers continue with the records after these.
+
+        Precondition: there are at most `last` events in the chunks.
+        """
         self._chunks.clear()
-        self._chunks.extend(chunks)
-        self.last = self.replaced_at = last
+        self.last = last - sum(map(_count, chunks))
+        for chunk in chunks:
+            self._keep(chunk, _count(chunk))
+        self.replaced_at = last
         self.generation += 1
 
     def _on_uevent(self, event: Uevent) -> None:
@@ -74,11 +79,18 @@ class UeventLog:
             self._append(batch, batch.count)
 
     def _append(self, chunk: UeventBatch | Uevent, count: int) -> None:
+        self._keep(chunk, count)
+        self.waiters.wake()
+
+    def _keep(self, chunk: UeventBatch | Uevent, count: int) -> None:
         self._chunks.append((self.last + 1, chunk))
         self.last += count
         while len(self._chunks) > 1 and self._chunks[1][0] <= self.first:
             self._chunks.popleft()
-        self.waiters.wake()
+
+
+def _count(chunk: UeventBatch | Uevent) -> int:
+    return 1 if isinstance(chunk, Uevent) else chunk.count
 
 
 def _events(
@@ -117,9 +129,9 @@ class LineLog:
         newest_first = list(islice(reversed(self._lines), count))
         return enumerate(reversed(newest_first), self.last - count + 1)
 
-    def kept(self) -> tuple[int, tuple[str, ...]]:
-        """Return the last number and the lines, for `replace`."""
-        return self.last, tuple(self._lines)
+    def kept(self) -> tuple[str, ...]:
+        """Return the lines that are kept, oldest first; their numbers end at `last`."""
+        return tuple(self._lines)
 
     def replace(self, last: int, lines: Iterable[str]) -> None:
         """Replace all records; readers continue with the records after these."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
-from fakesys.core.clock import Clock
+from msgspec import Meta
+
+from fakesys.core.clock import Clock, SavedClock
 from fakesys.core.devices import Devices
 from fakesys.core.events import Bus, LogLine
+from fakesys.core.saved import U32, Saved, check
+
+# Words of the Mersenne Twister, and the version of its state in `random.Random`.
+_WORDS = 624
+_VERSION = 3
 
 
 class Caller(NamedTuple):
@@ -22,11 +29,23 @@ class Caller(NamedTuple):
 MACHINE = Caller(pid=0, uid=0, gid=0)
 
 
+class SavedRandom(Saved, frozen=True):
+    """The state of the generator. `index`: the word that is next; `gauss`: a number kept back."""
+
+    words: Annotated[tuple[U32, ...], Meta(min_length=_WORDS, max_length=_WORDS)]
+    index: Annotated[int, Meta(ge=0, le=_WORDS)]
+    gauss: float | None
+
+
+class SavedKernel(Saved, frozen=True):
+    """Time and chance."""
+
+    clock: SavedClock
+    random: SavedRandom
+
+
 class Kernel:
     """Bus, clock, driver core, random numbers, and the caller of the present system call."""
-
-    # Not saved: the caller belongs to the system call in which the machine was saved.
-    UNSAVED: ClassVar = {"caller": lambda: MACHINE}
 
     def __init__(self, seed: int = 1) -> None:
         self.bus = Bus()
@@ -40,3 +59,17 @@ class Kernel:
     def log(self, text: str) -> None:
         """Emit one line of the kernel log."""
         self.bus.emit(LogLine(text))
+
+    def saved(self) -> SavedKernel:
+        """Return what a snapshot holds of time and chance; models save their timers."""
+        _, state, gauss = self.random.getstate()
+        *words, index = state
+        chance = SavedRandom(words=tuple(words), index=index, gauss=gauss)
+        return SavedKernel(clock=self.clock.saved(), random=chance)
+
+    def restore(self, saved: SavedKernel) -> None:
+        """Take over time and chance of a snapshot; no timer is left. Raises BadSnapshotError."""
+        chance = saved.random
+        check(any(chance.words), "the random generator is at rest")
+        self.clock.restore(saved.clock)
+        self.random.setstate((_VERSION, (*chance.words, chance.index), chance.gauss))

@@ -2,7 +2,8 @@
 
 A subsystem with state has a module `saved.py` with three parts:
 
-* structs derived from `Saved`, which declare every value with its type and range;
+* structs derived from `Saved` (with `frozen=True`, which type checkers do not inherit), which
+  declare every value with its type and range;
 * `save(model)`, which returns such a struct;
 * `restore(saved, model)`, which fills a model that ordinary constructors have just made.
 
@@ -14,13 +15,14 @@ saved as the text that a client wrote, and are parsed again.
 Nothing of the running machine changes before all parts of a snapshot were decoded, checked and
 restored into new models, so `restore` may raise at any point.
 
-    class SavedScan(Saved):
+    class SavedScan(Saved, frozen=True):
         count: U63
         timer: SavedTimer
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, NoReturn
 
 from msgspec import Meta, Struct
@@ -41,11 +43,15 @@ U16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
 U32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 U63 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Natural = Annotated[int, Meta(ge=0)]
+# Counters may exceed 64 bits, but not the digits that can be printed.
+COUNTER_END = 1 << 128
 # A mask of up to 256 bits as hexadecimal digits.
 Mask = Annotated[str, Meta(pattern=r"\A[0-9a-f]{1,64}\Z")]
 # A word or one line of text of a length that a client could have written.
 Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A\S+\Z")]
 Line = Annotated[str, Meta(max_length=4096)]
+# A text that may hold names that are no UTF-8, as `byte_text` writes it.
+ByteText = Annotated[str, Meta(max_length=1 << 17, pattern=r"\A[\x00-\xff]*\Z")]
 
 
 def refuse(why: str) -> NoReturn:
@@ -66,6 +72,16 @@ def check_range(value: int, end: int, what: str) -> int:
     return value
 
 
+def check_counter(value: int, what: str) -> int:
+    """Return `value` if a counter can have it. Raises BadSnapshotError."""
+    return check_range(value, COUNTER_END, what)
+
+
+def check_unique(values: Collection[object], what: str) -> None:
+    """Raise BadSnapshotError if a value occurs twice. The values can be hashed."""
+    check(len(set(values)) == len(values), f"{what} occurs twice")
+
+
 def mask_text(mask: int) -> Mask:
     """Return a mask as `Mask` writes it."""
     return f"{mask:x}"
@@ -74,3 +90,13 @@ def mask_text(mask: int) -> Mask:
 def mask_of(text: Mask) -> int:
     """Return the number that a `Mask` means."""
     return int(text, 16)
+
+
+def byte_text(text: str) -> ByteText:
+    """Return the bytes of a text as one character each; a file cannot hold all other texts."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def text_of(saved: ByteText) -> str:
+    """Return the text that a `ByteText` means."""
+    return saved.encode("latin-1").decode("utf-8", "surrogateescape")

@@ -184,9 +184,9 @@ def _mount_error_in(group: BaseExceptionGroup) -> MountError | None:
 def _schedule(machine: Machine) -> None:
     """Put the dated steps of the scenario on the clock."""
     if machine.scenario.at or machine.scenario.expect:
-        from fakesys.machine.playback.timeline import Timeline, log
+        from fakesys.machine.timeline import Timeline, log
 
-        Timeline(machine, machine.scenario, log).schedule()
+        Timeline(machine, log).schedule()
 
 
 def _entry(machine: Machine, service: Service, instance: str) -> registry.MountEntry:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from errno import ECANCELED
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fakesys.core.clock import Clock
 from fakesys.core.errors import KernelError
@@ -21,8 +21,9 @@ from fakesys.machine.kernel_choices import KernelChoices
 from fakesys.machine.profiles import profile_of
 from fakesys.machine.recorded import RecordedMachine, recorded_watch
 from fakesys.machine.scenario import Origin, Scenario, load
-from fakesys.machine.subsystems import Subsystems, built, restored, saved
+from fakesys.machine.subsystems import Subsystems, built
 from fakesys.machine.system_calls import CallHooks, SystemCalls
+from fakesys.machine.tracing import HostTasks
 from fakesys.subsystems.control import files as control_files
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.vm import WatchProcess, watch_no_process
@@ -31,6 +32,9 @@ from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import DEBUGFS
+
+if TYPE_CHECKING:
+    from fakesys.machine.timeline import Timeline
 
 
 class Machine:
@@ -62,6 +66,7 @@ class Machine:
         start = scenario if isinstance(scenario, Scenario) else load(scenario)
         first = profile_of(profile or start.profile or "seed")
         self.origin = Origin(start, first.name, start.seed if seed is None else seed)
+        self.timeline: Timeline | None = None
         self._with_selftest = selftest or start.selftest
         self._clock_rate, self._lockdown = clock_rate, lockdown
         self._watch: WatchProcess = watch_no_process
@@ -127,13 +132,10 @@ class Machine:
         return dict(sorted({**self.control.state(), **self.subsystems.state()}.items()))
 
     def save(self) -> bytes:
-        """Return the whole machine as a file, which `load` takes."""
+        """Return the whole machine as a file, which `load` takes; nothing changes."""
         from fakesys.machine import snapshot
 
-        # What is due happens before, so that the time in the file is the time of the reader.
-        self.clock.catch_up()
-        parts = saved(self.subsystems, self.origin, self.control)
-        return snapshot.save(parts, self.state(), snapshot.outside(self))
+        return snapshot.save(self)
 
     def load(self, data: bytes) -> None:
         """Become the machine of a file; open files of the old one are gone.
@@ -142,23 +144,16 @@ class Machine:
         """
         from fakesys.machine import snapshot
 
-        parts = snapshot.load(data, snapshot.outside(self))
+        loaded = snapshot.load(data, self)
         self.fs.end_calls(KernelError(ECANCELED, "another machine was loaded meanwhile"))
         self.subsystems.kvm.kvm.forget_owners()
-        self.origin, self._with_selftest = parts.origin, parts.selftest is not None
-        self.control.restore(
-            seed=parts.seed,
-            lockdown=parts.lockdown,
-            faults=parts.faults,
-            uevents=parts.uevents,
-            log=parts.log,
-        )
-        self.subsystems = restored(parts)
+        self.origin, self._with_selftest = loaded.origin, loaded.models.selftest is not None
+        self.subsystems, self.timeline = loaded.models, loaded.timeline
+        loaded.show_in(self.control)
         kvm = self.subsystems.kvm.kvm
         kvm.watch = self._watch
         kvm.drop_unheld()
-        self.rebind()
-        self.control.last_error = parts.last_error
+        self.fs.binder.replace(self.kernel.bus, self.subsystems.features, self._mounts())
 
     def reset(self) -> None:
         """Make everything as at mount time; open files of the old machine are gone."""
@@ -167,6 +162,7 @@ class Machine:
         self.control.clear()
         self.control.set_lockdown(self._lockdown)
         self.subsystems = self._built()
+        self.timeline = None
         self.fs.binder.replace(self.kernel.bus, self.subsystems.features, self._mounts())
         self._make_guests()
 
@@ -191,7 +187,8 @@ class Machine:
         self.control.begin(kernel.bus, origin.seed)
         profile = profile_of(origin.profile)
         selftest = self._with_selftest
-        return built(kernel, profile, origin.scenario, self._watch, selftest=selftest)
+        watch, processes = self._watch, HostTasks()
+        return built(kernel, profile, origin.scenario, watch, processes, selftest=selftest)
 
     def _make_guests(self) -> None:
         """Make the scenario's guests, by the commands that a user would write."""

@@ -1,87 +1,187 @@
-"""A whole machine as one JSON object on many lines, and back.
+"""A whole machine as one JSON document of declared values, and back.
 
-The first line says what the file is and holds the readable state; then one line per object of the
-models; the last line has a checksum of all before it. What is no state is left out, and made
-again by the machine that loads: tree, tables of files, commands, open files, waiting readers.
+The first line says what the file is and holds the readable state; one line follows for each part,
+and the last line has a checksum of all before it. A load decodes the document into `Snapshot`,
+which declares every value, and fills new models; the machine changes only when all parts
+were checked. What is no state is not in the file and made again: tree, tables of files, commands,
+open files, waiting readers, and all that follows from other values.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from errno import EINVAL
-from functools import cache
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
-from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec import Meta, Raw, Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.events import Uevent, UeventBatch
+from fakesys.core.saved import U32, U63, BadSnapshotError, Line, Saved, Word, check
 from fakesys.core.version import __version__
-from fakesys.graph.decode import BadGraphError, Decoder, parse
-from fakesys.graph.encode import Encoder, Outside
-from fakesys.graph.names import Names
-from fakesys.machine.parts import Parts
-from fakesys.machine.profiles import Profile, require_known
+from fakesys.machine.hardware import ScenarioError
+from fakesys.machine.profiles import profile_of
+from fakesys.machine.saved_models import SavedModels, restored_models, save_models
 from fakesys.machine.scenario import Origin
+from fakesys.machine.scenario import check as check_scenario
 from fakesys.machine.subsystems import Subsystems
-from fakesys.subsystems.control.model import Control, Refusal
-from fakesys.subsystems.control.snapshots import FIRST, LAST, is_complete
-from fakesys.tree.filesystem import FileSystem
-
-FORMAT = 2
-_PACKAGES = (
-    *("fakesys.core", "fakesys.subsystems", "fakesys.machine.profiles"),
-    *("fakesys.machine.kvm", "fakesys.machine.playback.timeline"),
+from fakesys.machine.timeline import (
+    SavedTimeline,
+    Stage,
+    Timeline,
+    restored_timeline,
+    save_timeline,
 )
-_OTHERS = (
-    *(f"fakesys.machine.scenario:{name}" for name in ("Scenario", "At", "Expect")),
-    *(f"fakesys.machine.hardware:{name}" for name in ("Ap", "Card", "Kvm", "Vm")),
-)
+from fakesys.subsystems.ap_control import journals
+from fakesys.subsystems.control import saved as settings
+from fakesys.subsystems.control.model import Control
+from fakesys.subsystems.control.snapshots import FIRST, is_complete, last_line
+
+FORMAT = 3
+# What decides whether the rest can be read, in this and in former formats.
+_MADE_BY = re.compile(rb'\{"fakesys": "([^"\\]{1,40})", "format": (\d{1,9}),')
+_CHECKSUM = re.compile(rb'"sha256":"([0-9a-f]{64})"\}\n')
+
+# Bytes that Python needs for a reference, and for each kind of object. Numbers up to 256 exist.
+_VALUE, _TUPLE, _STRING, _STRUCT, _NUMBER = 8, 56, 49, 32, 32
+_LARGE = re.compile(rb"[:,\[-]\d{3}")
+# Files that need no more than this are not worth a look.
+_SMALL = 1 << 20
 
 
-class Header(Struct, frozen=True):
-    """What the first line of a snapshot says of it."""
+class Header(Saved, frozen=True):
+    """What the first line of a snapshot says of it. `state`: the text of `fakesys/state`."""
 
-    version: str
-    profile: str
-    scenario: str
-    time_ns: int
-    state: Mapping[str, Any]
+    fakesys: Word
+    format: U32
+    profile: Word
+    scenario: Line
+    time_ns: U63
+    state: Raw
 
 
-def save(parts: Parts, state: Mapping[str, Any], outside: Mapping[str, Outside]) -> bytes:
-    """Return a machine as a file. `state`: what a reader sees of it in the first line."""
-    roots, lines = Encoder(_names(), outside).encode(_roots(parts))
+class Snapshot(Header, frozen=True):
+    """A whole file."""
+
+    origin: Origin
+    models: SavedModels
+    control: settings.SavedControl
+    uevents: journals.SavedUevents
+    log: journals.SavedLog
+    timeline: SavedTimeline | None
+    sha256: Annotated[str, Meta(max_length=64)]
+
+
+class Live(Stage, Protocol):
+    """A machine that runs."""
+
+    origin: Origin
+    subsystems: Subsystems
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the machine as plain data."""
+
+
+class Loaded(Struct, frozen=True):
+    """What a machine becomes by a load."""
+
+    origin: Origin
+    models: Subsystems
+    timeline: Timeline | None
+    uevents: Sequence[Uevent | UeventBatch]
+    saved: Snapshot
+
+    def show_in(self, control: Control) -> None:
+        """Let journals and settings be those of the file; the journals hear the new models."""
+        control.begin(self.models.kernel.bus, self.saved.control.seed)
+        control.uevents.replace(self.saved.uevents.last, self.uevents)
+        control.log.replace(self.saved.log.last, self.saved.log.kept)
+        settings.restore(self.saved.control, control)
+
+
+def save(machine: Live) -> bytes:
+    """Return a machine as a file."""
     head = {
         "fakesys": __version__,
         "format": FORMAT,
-        "profile": parts.profile.name,
-        "scenario": parts.origin.scenario.name,
-        "time_ns": parts.kernel.clock.now_ns,
-        "state": state,
-        "roots": roots,
+        "profile": machine.subsystems.profile.name,
+        "scenario": machine.scenario.name,
+        "time_ns": machine.clock.now_ns,
+        "state": machine.state(),
     }
-    first = json.dumps(head, sort_keys=False)[:-1] + ', "objects":[\n'
-    text = (first + ",\n".join(lines) + "\n").encode()
-    return text + LAST + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+    # The name of a directory can be no UTF-8; the state is for readers, who see `?` there.
+    lines = [json.dumps(head, ensure_ascii=False)[:-1].encode("utf-8", "replace")]
+    for name, part in _parts(machine).items():
+        lines.append(b'"%s":%s' % (name.encode(), msgspec.json.encode(part)))
+    text = b",\n".join((*lines, b""))
+    return text + last_line(hashlib.sha256(text).hexdigest())
 
 
-def load(data: bytes, outside: Mapping[str, Outside]) -> Parts:
-    """Return what a file holds, as parts for the machine that `outside` belongs to.
+def _parts(machine: Live) -> dict[str, Any]:
+    control = machine.control
+    return {
+        "origin": machine.origin,
+        "models": save_models(machine.subsystems),
+        "control": settings.save(control),
+        "uevents": journals.save_uevents(control.uevents),
+        "log": journals.save_log(control.log),
+        "timeline": save_timeline(machine.timeline),
+    }
+
+
+def load(data: bytes, machine: Live) -> Loaded:
+    """Return what a file holds, for a machine that is to become it.
 
     Raises EINVAL with the reason; nothing has changed then.
     """
-    head, lines = _read(data)
-    _header(head)
+    header(data)
     try:
-        found = Decoder(_names(), outside).decode(head["roots"], [parse(line) for line in lines])
-        return _parts(found)
-    except (BadGraphError, KeyError, TypeError, msgspec.ValidationError) as error:
-        raise KernelError(EINVAL, f"no usable snapshot: {error}") from None
+        _check_size(data)
+        return _loaded(msgspec.json.decode(data, type=Snapshot), machine)
+    except _WRONG as error:
+        why = error.why if isinstance(error, KernelError) else str(error)
+        raise KernelError(EINVAL, f"no usable snapshot: {_one_line(why)}") from None
+
+
+_WRONG = (
+    *(BadSnapshotError, ScenarioError, KernelError),
+    *(msgspec.DecodeError, RecursionError, UnicodeDecodeError),
+)
+
+
+def _check_size(data: bytes) -> None:
+    """Refuse a file whose values need more than four times its size, before they are made.
+
+    The text of all strings is in the file, so its size is the fourth part. Files of machines need
+    less than three times their size, most of them as much as their size.
+    """
+    begin = data.index(b"\n")
+    lists, keys = data.count(b"[", begin), data.count(b'":', begin)
+    needed = _VALUE * (data.count(b",", begin) + lists) + _TUPLE * lists
+    needed += _STRING * (data.count(b'"', begin) // 2 - keys)
+    needed += _STRUCT * data.count(b"{", begin)
+    needed += _NUMBER * sum(1 for _ in _LARGE.finditer(data, begin))
+    check(needed <= 3 * len(data) + _SMALL, "its values need more than 4 times its size")
+
+
+def _loaded(saved: Snapshot, machine: Live) -> Loaded:
+    origin = saved.origin
+    # What `reset` will make of it.
+    profile_of(origin.profile)
+    check_scenario(origin.scenario)
+    check(origin.scenario.name.isprintable(), "the name of the scenario is no name")
+    settings.check_control(saved.control)
+    journals.check_log(saved.log)
+    uevents = journals.restored_uevents(saved.uevents)
+    processes = machine.subsystems.tracing.tracing.shared.processes
+    models = restored_models(saved.models, origin.scenario, processes)
+    clock = models.kernel.clock
+    timeline = restored_timeline(saved.timeline, machine, origin.scenario, clock)
+    return Loaded(origin, models, timeline, uevents, saved)
 
 
 def header(data: bytes) -> Header:
@@ -89,94 +189,34 @@ def header(data: bytes) -> Header:
 
     Raises EINVAL for a file that is cut off, changed, or no snapshot of this version.
     """
-    return _header(_read(data)[0])
-
-
-def _read(data: bytes) -> tuple[dict[str, Any], list[str]]:
-    at = data.rfind(b"\n", 0, -1) + 1
     if not data.startswith(FIRST):
         raise KernelError(EINVAL, "no snapshot of fakesys")
     if not is_complete(data):
         raise KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
-    text = data[:at]
-    if hashlib.sha256(text).hexdigest().encode() != data[at + len(LAST) : -3]:
+    _check_version(data)
+    at = data.rindex(b"\n", 0, -1) + 1
+    checksum = _CHECKSUM.fullmatch(data, at)
+    if checksum is None or hashlib.sha256(data[:at]).hexdigest().encode() != checksum[1]:
         raise KernelError(EINVAL, "a snapshot that was changed: its checksum is wrong")
-    first, *lines = text.decode("ascii", "replace").splitlines()
+    first = data[: data.index(b"\n")].removesuffix(b",") + b"}"
     try:
-        head = json.loads(first.removesuffix(', "objects":[') + "}")
-    except ValueError as error:
-        raise KernelError(EINVAL, f"no snapshot of fakesys: {error}") from None
-    return head, [line.removesuffix(",") for line in lines]
+        return msgspec.json.decode(first, type=Header)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise KernelError(EINVAL, f"no usable snapshot: {_one_line(str(error))}") from None
 
 
-def _header(head: dict[str, Any]) -> Header:
-    made_by = (head["fakesys"], head.get("format"))
-    if made_by != (__version__, FORMAT):
+def _check_version(data: bytes) -> None:
+    found = _MADE_BY.match(data)
+    if found is None:
+        raise KernelError(EINVAL, "no snapshot of fakesys")
+    version, number = found[1].decode("ascii", "replace"), int(found[2])
+    if (version, number) != (__version__, FORMAT):
         raise KernelError(
             EINVAL,
-            f"a snapshot of fakesys {made_by[0]} (format {made_by[1]}); "
+            f"a snapshot of fakesys {version} (format {number}); "
             f"this is {__version__} (format {FORMAT})",
         )
-    try:
-        return Header(
-            version=head["fakesys"],
-            profile=head["profile"],
-            scenario=head["scenario"],
-            time_ns=head["time_ns"],
-            state=head["state"],
-        )
-    except KeyError as error:
-        raise KernelError(EINVAL, f"no usable snapshot: {error} is missing") from None
 
 
-class Live(Protocol):
-    """A machine that runs: what its models refer to and do not own."""
-
-    control: Control
-    fs: FileSystem
-    subsystems: Subsystems
-
-
-def outside(machine: Live) -> dict[str, Outside]:
-    """Return what the models of a machine refer to and a snapshot does not hold."""
-    control = machine.control
-    tree = frozenset({"_on_changed", "_on_touched", "_on_notified"})
-    return {
-        "machine": Outside(machine),
-        "control": Outside(control),
-        "uevents": Outside(control.uevents, frozenset({"_on_uevent", "_on_batch"})),
-        "log": Outside(control.log, frozenset({"_on_line"})),
-        "tree": Outside(machine.fs.binder, tree),
-        "processes": Outside(machine.subsystems.tracing.tracing.shared.processes),
-        "daemon": Outside(os.getpid),
-    }
-
-
-@cache
-def _names() -> Names:
-    return Names(_PACKAGES, _OTHERS)
-
-
-def _roots(parts: Parts) -> dict[str, Any]:
-    roots = {name: getattr(parts, name) for name in Parts.__struct_fields__}
-    roots["profile"] = asdict(parts.profile)
-    roots["origin"] = json.loads(msgspec.json.encode(parts.origin))
-    if parts.last_error is not None:
-        error = parts.last_error.error
-        roots["last_error"] = (
-            parts.last_error.time_ns,
-            parts.last_error.path,
-            error.errno,
-            error.why,
-        )
-    return roots
-
-
-def _parts(found: dict[str, Any]) -> Parts:
-    profile = found["profile"] = Profile(**found["profile"])
-    require_known(profile)
-    found["origin"] = msgspec.convert(found["origin"], Origin)
-    if found["last_error"] is not None:
-        time_ns, path, errno, why = found["last_error"]
-        found["last_error"] = Refusal(time_ns, path, KernelError(errno, why))
-    return Parts(**found)
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:400]

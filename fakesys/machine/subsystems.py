@@ -11,16 +11,14 @@ from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.ap import ApSubsystem, ap_of
 from fakesys.machine.hardware import hardware_of
-from fakesys.machine.host_tasks import HostTasks
 from fakesys.machine.kvm import KvmSubsystem, kvm_of
-from fakesys.machine.parts import Parts
 from fakesys.machine.profiles import AP_KERNELS, APICV_KERNELS, MMU_KERNELS, Profile, kernel_of
-from fakesys.machine.scenario import Origin, Scenario
+from fakesys.machine.scenario import Scenario
 from fakesys.machine.tracing import TraceSubsystem, tracing_of
-from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.kvm.vm import WatchProcess
 from fakesys.subsystems.selftest.model import Selftest
 from fakesys.subsystems.tracing.instances.state import state as tracing_state
+from fakesys.subsystems.tracing.instances.task_watch import Processes
 
 
 class Subsystems:
@@ -74,7 +72,13 @@ class Subsystems:
 
 
 def built(
-    kernel: Kernel, profile: Profile, scenario: Scenario, watch: WatchProcess, *, selftest: bool
+    kernel: Kernel,
+    profile: Profile,
+    scenario: Scenario,
+    watch: WatchProcess,
+    processes: Processes,
+    *,
+    selftest: bool,
 ) -> Subsystems:
     """Return new models on `kernel`, with the hardware of the scenario and without guests.
 
@@ -84,40 +88,5 @@ def built(
     spec = hardware_of(scenario.ap)
     ap = ap_of(kernel, AP_KERNELS[profile.ap], spec)
     kvm = kvm_of(kernel, MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv], watch)
-    tracing = tracing_of(kernel, profile.trace, kvm.features, HostTasks())
+    tracing = tracing_of(kernel, profile.trace, kvm.features, processes)
     return Subsystems(profile, kernel, ap, kvm, TraceSubsystem(kernel, tracing), toy)
-
-
-def restored(parts: Parts) -> Subsystems:
-    """Return the models of a snapshot."""
-    kernel, profile = parts.kernel, parts.profile
-    kernels = MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv]
-    return Subsystems(
-        profile,
-        kernel,
-        ApSubsystem(kernel, AP_KERNELS[profile.ap], parts.ap),
-        KvmSubsystem(parts.kvm, parts.memory, parts.apicv, *kernels),
-        TraceSubsystem(kernel, parts.tracing),
-        parts.selftest,
-    )
-
-
-def saved(models: Subsystems, origin: Origin, control: Control) -> Parts:
-    """Return the parts of a machine that a snapshot holds."""
-    return Parts(
-        kernel=models.kernel,
-        ap=models.ap.system,
-        kvm=models.kvm.kvm,
-        memory=models.kvm.memory,
-        apicv=models.kvm.apicv,
-        tracing=models.tracing.tracing,
-        selftest=models.selftest,
-        origin=origin,
-        profile=models.profile,
-        seed=control.seed,
-        lockdown=control.lockdown,
-        faults=control.faults,
-        last_error=control.last_error,
-        uevents=control.uevents.kept(),
-        log=control.log.kept(),
-    )

@@ -1,4 +1,4 @@
-"""tracefs in a machine: which events there are, and where it is mounted."""
+"""tracefs in a machine: its events, its mount points, and the tasks that it asks the host for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fakesys.subsystems.kvm.events.avic import EVENTS as APICV_EVENTS
 from fakesys.subsystems.kvm.events.catalog import EVENTS as KVM_EVENTS
 from fakesys.subsystems.kvm.events.order import in_order
 from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS
+from fakesys.subsystems.tracing.base.saved_cmdlines import UNKNOWN
 from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
 from fakesys.subsystems.tracing.files import top as files
 from fakesys.subsystems.tracing.instances.task_watch import Processes
@@ -23,6 +24,9 @@ TRACEPOINTS: tuple[type[Tracepoint], ...] = (
     *in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS)),
     *HOST_EVENTS,
 )
+
+# Fields of /proc/PID/stat behind the name: state, ppid, ... cminflt, ..., cmajflt (proc(5)).
+_PPID, _CMINFLT, _CMAJFLT = 1, 8, 10
 
 
 class TraceSubsystem:
@@ -60,3 +64,45 @@ def tracing_of(kernel: Kernel, name: str, features: FeatureSet, processes: Proce
         cpus=os.cpu_count() or 1,
         processes=processes,
     )
+
+
+class HostTasks:
+    """The clients of a mount, looked up in /proc of the host."""
+
+    def comm(self, pid: int) -> str:
+        """Return the name of a task: `fakesys` for the machine itself, `<...>` for one gone."""
+        if pid == 0:
+            return "fakesys"
+        return _read(f"/proc/{pid}/comm").rstrip("\n") or UNKNOWN
+
+    def parent(self, pid: int) -> int:
+        """Return the pid of the parent; 0 for a task that is gone."""
+        fields = _stat(pid)
+        return int(fields[_PPID]) if len(fields) > _PPID else 0
+
+    def reaped(self, pid: int) -> int:
+        """Return the number of page faults of all children that were waited for."""
+        fields = _stat(pid)
+        return int(fields[_CMINFLT]) + int(fields[_CMAJFLT]) if len(fields) > _CMAJFLT else 0
+
+    def newest(self) -> int:
+        """Return the pid that the host gave out last."""
+        return int(_read("/proc/loadavg").split()[-1] or 0)
+
+    def alive(self, pid: int) -> bool:
+        """Return whether the task exists; a zombie does not."""
+        state = _stat(pid)[:1]
+        return bool(state) and state != ["Z"]
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields behind the name, which may hold blanks and parentheses itself."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("latin-1")
+    except OSError:
+        return ""

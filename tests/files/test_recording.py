@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
 from fakesys.machine.playback.replay import Difference, InMemory, machine_of, run_steps
-from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.profiles import PROFILES
 from fakesys.machine.scenario import parse
+from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control import script as scripts
 from fakesys.subsystems.control.recording import Recording
 from fakesys.subsystems.control.script import (
@@ -260,7 +260,7 @@ def test_what_is_due_comes_after_a_write_that_came_before_it_ran() -> None:
 
 def test_what_the_machine_writes_itself_is_not_recorded() -> None:
     machine = Machine(None, "vfio-ap-three-guests")
-    Timeline(machine, machine.scenario, log).schedule()
+    Timeline(machine, log).schedule()
     with recorded(machine) as reader:
         machine.clock.advance(5)
         machine.write(f"{AP}/apmask", "+5\n")

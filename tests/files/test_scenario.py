@@ -9,8 +9,8 @@ import pytest
 
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
-from fakesys.machine.playback.timeline import Timeline
 from fakesys.machine.scenario import Scenario, load, parse, shipped
+from fakesys.machine.timeline import Timeline
 
 RW = "sys/devices/virtual/selftest/selftest0/rw"
 
@@ -19,7 +19,7 @@ def told_by(text: str) -> tuple[list[str], list[str]]:
     """What a scenario says while it runs, and what was not as expected."""
     scenario = parse(("selftest = true\n" + text).encode(), "test.toml")
     lines = list[str]()
-    timeline = Timeline(Machine(scenario=scenario), scenario, lines.append)
+    timeline = Timeline(Machine(scenario=scenario), lines.append)
     assert timeline.run() is not bool(timeline.failures)
     return lines, timeline.failures
 
@@ -198,7 +198,7 @@ def test_what_is_told_is_one_line() -> None:
 def test_the_same_seed_gives_the_same_bytes() -> None:
     def story() -> list[str]:
         scenario, lines = load("selftest"), list[str]()
-        Timeline(Machine(scenario=scenario), scenario, lines.append).run()
+        Timeline(Machine(scenario=scenario), lines.append).run()
         return lines
 
     assert story() == story()

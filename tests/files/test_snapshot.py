@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from fakesys import __version__
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
-from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.profiles import PROFILES
+from fakesys.machine.timeline import Timeline, log
 from fakesys.subsystems.control.snapshots import FIRST
 from fakesys.tree.node import File
 from tests.whole_machine import AP, CONTROL, CTL, TRACING, WRITES, attempt, differences
@@ -105,8 +106,8 @@ def written(machine: Machine, data: bytes, piece: int = 1 << 20) -> str:
 def resealed(data: bytes, old: bytes, new: bytes) -> bytes:
     """The same file with something else in it and the checksum that fits."""
     assert old in data
-    text = data[: data.rindex(b'],"sha256"')].replace(old, new, 1)
-    return text + b'],"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+    text = data[: data.rindex(b'"sha256"')].replace(old, new, 1)
+    return text + b'"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
 
 
 def why(machine: Machine) -> str:
@@ -140,7 +141,7 @@ def test_what_is_no_snapshot_is_refused_and_changes_nothing() -> None:
         attempt(machine, *write)
     data = machine.save()
     before = machine.save()
-    changed = data.replace(b'"dict"', b'"list"', 1)
+    changed = data.replace(b'"sequence":', b'"sequel":', 1)
     middle = len(data) // 2
     for wrong, reason in (
         (b"hello\n", "no snapshot of fakesys"),
@@ -148,20 +149,48 @@ def test_what_is_no_snapshot_is_refused_and_changes_nothing() -> None:
         (changed, "a snapshot that was changed: its checksum is wrong"),
         (data[:middle] + data[middle + 50 :], "a snapshot that was changed"),
         (resealed(data, b'{"fakesys": "', b'{"fakesys": "9'), "a snapshot of fakesys 9"),
-        (resealed(data, b'"format": 2', b'"format": 1'), "(format 1); this is"),
-        (resealed(data, b'"profile": ', b'"p": '), "'profile' is missing"),
-        (resealed(data, b'"roots": {', b'"roots": {{'), "no snapshot of fakesys"),
-        (resealed(data, b'"kernel": ', b'"k": '), "no usable snapshot"),
-        (resealed(data, b'"roots": {', b'"roots": {"more": 1, '), "no usable snapshot"),
-        (resealed(data, b"fakesys.core.clock:Clock", b"fakesys.core.clock:Klock"), "no usable"),
-        (resealed(data, b'["name","fakesys.', b'["name","posix:system'), "posix:system"),
-        (resealed(data, b'["dict"', b'["dict",1'), "no usable snapshot"),
+        (resealed(data, b'"format": 3', b'"format": 2'), "(format 2); this is"),
+        (resealed(data, b'"profile": ', b'"p": '), "unknown field `p`"),
+        (resealed(data, b'"state": {', b'"state": {{'), "JSON is malformed"),
+        (resealed(data, b'"state": ', b'"state": ' + b"[" * 100_000), "recursion"),
+        (resealed(data, b'"models":{', b'"models":{{'), "JSON is malformed"),
+        (resealed(data, b'"kernel":', b'"k":'), "unknown field `k` - at `$.models`"),
+        (resealed(data, b'"models":{', b'"models":{"more":1,'), "unknown field `more`"),
+        (resealed(data, b'"completions":', b'"completions":-'), "Expected `int` >= 0"),
+        (resealed(data, b'"apmask":"', b'"apmask":"x'), "Expected `str` matching regex"),
+        (resealed(data, b'"ap":"', b'"ap":"eval'), "is none of"),
+        (resealed(data, b'"origin":{', b'"origin":{"__class__":"os:system",'), "unknown field"),
     ):
         assert written(machine, wrong) == "EINVAL", reason
         assert reason in why(machine)
     machine.control.last_error = None
     assert sorted(machine.save()) == sorted(before)
     assert machine.control.bugs == []
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "count"),
+    [
+        ("drivers", b'["",[]],', 400_000),
+        ("cards", b"[],", 2_000_000),
+        ("rcs", b"[0,9999],", 500_000),
+    ],
+)
+def test_more_values_than_a_file_of_that_size_has_are_refused_before_they_are_made(
+    part: str, value: bytes, count: int
+) -> None:
+    machine = Machine("6.1", "default")
+    name = f'"{part}":['.encode()
+    data = resealed(machine.save(), name, name + value * count)
+    tracemalloc.start()
+    try:
+        assert written(machine, data, len(data)) == "EINVAL"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert why(machine) == "no usable snapshot: its values need more than 4 times its size"
+    # What the client wrote is collected, copied and hashed.
+    assert peak < 4 * len(data) + (1 << 20)
 
 
 def test_a_cut_file_is_said_when_it_is_closed() -> None:
@@ -210,7 +239,7 @@ def test_steps_of_a_scenario_that_are_still_to_come_happen_in_the_copy() -> None
     steps = [step for step in machine.scenario.at if step.seconds > 1]
     assert steps
     told: list[str] = []
-    Timeline(machine, machine.scenario, log).schedule()
+    Timeline(machine, log).schedule()
     machine.clock.advance(1)
     copy = Machine("6.18", "empty")
     copy.load(machine.save())

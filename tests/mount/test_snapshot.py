@@ -199,7 +199,7 @@ def test_what_the_command_refuses(tmp_path: Path, shared_mount: Mount) -> None:
     for wrong, reason in (
         (data[: len(data) // 2], "a snapshot that is cut off: its last line is missing"),
         (data[:100], "a snapshot that is cut off"),
-        (data.replace(b"Clock", b"Klock", 1), "its checksum is wrong"),
+        (data.replace(b'"clock"', b'"klock"', 1), "its checksum is wrong"),
         (b"hello\n", "no snapshot of fakesys"),
         (b"", "no snapshot of fakesys"),
     ):
@@ -226,17 +226,17 @@ def test_what_the_command_refuses(tmp_path: Path, shared_mount: Mount) -> None:
 
 
 def test_the_refusal_of_the_daemon_is_said(tmp_path: Path, shared_mount: Mount) -> None:
-    """A file that the command takes, as its header is right, but whose objects are wrong."""
+    """A file that the command takes, as its head is right, but in which a value is wrong."""
     import hashlib
 
     file = tmp_path / "x.json"
     save(shared_mount, file)
-    text = file.read_bytes().rpartition(b'],"sha256"')[0].replace(b":Clock", b":Klock", 1)
-    file.write_bytes(text + f'],"sha256":"{hashlib.sha256(text).hexdigest()}"}}\n'.encode())
+    text = file.read_bytes().rpartition(b'"sha256"')[0].replace(b'"index":', b'"index":9', 1)
+    file.write_bytes(text + f'"sha256":"{hashlib.sha256(text).hexdigest()}"}}\n'.encode())
     done = load(shared_mount, file)
     assert done.returncode == 1
     assert "no usable snapshot" in done.stderr
-    assert "Klock" in done.stderr
+    assert "Expected `int` <= 624 - at `$.models.kernel.random.index`" in done.stderr
 
 
 def test_save_to_a_pipe_and_load_with_cat(tmp_path: Path, shared_mount: Mount) -> None:

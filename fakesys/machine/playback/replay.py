@@ -15,8 +15,8 @@ from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.core.text import LONGEST_QUOTE, one_line
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
-from fakesys.machine.playback.timeline import Timeline, log
 from fakesys.machine.scenario import Origin, check
+from fakesys.machine.timeline import Timeline, log
 from fakesys.machine.untrusted.below import Below
 from fakesys.machine.untrusted.files import read_file
 from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
@@ -59,7 +59,7 @@ class InMemory:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         if machine.scenario.at:
-            Timeline(machine, machine.scenario, log).schedule()
+            Timeline(machine, log).schedule()
 
     def write(self, path: str, text: bytes, *, truncate: bool) -> int:
         """Write as a process does on a mount."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _NAME = re.compile(r"([0-9a-f]{2})\.([0-9a-f]{4})")
@@ -53,8 +54,13 @@ class BitCounter:
 
     __slots__ = ("_planes",)
 
-    def __init__(self) -> None:
-        self._planes: list[int] = []
+    def __init__(self, planes: Iterable[int] = ()) -> None:
+        self._planes = list(planes)
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The planes, lowest bit of the counters first."""
+        return tuple(self._planes)
 
     def add(self, mask: int) -> None:
         """Add one to the counter of each ID in the mask."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EINVAL, ENODEV
 
-from fakesys.core.clock import Timer
+from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed, Touched
@@ -60,6 +60,15 @@ class ApBus:
         """Run the first scan, at boot, and start the timer of the following ones."""
         self.scan()
         self._restart_timer()
+
+    @property
+    def next_scan(self) -> SavedTimer | None:
+        """When the next scan is due, for a snapshot; None while the bus is stopped."""
+        return None if self._timer is None else self._timer.saved
+
+    def start_at(self, saved: SavedTimer) -> None:
+        """Start the timer of the scans in place of `start`. Raises BadSnapshotError."""
+        self._timer = self.state.kernel.clock.at(saved, self._periodic)
 
     def stop(self) -> None:
         """Stop the timer of the scans: the machine is switched off."""

@@ -8,8 +8,10 @@ that happened to every one of them, and is expanded to one uevent per queue and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from fakesys.core.events import Bus, Uevent, UeventBatch
 from fakesys.core.text import ids
@@ -114,9 +116,25 @@ def bindings_complete(number: int) -> Uevent:
     return Uevent("change", "/devices/ap", "ap", env)
 
 
-def send(bus: Bus, rows: Sequence[Row]) -> None:
-    """Send the uevents of these rows as one batch; send nothing for rows without steps."""
+class RowEvents(Struct, frozen=True):
+    """Makes the uevents of some rows, as the `make` of a batch."""
+
+    rows: tuple[Row, ...]
+
+    def __call__(self) -> Iterator[Uevent]:
+        """Yield the uevents of all rows, in their order."""
+        for row in self.rows:
+            yield from row.events()
+
+
+def batch(rows: Iterable[Row]) -> UeventBatch:
+    """Return the uevents of these rows as one batch; rows without steps have none."""
     told = tuple(row for row in rows if row.steps)
-    count = sum(row.length for row in told)
-    if count:
-        bus.emit(UeventBatch(count, lambda: (event for row in told for event in row.events())))
+    return UeventBatch(sum(row.length for row in told), RowEvents(told))
+
+
+def send(bus: Bus, rows: Iterable[Row]) -> None:
+    """Send the uevents of these rows as one batch; send nothing for rows without steps."""
+    made = batch(rows)
+    if made.count:
+        bus.emit(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from errno import EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, EPERM, ERANGE
 from typing import NamedTuple
 
@@ -13,12 +12,9 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.vfio_ap.guest import Guest
+from fakesys.subsystems.vfio_ap.guest import Guest, is_guest_name
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# Names that a directory cannot have.
-_RESERVED = (".", "..")
 _MODES = {
     CardMode.CCA: "CCA-Coproc",
     CardMode.ACCEL: "Accelerator",
@@ -39,7 +35,7 @@ def _new_guest(system: ApSystem, text: str) -> None:
     if not 1 <= len(words) <= 2 or any(word not in options for word in words[1:]):
         raise KernelError(EINVAL, f"{text!r} is not NAME [ap=0]")
     name = words[0]
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not is_guest_name(name):
         raise KernelError(EINVAL, f"{name!r} is not a name of letters, digits, _ . -")
     system.guests.create(name, ap=options[words[1]] if len(words) == 2 else True)
 

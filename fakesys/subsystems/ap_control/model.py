@@ -111,17 +111,25 @@ class ApSystem:
             if 0 <= highest < mask.bit_length() - 1:
                 raise KernelError(EBUSY, f"{mdev.uuid} has an ID above {highest}")
 
+    def clear(self) -> None:
+        """Replace all models by some that are empty and not started, for a snapshot to fill."""
+        self.bus.stop()
+        self._make(HardwareSpec())
+
     def _rebuild(self, spec: HardwareSpec) -> None:
         self.bus.stop()
         self._build(spec)
         self.kernel.bus.emit(Changed((None, self), deep=True))
 
     def _build(self, spec: HardwareSpec) -> None:
+        self._make(spec)
+        self.bus.start()
+        self.vfio_ap.load()
+
+    def _make(self, spec: HardwareSpec) -> None:
         policies = self._policies
         self.hardware = Hardware(spec, self.kernel.bus, self)
         self.bus = ApBus(self.kernel, self.hardware, policies.bus)
         self.mdev_bus = MdevBus(self.kernel, policies.mdev)
         self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
         self.guests = Guests(self.kernel.bus, self.hardware, self)
-        self.bus.start()
-        self.vfio_ap.load()

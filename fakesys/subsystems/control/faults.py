@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from errno import EINVAL, ERANGE
 from fnmatch import fnmatchcase
-from typing import ClassVar
 
 from msgspec import Struct
 
@@ -55,8 +54,6 @@ class Delay:
     seconds: float
     # (caller, file, operation) -> when it may pass, in simulated nanoseconds.
     pending: dict[tuple[int, int, str], int] = field(default_factory=dict)
-    # Who waits is a client of this process.
-    UNSAVED: ClassVar = {"pending": dict}
 
     def __str__(self) -> str:
         return f"{self.glob} {self.seconds:g}"

@@ -8,6 +8,7 @@ from errno import EBUSY, EINTR, EINVAL, ERANGE
 from typing import Any
 
 from fakesys.core.clock import NS
+from fakesys.core.saved import byte_text
 from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
 from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
@@ -28,7 +29,9 @@ def _last_error(control: Control) -> str:
     if refusal is None:
         return ""
     error = refusal.error
-    return f"{refusal.time_ns / NS:.6f} {refusal.path} {error.name} {error.why}\n"
+    # A reason may name what is no text of bytes.
+    why = error.why.encode("latin-1", "backslashreplace").decode("latin-1")
+    return f"{refusal.time_ns / NS:.6f} {byte_text(refusal.path)} {error.name} {why}\n"
 
 
 def _bugs(control: Control) -> str:

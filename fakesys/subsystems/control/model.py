@@ -115,22 +115,6 @@ class Control:
         self.last_error = None
         self.set_faults(Faults())
 
-    def restore(
-        self,
-        *,
-        seed: int,
-        lockdown: bool,
-        faults: Faults,
-        uevents: tuple[int, tuple[Any, ...]],
-        log: tuple[int, tuple[str, ...]],
-    ) -> None:
-        """Take over what a snapshot holds; readers of the journals go on behind their ends."""
-        self.seed, self.last_error = seed, None
-        self.uevents.replace(*uevents)
-        self.log.replace(*log)
-        self.set_lockdown(lockdown)
-        self.set_faults(faults)
-
     def set_seed(self, seed: int) -> None:
         """Start the random generator again with this seed."""
         self.seed = seed

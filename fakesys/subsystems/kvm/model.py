@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
-from typing import ClassVar
 
 from msgspec import Struct
 
@@ -72,9 +71,6 @@ class Kvm:
     `last_threads`: by owner, the number of the last thread that it made, not wrapped.
     `commands`: those that are at work.
     """
-
-    # The process that loads a machine watches owners itself.
-    UNSAVED: ClassVar = {"watch": lambda: watch_no_process, "commands": RunningCommands}
 
     def __init__(
         self,

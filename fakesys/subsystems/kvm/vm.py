@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 from errno import ENOENT
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
@@ -173,13 +173,6 @@ class Vm:
         self.dead = False
         self._references = 1
         self._unwatch: Callable[[], None] = nothing_watched
-
-    # After a load no process has a descriptor of the VM, so there is no process to watch.
-    UNSAVED: ClassVar = {"_unwatch": lambda: nothing_watched}
-
-    def after_load(self) -> None:
-        """Drop the references of open stat files, which belong to the machine that was saved."""
-        self.count_references()
 
     def count_references(self) -> None:
         """Set the number of references to that of the open descriptors, without open stat files."""

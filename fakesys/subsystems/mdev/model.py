@@ -6,7 +6,7 @@ It knows nothing of what a device does: the parent's driver hands in callbacks (
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from errno import EEXIST, ENODEV
 from typing import Any, NamedTuple
 
@@ -36,6 +36,16 @@ class Numbers:
     def give_back(self, number: int) -> None:
         """Free a number that was taken."""
         heapq.heappush(self._freed, number)
+
+    @property
+    def end(self) -> int:
+        """The number above all that were ever taken."""
+        return self._next
+
+    def restore(self, end: int, taken: Set[int]) -> None:
+        """Have these numbers taken, and all others below `end` freed."""
+        self._next = end
+        self._freed = [number for number in range(end) if number not in taken]
 
 
 class MdevDriver(NamedTuple):
@@ -195,8 +205,8 @@ class MdevBus:
         self.devices: dict[str, Mdev] = {}
         self.groups: dict[int, Mdev] = {}
         self.vfio_devices: dict[int, Mdev] = {}
-        self._group_numbers = Numbers()
-        self._vfio_numbers = Numbers()
+        self.group_numbers = Numbers()
+        self.vfio_numbers = Numbers()
 
     def register(self, parent: MdevParent) -> None:
         """Register a parent, whose types can be used from now on.
@@ -275,7 +285,7 @@ class MdevBus:
 
     def _attach(self, mdev: Mdev) -> None:
         """Bind a device to its driver. Like vfio_main.c:vfio_register_emulated_iommu_dev (v6.1)."""
-        mdev.group, mdev.vfio = self._group_numbers.take(), self._vfio_numbers.take()
+        mdev.group, mdev.vfio = self.group_numbers.take(), self.vfio_numbers.take()
         self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
         mdev.driver = self.policy.driver
         self.kernel.log(f"{mdev.driver} {mdev.uuid}: Adding to iommu group {mdev.group}")
@@ -288,8 +298,8 @@ class MdevBus:
         mdev.parent.driver.remove(mdev)
         driver, group, vfio = mdev.driver, mdev.group, mdev.vfio_device
         del self.groups[group], self.vfio_devices[vfio.number]
-        self._group_numbers.give_back(group)
-        self._vfio_numbers.give_back(vfio.number)
+        self.group_numbers.give_back(group)
+        self.vfio_numbers.give_back(vfio.number)
         mdev.driver, mdev.group, mdev.vfio = None, NONE, NONE
         if self.policy.vfio_devices:
             self.kernel.devices.remove(vfio)

@@ -14,7 +14,7 @@ from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 class SelftestDevice:
     """The device: a number that can be set, and a terminal that a notification switches.
 
-    `number`: like the mtu of a network device. `active`: 1 or 3, like the active virtual terminal.
+    `number`: like the mtu of a network device. `active`: 1 or 2, like the active virtual terminal.
     `debug_number`: the value behind a debugfs simple attribute. `bus`: the model of the directory
     that lists the device.
     """
@@ -44,7 +44,7 @@ class SelftestDevice:
         self.number = number
 
     def switch_terminal(self) -> None:
-        """Switch between terminals 1 and 3."""
+        """Switch between terminals 1 and 2."""
         self.active = 3 - self.active
 
 

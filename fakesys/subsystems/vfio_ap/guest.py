@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from errno import EBUSY, EEXIST, ENODEV, EPERM
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,14 @@ from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
 
 LAST_ISC = 7
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Names that a directory cannot have.
+_RESERVED = (".", "..")
+
+
+def is_guest_name(text: str) -> bool:
+    """Return whether a guest can have this name: letters, digits, `_`, `.` and `-`."""
+    return _NAME.fullmatch(text) is not None and text not in _RESERVED
 
 
 class GuestMdev(Protocol):

@@ -57,6 +57,15 @@ class QueueResets:
             return self._bound
         return [bound & ~_union(rows, apid) for apid, bound in enumerate(self._bound)]
 
+    @property
+    def bad(self) -> Mapping[int, Sequence[int]]:
+        """The answers other than the normal one that were seen, with the domains per adapter."""
+        return self._bad
+
+    def restore(self, bad: Mapping[int, Mapping[int, int]]) -> None:
+        """Know these bad answers: answer -> adapter -> mask of domains."""
+        self._bad = {rc: [rows.get(apid, 0) for apid in range(256)] for rc, rows in bad.items()}
+
     def state(self) -> dict[str, Any]:
         """Return the bad answers as plain data: answer -> adapter -> mask."""
         return {

@@ -20,7 +20,6 @@ MOST_OPERATORS = 3
 Number = Callable[[Any, Task], int]
 FieldOf = Callable[[str], Number]
 
-# Read only, so that a snapshot of the machine may name what is in it.
 _OPERATIONS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
     {
         "+": lambda a, b: a + b,

@@ -140,7 +140,6 @@ def _bucket(get: Getter, size: int) -> Getter:
     return lambda event, task: int(get(event, task)) // size * size
 
 
-# Read only, so that a snapshot of the machine may name what is in it.
 _SIMPLE: Mapping[str, Printer] = MappingProxyType(
     {
         "": _decimal,

@@ -6,7 +6,7 @@ Like `struct trace_array` of kernel/trace/trace.h (v6.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from fakesys.core.errors import Waiters
 from fakesys.core.event_format import EventFormat
@@ -73,9 +73,6 @@ class Instance:
     `expanded`: have the buffers their default size? The top directory's get it on first use.
     """
 
-    # Open files of the process that it was saved in.
-    UNSAVED: ClassVar = {"opened": int, "pauses": int, "pipe_readers": set}
-
     def __init__(self, owner: Owner, shared: Shared, options: Options, *, expanded: bool) -> None:
         self.owner = owner
         self.shared = shared
@@ -100,10 +97,6 @@ class Instance:
         # Which pipes have a reader: CPU numbers, ALL_CPUS for the pipe of all CPUs.
         self.pipe_readers: set[int] = set()
         self._files: dict[str, EventFile] = {}
-
-    def after_load(self) -> None:
-        """Record again if it was a reader of the saved process that held the recording."""
-        self._update_recording()
 
     # Recording.
 

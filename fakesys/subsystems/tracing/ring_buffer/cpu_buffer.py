@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 PAGE_SIZE = 4096
 PAGE_HEADER = 16
@@ -131,9 +131,6 @@ class CpuBuffer:
     `limit`: the most pages in the ring. `overwrite`: does a full buffer drop its oldest page
     rather than a new event?
     """
-
-    # Open files of the process that it was saved in.
-    UNSAVED: ClassVar = {"readers": int}
 
     def __init__(self, limit: int, *, overwrite: bool = True) -> None:
         self.limit = limit
