@@ -26,19 +26,20 @@ def everything(machine: Machine, top: str = "") -> dict[str, object]:
     """
     directory = machine.fs.resolve(top)
     assert isinstance(directory, Directory)
-    found = dict(_below(machine, directory))
+    found = dict(below(machine, directory))
     late = sorted(path for path in found if path.endswith(CONSUMING))
     for path in late:
         found[path] = _text(machine, path)
     return found
 
 
-def _below(machine: Machine, directory: Directory) -> Iterator[tuple[str, object]]:
+def below(machine: Machine, directory: Directory) -> Iterator[tuple[str, object]]:
+    """The same of one directory; what reading takes away is left empty."""
     entries = list(directory.entries())
     yield f"{directory.path}/", sorted(name for name, _ in entries)
     for _, node in entries:
         if isinstance(node, Directory):
-            yield from _below(machine, node)
+            yield from below(machine, node)
         elif isinstance(node, Symlink):
             yield node.path, node.target
         elif isinstance(node, File):

@@ -12,10 +12,11 @@ from fakesys.subsystems.apicv.saved import apicv as apicv_saved
 from fakesys.subsystems.kvm import saved as kvm_saved
 from fakesys.subsystems.kvm_mmu.saved import mmu as mmu_saved
 from fakesys.subsystems.kvm_module import saved as module_saved
-from tests.whole_machine import CONTROL, everything
+from fakesys.tree.node import Directory
+from tests.whole_machine import CONTROL, below
 
 CHOICES = tuple(f"{CONTROL}/kvm/{name}_profile" for name in ("mmu", "apicv"))
-SHOWN = ("sys/kernel/debug/kvm", f"{CONTROL}/kvm", "sys/module/kvm")
+SHOWN = ("sys/kernel/debug/kvm", f"{CONTROL}/kvm", "sys/module/kvm", "sys/module/kvm_amd")
 
 
 class Document(Saved, frozen=True):
@@ -73,7 +74,12 @@ def copied(machine: Machine) -> Machine:
 
 def shown(machine: Machine) -> dict[str, object]:
     """Every file of KVM."""
-    return {path: text for path, text in everything(machine).items() if path.startswith(SHOWN)}
+    found: dict[str, object] = {}
+    for path in SHOWN:
+        directory = machine.fs.resolve(path)
+        assert isinstance(directory, Directory)
+        found.update(below(machine, directory))
+    return found
 
 
 def differing(one: Machine, other: Machine) -> list[tuple[str, object, object]]:
