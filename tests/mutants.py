@@ -43,8 +43,10 @@ def _places(value: Any) -> Iterator[Place]:
 
 
 def _kind(place: Place) -> str:
+    """What a value is: its name as a field and its type. Items of lists and tables have no name."""
     owner, key = place
-    return f"{key if isinstance(owner, dict) else 'item'} {type(owner[key]).__name__}"
+    named = isinstance(owner, dict) and str(key).isidentifier()
+    return f"{key if named else 'item'} {type(owner[key]).__name__}"
 
 
 def _change(owner: Any, key: Any, _places: list[Place], chance: random.Random) -> None:

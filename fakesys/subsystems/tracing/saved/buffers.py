@@ -15,7 +15,7 @@ from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import (
     CpuBuffer,
     Page,
 )
-from fakesys.subsystems.tracing.saved.records import Formats, records
+from fakesys.subsystems.tracing.saved.records import PageReader
 from fakesys.subsystems.tracing.saved.values import U64_END
 
 Data = Annotated[bytes, Meta(min_length=1, max_length=DATA_SIZE)]
@@ -68,7 +68,7 @@ def save_buffers(buffers: BufferSet) -> SavedBuffers:
 
 
 def restore_buffers(
-    saved: SavedBuffers, buffers: BufferSet, formats: Formats, *, cpus: int, overwrite: bool
+    saved: SavedBuffers, buffers: BufferSet, reader: PageReader, *, cpus: int, overwrite: bool
 ) -> None:
     """Give an instance the buffers of a snapshot, one for each CPU. Raises BadSnapshotError."""
     for count in map(len, (saved.asked_kb, saved.live, saved.snapshot or saved.live)):
@@ -78,11 +78,11 @@ def restore_buffers(
     for cpu, kilobytes in enumerate(saved.asked_kb):
         if kilobytes is not None:
             buffers.asked[cpu] = check_range(kilobytes, U64_END, "the size of a buffer")
-    buffers.live = [_restored(buffer, formats) for buffer in saved.live]
+    buffers.live = [_restored(buffer, reader) for buffer in saved.live]
     buffers.snapshot = None
     if saved.snapshot is not None:
         check(saved.snapshot, "a snapshot has no buffers")
-        buffers.snapshot = [_restored(buffer, formats) for buffer in saved.snapshot]
+        buffers.snapshot = [_restored(buffer, reader) for buffer in saved.snapshot]
     buffers.set_overwrite(overwrite)
 
 
@@ -108,11 +108,11 @@ def _pages(buffer: CpuBuffer) -> list[Page]:
     return [*([] if buffer.reader is None else [buffer.reader]), *buffer.ring]
 
 
-def _restored(saved: SavedBuffer, formats: Formats) -> CpuBuffer:
+def _restored(saved: SavedBuffer, reader: PageReader) -> CpuBuffer:
     buffer = CpuBuffer(saved.limit)
     pages: list[Page] = []
     for each in saved.pages:
-        page, buffer.write_stamp = _page(each, formats)
+        page, buffer.write_stamp = _page(each, reader)
         pages.append(page)
     _fill(pages, full=saved.full)
     buffer.ring = deque(pages)
@@ -121,19 +121,19 @@ def _restored(saved: SavedBuffer, formats: Formats) -> CpuBuffer:
     else:
         check(pages, "a buffer has a reader page and no page")
         buffer.reader = buffer.ring.popleft()
-        _read_to(saved.read_position, buffer, buffer.reader, formats)
+        _read_to(saved.read_position, buffer, buffer.reader, reader)
     check(len(buffer.ring) <= buffer.limit, "a buffer has more pages than it may have")
     _restore_counts(saved, buffer, sum(page.entries for page in pages))
     return buffer
 
 
-def _page(saved: SavedPage, formats: Formats) -> tuple[Page, int]:
+def _page(saved: SavedPage, reader: PageReader) -> tuple[Page, int]:
     """Return a page and the time of its last record."""
     page = Page(check_range(saved.stamp, U64_END, "the time of a page"))
     # It grows when the writer goes on, so that memory follows the size of the file.
     page.data = bytearray(saved.records)
     page.commit = len(saved.records)
-    times = [time for time, _ in records(saved.stamp, saved.records, formats)]
+    times = [time for time, _ in reader.records(saved.stamp, saved.records)]
     page.entries = len(times)
     return page, times[-1]
 
@@ -146,10 +146,10 @@ def _fill(pages: list[Page], *, full: bool) -> None:
     check(not full or (pages and pages[-1].filler), "a page without a rest has refused a record")
 
 
-def _read_to(position: int, buffer: CpuBuffer, page: Page, formats: Formats) -> None:
+def _read_to(position: int, buffer: CpuBuffer, page: Page, reader: PageReader) -> None:
     """Set how far the reader page was read; count the events that were read of it."""
     ends = {0: page.stamp}
-    ends.update((end, time) for time, end in records(page.stamp, bytes(page.data), formats))
+    ends.update((end, time) for time, end in reader.records(page.stamp, bytes(page.data)))
     check(position in ends, "a page was read to the middle of a record")
     buffer.read_position, buffer.read_stamp = position, ends[position]
     buffer.read_events = sum(0 < end <= position for end in ends)

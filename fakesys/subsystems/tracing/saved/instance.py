@@ -14,6 +14,7 @@ from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.pid_list import PID_LIMIT
 from fakesys.subsystems.tracing.saved.buffers import SavedBuffers, restore_buffers, save_buffers
 from fakesys.subsystems.tracing.saved.events import SavedEvent, save_events
+from fakesys.subsystems.tracing.saved.records import PageReader
 from fakesys.subsystems.tracing.saved.triggers import Tables
 from fakesys.subsystems.tracing.saved.values import U64_END, Shown
 
@@ -77,7 +78,7 @@ def restore_instance(saved: SavedInstance, instance: Instance, *, cpus: int) -> 
     instance.notrace_pids.pids.update(saved.notrace_pids)
     instance.errors.clear()
     instance.errors.entries.extend(saved.errors)
-    formats = instance.shared.catalog.by_id
+    reader = PageReader(instance.shared.catalog.by_id)
     overwrite = instance.options["overwrite"]
-    restore_buffers(saved.buffers, instance.buffers, formats, cpus=cpus, overwrite=overwrite)
+    restore_buffers(saved.buffers, instance.buffers, reader, cpus=cpus, overwrite=overwrite)
     instance.switch(saved.tracing_on)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from struct import Struct
 
 from fakesys.core.event_format import COMMON_SIZE, EventFormat
@@ -19,61 +19,75 @@ from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import (
 )
 from fakesys.subsystems.tracing.saved.values import U64_END
 
-Formats = Mapping[int, EventFormat]
-
 _WORD = Struct("<I")
-_NUMBER = Struct("<H")
+# Head and payload of the shortest record; the payload begins with the number of the event.
+_RECORD = Struct(f"<IH{COMMON_SIZE - 2}x")
 # Bytes of a word, in which sizes and times are stored.
 WORD = 4
 
 
-def records(stamp: int, data: bytes, formats: Formats) -> Iterator[tuple[int, int]]:
-    """Return time and end of each record of a page; `stamp` is the time before the first.
+class PageReader:
+    """Reads pages with the events of one kernel."""
 
-    Raises BadSnapshotError for what is no record, an unknown event, or a record that is too short
-    for its event.
-    """
-    position, extended = 0, False
-    while position < len(data):
-        check(position + WORD <= len(data), "a page ends within a record")
-        (head,) = _WORD.unpack_from(data, position)
-        kind, delta = head & 31, head >> 5
-        position += WORD
-        if kind in (TIME_EXTEND, TIME_STAMP):
-            check(not extended, "a page has two times for one record")
-            high = _word(data, position) << DELTA_BITS
-            stamp, extended = high + delta + (stamp if kind == TIME_EXTEND else 0), True
-            position += WORD
-            continue
-        begin, end = _bounds(data, position, kind)
-        _check_event(data, begin, end, formats)
-        stamp = check_range(stamp + delta, U64_END, "the time of a record")
-        position, extended = end, False
-        yield stamp, end
-    check(not extended, "a page ends with a time")
+    def __init__(self, formats: Mapping[int, EventFormat]) -> None:
+        self._formats = formats
+        # Events and lengths that were found right: few, while a snapshot has millions of records.
+        self._right: set[tuple[int, int]] = set()
+
+    def records(self, stamp: int, data: bytes) -> list[tuple[int, int]]:
+        """Return time and end of each record; `stamp` is the time before the first.
+
+        Raises BadSnapshotError for what is no record, an unknown event, or a record of a length
+        that its event does not have.
+        """
+        found: list[tuple[int, int]] = []
+        position, whole, extended = 0, len(data), -1
+        unpack, right, least = _RECORD.unpack_from, self._right, _RECORD.size
+        while position < whole:
+            if position + least > whole:
+                refuse("a page ends within a record")
+            head, number = unpack(data, position)
+            kind = head & 31
+            if kind in (TIME_EXTEND, TIME_STAMP):
+                check(extended != position, "a page has two times for one record")
+                stamp = _extended(stamp, head, data, position + WORD)
+                position = extended = position + 2 * WORD
+                continue
+            end = position + WORD + kind * WORD
+            if (number, kind) not in right or end > whole:
+                end = self._end(data, position, kind, number)
+            stamp, position = stamp + (head >> 5), end
+            found.append((stamp, end))
+        check_range(stamp, U64_END, "the time of a record")
+        return found
+
+    def _end(self, data: bytes, position: int, kind: int, number: int) -> int:
+        """Return where a record ends whose kind of event and length was not seen before."""
+        check(kind < PADDING, "a page has padding between records")
+        begin, size = position + WORD, kind * WORD
+        if kind == LONG_RECORD:
+            size = _word(data, begin) - WORD
+            begin += WORD
+            check(begin + COMMON_SIZE <= len(data), "a page ends within a record")
+            number = data[begin] | data[begin + 1] << 8
+        check(size % WORD == 0 and size >= COMMON_SIZE, "a record has a wrong length")
+        check(begin + size <= len(data), "a record goes beyond its page")
+        form = self._formats.get(number)
+        if form is None:
+            refuse(f"a record is of event {number}, which does not exist")
+        check(form.has_length(size), f"a record has the wrong length for {form.name}")
+        if kind != LONG_RECORD:
+            self._right.add((number, kind))
+        return begin + size
 
 
-def _bounds(data: bytes, position: int, kind: int) -> tuple[int, int]:
-    """Return where the payload of a record begins and ends; `position` is behind its head."""
-    check(kind < PADDING, "a page has padding between records")
-    size = kind * WORD
-    if kind == LONG_RECORD:
-        size = _word(data, position) - WORD
-        position += WORD
-    check(size % WORD == 0 and size >= COMMON_SIZE, "a record has a wrong length")
-    check(position + size <= len(data), "a record goes beyond its page")
-    return position, position + size
-
-
-def _check_event(data: bytes, begin: int, end: int, formats: Formats) -> None:
-    (number,) = _NUMBER.unpack_from(data, begin)
-    form = formats.get(number)
-    if form is None:
-        refuse(f"a record is of event {number}, which does not exist")
-    check(form.has_length(end - begin), f"a record has the wrong length for {form.name}")
+def _extended(stamp: int, head: int, data: bytes, position: int) -> int:
+    """Return the time after a time extend, or that of a time stamp."""
+    check_range(stamp, U64_END, "the time of a record")
+    high = _word(data, position) << DELTA_BITS
+    return high + (head >> 5) + (stamp if head & 31 == TIME_EXTEND else 0)
 
 
 def _word(data: bytes, position: int) -> int:
-    check(position + WORD <= len(data), "a page ends within a record")
     (word,) = _WORD.unpack_from(data, position)
     return int(word)
