@@ -378,6 +378,7 @@ def test_a_sum_has_64_bits(machine: Machine) -> None:
 
 def test_time_stamps_are_those_of_the_clock_of_now(machine: Machine) -> None:
     hist(machine, "hist:keys=common_timestamp")
+    machine.clock.advance(10)
     machine.write(f"{TRACING}/trace_clock", "counter\n")
     pio(machine)
     ((key, _),) = rows(machine)
