@@ -46,7 +46,7 @@ MACHINES: tuple[tuple[str, Callable[[], Machine], float], ...] = (
 
 def saved_and_loaded(_bench: Bench) -> Iterator[Figure]:
     """In process."""
-    # The register of names is made once per process.
+    # The modules are imported once per process.
     Machine().save()
     for name, make, most in MACHINES:
         machine, other = make(), Machine("seed", "empty")

@@ -6,6 +6,7 @@ says why; what is taken reads, writes and saves like a machine that got there by
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
@@ -114,15 +115,51 @@ def assert_usable(machine: Machine, original: bytes) -> None:
     """Everything can be read, written, saved and loaded again."""
     everything(machine)
     saved = machine.save()
-    copy = Machine("seed", "empty")
-    copy.load(saved)
-    assert copy.save() == saved
+    other = Machine("seed", "empty")
+    other.load(saved)
+    assert other.save() == saved
     for write in ORDINARY:
         attempt(machine, *write)
     everything(machine)
-    assert machine.control.bugs == copy.control.bugs == []
+    assert machine.control.bugs == other.control.bugs == []
     machine.load(machine.save())
     machine.load(original)
+    assert machine.control.bugs == []
+
+
+def timers(found: Any) -> Iterator[dict[str, Any]]:
+    """Every timer of a document."""
+    below = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    if isinstance(found, dict) and found.keys() == {"due_ns", "sequence"}:
+        yield found
+    for value in below:
+        yield from timers(value)
+
+
+# What files of former formats could hold: a callable in a timer, an object in the place of another.
+KINDS: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
+    ("unknown field `action`", lambda found: next(timers(found)).update(action=["name", "eval"])),
+    ("Expected `int`, got `array`", lambda found: next(timers(found)).update(due_ns=["eval", "1"])),
+    ("got `object`", lambda found: found["models"]["ap"]["bus"].update(apmask={"x": "1"})),
+    (
+        "Expected `object`, got `array`",
+        lambda found: found["models"].update(kvm=found["log"]["kept"]),
+    ),
+)
+
+
+@pytest.mark.parametrize(("why", "change"), KINDS, ids=[why for why, _ in KINDS])
+def test_no_value_has_a_place_for_what_is_called(
+    why: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    found = copy.deepcopy(documents()[0])
+    assert len(list(timers(found))) > 0
+    change(found)
+    machine = Machine("6.1", "empty")
+    before = machine.save()
+    with pytest.raises(KernelError, match=why) as refusal:
+        machine.load(sealed(found))
+    assert (refusal.value.name, machine.save()) == ("EINVAL", before)
     assert machine.control.bugs == []
 
 
