@@ -2,7 +2,7 @@
 
 * `Kernel` (`kernel.py`) is handed to every model. It owns the `Bus`, the `Clock`, the `Devices` of
   the driver core and the only random numbers, and knows the `Caller` of the present system call.
-* `Bus` (`events.py`) passes events synchronously and in order: `Changed`, `Touched`, `Notified` for
+* `Bus` (`events.py`) passes events synchronously and in order: `Changed`, `Notified` for
   the tree, `Uevent` and `LogLine` for the journals (`journal.py`), tracepoints for tracefs.
 * `KernelError` (`errors.py`) is the only refusal: an errno and a reason. `Blocked` makes a request
   wait for `Waiters` (`errors.py`).

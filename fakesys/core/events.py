@@ -68,13 +68,6 @@ class Changed(Struct, frozen=True):
     deep: bool = False
 
 
-class Touched(Struct, frozen=True):
-    """The text of announced attributes (`Attr.announced`) of `owner` may have changed."""
-
-    owner: object
-    names: tuple[str, ...]
-
-
 class Notified(Struct, frozen=True):
     """A sysfs_notify() on one attribute of `owner`, which wakes pollers with POLLPRI|POLLERR."""
 

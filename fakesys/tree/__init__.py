@@ -6,7 +6,7 @@ model it belongs to. Nothing in this folder knows a model.
 
 * `FileSystem` (`filesystem.py`) has the system calls; transports and `Machine.read` use it.
   It owns nothing but hooks and asks its binder.
-* `Binder` (`binder.py`) owns the root directory. It listens to `Changed`, `Touched` and `Notified`
+* `Binder` (`binder.py`) owns the root directory. It listens to `Changed` and `Notified`
   on the bus and is the only writer of the tree. `plan.py` selects the rows that a kernel has.
 * `Node` (`node.py`): `Directory`, `File`, `Symlink`, made at the first look-up and kept by their
   directory, which reaches the binder by the protocol `DirectoryRegister` only.

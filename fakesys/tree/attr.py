@@ -45,8 +45,7 @@ class Attr(Struct, Generic[M], frozen=True):
 
     `store` returns the bytes taken, None for all. `errors`: errno -> cause, for the reference;
     each is provoked by a test. `needs`, `unless`: the profile has all, or none, of these features.
-    `present`: whether the file exists at this moment. `announced`: every change of the text comes
-    with a `Touched` event, so it may be cached. `open`: makes a handle of its own instead.
+    `present`: whether the file exists at this moment. `open`: makes a handle of its own instead.
     `truncate`: called at an open with O_TRUNC. `hold`: called at open, for what an open file keeps
     alive; it may refuse, and returns the function to call at the close.
     """
@@ -60,7 +59,6 @@ class Attr(Struct, Generic[M], frozen=True):
     needs: Features = ()
     unless: Features = ()
     present: Callable[[M], bool] | None = None
-    announced: bool = False
     kind: Kind | None = None
     open: Callable[[M, int], Handle] | None = None
     truncate: Callable[[M], None] | None = None

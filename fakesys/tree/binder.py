@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from fakesys.core.events import Bus, Changed, Notified, Touched
+from fakesys.core.events import Bus, Changed, Notified
 from fakesys.core.features import FeatureSet
 from fakesys.tree.attr import Dir, Layout, Mount, Row
 from fakesys.tree.kinds import SYSFS
@@ -23,17 +23,16 @@ class Stale(Struct):
     """What clients may have cached wrongly; a transport reports it before it answers the write.
 
     `gone`: nodes that no longer exist, with directory and name. `new`: names that were looked up in
-    vain and now exist. `touched`: files whose text changed. `changed`: directories whose link
-    count may differ, even if no cached name does.
+    vain and now exist. `changed`: directories whose link count may differ, even if no cached name
+    does.
     """
 
     gone: list[tuple[Directory, str, Node]] = field(default_factory=list)
     new: list[tuple[Directory, str]] = field(default_factory=list)
-    touched: list[File] = field(default_factory=list)
     changed: list[Directory] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.gone or self.new or self.touched or self.changed)
+        return bool(self.gone or self.new or self.changed)
 
 
 class Binder:
@@ -50,7 +49,6 @@ class Binder:
         self._directories: dict[Any, dict[int, Directory]] = {}
         self._dirty: dict[int, Directory] = {}
         self._deep: dict[int, Directory] = {}
-        self._touched: dict[int, File] = {}
         self._displaced: list[tuple[Directory, str, Node]] = []
         # Whether `settle` has anything to do: read after every request.
         self.unsettled = False
@@ -65,7 +63,6 @@ class Binder:
 
     def _listen(self, bus: Bus) -> None:
         bus.subscribe(Changed, self._on_changed)
-        bus.subscribe(Touched, self._on_touched)
         bus.subscribe(Notified, self._on_notified)
 
     def replace(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
@@ -123,8 +120,6 @@ class Binder:
                 self._refresh(directory, stale)
             for directory in deep:
                 self._refresh_deep(directory, stale)
-        stale.touched.extend(file for file in self._touched.values() if not file.gone)
-        self._touched.clear()
         self.unsettled = False
         return stale
 
@@ -157,17 +152,9 @@ class Binder:
             if isinstance(node, File):
                 yield node
 
-    def _on_touched(self, event: Touched) -> None:
-        for name in event.names:
-            for file in self._files(event.owner, name):
-                self._touched[file.ino] = file
-                self.unsettled = True
-
     def _on_notified(self, event: Notified) -> None:
         for file in self._files(event.owner, event.name):
             file.notify()
-            self._touched[file.ino] = file
-            self.unsettled = True
 
 
 class _MountDirectories(Struct):

@@ -51,8 +51,6 @@ class Kind(Struct, frozen=True):
     counts_directories: bool = True
     # Looking for a name of more than 255 bytes.
     long_name: int = ENAMETOOLONG
-    # Clients may cache the text of announced attributes: it fits st_size.
-    cacheable: bool = False
     # poll: POLLPRI|POLLERR until read and after each notify.
     notifies: bool = False
     # A read that does not begin at offset 0 returns nothing, whatever was read before.
@@ -79,14 +77,13 @@ SYSFS = Kind(
     directory_fsync=EINVAL,
     notifies=True,
     keeps_size=False,
-    cacheable=True,
     xattrs=True,
     long_name=ENOENT,
     listing_moves_atime=False,
     rename_flags=EINVAL,
 )
 # A list that a real kernel would have to squeeze into one page.
-SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None, cacheable=False)
+SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None)
 # Files that no real machine has: sysfs rules, texts and commands of any length.
 CONTROL = Kind(
     name="control",

@@ -14,7 +14,7 @@ NOTIFIED = READY | select.POLLPRI | select.POLLERR
 
 
 class OpenFile:
-    """The state of one open(2) of an attribute: its text and how far it was read.
+    """The state of one open(2) of an attribute: its text and where the last read of it ended.
 
     Precondition of `read` and `write`: `FileSystem` has refused those of files that are gone, but
     for reads of the rest where the kind has `rest_after_gone`.
@@ -33,7 +33,7 @@ class OpenFile:
     def read(self, offset: int, size: int, *, nonblock: bool = False) -> bytes:
         """Return a slice of the text, which is made if it has to be.
 
-        Raises the kind's errno when a file that is gone needs a new text, and EINVAL when the kind
+        Raises the kind's errno when a file that is gone has nothing left, and EINVAL when the kind
         reads whole texts only and `size` has no room for it and a NUL.
         """
         kind = self.node.kind_
@@ -44,21 +44,33 @@ class OpenFile:
         text = self._buffer
         if text is None or self._is_stale(offset):
             text = self._make_text()
+        elif self.node.gone and offset >= len(text):
+            raise self._gone()
         if kind.whole_reads and size <= len(text):
             raise KernelError(EINVAL, f"{size} bytes have no room for the whole text")
         data = text[offset : offset + size]
-        if not kind.seekable:
-            self._cursor += len(data)
+        self._cursor = offset + len(data)
         return data
 
     def _is_stale(self, offset: int) -> bool:
-        node, kind = self.node, self.node.kind_
-        return (offset == 0 and kind.reread_at_zero) or not (kind.keeps_text or node.gone)
+        """Return whether a read needs a new text.
+
+        A seq_file goes on with its text only where the last read ended, and makes it again for any
+        other position. Like fs/seq_file.c:seq_read_iter, traverse (v6.1).
+        """
+        kind = self.node.kind_
+        if not kind.reread_at_zero:
+            return False
+        return not kind.keeps_text or offset == 0 or offset != self._cursor
+
+    def _gone(self) -> KernelError:
+        self._buffer = None
+        return KernelError(self.node.kind_.gone, "the object behind this file is gone")
 
     def _make_text(self) -> bytes:
         node = self.node
         if node.gone:
-            raise KernelError(node.kind_.gone, "the object behind this file is gone")
+            raise self._gone()
         self._event = node.event
         self._buffer = text = node.show()
         return text

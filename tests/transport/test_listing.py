@@ -138,13 +138,13 @@ def test_a_directory_that_is_gone_has_no_names(wire: Wire) -> None:
 
 
 def test_what_the_kernel_knows_is_not_told_again_until_it_is_corrected(wire: Wire) -> None:
-    path = f"{DEVICES}/selftest0"
+    path = "sys/bus/selftest"
     told = [entry.nodeid for entry in Reader(wire, path).all(plus=True)]
     assert told[:2] == [0, 0]
     assert 0 not in told[2:]
     assert not any(entry.nodeid for entry in Reader(wire, path).all(plus=True))
     # Anything that the kernel is told may concern one of them.
-    store(wire, "sys/kernel/debug/fakesys/selftest/notify")
+    store(wire, "sys/kernel/debug/fakesys/selftest/remove")
     assert [entry.nodeid for entry in Reader(wire, path).all(plus=True)] == told
     assert not any(entry.nodeid for entry in Reader(wire, path).all(plus=True))
 

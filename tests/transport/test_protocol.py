@@ -108,8 +108,7 @@ def test_sizes_of_structures(packed: struct.Struct, size: int) -> None:
 def test_notices_carry_their_code_and_no_request_number() -> None:
     notices = {
         protocol.pack_poll_wakeup(5): (1, struct.pack("<Q", 5)),
-        protocol.pack_inval_inode(9, contents=True): (2, struct.pack("<Qqq", 9, 0, 0)),
-        protocol.pack_inval_inode(9, contents=False): (2, struct.pack("<Qqq", 9, -1, 0)),
+        protocol.pack_inval_attributes(9): (2, struct.pack("<Qqq", 9, -1, 0)),
         protocol.pack_inval_entry(3, b"rw"): (3, struct.pack("<QII", 3, 2, 0) + b"rw\0"),
         protocol.pack_inc_epoch(): (8, b""),
     }

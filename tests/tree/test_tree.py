@@ -13,9 +13,9 @@ from functools import partial
 import pytest
 
 from fakesys.core.errors import KernelError, Waiters
-from fakesys.core.events import Bus, Changed, Notified, Touched
+from fakesys.core.events import Bus, Changed, Notified
 from fakesys.core.features import Feature
-from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
+from fakesys.tree.attr import Attr, Children, Dir, Handle, Layout, Link, Links, Mount, Row
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ, SYSFS, SYSFS_LONG, TRACEFS, Kind
@@ -114,7 +114,7 @@ def driver_path(toy: Toy) -> str | None:
 
 
 ROWS: tuple[Row, ...] = (
-    Attr("rw", 0o644, "A text.", show=show, store=store, announced=True),
+    Attr("rw", 0o644, "A text.", show=show, store=store),
     Attr("ro", 0o444, "A number.", show=lambda toy: f"{toy.number}\n"),
     Attr("wo", 0o200, "Takes some.", store=store_some),
     Attr("new", 0o444, "New kernels only.", show=lambda _toy: "new\n", needs=ToyFeature.NEW),
@@ -284,16 +284,6 @@ def test_nothing_happened_means_nothing_to_tell(world: World) -> None:
     assert not world.fs.binder.unsettled
 
 
-def test_touched_files_are_reported_once_if_somebody_has_seen_them(world: World) -> None:
-    world.bus.emit(Touched(world.toy, ("rw",)))
-    assert not world.fs.settle()
-    file = world.file("sys/toy/rw")
-    world.bus.emit(Touched(world.toy, ("rw", "ro")))
-    world.bus.emit(Touched(world.toy, ("rw",)))
-    assert world.fs.binder.unsettled
-    assert world.fs.settle().touched == [file]
-
-
 @pytest.mark.parametrize(
     ("directory", "target", "text"),
     [
@@ -409,6 +399,40 @@ def test_show_runs_at_offset_0_and_the_rest_comes_from_the_buffer(world: World) 
     assert world.fs.read(node, handle, 0, 100) == b"other\n"
 
 
+def test_a_read_that_does_not_go_on_where_the_last_one_ended_makes_the_text_again(
+    world: World,
+) -> None:
+    assert world.toy is not None
+    node = world.file("sys/toy/rw")
+    handle = world.fs.open(node, os.O_RDONLY)
+    assert world.fs.read(node, handle, 0, 2) == b"he"
+    world.toy.text = "other\n"
+    assert world.fs.read(node, handle, 3, 2) == b"er"
+    world.toy.text = "third\n"
+    assert world.fs.read(node, handle, 5, 2) == b"\n"
+
+
+def test_a_removed_file_gives_what_its_buffer_has_left_and_no_end(world: World) -> None:
+    node = world.file("sys/toy/rw")
+    handles = [world.fs.open(node, os.O_RDONLY) for _ in range(4)]
+    unread, part, whole, elsewhere = handles
+    for handle, size in ((part, 2), (whole, 100), (elsewhere, 2)):
+        world.fs.read(node, handle, 0, size)
+    world.toy, world.model = None, None
+    world.changed(None)
+
+    def read(handle: Handle, offset: int) -> bytes | str:
+        try:
+            return world.fs.read(node, handle, offset, 100)
+        except KernelError as refused:
+            return refused.name
+
+    assert read(unread, 0) == "ENODEV"
+    assert [read(part, 2), read(part, 6), read(part, 2)] == [b"llo\n", "ENODEV", "ENODEV"]
+    assert [read(whole, 6), read(whole, 0)] == ["ENODEV", "ENODEV"]
+    assert [read(elsewhere, 1), read(elsewhere, 2)] == ["ENODEV", "ENODEV"]
+
+
 def test_a_simple_attribute_is_one_snapshot_read_by_a_cursor(world: World) -> None:
     assert world.toy is not None
     node = world.file("sys/debug/rw")
@@ -507,14 +531,14 @@ def test_poll_says_notified_until_the_next_read_from_the_start(world: World) -> 
     node, woken = world.file("sys/toy/rw"), list[int]()
     handle = world.fs.open(node, os.O_RDONLY)
     assert handle.poll() == NOTIFIED
-    world.fs.read(node, handle, 0, 100)
+    text = world.fs.read(node, handle, 0, 100)
     assert handle.poll() == READY
     waiters = handle.waiters()
     assert waiters is not None
     waiters.add("poller", lambda: woken.append(1))
     world.bus.emit(Notified(world.toy, "rw"))
     assert (handle.poll(), woken) == (NOTIFIED, [1])
-    world.fs.read(node, handle, 3, 100)
+    world.fs.read(node, handle, len(text), 100)
     assert handle.poll() == NOTIFIED
     world.fs.read(node, handle, 0, 100)
     assert handle.poll() == READY

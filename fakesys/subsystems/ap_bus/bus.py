@@ -7,7 +7,7 @@ from errno import EINVAL, ENODEV
 from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Changed, Touched
+from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, format_mask
 from fakesys.subsystems.ap_bus.apqn import Apqn
@@ -212,7 +212,6 @@ class ApBus:
                 raise KernelError(self.state.policy.veto_errno, why)
 
     def _masks_changed(self, name: str, mask: int) -> None:
-        self.state.kernel.bus.emit(Touched(self, (name,)))
         self._binding.revise()
         self.devices.change(self.state.root, {name.upper(): format_mask(mask)})
 

@@ -72,14 +72,12 @@ TYPE: Layout[MdevType] = Layout(
             mode=0o444,
             doc="What the type is called for people.",
             show=lambda kind: f"{kind.pretty_name}\n",
-            announced=True,
         ),
         Attr(
             name="device_api",
             mode=0o444,
             doc="The interface that devices of this type offer.",
             show=lambda kind: f"{kind.device_api}\n",
-            announced=True,
         ),
         Attr(
             name="available_instances",
@@ -156,7 +154,6 @@ GROUP: Layout[Mdev] = Layout(
             doc="Who made the group.",
             show=lambda _mdev: "vfio-noiommu\n",
             present=lambda mdev: mdev.bus.policy.vfio_devices,
-            announced=True,
         ),
         Dir(
             name="devices",

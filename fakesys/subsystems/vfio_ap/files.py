@@ -137,7 +137,6 @@ MDEV: tuple[Attr[Mdev], ...] = (
         doc="The assigned queues, one a line; adapters or domains alone without the others.",
         show=_matrix,
         kind=SYSFS_LONG,
-        announced=True,
     ),
     Attr(
         name="guest_matrix",
@@ -161,7 +160,6 @@ MDEV: tuple[Attr[Mdev], ...] = (
         mode=0o444,
         doc="The assigned control domains, one a line.",
         show=lambda mdev: "".join(f"{domain:04x}\n" for domain in ids(_data(mdev).matrix.adm)),
-        announced=True,
     ),
     Attr(
         name="ap_config",
@@ -237,7 +235,6 @@ def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
                 mode=0o444,
                 doc="What the module can do.",
                 show=lambda _matrix: "guest_matrix hotplug ap_config\n",
-                announced=True,
                 needs=VfioApFeature.AP_CONFIG,
             ),
             Dir(name="mdev_supported_types", layout=TYPES),
@@ -258,7 +255,6 @@ MODULE: Layout[VfioAp] = Layout(
             mode=0o444,
             doc="Version of the module vfio_ap.",
             show=lambda _module: "1.2.0\n",
-            announced=True,
             needs=VfioApFeature.VERSION,
         ),
         *module_rows("vfio_ap", 45056, lambda module: len(module.state.attached)),

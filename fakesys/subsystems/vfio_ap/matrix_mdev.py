@@ -9,7 +9,6 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, ENODEV
 from typing import Any
 
 from fakesys.core.errors import KernelError, Waiters
-from fakesys.core.events import Touched
 from fakesys.core.text import format_mask, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
 from fakesys.subsystems.mdev.model import Mdev
@@ -263,7 +262,6 @@ class MatrixMdev:
 
     def _set_matrix(self, new: Masks) -> None:
         self._assignments.give(self, new)
-        self._module.kernel.bus.emit(Touched(self.mdev, ("matrix", "control_domains")))
 
     def _own_queue(self, apqn: Apqn) -> None:
         bound = self._module.bound[apqn.apid] >> apqn.apqi & 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
-from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY
+from os import O_APPEND, O_NOATIME, O_NONBLOCK
 from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
@@ -25,7 +25,6 @@ _unpack_open = protocol.OPEN_IN.unpack_from
 _unpack_read = protocol.READ_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
 _pack_open = protocol.OPEN_OUT.pack
-_CACHED = int(OpenFlag.KEEP_CACHE)
 _DIRECT = int(OpenFlag.DIRECT_IO)
 _DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
 SEEK_HOLE = 4
@@ -101,9 +100,6 @@ class Files:
         handle = self._fs.open(node, flags)
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
-        if node.row.announced and node.kind_.cacheable and flags & O_ACCMODE == O_RDONLY:
-            # Every change of this text is told to the kernel, and this file is not writable.
-            return _pack_open(number, _CACHED, 0)
         return _pack_open(number, _DIRECT if node.kind_.seekable else _DIRECT_STREAM, 0)
 
     def _read(self, _nodeid: int, message: Message) -> bytes:

@@ -1,4 +1,4 @@
-"""Tell the kernel which names, attributes and texts it must forget.
+"""Tell the kernel which names and attributes it must forget. Texts it never keeps.
 
 This happens before the write that changed them is answered, so the next `ls` of any client is
 exact. Names are forgotten in one of two ways. By epoch: one message, without any lock, after which
@@ -60,14 +60,12 @@ class Invalidator:
     def tell(self, stale: Stale) -> list[bytes]:
         """Send the messages that take no lock, and return the others, which are for `later`."""
         self._nodes.corrections += 1
-        locking = [
-            protocol.pack_inval_inode(nodeid, contents=True) for nodeid in self._texts(stale)
-        ]
+        locking: list[bytes] = []
         if stale.gone or stale.new:
             locking.extend(() if self._bump_epoch() else self._entries(stale))
-        # Attributes alone take no lock: these nodes have no cached pages to wait for.
+        # Attributes alone take no lock.
         for nodeid in self._counted(stale):
-            self.send(protocol.pack_inval_inode(nodeid, contents=False))
+            self.send(protocol.pack_inval_attributes(nodeid))
         return locking
 
     def later(self, messages: list[bytes], then: Callable[[], None]) -> None:
@@ -102,21 +100,11 @@ class Invalidator:
         if parent is not None:
             yield protocol.pack_inval_entry(parent, encode(name))
 
-    def _texts(self, stale: Stale) -> Iterator[int]:
-        """Yield the files whose cached text is wrong."""
-        gone = (below for _, _, node in stale.gone for below in _tree_of(node))
-        for node in (*stale.touched, *gone):
-            if not (isinstance(node, File) and node.row.announced and node.kind.cacheable):
-                continue
-            nodeid = self._nodes.id_of(node)
-            if nodeid is not None:
-                yield nodeid
-
     def _counted(self, stale: Stale) -> Iterator[int]:
-        """Yield the nodes whose link count is wrong and that have no cached text."""
+        """Yield the nodes whose link count is wrong."""
         gone = (below for _, _, node in stale.gone for below in _tree_of(node))
         for node in (*stale.changed, *gone):
-            if isinstance(node, File) and node.kind.cacheable:
+            if isinstance(node, File) and node.kind.rest_after_gone:
                 continue
             nodeid = self._nodes.id_of(node)
             if nodeid is not None:

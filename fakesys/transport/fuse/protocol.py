@@ -108,7 +108,6 @@ class OpenFlag(IntFlag):
     """Flags in the answer to OPEN."""
 
     DIRECT_IO = 1 << 0
-    KEEP_CACHE = 1 << 1
     NONSEEKABLE = 1 << 2
 
 
@@ -234,9 +233,9 @@ def pack_version_only() -> bytes:
     return _INIT_OUT.pack(MAJOR, NEWEST_MINOR, *([0] * 11))
 
 
-def pack_inval_inode(nodeid: int, *, contents: bool) -> bytes:
-    """Make the kernel forget the attributes of a node, and with `contents` its cached pages."""
-    return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, 0 if contents else -1, 0))
+def pack_inval_attributes(nodeid: int) -> bytes:
+    """Make the kernel forget the attributes of a node."""
+    return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, -1, 0))
 
 
 def pack_inval_entry(parent: int, name: bytes) -> bytes:

@@ -178,7 +178,6 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{format_mask(bus.state.apmask)}\n",
         store=_set_apmask,
         errors={**NOT_A_MASK, **VETO},
-        announced=True,
     ),
     Attr(
         name="aqmask",
@@ -187,7 +186,6 @@ BUS: tuple[Row, ...] = (
         show=lambda bus: f"{format_mask(bus.state.aqmask)}\n",
         store=_set_aqmask,
         errors={**NOT_A_MASK, **VETO},
-        announced=True,
     ),
     Attr(
         name="scans",
@@ -311,9 +309,7 @@ BUS_DEVICES: Layout[BusState] = Layout((Links(names=_device_names, get=_device_p
 
 
 def _parameter(name: str, value: str, doc: str, needs: Features = ()) -> Attr[ApBus]:
-    return Attr(
-        name=name, mode=0o440, doc=doc, show=lambda _bus: value, announced=True, needs=needs
-    )
+    return Attr(name=name, mode=0o440, doc=doc, show=lambda _bus: value, needs=needs)
 
 
 PARAMETERS: Layout[ApBus] = Layout(

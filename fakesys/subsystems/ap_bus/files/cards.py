@@ -48,21 +48,18 @@ CARD: tuple[Attr[ApCard], ...] = (
         mode=0o444,
         doc="Hardware type that Linux works with: CEX4 10 to CEX8 14.",
         show=lambda card: f"{card.hwtype}\n",
-        announced=True,
     ),
     Attr(
         name="raw_hwtype",
         mode=0o444,
         doc="Hardware type that the card reports.",
         show=lambda card: f"{card.spec.type}\n",
-        announced=True,
     ),
     Attr(
         name="depth",
         mode=0o444,
         doc="Queue depth as reported: entries less one.",
         show=lambda card: f"{card.spec.depth}\n",
-        announced=True,
         unless=ApFeature.DEPTH_IS_SIZE,
     ),
     Attr(
@@ -70,7 +67,6 @@ CARD: tuple[Attr[ApCard], ...] = (
         mode=0o444,
         doc="Queue depth: entries.",
         show=lambda card: f"{card.spec.depth + 1}\n",
-        announced=True,
         needs=ApFeature.DEPTH_IS_SIZE,
     ),
     Attr(
@@ -78,7 +74,6 @@ CARD: tuple[Attr[ApCard], ...] = (
         mode=0o444,
         doc="Function bits: 0x10000000 CCA, 0x08000000 accelerator, 0x04000000 EP11.",
         show=lambda card: f"0x{card.spec.functions:08X}\n",
-        announced=True,
     ),
     Attr(
         name="request_count",
@@ -104,7 +99,6 @@ CARD: tuple[Attr[ApCard], ...] = (
         mode=0o444,
         doc="Alias by which a module for the card is found.",
         show=lambda card: f"ap:t{card.hwtype:02X}\n",
-        announced=True,
     ),
     Attr(
         name="config",
@@ -129,7 +123,6 @@ CARD: tuple[Attr[ApCard], ...] = (
         mode=0o444,
         doc="Longest message in bytes.",
         show=lambda card: f"{card.max_msg_size}\n",
-        announced=True,
     ),
 )
 
@@ -140,7 +133,6 @@ ZCRYPT_CARD: tuple[Attr[ApCard], ...] = (
         doc="Type name, such as CEX5C.",
         show=lambda card: f"{type_name(card.spec)}\n",
         present=_bound,
-        announced=True,
     ),
     Attr(
         name="online",
