@@ -6,7 +6,7 @@ A table of rows is data; `tree/plan.py` filters it by the features of the profil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -38,6 +38,14 @@ class Handle(Protocol):
 
     def release(self) -> None:
         """Clean up after the last descriptor was closed."""
+
+
+@runtime_checkable
+class PagedHandle(Protocol):
+    """An open file that splice(2) takes whole pages from."""
+
+    def page(self, offset: int, *, nonblock: bool) -> bytes:
+        """Return the page at an offset of the file. Raises KernelError or Blocked."""
 
 
 class Attr(Struct, Generic[M], frozen=True):

@@ -14,8 +14,9 @@ from typing import Protocol
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import is_repeated
 from fakesys.tree import lockdown
-from fakesys.tree.attr import Handle
+from fakesys.tree.attr import Handle, PagedHandle
 from fakesys.tree.binder import Binder, Stale
+from fakesys.tree.kinds import PAGE, Splice
 from fakesys.tree.node import Directory, File, Node, Symlink
 from fakesys.tree.openfile import OpenFile
 
@@ -156,6 +157,16 @@ class FileSystem:
         if self.gate is not None and offset == 0 and not is_repeated():
             self.gate("read", node)
         return handle.read(offset, size, nonblock=nonblock)
+
+    def splice(self, node: File, handle: Handle, offset: int, *, nonblock: bool = False) -> bytes:
+        """Return a page of a file for splice(2). Raises EINVAL for kinds that refuse it."""
+        if node.kind_.splice is Splice.TEXT:
+            return self.read(node, handle, offset, PAGE, nonblock=nonblock)
+        if not isinstance(handle, PagedHandle):
+            raise KernelError(EINVAL, f"{node.path} has no splice_read")
+        if node.gone:
+            raise KernelError(node.kind_.gone, f"{node.path} is gone")
+        return handle.page(offset, nonblock=nonblock)
 
     def write(
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False

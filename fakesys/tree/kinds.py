@@ -5,12 +5,24 @@ Behaviour of sysfs, debugfs and tracefs as measured on Linux 6.1 and 6.18.
 
 from __future__ import annotations
 
+from enum import Enum
 from errno import EACCES, EINVAL, EIO, ENAMETOOLONG, ENODEV, ENOENT, EPERM
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 PAGE = 4096
+
+
+class Splice(Enum):
+    """What splice(2) and sendfile(2) from a file do."""
+
+    # Refused with EINVAL, as where the kernel's file has no splice_read: programs read instead.
+    REFUSED = 0
+    # They give the text, of at most a page.
+    TEXT = 1
+    # They give whole pages, each to one reader.
+    PAGES = 2
 
 
 class Kind(Struct, frozen=True):
@@ -60,6 +72,7 @@ class Kind(Struct, frozen=True):
     # store() is given the bytes behind a NUL too.
     sees_nul: bool = False
     keeps_size: bool = True
+    splice: Splice = Splice.REFUSED
 
 
 SYSFS = Kind(
@@ -81,9 +94,10 @@ SYSFS = Kind(
     long_name=ENOENT,
     listing_moves_atime=False,
     rename_flags=EINVAL,
+    splice=Splice.TEXT,
 )
 # A list that a real kernel would have to squeeze into one page.
-SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None)
+SYSFS_LONG = replace(SYSFS, name="sysfs-long", page_limit=None, splice=Splice.REFUSED)
 # Files that no real machine has: sysfs rules, texts and commands of any length.
 CONTROL = Kind(
     name="control",
@@ -128,6 +142,8 @@ EVENTFS = replace(
 # Lists that seq_file makes: fs/seq_file.c:seq_lseek.
 TRACEFS_SEQ = replace(TRACEFS, name="tracefs-seq", has_end=False, keeps_text=True)
 TRACEFS_STREAM = Kind(name="tracefs-stream", size=0, mode_binds_root=False, seekable=False)
+# kernel/trace/trace.c:tracing_buffers_splice_read.
+TRACEFS_PAGES = replace(TRACEFS_STREAM, name="tracefs-pages", splice=Splice.PAGES)
 # kernel/trace/trace_events.c:event_filter_read, show_header: "if (*ppos) return 0".
 TRACEFS_ONCE = Kind(
     name="tracefs-once", size=0, mode_binds_root=False, only_at_zero=True, sees_nul=True

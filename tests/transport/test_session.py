@@ -13,7 +13,7 @@ import pytest
 
 from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.machine.machine import Machine
-from fakesys.transport.fuse.protocol import ROOT_ID, Op
+from fakesys.transport.fuse.protocol import ROOT_ID, Notify, Op
 from fakesys.transport.fuse.session import Session
 from fakesys.transport.watchdog import Watchdog
 
@@ -43,14 +43,20 @@ class Wire:
         self.session.step(len(message))
         return self._unique
 
-    def answer(self) -> tuple[int, int, bytes] | None:
-        """Number, errno and data of the next message, None when there is none."""
+    def message(self) -> tuple[int, int, bytes] | None:
+        """Number, negative errno or code, and data of the next message, None if there is none."""
         try:
             message = self.kernel.recv(1 << 20)
         except BlockingIOError:
             return None
         _, error, unique = struct.unpack_from("<IiQ", message)
-        return unique, -error, message[16:]
+        return unique, error, message[16:]
+
+    def answer(self) -> tuple[int, int, bytes] | None:
+        """Number, errno and data of the next message, without sizes, None if there is none."""
+        while (message := self.message()) and message[:2] == (0, Notify.STORE):
+            pass
+        return message and (message[0], -message[1], message[2])
 
     def ask(self, op: int, nodeid: int = ROOT_ID, body: bytes = b"") -> tuple[int, bytes]:
         """One request and its answer: errno and data."""
@@ -84,7 +90,7 @@ class Wire:
 
 def read_body(handle: int, flags: int = 0) -> bytes:
     """The body of a READ request."""
-    return struct.pack("<QQIIQII", handle, 0, 4096, 0, 0, flags, 0)
+    return struct.pack("<QQIIQII", handle, 0, 4096, 2, 0, flags, 0)
 
 
 def write_body(handle: int, data: bytes) -> bytes:

@@ -15,8 +15,10 @@ from fakesys.transport.fuse.listing import Listing, OpenDirectory
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.protocol import Message, Op, OpenFlag
 from fakesys.transport.fuse.replies import Replies
+from fakesys.transport.fuse.splice import Splicing
 from fakesys.tree.attr import Handle
 from fakesys.tree.filesystem import FileSystem
+from fakesys.tree.kinds import Splice
 from fakesys.tree.node import Directory, File
 from fakesys.tree.openfile import OpenFile
 
@@ -25,8 +27,18 @@ _unpack_open = protocol.OPEN_IN.unpack_from
 _unpack_read = protocol.READ_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
 _pack_open = protocol.OPEN_OUT.pack
-_DIRECT = int(OpenFlag.DIRECT_IO)
-_DIRECT_STREAM = int(OpenFlag.DIRECT_IO | OpenFlag.NONSEEKABLE)
+_BY_READ = protocol.READ_LOCKOWNER
+# By what splice(2) does, and whether the file is seekable. Without KEEP_CACHE each open(2) drops
+# the pages, and waits for clients that hold the lock of one: not where these may wait long.
+_OPEN_FLAGS = {
+    (splice, seekable): int(
+        OpenFlag.DIRECT_IO
+        | (0 if splice is Splice.TEXT else OpenFlag.KEEP_CACHE)
+        | (0 if seekable else OpenFlag.NONSEEKABLE)
+    )
+    for splice in Splice
+    for seekable in (False, True)
+}
 SEEK_HOLE = 4
 _DIRECTORY_OPEN = 0
 
@@ -46,12 +58,14 @@ class Files:
         pack: Replies,
         wake_poller: Callable[[int], None],
         unsettled: Unsettled,
+        splicing: Splicing,
     ) -> None:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
         self._wake_poller = wake_poller
         self._unsettled = unsettled
+        self._splicing = splicing
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
@@ -100,19 +114,23 @@ class Files:
         handle = self._fs.open(node, flags)
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
-        return _pack_open(number, _DIRECT if node.kind_.seekable else _DIRECT_STREAM, 0)
+        self._splicing.opened(nodeid, number, node, flags, message)
+        return _pack_open(number, _OPEN_FLAGS[node.kind_.splice, node.kind_.seekable], 0)
 
-    def _read(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, flags = _unpack_read(message)
+    def _read(self, nodeid: int, message: Message) -> bytes:
+        number, offset, size, read_flags, flags = _unpack_read(message)
         node, handle = self._open_files[number]
         if self._unsettled.steps and not isinstance(handle, OpenFile):
             raise Blocked(self._unsettled.told)
+        if not read_flags & _BY_READ:
+            return self._splicing.read(nodeid, node, handle, message)
         # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
         return self._fs.read(node, handle, offset, size, nonblock=flags & O_NONBLOCK != 0)
 
-    def _write(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, flags = protocol.WRITE_IN.unpack_from(message)
+    def _write(self, nodeid: int, message: Message) -> bytes:
+        number, offset, size, _, flags = protocol.WRITE_IN.unpack_from(message)
         node, handle = self._open_files[number]
+        self._splicing.written(nodeid, number, node, message)
         # With O_APPEND the kernel sends the size that it has cached, which has no meaning here.
         if flags & O_APPEND:
             offset = 0
@@ -122,9 +140,10 @@ class Files:
         taken = self._fs.write(node, handle, data, offset, nonblock=nonblock)
         return protocol.WRITE_OUT.pack(taken, 0)
 
-    def _release(self, _nodeid: int, message: Message) -> bytes:
+    def _release(self, nodeid: int, message: Message) -> bytes:
         (number,) = _unpack_number(message)
-        _, handle = self._open_files.pop(number)
+        node, handle = self._open_files.pop(number)
+        self._splicing.closed(nodeid, node, number)
         if self._polled:
             self._stop_polling(number, handle)
         handle.release()
@@ -179,11 +198,11 @@ class Files:
         return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
 
     def _readdir(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
+        number, offset, size, _, flags = protocol.READ_IN.unpack_from(message)
         return self._listing(self._open_directories[number], offset, flags).piece(offset, size)
 
     def _readdirplus(self, _nodeid: int, message: Message) -> bytes:
-        number, offset, size, flags = protocol.READ_IN.unpack_from(message)
+        number, offset, size, _, flags = protocol.READ_IN.unpack_from(message)
         opened = self._open_directories[number]
         listing = self._listing(opened, offset, flags)
         nodes = self._nodes
@@ -196,9 +215,10 @@ class Files:
         for node, entry in listing.entries(offset):
             if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
                 break
-            if node is None or (not sends_all and node.ino in nodes):
+            if node is None or (not sends_all and node.ino in nodes) or nodes.is_apart(node):
                 answer += replies.EMPTY_ENTRY
             else:
+                self._splicing.attributes(node.ino, node, message)
                 answer += self._pack.entry(nodes.remember(node), node)
             answer += entry
         return bytes(answer)

@@ -17,6 +17,7 @@ from fakesys.transport.fuse.handlers import Handler, SilentHandler
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.protocol import Message, Op, Valid
 from fakesys.transport.fuse.replies import Replies
+from fakesys.transport.fuse.splice import Splicing
 from fakesys.transport.xattrs import ExtendedAttributes
 from fakesys.tree.filesystem import NAME_MAX, FileSystem
 from fakesys.tree.node import File, Node, Symlink
@@ -30,10 +31,11 @@ _STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX, BLOCK_SI
 class Names:
     """One handler per request, and the extended attributes of the mount."""
 
-    def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies) -> None:
+    def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies, splicing: Splicing) -> None:
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
+        self._splicing = splicing
         self._xattrs = ExtendedAttributes()
 
     def handlers(self) -> Mapping[int, Handler]:
@@ -94,6 +96,7 @@ class Names:
             if error.errno != ENOENT:
                 raise
             return replies.NO_ENTRY_REPLY
+        self._splicing.attributes(node.ino, node, message)
         return self._entry(node)
 
     def _forget(self, nodeid: int, message: Message) -> None:
@@ -110,8 +113,10 @@ class Names:
     def _getattr(self, nodeid: int, message: Message) -> bytes:
         node = self._nodes[nodeid]
         # The kernel names an open file for lseek(SEEK_END), not for fstat(2).
-        if protocol.GETATTR_IN.unpack_from(message)[0] & 1 and not node.kind.has_end:
+        seeks = protocol.GETATTR_IN.unpack_from(message)[0] & 1 != 0
+        if seeks and not node.kind.has_end:
             raise KernelError(EINVAL, "this file has no end to seek from")
+        self._splicing.attributes(nodeid, node, message, seeks=seeks)
         return self._pack.attr(node)
 
     def _setattr(self, nodeid: int, message: Message) -> bytes:
@@ -134,6 +139,7 @@ class Names:
             mtime = _new_time(valid, Valid.MTIME, Valid.MTIME_NOW, fields[6], fields[9])
             # Also without times: chown(2) of -1 and -1 still updates ctime.
             node.set_times(atime, mtime)
+        self._splicing.attributes(nodeid, node, message, seeks=True)
         return self._pack.attr(node)
 
     def _readlink(self, nodeid: int, _message: Message) -> bytes:

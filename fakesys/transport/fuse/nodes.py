@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
 from errno import ESTALE
 
 from fakesys.core.errors import KernelError
 from fakesys.transport.fuse.protocol import ROOT_ID
-from fakesys.tree.node import Directory, Node
+from fakesys.transport.fuse.replies import APART
+from fakesys.tree.kinds import Splice
+from fakesys.tree.node import Directory, File, Node
+
+_apart = itertools.count(APART)
+
+
+class Belief:
+    """What the kernel believes of the size of a node; see `splice.py`.
+
+    `raised`: it is larger than any text. `readers`: open files that may be spliced from. `cut`: the
+    kernel may show the length of a text as size. `stores`: how often the size was raised.
+    """
+
+    __slots__ = ("_before", "_thread", "_until", "cut", "raised", "readers", "stores")
+
+    def __init__(self, *, raised: bool) -> None:
+        self.raised = raised
+        self.readers = 0
+        self.cut = False
+        self.stores = 0
+        # Until when the kernel may do something with the size: for a thread, and for those before.
+        self._until = self._before = float("-inf")
+        self._thread = 0
+
+    def stir(self, thread: int, until: float) -> None:
+        """Note that a thread does something on which the size depends, done by that time."""
+        if thread != self._thread:
+            self._before, self._thread = max(self._until, self._before), thread
+            self._until = until
+        else:
+            self._until = max(self._until, until)
+
+    def calm(self, thread: int) -> None:
+        """Note that the kernel has done what the last thread asked for, if it is this one."""
+        if thread == self._thread:
+            self._until = self._before
+
+    def is_quiet(self, thread: int, now: float) -> bool:
+        """Return whether the kernel has done what all other threads asked for."""
+        return now > (self._before if thread == self._thread else max(self._until, self._before))
 
 
 class NodeTable(dict[int, Node]):
     """The nodes that LOOKUP or READDIRPLUS has returned, until the kernel sends FORGET.
 
-    The number of a node is its inode number, which is never used twice; the root is ROOT_ID.
-    A number that is not in the table raises ESTALE.
+    The number of a node is its inode number, which is never used twice; the root is ROOT_ID. A file
+    whose pages are for one reader each gets another number at every look-up, and so a page cache
+    of its own for every open(2). A number that is not in the table raises ESTALE.
     """
 
     def __init__(self, root: Directory) -> None:
@@ -22,6 +64,7 @@ class NodeTable(dict[int, Node]):
         self._lookups: dict[int, int] = {}
         # Grows with every step of which the kernel is told to forget something.
         self.corrections = 0
+        self.beliefs: dict[int, Belief] = {}
 
     def __missing__(self, nodeid: int) -> Node:
         raise KernelError(ESTALE, f"node {nodeid} was forgotten")
@@ -32,11 +75,15 @@ class NodeTable(dict[int, Node]):
             return ROOT_ID
         return node.ino if node.ino in self else None
 
+    def is_apart(self, node: Node) -> bool:
+        """Return whether a node gets another number at every look-up."""
+        return node.kind.splice is Splice.PAGES and isinstance(node, File)
+
     def remember(self, node: Node) -> int:
         """Count one more reference of the kernel to this node and return its number."""
         if node is self._root:
             return ROOT_ID
-        nodeid = node.ino
+        nodeid = next(_apart) if self.is_apart(node) else node.ino
         self[nodeid] = node
         self._lookups[nodeid] = self._lookups.get(nodeid, 0) + 1
         return nodeid
@@ -50,3 +97,4 @@ class NodeTable(dict[int, Node]):
         if nodeid != ROOT_ID:
             self._lookups.pop(nodeid, None)
             self.pop(nodeid, None)
+            self.beliefs.pop(nodeid, None)

@@ -76,6 +76,7 @@ class Notify(IntEnum):
     POLL = 1
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    STORE = 4
     INC_EPOCH = 8
 
 
@@ -108,6 +109,7 @@ class OpenFlag(IntFlag):
     """Flags in the answer to OPEN."""
 
     DIRECT_IO = 1 << 0
+    KEEP_CACHE = 1 << 1
     NONSEEKABLE = 1 << 2
 
 
@@ -146,14 +148,18 @@ SETATTR_IN = Struct("<40xIIQQQQQQIIIIIIII")
 OPEN_IN = Struct("<40xI")
 # fh open-flags padding
 OPEN_OUT = Struct("<QII")
-# fh offset size (read-flags lock-owner) flags (padding)
-READ_IN = Struct("<40xQQI12xI4x")
-# fh offset size (write-flags lock-owner) flags (padding), then the data
+# fh offset size read-flags (lock-owner) flags (padding)
+READ_IN = Struct("<40xQQII8xI4x")
+# fh offset size write-flags (lock-owner) flags (padding), then the data
 WRITE_IN = READ_IN
+# In the read-flags of read(2), pread(2) and the like; not in those of the page cache.
+READ_LOCKOWNER = 1 << 1
 # size padding
 WRITE_OUT = Struct("<II")
 # fh; the other fields of RELEASE, FSYNC and others are not used
 FH = Struct("<40xQ")
+# fh flags
+RELEASE_IN = Struct("<40xQI")
 # fh kernel-handle flags events
 POLL_IN = Struct("<40xQQII")
 # revents padding
@@ -191,6 +197,7 @@ _INIT_OUT = Struct("<IIIIHHIIHHIIH22x")
 INIT_EXT = 1 << 30
 
 _INVAL_INODE = Struct("<Qqq")
+_STORE = Struct("<QQII")
 _INVAL_ENTRY = Struct("<QII")
 _POLL_WAKEUP = Struct("<Q")
 
@@ -223,9 +230,8 @@ def pack_init(offer: InitRequest) -> bytes:
     flags = int(WANTED) & offer.flags
     max_write = MAX_WRITE if flags & Init.MAX_PAGES else 32 * 4096
     max_pages = MAX_PAGES if flags & Init.MAX_PAGES else 0
-    return _INIT_OUT.pack(
-        MAJOR, minor, offer.max_readahead, flags, 512, 384, max_write, 1, max_pages, 0, 0, 0, 0
-    )
+    # No read-ahead: only splice(2) and mmap(2) read through the page cache, and not ahead.
+    return _INIT_OUT.pack(MAJOR, minor, 0, flags, 512, 384, max_write, 1, max_pages, 0, 0, 0, 0)
 
 
 def pack_version_only() -> bytes:
@@ -236,6 +242,16 @@ def pack_version_only() -> bytes:
 def pack_inval_attributes(nodeid: int) -> bytes:
     """Make the kernel forget the attributes of a node."""
     return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, -1, 0))
+
+
+def pack_inval_pages(nodeid: int, start: int, length: int) -> bytes:
+    """Make the kernel drop the pages of a range, to the end if its length is 0."""
+    return _notice(Notify.INVAL_INODE, _INVAL_INODE.pack(nodeid, start, length))
+
+
+def pack_store(nodeid: int, offset: int, data: bytes) -> bytes:
+    """Put bytes into the page cache, which makes the file larger if they are behind its end."""
+    return _notice(Notify.STORE, _STORE.pack(nodeid, offset, len(data), 0) + data)
 
 
 def pack_inval_entry(parent: int, name: bytes) -> bytes:

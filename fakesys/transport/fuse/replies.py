@@ -12,6 +12,8 @@ NS = 1_000_000_000
 # Long, because the kernel is told of every change: see fakesys/transport/fuse/invalidation.py.
 CACHE_SECONDS = 3600
 NO_NODE = 0
+# Node numbers from here on are for one look-up each: see fakesys/transport/fuse/nodes.py.
+APART = 1 << 48
 
 _ATTR_FIELDS = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -30,7 +32,13 @@ class Replies:
     def entry(self, nodeid: int, node: Node) -> bytes:
         """Return the answer to LOOKUP."""
         return protocol.ENTRY_OUT.pack(
-            nodeid, 0, CACHE_SECONDS, _attr_seconds(node), 0, 0, *self._attributes(node)
+            nodeid,
+            0,
+            CACHE_SECONDS if nodeid < APART else 0,
+            _attr_seconds(node),
+            0,
+            0,
+            *self._attributes(node),
         )
 
     def _attributes(self, node: Node) -> _ATTR_FIELDS:

@@ -26,6 +26,7 @@ from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.transport.fuse.parking import Call, ParkedCalls, Wakeups
 from fakesys.transport.fuse.protocol import Message, Op
 from fakesys.transport.fuse.replies import Replies
+from fakesys.transport.fuse.splice import Splicing
 from fakesys.transport.served import ServedMachine
 from fakesys.transport.slices import Context, LongCalls
 from fakesys.transport.watchdog import Overdue, Watchdog
@@ -79,8 +80,11 @@ class Session:
         nodes, pack = NodeTable(machine.fs.root), Replies(*owner)
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
         self._handshake = Handshake(self.invalidator)
-        self._names = Names(machine.fs, nodes, pack)
-        self._files = Files(machine.fs, nodes, pack, self._wakeups.pollers.append, self._unsettled)
+        splicing = Splicing(machine.fs, nodes, self.invalidator)
+        self._names = Names(machine.fs, nodes, pack, splicing)
+        self._files = Files(
+            machine.fs, nodes, pack, self._wakeups.pollers.append, self._unsettled, splicing
+        )
         # Handlers that read their request in place, and those that need it cut to its length.
         self._in_place = dict(self._files.handlers())
         self._whole: dict[int, Handler] = {

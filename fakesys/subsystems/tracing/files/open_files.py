@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterator
-from errno import EAGAIN, EBUSY, EINVAL
+from errno import EAGAIN, EBUSY, EINTR, EINVAL
 
 from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.subsystems.tracing.instances.instance import Instance
@@ -16,10 +16,12 @@ from fakesys.subsystems.tracing.output.headers import header
 from fakesys.subsystems.tracing.output.iterators import Consumer, TraceIterator
 from fakesys.subsystems.tracing.output.render import LineMaker, Renderer
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, CpuBuffer
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, PAGE_SIZE, CpuBuffer
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 
 READABLE = select.POLLIN | select.POLLRDNORM
+# The kernel asks for a page to be spliced once to read ahead, and once more in vain.
+REQUESTS_OF_A_PAGE = 2
 ALWAYS = READABLE | select.POLLOUT | select.POLLWRNORM
 
 
@@ -231,6 +233,35 @@ class RawPipeFile(InstanceFile):
         super().__init__(instance)
         self._cpu = cpu
         self._rest = b""
+        # How much was read and spliced, which is the position in the file.
+        self._position = 0
+        # The page that was spliced last.
+        self._spliced = b""
+        # How often splice must not wait, because pages of the same call may be in its pipe.
+        self._impatient = 0
+
+    def page(self, offset: int, *, nonblock: bool) -> bytes:
+        """Return a full page for splice(2). Raises EAGAIN, EINTR or Blocked if there is none.
+
+        A call that has moved pages ends with them. It shows only by its next request, so that is
+        interrupted; a call without pages then waits. Raises EINVAL within a page.
+        Like kernel/trace/trace.c:tracing_buffers_splice_read (v6.1).
+        """
+        if self._spliced and offset == self._position - PAGE_SIZE:
+            return self._spliced
+        if self._rest or offset != self._position:
+            raise KernelError(EINVAL, "a page was read in part")
+        if not self.instance.buffers.live[self._cpu].has_full_page():
+            if nonblock:
+                raise KernelError(EAGAIN, "no full page")
+            if self._impatient:
+                self._impatient -= 1
+                raise KernelError(EINTR, "no further page")
+            raise Blocked(self.instance.waiters)
+        self._spliced = self._take(PAGE_SIZE)
+        self._position += PAGE_SIZE
+        self._impatient = REQUESTS_OF_A_PAGE
+        return self._spliced
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
         """Return a page, or the rest of one. Raises EAGAIN or Blocked without an event.
@@ -239,18 +270,24 @@ class RawPipeFile(InstanceFile):
         no room. Like kernel/trace/trace.c:tracing_buffers_read (v6.1).
         """
         if not self._rest:
-            room = max(size - PAGE_HEADER, 0)
-            taken = self.instance.buffers.live[self._cpu].take_page(room)
-            if taken is None:
+            buffer = self.instance.buffers.live[self._cpu]
+            if not buffer.entries:
                 if nonblock:
                     raise KernelError(EAGAIN, "no event")
                 raise Blocked(self.instance.waiters)
-            stamp, records, lost = taken
-            if not records:
-                return b""
-            self._rest = RawPage(stamp, records, lost or None).encode()
+            self._rest = self._take(size)
         page, self._rest = self._rest[:size], self._rest[size:]
+        self._position += len(page)
         return page
+
+    def _take(self, size: int) -> bytes:
+        """Return the oldest events as a page, as many as fit a read of this size."""
+        buffer = self.instance.buffers.live[self._cpu]
+        taken = buffer.take_page(max(size - PAGE_HEADER, 0))
+        if taken is None:
+            return b""
+        stamp, records, lost = taken
+        return RawPage(stamp, records, lost or None).encode() if records else b""
 
     def poll(self) -> int:
         """Return whether the file is readable, see `has_enough`."""

@@ -12,7 +12,7 @@ from fakesys.subsystems.tracing.files.open_files import PipeFile, RawPipeFile, T
 from fakesys.subsystems.tracing.files.snapshot import SnapshotFile
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.tree.attr import Attr, Children, Handle, Layout
-from fakesys.tree.kinds import TRACEFS_SEQ, TRACEFS_STREAM
+from fakesys.tree.kinds import TRACEFS_PAGES, TRACEFS_SEQ, TRACEFS_STREAM
 
 NUMBER = {EINVAL: "not a number, or not one that is allowed"}
 SHOWN = {EBUSY: "an open `trace` shows the events of the buffer"}
@@ -63,7 +63,7 @@ PER_CPU: Layout[CpuDirectory] = Layout(
         Attr(
             name="trace_pipe_raw",
             mode=0o440,
-            kind=TRACEFS_STREAM,
+            kind=TRACEFS_PAGES,
             open=lambda view, flags: RawPipeFile(view.instance, view.cpu),
             doc="The binary pages of this CPU, taken away by reading.",
         ),

@@ -232,6 +232,13 @@ class CpuBuffer:
         self.read_events += 1
         self.lost = 0
 
+    def has_full_page(self) -> bool:
+        """Return whether the writer has left the oldest unread page.
+
+        Like ring_buffer.c:ring_buffer_read_page with `full` (v6.1).
+        """
+        return self._reader_page() is not None and bool(self.ring)
+
     def take_page(self, room: int = DATA_SIZE) -> tuple[int, bytes, int] | None:
         """Consume the unread events of the oldest page, as many as fit into `room` bytes.
 
