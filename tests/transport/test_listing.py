@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fakesys.transport.fuse.protocol import ENTRY_OUT, ROOT_ID, Op
+from fakesys.transport.fuse.protocol import ENTRY_OUT, ROOT_ID, Notify, Op
+from tests.mounts import wait_until
 from tests.transport.test_session import Wire
 
 DEVICES = "sys/devices/virtual/selftest"
@@ -72,12 +73,20 @@ def wire() -> Iterator[Wire]:
     wire.close()
 
 
-def store(wire: Wire, path: str) -> None:
+def store(wire: Wire, path: str) -> list[tuple[int, bytes]]:
+    """Write to a control file; the messages that forget names."""
     wire.machine.fs.served = True
     wire.machine.write(path, "1\n")
     wire.session.settle()
-    while wire.answer():
-        pass
+    # The notifier thread sends the messages that take a lock.
+    wait_until(lambda: bool(wire.soon) or not wire.session._unsettled.steps)
+    found = []
+    while (message := wire.message()) is not None:
+        if message[1] in (Notify.INC_EPOCH, Notify.INVAL_ENTRY):
+            found.append((message[1], message[2][16:-1]))
+    while wire.soon:
+        wire.soon.pop()()
+    return found
 
 
 @pytest.mark.parametrize("plus", [False, True])
@@ -167,3 +176,17 @@ def test_a_reader_that_tells_all_goes_on_telling_while_another_begins(wire: Wire
     rest = reader.piece(first[-1].position, plus=True)
     assert rest
     assert all(entry.nodeid for entry in rest)
+
+
+def test_gone_names_of_a_listed_directory_are_forgotten_one_by_one_too(wire: Wire) -> None:
+    """The kernel may give names of an unused answer an epoch that comes after their end."""
+    epoch, name = (Notify.INC_EPOCH, b""), (Notify.INVAL_ENTRY, b"selftest0")
+    wire.walk(f"{DEVICES}/selftest0")
+    assert store(wire, REMOVE) == [epoch]
+    store(wire, CREATE)
+    Reader(wire, DEVICES).all(plus=True)
+    assert store(wire, REMOVE) == [epoch, name]
+    store(wire, CREATE)
+    wire.walk(f"{DEVICES}/selftest0")
+    # That answer was used before the kernel took the lock for the message.
+    assert store(wire, REMOVE) == [epoch]

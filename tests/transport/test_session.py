@@ -33,11 +33,13 @@ class Wire:
             self.machine, ours.fileno(), run_soon=self.soon.append, watchdog=watchdog
         )
         self._unique = 0
+        self.thread = 42
 
     def send(self, op: int, nodeid: int = ROOT_ID, body: bytes = b"") -> int:
         """One request; its number."""
         self._unique += 2
-        head = struct.pack("<IIQQIIIHH", 40 + len(body), op, self._unique, nodeid, 0, 0, 42, 0, 0)
+        ids = (0, 0, self.thread)
+        head = struct.pack("<IIQQIIIHH", 40 + len(body), op, self._unique, nodeid, *ids, 0, 0)
         message = head + body
         self.session.buffer[: len(message)] = message
         self.session.step(len(message))

@@ -212,15 +212,19 @@ class Files:
             listing.sent_at = nodes.corrections
         sends_all = opened.sends_all
         answer = bytearray()
+        named = False
         for node, entry in listing.entries(offset):
             if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
                 break
             if node is None or (not sends_all and node.ino in nodes) or nodes.is_apart(node):
                 answer += replies.EMPTY_ENTRY
             else:
+                named = True
                 self._splicing.attributes(node.ino, node, message)
                 answer += self._pack.entry(nodes.remember(node), node)
             answer += entry
+        if named:
+            nodes.listed(opened.directory)
         return bytes(answer)
 
     def _listing(self, opened: OpenDirectory, offset: int, flags: int) -> Listing:

@@ -5,12 +5,18 @@ exact. Names are forgotten in one of two ways. By epoch: one message, without an
 the kernel looks up every name again. By entry: one message per name, for which the kernel takes
 the lock of the directory. A client that holds that lock may be waiting for an answer of this very
 daemon, so these messages are sent by a thread of their own, and the answer follows them.
+
+The epoch alone does not cover names in an answer to READDIRPLUS that the kernel has not used yet:
+it gives them the epoch of the moment when it uses them (fs/fuse/readdir.c:fuse_direntplus_link,
+v6.18). It does so under the lock of the directory. So gone names of directories with such answers
+are forgotten by entry, too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
@@ -56,13 +62,18 @@ class Invalidator:
         self._nodes = nodes
         self.by_epoch = by_epoch
         self._thread = NotifierThread(device)
+        # Of listed directories: those with messages of this step, and those of steps that are told.
+        self._telling: dict[int, int] = {}
+        self._told: deque[dict[int, int]] = deque()
 
     def tell(self, stale: Stale) -> list[bytes]:
         """Send the messages that take no lock, and return the others, which are for `later`."""
         self._nodes.corrections += 1
+        while self._told:
+            self._nodes.forget_listings(self._told.popleft())
         locking: list[bytes] = []
         if stale.gone or stale.new:
-            locking.extend(() if self._bump_epoch() else self._entries(stale))
+            locking.extend(self._entries(stale, listed_only=self._bump_epoch()))
         # Attributes alone take no lock.
         for nodeid in self._counted(stale):
             self.send(protocol.pack_inval_attributes(nodeid))
@@ -70,7 +81,13 @@ class Invalidator:
 
     def later(self, messages: list[bytes], then: Callable[[], None]) -> None:
         """Send from the notifier thread; `then` is called in that thread after the last message."""
-        self._thread.put(messages, then)
+        telling, self._telling = self._telling, {}
+
+        def told() -> None:
+            self._told.append(telling)
+            then()
+
+        self._thread.put(messages, told if telling else then)
 
     def send(self, message: bytes) -> bool:
         """Send now; return False when the kernel refuses, most often for a name that it forgot."""
@@ -85,19 +102,30 @@ class Invalidator:
             self.by_epoch = False
         return self.by_epoch
 
-    def _entries(self, stale: Stale) -> Iterator[bytes]:
-        for directory, name in stale.new:
-            yield from self._entry(directory, name)
+    def _entries(self, stale: Stale, *, listed_only: bool) -> Iterator[bytes]:
+        """Yield messages by entry: for all names, or for those gone from listed directories."""
+        if not listed_only:
+            for directory, name in stale.new:
+                yield from self._entry(directory, name)
+        elif not self._nodes.listings:
+            return
         for directory, name, node in stale.gone:
             # Deepest first: a name that the kernel still knows keeps the directories above it.
             for below in reversed(list(_tree_of(node))):
                 if below.parent is not None and below is not node:
-                    yield from self._entry(below.parent, below.name)
-            yield from self._entry(directory, name)
+                    yield from self._entry(below.parent, below.name, listed_only=listed_only)
+            yield from self._entry(directory, name, listed_only=listed_only)
 
-    def _entry(self, directory: Directory, name: str) -> Iterator[bytes]:
+    def _entry(
+        self, directory: Directory, name: str, *, listed_only: bool = False
+    ) -> Iterator[bytes]:
         parent = self._nodes.id_of(directory)
-        if parent is not None:
+        if parent is None:
+            return
+        listing = self._nodes.listings.get(parent)
+        if listing is not None:
+            self._telling[parent] = listing
+        if listing is not None or not listed_only:
             yield protocol.pack_inval_entry(parent, encode(name))
 
     def _counted(self, stale: Stale) -> Iterator[int]:

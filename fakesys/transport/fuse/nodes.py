@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from errno import ESTALE
 
 from fakesys.core.errors import KernelError
@@ -65,6 +66,9 @@ class NodeTable(dict[int, Node]):
         # Grows with every step of which the kernel is told to forget something.
         self.corrections = 0
         self.beliefs: dict[int, Belief] = {}
+        # The directories of which READDIRPLUS answers may be unused, with a number of the last one.
+        self.listings: dict[int, int] = {}
+        self._listing = 0
 
     def __missing__(self, nodeid: int) -> Node:
         raise KernelError(ESTALE, f"node {nodeid} was forgotten")
@@ -98,3 +102,17 @@ class NodeTable(dict[int, Node]):
             self._lookups.pop(nodeid, None)
             self.pop(nodeid, None)
             self.beliefs.pop(nodeid, None)
+            self.listings.pop(nodeid, None)
+
+    def listed(self, directory: Directory) -> None:
+        """Note that names of a directory go out by READDIRPLUS."""
+        nodeid = self.id_of(directory)
+        if nodeid is not None:
+            self._listing += 1
+            self.listings[nodeid] = self._listing
+
+    def forget_listings(self, listings: Mapping[int, int]) -> None:
+        """Drop directories that were not listed again: the kernel has used the answers."""
+        for nodeid, number in listings.items():
+            if self.listings.get(nodeid) == number:
+                del self.listings[nodeid]
