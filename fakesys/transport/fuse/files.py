@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
-from os import O_APPEND, O_NOATIME, O_NONBLOCK
+from os import O_APPEND, O_NOATIME, O_NONBLOCK, O_TRUNC
 from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
@@ -28,17 +28,14 @@ _unpack_read = protocol.READ_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
 _pack_open = protocol.OPEN_OUT.pack
 _BY_READ = protocol.READ_LOCKOWNER
-# By what splice(2) does, and whether the file is seekable. Without KEEP_CACHE each open(2) drops
-# the pages, and waits for clients that hold the lock of one: not where these may wait long.
-_OPEN_FLAGS = {
-    (splice, seekable): int(
-        OpenFlag.DIRECT_IO
-        | (0 if splice is Splice.TEXT else OpenFlag.KEEP_CACHE)
-        | (0 if seekable else OpenFlag.NONSEEKABLE)
-    )
-    for splice in Splice
-    for seekable in (False, True)
-}
+# By whether splice(2) gives a text, and whether the file is seekable. Without KEEP_CACHE each
+# open(2) drops the pages, and waits for clients that hold the lock of one, who may wait long.
+_TEXT = Splice.TEXT
+_OPEN_FLAGS = tuple(
+    int(OpenFlag.DIRECT_IO | kept | seekable)
+    for kept in (OpenFlag.KEEP_CACHE, OpenFlag(0))
+    for seekable in (OpenFlag.NONSEEKABLE, OpenFlag(0))
+)
 SEEK_HOLE = 4
 _DIRECTORY_OPEN = 0
 
@@ -66,6 +63,7 @@ class Files:
         self._wake_poller = wake_poller
         self._unsettled = unsettled
         self._splicing = splicing
+        self._beliefs = nodes.beliefs
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
@@ -114,8 +112,11 @@ class Files:
         handle = self._fs.open(node, flags)
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
-        self._splicing.opened(nodeid, number, node, flags, message)
-        return _pack_open(number, _OPEN_FLAGS[node.kind_.splice, node.kind_.seekable], 0)
+        kind = node.kind_
+        text = kind.splice is _TEXT
+        if not text or flags & O_TRUNC or nodeid in self._beliefs:
+            self._splicing.opened(nodeid, number, node, flags, message)
+        return _pack_open(number, _OPEN_FLAGS[text * 2 + kind.seekable], 0)
 
     def _read(self, nodeid: int, message: Message) -> bytes:
         number, offset, size, read_flags, flags = _unpack_read(message)
@@ -130,7 +131,8 @@ class Files:
     def _write(self, nodeid: int, message: Message) -> bytes:
         number, offset, size, _, flags = protocol.WRITE_IN.unpack_from(message)
         node, handle = self._open_files[number]
-        self._splicing.written(nodeid, number, node, message)
+        if nodeid in self._beliefs:
+            self._splicing.written(nodeid, number, node, message)
         # With O_APPEND the kernel sends the size that it has cached, which has no meaning here.
         if flags & O_APPEND:
             offset = 0
@@ -143,7 +145,8 @@ class Files:
     def _release(self, nodeid: int, message: Message) -> bytes:
         (number,) = _unpack_number(message)
         node, handle = self._open_files.pop(number)
-        self._splicing.closed(nodeid, node, number)
+        if nodeid in self._beliefs:
+            self._splicing.closed(nodeid, node, number)
         if self._polled:
             self._stop_polling(number, handle)
         handle.release()

@@ -18,37 +18,33 @@ _apart = itertools.count(APART)
 class Belief:
     """What the kernel believes of the size of a node; see `splice.py`.
 
-    `raised`: it is larger than any text. `readers`: open files that may be spliced from. `cut`: the
-    kernel may show the length of a text as size. `stores`: how often the size was raised.
+    `raised`: it is larger than any text. `readers`: the numbers of the open files that may be
+    spliced from. `changing`: the open files by which a thread changes the size, with this thread.
+    `cut`: the kernel may show the length of a text as size. `stores`: how often it was raised.
     """
 
-    __slots__ = ("_before", "_thread", "_until", "cut", "raised", "readers", "stores")
+    __slots__ = ("_before", "_thread", "_until", "changing", "cut", "raised", "readers", "stores")
 
     def __init__(self, *, raised: bool) -> None:
         self.raised = raised
-        self.readers = 0
+        self.readers: set[int] = set()
+        self.changing: dict[int, int] = {}
         self.cut = False
         self.stores = 0
-        # Until when the kernel may do something with the size: for a thread, and for those before.
+        # Until when the kernel may use attributes that were sent to a thread, and to those before.
         self._until = self._before = float("-inf")
         self._thread = 0
 
-    def stir(self, thread: int, until: float) -> None:
-        """Note that a thread does something on which the size depends, done by that time."""
+    def sent(self, thread: int, until: float) -> None:
+        """Note that a thread gets attributes, which the kernel has used by that time."""
         if thread != self._thread:
             self._before, self._thread = max(self._until, self._before), thread
-            self._until = until
-        else:
-            self._until = max(self._until, until)
-
-    def calm(self, thread: int) -> None:
-        """Note that the kernel has done what the last thread asked for, if it is this one."""
-        if thread == self._thread:
-            self._until = self._before
+        self._until = until
 
     def is_quiet(self, thread: int, now: float) -> bool:
         """Return whether the kernel has done what all other threads asked for."""
-        return now > (self._before if thread == self._thread else max(self._until, self._before))
+        others = self._before if thread == self._thread else max(self._until, self._before)
+        return now > others and all(other == thread for other in self.changing.values())
 
 
 class NodeTable(dict[int, Node]):

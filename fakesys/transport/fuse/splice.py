@@ -8,7 +8,7 @@ an attribute answer. Sent before such an answer, it also makes the kernel drop t
 What follows is decided by the kind of the file (`Splice` in `tree/kinds.py`): an errno, after
 which programs read instead; pages, each for one reader; or a text. The short answer of a text
 makes the kernel cut its belief to that length, unless it has heard of the size from elsewhere in
-the meantime: then the reader would see NULs. A file that others have just dealt with is refused.
+the meantime: then the reader would see NULs. A file that others write or splice is refused.
 
 The byte is at another place each time, always behind the end that the kernel believes in. No
 client can hold the lock of such a page, so these messages may be sent from the loop.
@@ -34,9 +34,8 @@ FAR = 1 << 62
 # FIONREAD shows the low 32 bits of the end that the kernel believes in: they are those of the size.
 STRIDE = 1 << 32
 STORES = 1 << 29
-# Within so many seconds the kernel has done with an answer of attributes, and with a write.
+# Within so many seconds the kernel has used an answer of attributes, if it is not very busy.
 ATTRIBUTES_SECONDS = 0.001
-CHANGE_SECONDS = 0.01
 # Pages of one file that the kernel keeps before it is told to drop them.
 KEPT_PAGES = 256
 
@@ -49,50 +48,41 @@ class Splicing:
         self._beliefs = nodes.beliefs
         self._invalidator = invalidator
         self._stores = 0
-        # The numbers of the open files that are counted in `Belief.readers`, and of those by which
-        # a thread has changed the size.
-        self._readers: set[int] = set()
-        self._stirred: dict[int, int] = {}
 
     def opened(self, nodeid: int, number: int, node: File, flags: int, message: Message) -> None:
-        """Raise the size for a new reader where the kernel would not ask for a page."""
-        text = node.kind_.splice is Splice.TEXT
+        """Raise the size for a new reader where the kernel would not ask for a page.
+
+        Not needed for a text as long as there is no belief and the open does not truncate.
+        """
         belief = self._beliefs.get(nodeid)
         if belief is None:
-            if text and not flags & O_TRUNC:
-                return
-            belief = self._beliefs[nodeid] = Belief(raised=text)
+            belief = self._beliefs[nodeid] = Belief(raised=node.kind_.splice is Splice.TEXT)
         if flags & O_TRUNC:
             # The kernel sets the size to 0 when it has the answer.
             belief.raised = False
-            self._changes(belief, number, message)
+            belief.changing[number] = _thread(message)
         if flags & O_ACCMODE != O_WRONLY:
-            belief.readers += 1
-            self._readers.add(number)
+            belief.readers.add(number)
             if not flags & O_TRUNC:
                 self._raise(nodeid, belief, node.size)
 
     def written(self, nodeid: int, number: int, node: File, message: Message) -> None:
-        """Raise the size again after an open with O_TRUNC: it is over when a write comes."""
-        belief = self._beliefs.get(nodeid)
-        if belief is not None:
-            self._changes(belief, number, message)
-            belief.raised = False
-            if belief.readers:
-                self._raise(nodeid, belief, node.size)
+        """Raise the size again after an open with O_TRUNC: it is over when a write comes.
+
+        Precondition: there is a belief.
+        """
+        belief = self._beliefs[nodeid]
+        if number not in belief.changing:
+            belief.changing[number] = _thread(message)
+        belief.raised = False
+        if belief.readers:
+            self._raise(nodeid, belief, node.size)
 
     def closed(self, nodeid: int, node: File, number: int) -> None:
-        """Count one open file less."""
-        belief = self._beliefs.get(nodeid)
-        if belief is None:
-            return
-        if number in self._readers:
-            self._readers.discard(number)
-            belief.readers -= 1
-        thread = self._stirred.pop(number, None)
-        if thread is not None:
-            # The kernel has set the sizes before the file was closed.
-            belief.calm(thread)
+        """Forget an open file. Precondition: there is a belief."""
+        belief = self._beliefs[nodeid]
+        belief.readers.discard(number)
+        belief.changing.pop(number, None)
         if belief.readers:
             self._raise(nodeid, belief, node.size)
         if belief.cut:
@@ -108,7 +98,7 @@ class Splicing:
         belief = self._beliefs.get(nodeid)
         if belief is None:
             return
-        belief.stir(_thread(message), monotonic() + ATTRIBUTES_SECONDS)
+        belief.sent(_thread(message), monotonic() + ATTRIBUTES_SECONDS)
         if node.kind.splice is Splice.TEXT:
             # Its own size is that of a page.
             belief.raised = not belief.cut
@@ -139,14 +129,9 @@ class Splicing:
         except Blocked:
             # The client holds the lock of the page, for which every open(2) of the file would wait.
             raise KernelError(EINVAL, "a text that has to wait is not spliced") from None
-        self._changes(belief, number, message)
+        belief.changing[number] = _thread(message)
         belief.raised, belief.cut = False, True
         return page
-
-    def _changes(self, belief: Belief, number: int, message: Message) -> None:
-        """Note that the kernel changes a size when it has the answer to this request."""
-        self._stirred[number] = thread = _thread(message)
-        belief.stir(thread, monotonic() + CHANGE_SECONDS)
 
     def _raise(self, nodeid: int, belief: Belief, size: int) -> None:
         if belief.raised:
