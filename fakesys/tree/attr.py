@@ -55,7 +55,8 @@ class Attr(Struct, Generic[M], frozen=True):
     each is provoked by a test. `needs`, `unless`: the profile has all, or none, of these features.
     `present`: whether the file exists at this moment. `open`: makes a handle of its own instead.
     `truncate`: called at an open with O_TRUNC. `hold`: called at open, for what an open file keeps
-    alive; it may refuse, and returns the function to call at the close.
+    alive; it may refuse, and returns the function to call at the close. `waits`: a write may wait
+    or take long, and others may write meanwhile.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Attr(Struct, Generic[M], frozen=True):
     open: Callable[[M, int], Handle] | None = None
     truncate: Callable[[M], None] | None = None
     hold: Callable[[M], Callable[[], None]] | None = None
+    waits: bool = False
 
 
 class Link(Struct, Generic[M], frozen=True):

@@ -73,6 +73,8 @@ class Kind(Struct, frozen=True):
     sees_nul: bool = False
     keeps_size: bool = True
     splice: Splice = Splice.REFUSED
+    # A write may wait or take long, and others may write to the same file meanwhile.
+    waits: bool = False
 
 
 SYSFS = Kind(
@@ -114,6 +116,7 @@ CONTROL = Kind(
     long_name=ENOENT,
     listing_moves_atime=False,
     rename_flags=EINVAL,
+    waits=True,
 )
 # Journals of the control files: read once from the beginning to the end, then wait.
 CONTROL_STREAM = replace(CONTROL, name="control-stream", seekable=False)

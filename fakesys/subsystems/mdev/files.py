@@ -134,6 +134,7 @@ def device_files(devices: Devices) -> tuple[Row, ...]:
             doc="Write a number other than 0 to remove the device.",
             store=_remove,
             errors={EINVAL: "not a number", EBUSY: "a guest has it, and the policy refuses"},
+            waits=True,
         ),
         *device_rows(devices),
         Link(name="mdev_type", to=_type_path),

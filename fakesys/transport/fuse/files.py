@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
-from os import O_APPEND, O_NOATIME, O_NONBLOCK, O_TRUNC
+from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY, O_TRUNC
 from select import POLLERR, POLLHUP
 
 from fakesys.core.errors import Blocked, KernelError
@@ -12,7 +12,7 @@ from fakesys.transport.fuse import protocol, replies
 from fakesys.transport.fuse.handlers import Handler
 from fakesys.transport.fuse.invalidation import Unsettled
 from fakesys.transport.fuse.listing import Listing, OpenDirectory
-from fakesys.transport.fuse.nodes import NodeTable
+from fakesys.transport.fuse.nodes import NodeTable, Writers
 from fakesys.transport.fuse.protocol import Message, Op, OpenFlag
 from fakesys.transport.fuse.replies import Replies
 from fakesys.transport.fuse.splice import Splicing
@@ -23,6 +23,7 @@ from fakesys.tree.node import Directory, File
 from fakesys.tree.openfile import OpenFile
 
 # Looked up once: these run for every request.
+_CALLER = protocol.CALLER
 _unpack_open = protocol.OPEN_IN.unpack_from
 _unpack_read = protocol.READ_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
@@ -32,7 +33,7 @@ _BY_READ = protocol.READ_LOCKOWNER
 # open(2) drops the pages, and waits for clients that hold the lock of one, who may wait long.
 _TEXT = Splice.TEXT
 _OPEN_FLAGS = tuple(
-    int(OpenFlag.DIRECT_IO | kept | seekable)
+    int(OpenFlag.DIRECT_IO | OpenFlag.PARALLEL_DIRECT_WRITES | kept | seekable)
     for kept in (OpenFlag.KEEP_CACHE, OpenFlag(0))
     for seekable in (OpenFlag.NONSEEKABLE, OpenFlag(0))
 )
@@ -64,6 +65,7 @@ class Files:
         self._unsettled = unsettled
         self._splicing = splicing
         self._beliefs = nodes.beliefs
+        self.writers = Writers(nodes)
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
@@ -73,6 +75,10 @@ class Files:
         self.lockless: frozenset[Handler] = frozenset(
             (self._open, self._read, self._write, self._release)
         )
+
+    def writes(self, handler: Handler) -> bool:
+        """Return whether the caller of this handler holds the lock of the file's inode."""
+        return handler == self._write
 
     def handlers(self) -> Mapping[int, Handler]:
         """Return the handlers, which may get a request with further bytes behind its end."""
@@ -109,9 +115,14 @@ class Files:
         node = self._nodes[nodeid]
         if not isinstance(node, File):
             raise KernelError(EISDIR, f"{node.path} is not a file")
+        writes = flags & O_ACCMODE != O_RDONLY
+        if writes and (node.row.waits or node.kind_.waits or self._fs.gate is not None):
+            self.writers.check(nodeid, bytes(message[_CALLER]))
         handle = self._fs.open(node, flags)
         number = self._last_number = self._last_number + 1
         self._open_files[number] = node, handle
+        if writes:
+            self.writers.add(number, nodeid)
         kind = node.kind_
         text = kind.splice is _TEXT
         if not text or flags & O_TRUNC or nodeid in self._beliefs:
@@ -145,6 +156,7 @@ class Files:
     def _release(self, nodeid: int, message: Message) -> bytes:
         (number,) = _unpack_number(message)
         node, handle = self._open_files.pop(number)
+        self.writers.remove(number)
         if nodeid in self._beliefs:
             self._splicing.closed(nodeid, node, number)
         if self._polled:
@@ -219,7 +231,7 @@ class Files:
         for node, entry in listing.entries(offset):
             if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
                 break
-            if node is None or (not sends_all and node.ino in nodes) or nodes.is_apart(node):
+            if node is None or (not sends_all and nodes.is_known(node)) or nodes.is_apart(node):
                 answer += replies.EMPTY_ENTRY
             else:
                 named = True

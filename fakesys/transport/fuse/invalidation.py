@@ -79,6 +79,12 @@ class Invalidator:
             self.send(protocol.pack_inval_attributes(nodeid))
         return locking
 
+    def look_up_again(self, node: Node) -> None:
+        """Make the kernel look up the name of a node at its next use."""
+        self._nodes.corrections += 1
+        if node.parent is not None and not self._bump_epoch():
+            self.later(list(self._entry(node.parent, node.name)), _nothing)
+
     def later(self, messages: list[bytes], then: Callable[[], None]) -> None:
         """Send from the notifier thread; `then` is called in that thread after the last message."""
         telling, self._telling = self._telling, {}
@@ -134,9 +140,7 @@ class Invalidator:
         for node in (*stale.changed, *gone):
             if isinstance(node, File) and node.kind.rest_after_gone:
                 continue
-            nodeid = self._nodes.id_of(node)
-            if nodeid is not None:
-                yield nodeid
+            yield from self._nodes.ids_of(node)
 
 
 class NotifierThread:
@@ -164,6 +168,10 @@ class NotifierThread:
             for message in messages:
                 send(self._device, message)
             then()
+
+
+def _nothing() -> None:
+    """Do nothing after the last message."""
 
 
 def send(device: int, message: bytes) -> bool:

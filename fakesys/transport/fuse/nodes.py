@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping
 from errno import ESTALE
 
 from fakesys.core.errors import KernelError
@@ -52,13 +53,17 @@ class NodeTable(dict[int, Node]):
 
     The number of a node is its inode number, which is never used twice; the root is ROOT_ID. A file
     whose pages are for one reader each gets another number at every look-up, and so a page cache
-    of its own for every open(2). A number that is not in the table raises ESTALE.
+    of its own for every open(2). A file in which a write waits gets another number from `renew`: the
+    kernel then has a second inode for it, whose lock is free. A number that is not in the table
+    raises ESTALE.
     """
 
     def __init__(self, root: Directory) -> None:
         super().__init__({ROOT_ID: root})
         self._root = root
         self._lookups: dict[int, int] = {}
+        # Inode number -> the further numbers of the node; the last one is for new look-ups.
+        self._renewed: dict[int, list[int]] = {}
         # Grows with every step of which the kernel is told to forget something.
         self.corrections = 0
         self.beliefs: dict[int, Belief] = {}
@@ -75,6 +80,38 @@ class NodeTable(dict[int, Node]):
             return ROOT_ID
         return node.ino if node.ino in self else None
 
+    def ids_of(self, node: Node) -> list[int]:
+        """Return the numbers by which the kernel knows this node, none if it does not."""
+        if node is self._root:
+            return [ROOT_ID]
+        numbers = {node.ino, *self._renewed.get(node.ino, ())}
+        return [nodeid for nodeid in numbers if nodeid in self]
+
+    def is_known(self, node: Node) -> bool:
+        """Return whether the kernel knows this node by the number that a look-up would give."""
+        return node is self._root or self._number(node) in self
+
+    def renew(self, nodeid: int, used: Container[int]) -> Node | None:
+        """Give the node of a number another one for look-ups from now on, which is not in `used`.
+
+        Return the node; None if that number is not in the table, or look-ups gave another before.
+        """
+        node = self.get(nodeid)
+        if node is None or node is self._root:
+            return None
+        before = self._number(node)
+        if before != nodeid and before not in used:
+            return None
+        known = [number for number in self._renewed.get(node.ino, ()) if number in self]
+        free = [number for number in (node.ino, *known) if number not in used and number != nodeid]
+        new = free[0] if free else next(_apart)
+        self._renewed[node.ino] = [*(number for number in known if number != new), new]
+        return node if before == nodeid else None
+
+    def _number(self, node: Node) -> int:
+        renewed = self._renewed.get(node.ino) if self._renewed else None
+        return renewed[-1] if renewed else node.ino
+
     def is_apart(self, node: Node) -> bool:
         """Return whether a node gets another number at every look-up."""
         return node.kind.splice is Splice.PAGES and isinstance(node, File)
@@ -83,7 +120,7 @@ class NodeTable(dict[int, Node]):
         """Count one more reference of the kernel to this node and return its number."""
         if node is self._root:
             return ROOT_ID
-        nodeid = next(_apart) if self.is_apart(node) else node.ino
+        nodeid = next(_apart) if self.is_apart(node) else self._number(node)
         self[nodeid] = node
         self._lookups[nodeid] = self._lookups.get(nodeid, 0) + 1
         return nodeid
@@ -96,7 +133,9 @@ class NodeTable(dict[int, Node]):
             return
         if nodeid != ROOT_ID:
             self._lookups.pop(nodeid, None)
-            self.pop(nodeid, None)
+            node = self.pop(nodeid, None)
+            if node is not None and node.gone and not self.ids_of(node):
+                self._renewed.pop(node.ino, None)
             self.beliefs.pop(nodeid, None)
             self.listings.pop(nodeid, None)
 
@@ -112,3 +151,54 @@ class NodeTable(dict[int, Node]):
         for nodeid, number in listings.items():
             if self.listings.get(nodeid) == number:
                 del self.listings[nodeid]
+
+
+class Writers:
+    """The node numbers by which files are open for writing now.
+
+    The kernel holds the lock of an inode while a write is not answered (fs/fuse/file.c:
+    fuse_dio_lock, v6.18), and another writer of that inode could not even be killed. So a file that
+    is open for writing, and in which a write may wait, is opened again as another inode: OPEN
+    answers ESTALE, upon which the kernel looks the name up again (fs/namei.c:do_filp_open) and
+    finds the other number.
+    """
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self._nodes = nodes
+        self._opened: dict[int, int] = {}
+        self._count: Counter[int] = Counter()
+        # Processes that were told to look again; it works once, so they are let in then.
+        self._sent_back: set[bytes] = set()
+
+    def check(self, nodeid: int, caller: bytes) -> None:
+        """Refuse to open, with ESTALE, what is open for writing by the same number."""
+        if not self._count[nodeid]:
+            self._sent_back.discard(caller)
+            return
+        if caller in self._sent_back:
+            self._sent_back.remove(caller)
+            return
+        self._sent_back.add(caller)
+        self.renew(nodeid)
+        raise KernelError(ESTALE, "another inode of this file is free")
+
+    def renew(self, nodeid: int) -> Node | None:
+        """Let new look-ups of a file find a number by which it is not open for writing.
+
+        Return the node if they found `nodeid` so far.
+        """
+        return self._nodes.renew(nodeid, self._count)
+
+    def add(self, handle: int, nodeid: int) -> None:
+        """Record that a file was opened for writing."""
+        self._opened[handle] = nodeid
+        self._count[nodeid] += 1
+
+    def remove(self, handle: int) -> None:
+        """Forget a handle that was closed."""
+        nodeid = self._opened.pop(handle, None)
+        if nodeid is None:
+            return
+        self._count[nodeid] -= 1
+        if not self._count[nodeid]:
+            del self._count[nodeid]

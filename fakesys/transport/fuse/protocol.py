@@ -111,6 +111,8 @@ class OpenFlag(IntFlag):
     DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
     NONSEEKABLE = 1 << 2
+    # Since Linux 6.2; ignored before.
+    PARALLEL_DIRECT_WRITES = 1 << 6
 
 
 class Valid(IntFlag):

@@ -196,16 +196,25 @@ class Session:
             data = handler(nodeid, message)
             return _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
         except Blocked as blocked:
+            self._free_inode(handler, nodeid)
             call = Call(unique, handler, nodeid, _whole(message))
             self._parked.park(call, blocked.waiters, caller)
             return None
         except TakesLong:
+            self._free_inode(handler, nodeid)
             self._long.begin(Call(unique, handler, nodeid, _whole(message)), caller)
             return None
         except KernelError as refusal:
             return _refusal(unique, client_errno(refusal))
         except BaseException as error:
             return self._bug(unique, handler, error)
+
+    def _free_inode(self, handler: Handler, nodeid: int) -> None:
+        """Let others open a file in which a write waits: as an inode that is not locked by it."""
+        if self._files.writes(handler):
+            node = self._files.writers.renew(nodeid)
+            if node is not None:
+                self.invalidator.look_up_again(node)
 
     def _attempt(self, call: Call, caller: Caller) -> bytes | None:
         """Return the answer to a request that is performed in slices."""
