@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from errno import ECANCELED, EINTR, EIO, ENODEV
+from errno import ECANCELED, EINTR, EIO, ENODEV, ESTALE
 
 import pytest
 
@@ -45,7 +45,13 @@ class Writer:
 
     def __init__(self, wire: Wire, path: str) -> None:
         self._wire = wire
-        self._handle = wire.open(f"{CONTROL}/{path}", os.O_WRONLY)
+        body = struct.pack("<II", os.O_WRONLY, 0)
+        error, data = wire.ask(Op.OPEN, wire.walk(f"{CONTROL}/{path}"), body)
+        if error == ESTALE:
+            # The kernel looks the name up again, and opens what it finds then.
+            error, data = wire.ask(Op.OPEN, wire.walk(f"{CONTROL}/{path}"), body)
+        assert not error
+        self._handle = int(struct.unpack_from("<Q", data)[0])
 
     def begin(self, text: bytes) -> int:
         """Write without waiting for the answer; the number of the request."""
@@ -209,6 +215,28 @@ def test_destroying_a_vm_ends_its_command(wire: Wire) -> None:
     destroying = guest.other.begin(b"vm destroy g\n")
     assert answers_of(wire, {first, destroying}) == {first: ECANCELED, destroying: 0}
     assert "g" not in wire.machine.subsystems.kvm.kvm.names
+
+
+def test_writers_of_a_file_have_an_inode_each(wire: Wire) -> None:
+    path = f"{CONTROL}/selftest/work"
+    body = struct.pack("<II", os.O_WRONLY, 0)
+    first = wire.walk(path)
+    handle = wire.open(path, os.O_WRONLY)
+    assert wire.ask(Op.OPEN, first, body)[0] == ESTALE
+    second = wire.walk(path)
+    assert second != first
+    assert wire.ask(Op.OPEN, second, body)[0] == 0
+    assert wire.ask(Op.OPEN, second, body)[0] == ESTALE
+    third = wire.walk(path)
+    assert len({first, second, third}) == 3
+    # Asked again at once, it is let in rather than refused.
+    assert wire.ask(Op.OPEN, second, body)[0] == 0
+    wire.ask(Op.RELEASE, first, struct.pack("<QIIQ", handle, 0, 0, 0))
+    assert wire.ask(Op.OPEN, second, body)[0] == ESTALE
+    assert wire.walk(path) in (first, third)
+    entry = wire.ask(Op.LOOKUP, wire.walk(f"{CONTROL}/selftest"), b"work\0")[1]
+    ino = struct.unpack_from("<Q", entry, 40)[0]
+    assert ino == first
 
 
 def test_faults_count_a_long_request_once(wire: Wire) -> None:
