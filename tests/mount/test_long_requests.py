@@ -46,7 +46,9 @@ def writer(path: Path, text: str, *options: str) -> Iterator[subprocess.Popen[by
 
 def is_writing(process: subprocess.Popen[bytes], name: str) -> bool:
     """Does the process wait for the answer to a write?"""
-    return has_open(process.pid, name) and waits_for_the_daemon(process.pid)
+    # A name that the kernel has looked up again since ends so.
+    opened = has_open(process.pid, name) or has_open(process.pid, f"{name} (deleted)")
+    return opened and waits_for_the_daemon(process.pid)
 
 
 def waits_in_write(process: subprocess.Popen[bytes]) -> bool:
