@@ -53,7 +53,7 @@ class NodeTable(dict[int, Node]):
 
     The number of a node is its inode number, which is never used twice; the root is ROOT_ID. A file
     whose pages are for one reader each gets another number at every look-up, and so a page cache
-    of its own for every open(2). A file in which a write waits gets another number from `renew`: the
+    of its own for every open(2). A file in which a write waits gets another number by `renew`: the
     kernel then has a second inode for it, whose lock is free. A number that is not in the table
     raises ESTALE.
     """
