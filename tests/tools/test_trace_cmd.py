@@ -118,3 +118,81 @@ def test_record_around_a_command() -> None:
     assert len(seen) > 10
     assert events(said["report"])[: len(seen)] == seen
     assert "CPU 0/KVM" in {event[0] for event in seen}
+
+
+def untimed(text: str) -> list[tuple[str, ...]]:
+    """The same without the time, which each instance takes for itself."""
+    return [(task, pid, cpu, name) for task, pid, cpu, _, name in events(text)]
+
+
+WATCHED = """
+mkdir $tracing/instances/all
+echo 1 > $tracing/instances/all/events/kvm/enable
+runs() { for n in $(seq $1); do echo 'a vcpu 0 run w=0x300000 r=0x200000' > $ctl; done; }
+guest
+"""
+
+
+def test_stream_shows_the_events_that_trace_shows() -> None:
+    said = script(
+        WATCHED
+        + """
+        echo > $tracing/instances/all/trace
+        # Without job control SIGINT would be ignored.
+        set -m
+        trace-cmd stream -e kvm > streamed 2>&1 & stream=$!
+        set +m
+        # trace-cmd turns tracing off while it enables events.
+        until [ "$(cat $tracing/events/kvm/enable $tracing/tracing_on | xargs)" = '1 1' ]; do
+            sleep 0.01
+        done
+        runs 100
+        echo "== trace"; cat $tracing/instances/all/trace
+        until [ "$(grep -h ^entries $tracing/per_cpu/cpu*/stats | sort -u)" = 'entries: 0' ]; do
+            sleep 0.01
+        done
+        # The first ends the recording, the second a last wait for one more event.
+        while kill -INT $stream 2> /dev/null; do sleep 0.2; done
+        echo "== stream"; cat streamed
+        """
+    )
+    # Names of tasks are known when a recording ends only.
+    seen = [event[1:] for event in untimed(said["trace"])]
+    assert len(seen) > 500
+    assert [event[1:] for event in untimed(said["stream"])] == seen
+
+
+def test_record_around_eight_workloads_loses_nothing() -> None:
+    said = script(
+        WATCHED
+        + """
+        export ctl; export -f runs
+        for n in $(seq 8); do
+            echo > $tracing/instances/all/trace
+            trace-cmd record -o $n.dat -e kvm bash -c 'runs 100' > /dev/null 2> errors
+            echo "== trace $n"; cat $tracing/instances/all/trace
+            echo "== report $n"; trace-cmd report -i $n.dat
+        done
+        """
+    )
+    for number in range(1, 9):
+        seen = untimed(said[f"trace {number}"])
+        assert len(seen) > 500
+        assert untimed(said[f"report {number}"]) == seen
+        assert "LOST" not in said[f"report {number}"]
+        assert "DROPPED" not in said[f"report {number}"]
+
+
+def test_profile_shows_the_events_of_the_guest() -> None:
+    said = script(
+        WATCHED
+        + """
+        export ctl; export -f runs
+        # Its recorders splice while the command runs: it does not read what comes later.
+        echo 0 > $tracing/buffer_percent
+        echo "== profile"; trace-cmd profile -p nop -e kvm bash -c 'runs 40' 2> errors
+        """
+    )
+    exits = re.search(r"Event: kvm_userspace_exit:\S+ \((\d+)\)", said["profile"])
+    assert exits
+    assert 20 < int(exits[1]) <= 40
