@@ -56,6 +56,11 @@ def _own_failure() -> Iterator[None]:
     help="Show this mount instead of a machine of its own.",
 )
 @click.option("--net", is_flag=True, help="A private network, on which device events are sent.")
+@click.option(
+    "--host-writable",
+    is_flag=True,
+    help="Leave the command its rights: it may change the host's part of /sys, /proc/sys and more.",
+)
 @machine_options
 @click.pass_context
 def execute(
@@ -64,28 +69,27 @@ def execute(
     command: tuple[str, ...],
     mount: Path | None,
     net: bool,
+    host_writable: bool,
 ) -> None:
     """Run COMMAND with the fake joined into its /sys.
 
-    Nothing of the host changes. Without --mount a machine is made for the life of the command,
-    with the options of `fakesys mount`. The exit status is that of COMMAND; 125: it was not
-    even started.
+    The host's part of /sys and of /proc is read-only. Without --mount a machine is made for the
+    life of the command, with the options of `fakesys mount`. The exit status is that of COMMAND;
+    125: it was not even started.
     """
     with _own_failure():
         find_fake = _own_machine(options) if mount is None else _existing(mount)
-        _enter(find_fake, net=net)
+        _enter(find_fake, net=net, host_writable=host_writable)
     context.exit(_exec_command(command))
 
 
-def _enter(find_fake: FindFake, *, net: bool) -> None:
-    """Give this process its private view and start the relay. Raises ClickException."""
-    from fakesys.execution import places, relay, view
+def _enter(find_fake: FindFake, *, net: bool, host_writable: bool) -> None:
+    """Give this process its private view. Raises ClickException."""
+    from fakesys.execution import view
     from fakesys.execution.syscalls import StepError
 
     try:
-        rebinder = view.enter(network=net, find_fake=find_fake)
-        process = os.pidfd_open(os.getpid())
-        relay.start(places.FAKE, lives_with=process, refresh=rebinder.refresh, network=net)
+        view.enter(network=net, host_writable=host_writable, find_fake=find_fake)
     except (StepError, OSError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -1,24 +1,23 @@
 """What `fakesys exec` does before it becomes the command: a private view of the file system.
 
 The command is not changed. It runs in a mount namespace of its own, in which `/sys` shows the
-simulated machine where it has directories and the host elsewhere. The steps, which `view.enter`
-runs in this order:
+simulated machine where it has directories and the host elsewhere. The steps (`view.enter`):
 
-1. `namespace.py`: new namespaces; an ordinary user becomes root of a user namespace.
+1. `namespace.enter`: mounts of its own. `protection.py`: the host's part becomes read-only.
 2. `places.py`: an empty `/run`, in which the mount of the machine is shown.
 3. `join.py`: `Join` makes one `/sys` out of two, by binds into a file system in memory.
-4. `places.py`: private settings of mdevctl, udev and `/proc/sys/kernel`, a CPU flag.
+4. `places.py`: private settings, a CPU flag; `missing.py` where the host lacks a directory.
+5. `relay.py`: the `Relay`, a process that stays in the mount namespace of the steps before. It owns
+   the `Rebinder` (`rebind.py`), which binds directories again that a reset has replaced, and with
+   `--net` the `Sender` (`netlink.py`), by which libudev hears of simulated devices.
+6. `namespace.Confinement`: the process moves into a user namespace with copies of these mounts.
 
-Then `relay.start` starts a process beside the command. It owns the `Rebinder` (`rebind.py`), which
-binds directories again that a reset has replaced, and with `--net` the `Sender` (`netlink.py`), by
-which libudev hears of simulated devices. Last, `view.exec_command` replaces this process.
-
-After each uevent every bind shows the directory that the machine has now. The namespaces end with
-the last process in them, so nothing has to be undone; no file of the host is ever changed. Every
-step that fails raises `StepError` with one line for the user.
+The copies follow what the relay mounts, but are locked: root of that user namespace can neither
+remove nor change them, nor mount debugfs, tracefs or sysfs. The namespaces end with the last
+process in them, so nothing has to be undone. A step that fails raises `StepError` with one line.
 
 Follows lib/kobject_uevent.c (v6.1) and the monitor of libudev for messages, user_namespaces(7) and
-mount_namespaces(7) for what an ordinary user may do. For example:
+mount_namespaces(7) for rights. For example:
 
     fakesys exec --preset full -- lszcrypt -V
 """

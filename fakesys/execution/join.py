@@ -7,7 +7,7 @@ every entry is bound into them. Links of sysfs are relative and remain right.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fakesys.execution.syscalls import bind
@@ -50,7 +50,6 @@ class Join:
 
     `fake` and `real` are the `/sys` of the simulated machine and of the host. `prepare` is called
     with the path in `/sys` and the empty directory before a simulated one is bound on it.
-    `instead` maps paths in `/sys` to directories that are shown in place of the host's.
     """
 
     def __init__(
@@ -60,13 +59,11 @@ class Join:
         target: Path,
         *,
         prepare: Callable[[str, Path], None],
-        instead: Mapping[str, Path],
     ) -> None:
         self._fake = fake
         self._real = real
         self._target = target
         self._prepare = prepare
-        self._instead = instead
 
     def run(self) -> None:
         """Make all directories and binds. Raises StepError."""
@@ -83,8 +80,7 @@ class Join:
                 self._show(below, fake=name in simulated)
 
     def _show(self, path: str, *, fake: bool) -> None:
-        host = self._instead.get(path, self._real / path)
-        source, target = self._fake / path if fake else host, self._target / path
+        source, target = (self._fake if fake else self._real) / path, self._target / path
         if source.is_symlink():
             target.symlink_to(source.readlink())
             return

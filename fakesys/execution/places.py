@@ -1,7 +1,7 @@
 """Replace files outside `/sys` that programs read: `/run`, settings of mdevctl and udev, the CPU.
 
 Precondition of every function: the process is in a private mount namespace, so that the files of
-the host stay unchanged.
+the host stay unchanged. Directories that the host lacks exist here (`missing.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fakesys.execution.missing import ensure_directory
 from fakesys.execution.syscalls import StepError, bind, mount, tmpfs
 from fakesys.transport.mountinfo import mount_lines
 
+SYS = Path("/sys")
 RUN = Path("/run")
 OWN = RUN / "fakesys"
 # The whole mount of the simulated machine; the command finds it in FAKESYS_MOUNT.
@@ -34,23 +36,24 @@ KERNEL_SETTINGS = tuple(
 VIRTUALISATION_FLAG = re.compile(r"^flags\b.*\b(vmx|svm)\b", re.MULTILINE)
 
 
-def private_run(*, listens_to_udev: bool) -> None:
+def private_run(*, listens_to_udev: bool, folder: Path) -> None:
     """Replace `/run` by an empty one with the usual directories and what name resolution needs.
 
-    With `listens_to_udev` programs find a udevd, and wait for its events. Raises StepError.
+    `folder`: the working directory, which is made too when it is in `/run`. With `listens_to_udev`
+    programs find a udevd, and wait for its events. Raises StepError.
     """
     resolver = _resolver()
     session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not RUN.is_dir():
-        raise StepError(f"{RUN} is missing")
     tmpfs(RUN)
-    for folder in (RUN / "lock", RUN / "udev", FAKE, PRIVATE, OWN / "daemon"):
-        folder.mkdir(parents=True, exist_ok=True)
+    for usual in (RUN / "lock", RUN / "udev", FAKE, PRIVATE, OWN / "daemon"):
+        usual.mkdir(parents=True, exist_ok=True)
     (RUN / "lock").chmod(0o1777)
     if listens_to_udev:
         (RUN / "udev" / "control").touch()
     if Path(session).is_relative_to(RUN):
         Path(session).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_relative_to(RUN):
+        folder.mkdir(parents=True, exist_ok=True)
     if resolver is not None:
         path, content = resolver
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,21 +72,21 @@ def _resolver() -> tuple[Path, bytes] | None:
 
 
 def private_settings() -> None:
-    """Replace `/etc/mdevctl.d` and `/etc/udev/rules.d`, where they exist, by empty ones.
+    """Show empty `/etc/mdevctl.d` and `/etc/udev/rules.d`, also where the host has none.
 
     The call-outs of mdevctl are copied: they are programs, not settings. Raises StepError.
     """
-    if MDEVCTL.is_dir():
-        private = PRIVATE / "mdevctl.d"
-        scripts = MDEVCTL / "scripts.d"
-        if scripts.is_dir():
-            shutil.copytree(scripts, private / "scripts.d")
-        for folder in ("callouts", "notifiers"):
-            (private / "scripts.d" / folder).mkdir(parents=True, exist_ok=True)
-        bind(private, MDEVCTL)
-    if UDEV_RULES.is_dir():
-        (PRIVATE / "rules.d").mkdir()
-        bind(PRIVATE / "rules.d", UDEV_RULES)
+    private = PRIVATE / "mdevctl.d"
+    scripts = MDEVCTL / "scripts.d"
+    if scripts.is_dir():
+        shutil.copytree(scripts, private / "scripts.d")
+    for folder in ("callouts", "notifiers"):
+        (private / "scripts.d" / folder).mkdir(parents=True, exist_ok=True)
+    rules = PRIVATE / "rules.d"
+    rules.mkdir()
+    for own, target in ((private, MDEVCTL), (rules, UDEV_RULES)):
+        ensure_directory(target, PRIVATE / "draft")
+        bind(own, target)
 
 
 def prepare_debug_place(path: str, target: Path) -> None:
@@ -98,19 +101,18 @@ def prepare_debug_place(path: str, target: Path) -> None:
             mount("none", target, fstype)
 
 
-def devices_of_this_network() -> dict[str, Path]:
-    """Mount a sysfs of the private network; return its directories by their paths in `/sys`.
+def show_devices_of_this_network() -> None:
+    """Show the devices of the network of this process in `/sys`, instead of those of the host.
 
-    The `/sys` of the host shows the devices of the network namespace in which it was mounted.
+    Each sysfs shows the devices of the network namespace in which it was mounted.
     """
     fresh = OWN / "network"
     fresh.mkdir()
-    try:
+    # Not allowed in every user namespace; then those of the host are shown.
+    with suppress(StepError):
         mount("none", fresh, "sysfs")
-    except StepError:
-        # Not allowed in every user namespace; then those of the host are shown.
-        return {}
-    return {path: fresh / path for path in ("class/net", "devices/virtual/net")}
+        for path in ("class/net", "devices/virtual/net"):
+            bind(fresh / path, SYS / path)
 
 
 def cover_other_debug_places(fake_sys: Path) -> dict[Path, Path]:

@@ -1,15 +1,18 @@
-"""A process beside the command that reads the uevents of the simulated machine.
+"""A process beside the command, with the rights over the private view that the command lacks.
 
-After each event it brings the joined `/sys` in line; in a private network it also sends the event
-on netlink. It reads the file `uevents` like any client, so the directory of a device exists before
-its `add` is sent.
+First it sets up the namespaces of the command from outside. Then it reads the uevents of the
+simulated machine: after each one it brings the joined `/sys` in line; in a private network it also
+sends the event on netlink. It reads the file `uevents` like any client, so the directory of a
+device exists before its `add` is sent.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fakesys.execution.netlink import Sender, parse_stream
@@ -17,56 +20,80 @@ from fakesys.execution.syscalls import StepError
 
 STREAM = "sys/kernel/debug/fakesys/uevents"
 PIECE = 1 << 16
-READY = b"r"
+GO = b"\n"
+READY = "ready"
 
 
-def start(mount: Path, *, lives_with: int, refresh: Callable[[], None], network: bool) -> None:
-    """Start the relay; it reads every event that happens after the return.
+class Relay:
+    """The process, as its starter sees it: the command to be.
 
-    `lives_with` is a pidfd: the relay ends with its process. `refresh` is called after each event.
-    `network`: this process has a network of its own, on which events are sent. Raises StepError,
-    OSError.
+    `set_up` is called in the relay when `go` was called; StepError and OSError of it are raised by
+    `go`. Then `refresh` is called after each event. `network`: events are also sent, on the network
+    that `set_up` has joined. The constructor raises OSError.
     """
-    stream = os.open(mount / STREAM, os.O_RDONLY | os.O_NONBLOCK)
-    sender = Sender() if network else None
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _in_background(stream, sender, lives_with, writer, refresh)
-    os.waitpid(child, 0)
-    for descriptor in (stream, writer, lives_with):
-        os.close(descriptor)
-    if sender is not None:
-        sender.close()
-    with os.fdopen(reader, "rb") as pipe:
-        if pipe.read() != READY:
-            raise StepError("the relay of device events did not start")
 
+    def __init__(
+        self,
+        mount: Path,
+        *,
+        set_up: Callable[[], None],
+        refresh: Callable[[], None],
+        network: bool,
+    ) -> None:
+        self._set_up = set_up
+        self._refresh = refresh
+        self._network = network
+        # The relay ends with this process.
+        self._lives_with = os.pidfd_open(os.getpid())
+        self._stream = os.open(mount / STREAM, os.O_RDONLY | os.O_NONBLOCK)
+        self._link, other = socket.socketpair()
+        child = os.fork()
+        if child == 0:
+            self._link.close()
+            self._link = other
+            self._in_background()
+        os.waitpid(child, 0)
+        other.close()
+        os.close(self._stream)
+        os.close(self._lives_with)
 
-def _in_background(
-    stream: int,
-    sender: Sender | None,
-    lives_with: int,
-    writer: int,
-    refresh: Callable[[], None],
-) -> None:
-    # Not a child of the command: a program may wait for all its children.
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    status = 1
-    try:
-        os.chdir("/")
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        _skip_earlier_events(stream)
-        os.write(writer, READY)
-        os.close(writer)
-        _relay(stream, sender, lives_with, refresh)
-        status = 0
-    finally:
-        os._exit(status)
+    def go(self) -> None:
+        """Let it begin; it reads every event that happens after the return. Raises StepError."""
+        with self._link as link, suppress(BrokenPipeError):
+            link.sendall(GO)
+            with link.makefile(encoding="utf-8", errors="replace") as answers:
+                answer = answers.readline().rstrip("\n")
+        if answer != READY:
+            raise StepError(answer or "the relay of device events did not start")
+
+    def _in_background(self) -> None:
+        # Not a child of the command: a program may wait for all its children.
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        status = 1
+        try:
+            os.chdir("/")
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(null, descriptor)
+            if self._link.recv(len(GO)) == GO:
+                self._work()
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _work(self) -> None:
+        try:
+            self._set_up()
+            sender = Sender() if self._network else None
+            _skip_earlier_events(self._stream)
+        except (StepError, OSError) as error:
+            self._link.sendall(f"{error}\n".encode())
+            return
+        self._link.sendall(f"{READY}\n".encode())
+        self._link.close()
+        _relay(self._stream, sender, self._lives_with, self._refresh)
 
 
 def _skip_earlier_events(stream: int) -> None:

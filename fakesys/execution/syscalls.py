@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import struct
+from errno import ENOSYS
 from pathlib import Path
 
 from fakesys.transport import mount_calls
@@ -15,6 +18,14 @@ MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+MS_SHARED = 0x10_0000
+# The same number on every architecture, as for all system calls of the last years.
+SYS_MOUNT_SETATTR = 442
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+MOUNT_ATTR_RDONLY = 1
+# struct mount_attr: what to set, what to clear, propagation, user namespace.
+MOUNT_ATTR = struct.Struct("=QQQQ")
 
 
 class StepError(Exception):
@@ -25,6 +36,19 @@ def unshare(flags: int) -> None:
     """Give this process new namespaces. Raises OSError."""
     if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
         raise last_error()
+
+
+def setns(path: Path, kind: int) -> None:
+    """Move this process into an existing namespace, a file below `/proc/PID/ns`.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, kind) != 0:
+            raise last_error()
+    finally:
+        os.close(descriptor)
 
 
 def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = "") -> None:
@@ -63,3 +87,26 @@ def detach(target: Path) -> None:
 def make_private() -> None:
     """Stop the propagation of mounts between this mount namespace and all others."""
     mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def share_mounts() -> None:
+    """Let mounts that are made here later appear in the copies of this mount namespace too."""
+    mount("none", Path("/"), "", MS_REC | MS_SHARED)
+
+
+def read_only(target: Path) -> None:
+    """Refuse writes through the mount on `target` and all mounts below it. Raises StepError."""
+    attributes = MOUNT_ATTR.pack(MOUNT_ATTR_RDONLY, 0, 0, 0)
+    result = ctypes.CDLL(None, use_errno=True).syscall(
+        ctypes.c_long(SYS_MOUNT_SETATTR),
+        ctypes.c_int(AT_FDCWD),
+        os.fsencode(target),
+        ctypes.c_uint(AT_RECURSIVE),
+        attributes,
+        ctypes.c_size_t(len(attributes)),
+    )
+    if result == 0:
+        return
+    error = last_error()
+    why = "this needs Linux 5.12" if error.errno == ENOSYS else error.strerror
+    raise StepError(f"cannot make {target} read-only: {why}; --host-writable leaves it out")

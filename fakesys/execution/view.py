@@ -1,7 +1,7 @@
 """The steps from an ordinary process to one whose `/sys` shows the simulated machine.
 
-`enter` first, then `exec_command`. Between them the process may only start the relay: its file
-descriptors and threads must be those that the command is to have.
+`enter` first, then `exec_command`. Between them the process does nothing: its file descriptors and
+threads must be those that the command is to have.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from typing import NoReturn
 
 from fakesys.execution import namespace, places
 from fakesys.execution.join import Join
+from fakesys.execution.missing import ensure_directory_of_root
+from fakesys.execution.namespace import Confinement
+from fakesys.execution.protection import protect_host
 from fakesys.execution.rebind import Rebinder
-from fakesys.execution.syscalls import StepError, bind, move, tmpfs
+from fakesys.execution.relay import Relay
+from fakesys.execution.syscalls import StepError, bind, move, share_mounts, tmpfs
 
 SYS = Path("/sys")
 # The mount point of the joined /sys until it is complete.
@@ -27,21 +31,34 @@ ShowFake = Callable[[], None]
 FindFake = Callable[[Path], ShowFake]
 
 
-def enter(*, network: bool, find_fake: FindFake) -> Rebinder:
-    """Move this process into its private view and return what keeps its binds in line.
+def enter(*, network: bool, host_writable: bool, find_fake: FindFake) -> None:
+    """Move this process into its private view, of which the relay takes care from then on.
 
     `find_fake` is called in the new namespaces while the files of the host are still visible; what
-    it returns is called after `/run` was replaced. Raises StepError.
+    it returns is called after `/run` was replaced. With `host_writable` the process keeps its
+    rights over the host and its part of the view. Raises StepError, OSError.
     """
-    namespace.enter(network=network)
+    folder = _working_directory()
+    namespace.enter()
+    ensure_directory_of_root(places.RUN)
     show_fake = find_fake(places.FAKE)
-    places.private_run(listens_to_udev=network)
+    confinement = None if host_writable else namespace.Confinement()
+    places.private_run(listens_to_udev=network, folder=folder)
+    if not host_writable:
+        protect_host()
     show_fake()
-    fake = places.FAKE / "sys"
+    rebinder = _show(places.FAKE / "sys")
+    _part_from_relay(rebinder, confinement, network=network)
+    if network:
+        namespace.raise_loopback()
+    _enter_by_name(folder)
+
+
+def _show(fake: Path) -> Rebinder:
+    """Make all binds of the view, and return what keeps them in line."""
     DRAFT.mkdir()
     tmpfs(DRAFT)
-    instead = places.devices_of_this_network() if network else {}
-    Join(fake, SYS, DRAFT, prepare=places.prepare_debug_place, instead=instead).run()
+    Join(fake, SYS, DRAFT, prepare=places.prepare_debug_place).run()
     others = places.cover_other_debug_places(fake)
     move(DRAFT, SYS)
     DRAFT.rmdir()
@@ -49,6 +66,46 @@ def enter(*, network: bool, find_fake: FindFake) -> Rebinder:
     places.private_kernel_settings()
     places.cpu_with_virtualisation()
     return Rebinder(fake, SYS, others)
+
+
+def _part_from_relay(rebinder: Rebinder, confinement: Confinement | None, *, network: bool) -> None:
+    """Start the relay, which keeps the rights of this process, and give them up."""
+    command = os.getpid()
+
+    def set_up() -> None:
+        if confinement is not None:
+            namespace.map_ids(command)
+        if network:
+            namespace.join_network(command)
+            places.show_devices_of_this_network()
+
+    # What the relay binds later must appear in the mounts of the command too.
+    share_mounts()
+    relay = Relay(places.FAKE, set_up=set_up, refresh=rebinder.refresh, network=network)
+    if confinement is not None:
+        confinement.unshare_ids(network=network)
+    elif network:
+        namespace.unshare_network()
+    relay.go()
+    if confinement is not None:
+        confinement.unshare_mounts()
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise StepError(f"the working directory: {error.strerror}") from None
+
+
+def _enter_by_name(folder: Path) -> None:
+    """Leave the directory of the host for the one that has this name in the view."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StepError(
+            f"the working directory {folder} is not in the private view: {error.strerror}"
+        ) from None
 
 
 def existing_mount(mount: Path, target: Path) -> ShowFake:

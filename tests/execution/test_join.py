@@ -25,7 +25,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         bound[str(place.relative_to(target))] = str(source.relative_to(tmp_path))
 
     monkeypatch.setattr(join, "bind", bind)
-    Join(fake, real, target, prepare=lambda _path, _target: None, instead={}).run()
+    Join(fake, real, target, prepare=lambda _path, _target: None).run()
     assert {str(path.relative_to(target)) for path in target.glob("*/*")} == set(bound)
     return bound
 
