@@ -11,8 +11,8 @@ replay), `snapshots.py`, `lab.py`, `show.py`, `execute.py` (exec). What they sha
 
 Commands own nothing that outlives them but daemons. A refusal or failure is a ClickException: one
 line on standard error that says what to do, and exit status 1, or 2 for a wrong command line.
-`fakesys exec` and `fakesys record` have the status of their command. An error that is not a
-refusal shows its traceback.
+`fakesys exec` and `fakesys record` have the status of their command. Of an internal error the line
+names a file with the traceback (`failures.py`).
 
     >>> from fakesys.cli import cli
     >>> cli.main(["run", "selftest"], standalone_mode=False)
@@ -25,6 +25,9 @@ import sys
 
 import click
 
+from fakesys.cli.failures import FAILED, flushed, line_about, occupy_standard_descriptors, say
+
+INTERRUPTED = 130
 # Command: module of this package and name in it.
 COMMANDS = {
     "mount": "mounting:mount",
@@ -67,12 +70,25 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; problems are one line on standard error and an exit status."""
+    occupy_standard_descriptors()
+    sys.exit(flushed(_status()))
+
+
+def _status() -> int:
+    """Run the command and return its exit status."""
     try:
-        status = cli.main(standalone_mode=False)
+        return cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
         # 2 for a wrong command line, 1 for what was refused or failed.
-        click.echo(f"fakesys: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(130)
-    sys.exit(status or 0)
+        say(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except OSError as error:
+        # What standard output does not take is reported when it is flushed.
+        if flushed(0) == 0:
+            say(line_about(error))
+        return FAILED
+    except Exception as error:
+        say(line_about(error))
+        return FAILED

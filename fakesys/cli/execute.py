@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fakesys.cli.failures import line_about
 from fakesys.cli.machine_options import MachineOptions, machine_options
-from fakesys.cli.points import mount_at
+from fakesys.cli.points import MOUNT_PATH, mount_at, require_answer
 from fakesys.cli.starting import daemon_of, refusals
 from fakesys.daemon.background import Starting
 
@@ -42,6 +43,8 @@ def _own_failure() -> Iterator[None]:
         yield
     except click.ClickException as error:
         raise _OwnFailure(error.format_message()) from None
+    except Exception as error:
+        raise _OwnFailure(line_about(error)) from None
 
 
 @click.command(
@@ -52,7 +55,7 @@ def _own_failure() -> Iterator[None]:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
     "--mount",
-    type=click.Path(path_type=Path),
+    type=MOUNT_PATH,
     help="Show this mount instead of a machine of its own.",
 )
 @click.option("--net", is_flag=True, help="A private network, on which device events are sent.")
@@ -110,6 +113,7 @@ def _existing(mount: Path) -> FindFake:
     from fakesys.execution import view
 
     mount_at(mount)
+    require_answer(mount)
     return lambda target: view.existing_mount(mount, target)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from fakesys.cli.points import MOUNT_PATH
+
 if TYPE_CHECKING:
     from fakesys.daemon.service import Service
     from fakesys.machine.machine import Machine
@@ -221,7 +223,7 @@ def mount_option(doc: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
         "mount_point",
         default="./mountpoint",
         show_default=True,
-        type=click.Path(path_type=Path),
+        type=MOUNT_PATH,
         help=doc,
     )
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import signal
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from fakesys.cli.machine_options import MachineOptions, machine_options, open_descriptor
-from fakesys.cli.points import mount_at, own_mounts
+from fakesys.cli.points import MOUNT_PATH, mount_at, own_mounts
 from fakesys.cli.starting import daemon_of, mount_errors, refusals
 from fakesys.daemon import background
 from fakesys.transport import mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
+
+if TYPE_CHECKING:
+    from fakesys.transport.processes import Process
 
 DEFAULT_POINT = "mountpoint"
 END_SECONDS = 3.0
@@ -26,7 +28,7 @@ COUNTERS = "sys/kernel/debug/fakesys"
 
 
 @click.command(epilog="Example: fakesys mount --scenario vfio-ap-three-guests ./mountpoint")
-@click.argument("mountpoint", type=click.Path(path_type=Path), default=DEFAULT_POINT)
+@click.argument("mountpoint", type=MOUNT_PATH, default=DEFAULT_POINT)
 @machine_options
 @click.option("--foreground", is_flag=True, help="Stay; SIGINT and SIGTERM unmount.")
 @click.option(
@@ -78,7 +80,7 @@ def mount(
 
 
 @click.command(epilog="Example: fakesys umount ./mountpoint")
-@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("mountpoint", type=MOUNT_PATH, required=False)
 @click.option("--all", "every", is_flag=True, help="All mounts of this user.")
 @click.option("--lazy", is_flag=True, help="Detach although it is in use.")
 def umount(mountpoint: Path | None, every: bool, lazy: bool) -> None:
@@ -94,41 +96,44 @@ def umount(mountpoint: Path | None, every: bool, lazy: bool) -> None:
 def _unmount(mount: Mounted, *, lazy: bool) -> str | None:
     """Unmount and wait for the daemon to end; return why that failed, None when it is gone."""
     from fakesys.daemon import registry
-    from fakesys.transport import processes
 
     entry = registry.find(mount.instance)
     try:
         mounting.unmount(mount.point, lazy=lazy)
     except Busy:
-        held = ", ".join(
-            f"{holder.command} (pid {holder.pid}: {holder.path})"
-            for holder in processes.holders(mount.point)
-        )
-        users = held or "a process of another user"
-        return f"{mount.point} is in use by {users}; end it, or detach with --lazy"
+        return _in_use(mount)
     except MountError as error:
         return str(error)
     if entry is None:
         return None
-    if not lazy and not _ended(entry.pid):
-        return f"the daemon of {mount.point} (pid {entry.pid}) does not end; kill it"
-    if not processes.is_alive(entry.pid):
-        registry.remove(entry.instance)
+    with entry.process() as daemon:
+        if not lazy and not _ended(daemon):
+            return f"the daemon of {mount.point} (pid {entry.pid}) does not end; kill it"
+        # A daemon removes its entry itself; one that was killed has left it, with its log.
+        if daemon.wait_gone(0) and registry.find(entry.instance) is not None:
+            registry.forget(entry.instance)
     return None
 
 
-def _ended(pid: int) -> bool:
+def _in_use(mount: Mounted) -> str:
+    from fakesys.transport import processes
+
+    held = ", ".join(
+        f"{holder.command} (pid {holder.pid}: {holder.path})"
+        for holder in processes.holders(mount.point)
+    )
+    users = held or "a process of another user"
+    return f"{mount.point} is in use by {users}; end it, or detach with --lazy"
+
+
+def _ended(daemon: Process) -> bool:
     """Wait for a daemon to end, and return whether it did.
 
     A mount that was copied into another mount namespace keeps it alive: then it is told to end.
     """
-    from fakesys.transport import processes
-
-    if processes.wait_gone(pid, END_SECONDS):
-        return True
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    return processes.wait_gone(pid, END_SECONDS)
+    if not daemon.wait_gone(END_SECONDS):
+        daemon.terminate()
+    return daemon.wait_gone(END_SECONDS)
 
 
 class State(NamedTuple):
@@ -150,7 +155,11 @@ class State(NamedTuple):
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """List the mounts of this user. Exit status 1 when one is stale."""
-    states = [_state_of(mount) for mount in own_mounts()]
+    mounts = own_mounts()
+    # Together, so that many daemons that do not answer cost the time of one.
+    questions = [functools.partial(_counters, mount.point) for mount in mounts]
+    counters = mounting.within_all(mounting.ANSWER_SECONDS, questions)
+    states = [_state_of(*pair) for pair in zip(mounts, counters, strict=True)]
     if as_json:
         click.echo(json.dumps([state._asdict() for state in states], indent=2))
     elif states:
@@ -161,11 +170,25 @@ def status(context: click.Context, as_json: bool) -> None:
         context.exit(1)
 
 
-def _state_of(mount: Mounted) -> State:
+class Counters(NamedTuple):
+    """What the daemon of a mount counts."""
+
+    requests: int | None
+    bugs: int | None
+
+
+def _counters(point: Path) -> Counters | None:
+    """Ask the daemon; return None when it does not answer, or is gone."""
+    if not mounting.answers(point):
+        return None
+    folder = point / COUNTERS
+    return Counters(_counter(folder / "requests"), _counter(folder / "bugs"))
+
+
+def _state_of(mount: Mounted, counters: Counters | None) -> State:
     from fakesys.daemon import registry
 
     entry = registry.find(mount.instance)
-    stale = not mounting.answers(mount.point)
     return State(
         point=str(mount.point),
         pid=entry.pid if entry else 0,
@@ -173,9 +196,9 @@ def _state_of(mount: Mounted) -> State:
         profile=entry.profile if entry else "",
         scenario=entry.scenario if entry else "",
         transport=entry.transport if entry else "",
-        requests=None if stale else _counter(mount.point / COUNTERS / "requests"),
-        bugs=None if stale else _counter(mount.point / COUNTERS / "bugs"),
-        stale=stale,
+        requests=counters.requests if counters else None,
+        bugs=counters.bugs if counters else None,
+        stale=counters is None,
     )
 
 

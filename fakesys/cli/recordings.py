@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from fakesys.cli.points import MOUNT_PATH
 from fakesys.cli.snapshots import MOUNT, open_control
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _drain(stream: int, output: BinaryIO) -> None:
 @click.option(
     "--mount",
     "mount_point",
-    type=click.Path(path_type=Path),
+    type=MOUNT_PATH,
     help="A mount to write to; without it a fresh machine in memory.",
 )
 def replay(file: Path, mount_point: Path | None) -> None:

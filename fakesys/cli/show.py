@@ -11,6 +11,7 @@ import click
 
 from fakesys.cli.machine_options import mount_option
 from fakesys.cli.plots import picture_options, plot_files, save_plots
+from fakesys.cli.points import require_answer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,7 @@ def kvm(mount_point: Path) -> None:
     from rich.table import Table
 
     folder = mount_point / "sys/kernel/debug/kvm"
-    _require_mount(folder)
+    _require_mount(mount_point, folder)
     table = Table("VM", "vCPUs", "counters")
     for vm in sorted(path for path in folder.iterdir() if path.is_dir()):
         vcpus = sum(1 for path in vm.glob("vcpu*") if path.is_dir())
@@ -61,12 +62,13 @@ def kvm(mount_point: Path) -> None:
 def read_state(mount_point: Path) -> dict[str, Any]:
     """Return the state of the machine on a mount. Raises ClickException for another directory."""
     path = mount_point / "sys/kernel/debug/fakesys/state"
-    _require_mount(path)
+    _require_mount(mount_point, path)
     state: dict[str, Any] = json.loads(path.read_text())
     return state
 
 
-def _require_mount(path: Path) -> None:
+def _require_mount(mount_point: Path, path: Path) -> None:
+    require_answer(mount_point)
     try:
         path.stat()
     except OSError as error:

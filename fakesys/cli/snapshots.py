@@ -12,6 +12,7 @@ from typing import TypeVar
 import click
 
 from fakesys.cli.machine_options import mount_option
+from fakesys.cli.points import require_answer
 
 CONTROL = "sys/kernel/debug/fakesys"
 # One FUSE request on every transport, so that a refusal is never seen as a short write.
@@ -70,6 +71,7 @@ def open_control(mount_point: Path, name: str, flags: int) -> int:
     """
     from fakesys.machine.untrusted.below import Below
 
+    require_answer(mount_point)
     try:
         with Below(mount_point) as place:
             return place.open(f"{CONTROL}/{name}", flags)

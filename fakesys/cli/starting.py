@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from fakesys.cli.failures import line_about
 from fakesys.cli.machine_options import MachineOptions
 from fakesys.daemon.background import Ready, Refused
 from fakesys.transport.mounting import MountError
@@ -44,8 +45,10 @@ def mount_errors() -> Iterator[None]:
     """Turn what prevents a mount into an error of the command."""
     try:
         yield
-    except (MountError, OSError) as error:
+    except MountError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(line_about(error)) from None
 
 
 @contextmanager

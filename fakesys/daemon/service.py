@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from fakesys.daemon import registry
 from fakesys.machine.machine import Machine
-from fakesys.transport import mounting
+from fakesys.transport import mounting, processes
 from fakesys.transport.fuse import server as native
 from fakesys.transport.mounting import Busy, MountError
 from fakesys.transport.owners import Owners
@@ -93,18 +93,24 @@ def serve_in_background(machine: Machine, service: Service, ready: Callable[[], 
     `ready` is called once every file answers.
     """
     instance = secrets.token_hex(4)
+    registry.sweep()
     log = registry.log_path(instance)
-    _log_to(service.log_file or log, service.log_level)
-    try:
-        _serve(machine, service, instance, ready)
-    finally:
-        if log.exists() and log.stat().st_size == 0:
-            log.unlink()
+    with log.open("ab") as held:
+        registry.hold(held.fileno())
+        _log_to(service.log_file or log, service.log_level)
+        try:
+            _serve(machine, service, instance, ready)
+        finally:
+            if log.exists() and log.stat().st_size == 0:
+                log.unlink()
 
 
 def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[], None]) -> None:
     def started() -> None:
-        registry.write(_entry(machine, service, instance))
+        try:
+            registry.write(_entry(machine, service, instance))
+        except OSError as error:
+            raise MountError(f"cannot keep a record of the mount: {error}") from None
         if service.ready_fd is not None:
             os.write(service.ready_fd, READY)
             os.close(service.ready_fd)
@@ -193,6 +199,7 @@ def _entry(machine: Machine, service: Service, instance: str) -> registry.MountE
     return registry.MountEntry(
         point=str(service.point),
         pid=os.getpid(),
+        start_time=processes.start_time(os.getpid()),
         started=time.time(),
         instance=instance,
         profile=machine.profile_name,

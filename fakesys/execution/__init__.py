@@ -12,9 +12,11 @@ simulated machine where it has directories and the host elsewhere. The steps (`v
    `--net` the `Sender` (`netlink.py`), by which libudev hears of simulated devices.
 6. `namespace.Confinement`: the process moves into a user namespace with copies of these mounts.
 
+7. `mount_requests.py`: its mounts of debugfs, tracefs and sysfs are answered by the relay.
+
 The copies follow what the relay mounts, but are locked: root of that user namespace can neither
-remove nor change them, nor mount debugfs, tracefs or sysfs. The namespaces end with the last
-process in them, so nothing has to be undone. A step that fails raises `StepError` with one line.
+remove nor change them. Nothing has to be undone: the namespaces end with the last process in them.
+A step that fails raises `StepError` with one line.
 
 Follows lib/kobject_uevent.c (v6.1) and the monitor of libudev for messages, user_namespaces(7) and
 mount_namespaces(7) for rights. For example:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fakesys.execution import mount_requests
 from fakesys.execution.netlink import Sender, parse_stream
 from fakesys.execution.syscalls import StepError
 
@@ -59,12 +60,23 @@ class Relay:
 
     def go(self) -> None:
         """Let it begin; it reads every event that happens after the return. Raises StepError."""
-        with self._link as link, suppress(BrokenPipeError):
-            link.sendall(GO)
-            with link.makefile(encoding="utf-8", errors="replace") as answers:
+        answer = ""
+        with suppress(BrokenPipeError):
+            self._link.sendall(GO)
+            with self._link.makefile(encoding="utf-8", errors="replace") as answers:
                 answer = answers.readline().rstrip("\n")
         if answer != READY:
             raise StepError(answer or "the relay of device events did not start")
+
+    def leave_calls_to(self, listener: int | None) -> None:
+        """Hand over where the calls of the command arrive, if anywhere; the last step.
+
+        Raises OSError.
+        """
+        with self._link as link:
+            if listener is not None:
+                socket.send_fds(link, [GO], [listener])
+                os.close(listener)
 
     def _in_background(self) -> None:
         # Not a child of the command: a program may wait for all its children.
@@ -92,8 +104,9 @@ class Relay:
             self._link.sendall(f"{error}\n".encode())
             return
         self._link.sendall(f"{READY}\n".encode())
-        self._link.close()
-        _relay(self._stream, sender, self._lives_with, self._refresh)
+        with self._link as link:
+            _, listeners, _, _ = socket.recv_fds(link, len(GO), 1)
+        _Events(self._stream, sender, self._lives_with, self._refresh).run(listeners)
 
 
 def _skip_earlier_events(stream: int) -> None:
@@ -104,24 +117,44 @@ def _skip_earlier_events(stream: int) -> None:
         pass
 
 
-def _relay(
-    stream: int, sender: Sender | None, lives_with: int, refresh: Callable[[], None]
-) -> None:
-    poll = select.poll()
-    poll.register(stream, select.POLLIN)
-    poll.register(lives_with, select.POLLIN)
-    text = ""
-    while True:
-        if any(descriptor == lives_with for descriptor, _ in poll.poll()):
-            return
+class _Events:
+    """What the relay does for the rest of its life."""
+
+    def __init__(
+        self, stream: int, sender: Sender | None, lives_with: int, refresh: Callable[[], None]
+    ) -> None:
+        self._stream = stream
+        self._sender = sender
+        self._lives_with = lives_with
+        self._refresh = refresh
+        self._text = ""
+
+    def run(self, listeners: Sequence[int]) -> None:
+        """Serve until the command or the machine has ended."""
+        poll = select.poll()
+        for descriptor in (self._stream, self._lives_with, *listeners):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._lives_with in ready:
+                return
+            for listener in listeners:
+                if ready.get(listener, 0) & select.POLLIN:
+                    mount_requests.answer(listener)
+            if self._stream in ready and not self._read():
+                return
+
+    def _read(self) -> bool:
+        """Pass on what has happened; return False at the end of the stream."""
         try:
-            piece = os.read(stream, PIECE)
+            piece = os.read(self._stream, PIECE)
         except BlockingIOError:
-            continue
+            return True
         if not piece:
-            return
-        refresh()
-        whole, separator, text = (text + piece.decode()).rpartition("\n\n")
-        if sender is not None:
+            return False
+        self._refresh()
+        whole, separator, self._text = (self._text + piece.decode()).rpartition("\n\n")
+        if self._sender is not None:
             for event in parse_stream(whole + separator):
-                sender.send(event)
+                self._sender.send(event)
+        return True

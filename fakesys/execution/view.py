@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from fakesys.execution import namespace, places
+from fakesys.execution import mount_requests, namespace, places
 from fakesys.execution.join import Join
 from fakesys.execution.missing import ensure_directory_of_root
 from fakesys.execution.namespace import Confinement
@@ -87,8 +87,11 @@ def _part_from_relay(rebinder: Rebinder, confinement: Confinement | None, *, net
     elif network:
         namespace.unshare_network()
     relay.go()
+    listener = None
     if confinement is not None:
         confinement.unshare_mounts()
+        listener = mount_requests.watch()
+    relay.leave_calls_to(listener)
 
 
 def _working_directory() -> Path:

@@ -12,9 +12,11 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from errno import EBUSY, EINVAL, ENOTCONN, EPERM
+from enum import Enum
+from errno import EBUSY, ECONNABORTED, EINVAL, ENOTCONN, EPERM
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,29 +86,59 @@ def real_point(point: Path) -> Path:
     return Path(os.path.realpath(whole.parent), whole.name) if whole.name else Path("/")
 
 
-def answers(point: Path) -> bool:
-    """Ask whether the daemon behind this mount answers; wait for it at most ANSWER_SECONDS.
+class Answer(Enum):
+    """What the daemon behind a mount does when it is asked."""
+
+    PROMPT = "answers"
+    # It may be busy, or stopped: the mount may not be taken from it.
+    NONE = "does not answer"
+    # The kernel has noticed that the daemon has ended.
+    GONE = "has ended"
+
+
+def answer(point: Path) -> Answer:
+    """Ask the daemon behind this mount; wait for it at most ANSWER_SECONDS.
 
     It is asked by statvfs(2), the one call that the kernel never answers from a cache.
     """
+    return within(ANSWER_SECONDS, lambda: _ask(point)) or Answer.NONE
 
-    def ask() -> bool:
-        try:
-            os.statvfs(point)
-        except OSError as error:
-            return error.errno != ENOTCONN
-        return True
 
-    return within(ANSWER_SECONDS, ask) or False
+def answers(point: Path) -> bool:
+    """Return whether the daemon behind this mount answers within ANSWER_SECONDS."""
+    return answer(point) is Answer.PROMPT
+
+
+def _ask(point: Path) -> Answer:
+    try:
+        os.statvfs(point)
+    except OSError as error:
+        return Answer.GONE if error.errno in (ENOTCONN, ECONNABORTED) else Answer.PROMPT
+    return Answer.PROMPT
 
 
 def within(seconds: float, call: Callable[[], T]) -> T | None:
     """Return the result of a call that may hang on a dead mount; None when time is up."""
-    result: list[T] = []
-    asker = threading.Thread(target=lambda: result.append(call()), daemon=True)
-    asker.start()
-    asker.join(seconds)
-    return result[0] if result else None
+    return within_all(seconds, [call])[0]
+
+
+def within_all(seconds: float, calls: Iterable[Callable[[], T]]) -> list[T | None]:
+    """Return the results of calls that may hang, which have the same time together."""
+    results: list[T | None] = []
+    askers = []
+    for index, call in enumerate(calls):
+        results.append(None)
+        asker = threading.Thread(target=_store, args=(results, index, call), daemon=True)
+        asker.start()
+        askers.append(asker)
+    deadline = time.monotonic() + seconds
+    for asker in askers:
+        asker.join(max(0.0, deadline - time.monotonic()))
+    return list(results)
+
+
+def _store(results: list[T | None], index: int, call: Callable[[], T]) -> None:
+    results[index] = call()
 
 
 def abort(mount: Mounted) -> None:
@@ -125,7 +157,7 @@ def abort(mount: Mounted) -> None:
 def clear_stale(point: Path) -> bool:
     """Detach a mount whose daemon is gone from this point; return whether there was one."""
     mount = find(point)
-    if mount is None or answers(point):
+    if mount is None or answer(point) is not Answer.GONE:
         return False
     unmount(mount.point, lazy=True)
     return True
@@ -134,7 +166,10 @@ def clear_stale(point: Path) -> bool:
 def check_point(point: Path) -> None:
     """Refuse a point on which nothing can be mounted. Raises MountError that says what to do."""
     if find(point) is not None:
-        raise MountError(f"{point} has a fakesys mount already; unmount it first: fakesys umount")
+        silent = "" if answers(point) else ", whose daemon does not answer"
+        raise MountError(
+            f"{point} has a fakesys mount already{silent}; unmount it first: fakesys umount"
+        )
     if not point.exists():
         raise MountError(f"{point} does not exist; make the directory first")
     if not point.is_dir():
@@ -227,8 +262,11 @@ def _run_helper(
             timeout=HELPER_SECONDS,
             check=False,
         )
-    except FileNotFoundError:
-        raise MountError("fusermount3 is missing: install fuse3, or mount as root") from None
+    except OSError as error:
+        # PermissionError also when a directory of PATH may not be searched.
+        why = "" if isinstance(error, FileNotFoundError) else f" or out of reach ({error.strerror})"
+        message = f"fusermount3 is missing{why}: install fuse3, or mount as root"
+        raise MountError(message) from None
     except subprocess.TimeoutExpired:
         raise MountError("fusermount3 did not answer") from None
     if done.returncode == 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakesys.execution.mount_requests import ARCHITECTURES
 from tests.execution.helpers import exec_command, fakesys_exec, shell
 
 # What a kernel changes by itself.
@@ -226,6 +227,38 @@ def test_a_working_directory_below_run_is_empty_in_the_view() -> None:
 
 def test_the_command_may_still_mount_in_its_view(prefix: tuple[str, ...]) -> None:
     shell("mount -t tmpfs none /opt; touch /opt/x; umount /opt", prefix=prefix)
+
+
+@pytest.mark.skipif(os.uname().machine not in ARCHITECTURES, reason="no filter for it")
+@pytest.mark.parametrize(
+    ("fstype", "name"),
+    [
+        ("tracefs", "instances/made"),
+        ("debugfs", "tracing/instances/made"),
+        ("sysfs", "kernel/tracing/instances/made"),
+    ],
+)
+def test_a_mount_of_the_kernels_types_is_the_simulated_one(
+    prefix: tuple[str, ...], fstype: str, name: str
+) -> None:
+    place = "/sys/kernel/tracing" if fstype == "tracefs" else "/run/place"
+    out = shell(
+        f"""mkdir -p /run/place; mount -t {fstype} nodev {place}; mkdir {place}/{name}
+        ls /sys/kernel/tracing/instances; rmdir {place}/{name}
+        cd /run; mkdir relative; mount -t {fstype} nodev relative; ls -d relative/{name}* || true
+        ! umount relative/kernel/debug 2>/dev/null
+        mount -t tmpfs none /opt; findmnt -no FSTYPE /opt""",
+        prefix=prefix,
+    )
+    assert out == "made\ntmpfs\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no other ids")
+def test_such_a_mount_needs_the_rights_of_any_mount() -> None:
+    script = "mkdir /run/m; {} mount -t tracefs nodev /run/m; ls /run/m"
+    assert "README" in shell(script.format(""))
+    done = fakesys_exec("sh", "-c", script.format("setpriv --bounding-set=-sys_admin"))
+    assert (done.stdout, "permission denied" in done.stderr) == ("", True)
 
 
 def test_ids_are_those_of_the_host(prefix: tuple[str, ...]) -> None:
