@@ -85,9 +85,12 @@ def _status() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        # What standard output does not take is reported when it is flushed.
+        # What standard output still holds is reported when it is flushed.
         if flushed(0) == 0:
-            say(line_about(error))
+            say(
+                ("" if error.filename or not error.strerror else "input or output: ")
+                + line_about(error)
+            )
         return FAILED
     except Exception as error:
         say(line_about(error))

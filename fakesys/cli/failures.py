@@ -44,8 +44,7 @@ def line_about(error: Exception) -> str:
     if isinstance(error, OSError):
         if error.strerror is None:
             return str(error)
-        # An error without a name comes from a descriptor that is open already.
-        return f"{error.filename or 'input or output'}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     kind = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         handle, path = tempfile.mkstemp(prefix="fakesys-error-", suffix=".txt")

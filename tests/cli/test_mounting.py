@@ -173,7 +173,7 @@ def test_a_descriptor_must_be_open_in_the_right_direction(started: Started, tmp_
     ("error", "line"),
     [
         (MountError("cannot mount: why"), "fakesys: cannot mount: why\n"),
-        (PermissionError(13, "Permission denied"), "fakesys: [Errno 13] Permission denied\n"),
+        (PermissionError(13, "Permission denied"), "fakesys: Permission denied\n"),
     ],
 )
 def test_a_daemon_that_cannot_start_is_one_line(
