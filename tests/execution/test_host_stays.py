@@ -93,7 +93,13 @@ def whole_view() -> dict[str, object]:
     seen["mounts"] = [line for line in lines if not line.split()[4].startswith(temporary)]
     seen["hostname"] = os.uname().nodename
     seen["network"] = sorted(os.listdir("/sys/class/net"))
-    for folder in ("/proc/sys/kernel", "/proc/sys/vm", "/proc/sys/user", "/proc/irq", *SAMPLE):
+    for folder in (
+        "/proc/sys/kernel",
+        "/proc/sys/vm",
+        "/proc/sys/user",
+        "/proc/irq/default_smp_affinity",
+        *SAMPLE,
+    ):
         seen.update(_values(Path(folder)))
     return seen
 
