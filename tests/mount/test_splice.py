@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
-from tests.mounts import Mount, wait_until
+from tests.mounts import Mount, has_open, wait_until
 
 PAGE = 4096
 RAW = "sys/kernel/tracing/per_cpu/cpu0/trace_pipe_raw"
@@ -127,6 +127,8 @@ def blocked_splicer(raw: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             wchan = Path(f"/proc/{process.pid}/wchan")
+            # Its open waits for an answer too, for a moment.
+            wait_until(lambda: has_open(process.pid, raw.name))
             wait_until(lambda: wchan.read_text() == "request_wait_answer")
             yield process
         finally:
