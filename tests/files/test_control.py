@@ -267,6 +267,13 @@ def test_the_selftest_device_comes_and_goes(machine: Machine) -> None:
     assert actions[-2:] == ["remove", "add"]
 
 
+@pytest.mark.parametrize("name", ["work", "spin"])
+def test_the_selftest_steps_are_a_number(machine: Machine, name: str) -> None:
+    machine.write(f"{F}/selftest/{name}", "3\n")
+    assert refusal(lambda: machine.write(f"{F}/selftest/{name}", "x\n")) == "EINVAL"
+    assert refusal(lambda: machine.write(f"{F}/selftest/{name}", str(2**64))) == "ERANGE"
+
+
 def test_the_selftest_files(machine: Machine) -> None:
     device, debug = RW.removesuffix("/rw"), "sys/kernel/debug/selftest"
     assert refusal(lambda: machine.write(RW, "-1\n")) == "EINVAL"
