@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from errno import ENOSYS
 from pathlib import Path
 
@@ -26,6 +27,8 @@ AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 1
 # struct mount_attr: what to set, what to clear, propagation, user namespace.
 MOUNT_ATTR = struct.Struct("=QQQQ")
+# A thread that ends needs no longer, on a machine that is very busy.
+THREAD_SECONDS = 5.0
 
 
 class StepError(Exception):
@@ -33,9 +36,21 @@ class StepError(Exception):
 
 
 def unshare(flags: int) -> None:
-    """Give this process new namespaces. Raises OSError."""
+    """Give this process new namespaces. Raises OSError.
+
+    A thread whose end was waited for may exist for some moments longer, and the kernel refuses
+    CLONE_NEWUSER to a process with several threads (EINVAL): so the last one must be gone first.
+    """
+    if flags & CLONE_NEWUSER:
+        _wait_for_last_threads()
     if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
         raise last_error()
+
+
+def _wait_for_last_threads() -> None:
+    deadline = time.monotonic() + THREAD_SECONDS
+    while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def setns(path: Path, kind: int) -> None:
