@@ -25,13 +25,17 @@ def texts(seed: int) -> Iterator[bytes]:
     """Endless garbage; the same for the same seed."""
     chance = random.Random(seed)
     while True:
-        kind = chance.randrange(10)
+        kind = chance.randrange(11)
         if kind < 4:
             yield chance.choice(EDGES).encode() + chance.choice((b"", b"\n"))
         elif kind < 8:
             yield chance.choice(WORDS).encode("latin-1") + chance.choice((b"", b"\n"))
         elif kind < 9:
             yield chance.randbytes(chance.randrange(1, 80))
+        elif kind < 10:
+            yield chance.choice(b"([{!-~,;:.*/\"'&|+<").to_bytes() * chance.choice(
+                (300, 3000, 60000)
+            )
         else:
             size = chance.choice((4095, 4096, 4097, 1 << 17, 1 << 20))
             yield (chance.randbytes(16) * (size // 16 + 1))[:size]

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from fakesys.machine.timeline import Timeline
 
 
+# Of the traceback of an internal error, the calls that are kept.
+LAST_CALLS = 50
+
+
 class Machine:
     """A machine in memory. Raises KernelError for what the kernel would refuse.
 
@@ -177,7 +181,9 @@ class Machine:
 
     def bug(self, error: BaseException) -> None:
         """Keep the traceback of an internal error, to which the client gets EIO."""
-        self.control.bugs.append("".join(traceback.format_exception(error)))
+        # The last calls say where it was; a recursion without end has a thousand of them.
+        lines = traceback.format_exception(error, limit=-LAST_CALLS)
+        self.control.bugs.append("".join(lines))
 
     def _built(self) -> Subsystems:
         """Models as at mount time, heard by the journals from the first device on."""

@@ -220,6 +220,21 @@ def test_a_filter_means_what_it_says(expression: tuple[str, Meaning], toy: Toy) 
     assert compile_filter(text, FORM, NEW).test(toy, TASK) is means(toy), text
 
 
+@pytest.mark.parametrize("depth", [10, 400, 1900])
+def test_parentheses_may_be_as_deep_as_the_text_has_room(depth: int) -> None:
+    """As recorded: a real kernel of version 6.18 takes each of these texts."""
+    toy = event(small=1)
+    for text, means in (
+        ("(" * depth + "small==1" + ")" * depth, True),
+        ("!(" * depth + "small==1" + ")" * depth, depth % 2 == 0),
+        ("!" * (depth + 1) + "small==1", depth % 2 == 1),
+        ("(small==1&&" * depth + "small==1" + ")" * depth, True),
+        ("(small==1&&!" * depth + "small==2" + ")" * depth, depth % 2 == 1),
+        ("(small==2||" * depth + "small==1" + ")" * depth, True),
+    ):
+        assert compile_filter(text, FORM, NEW).test(toy, TASK) is means, text[:40]
+
+
 @given(st.lists(number_terms(), min_size=2, max_size=6), st.data())
 @settings(max_examples=200)
 def test_and_binds_closer_than_or(terms: list[tuple[str, Meaning]], data: st.DataObject) -> None:

@@ -14,6 +14,7 @@ from fakesys.core.event_format import EventFormat
 from fakesys.subsystems.tracing.filter.comparisons import Test
 from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
 from fakesys.subsystems.tracing.filter.predicates import PredicateParser
+from fakesys.subsystems.tracing.filter.program import Group, ProgramBuilder
 from fakesys.subsystems.tracing.filter.scan import BLANKS, after_blanks
 
 
@@ -31,57 +32,65 @@ def compile_filter(text: str, form: EventFormat, dialect: Dialect) -> Filter:
 
 
 class _ExpressionParser:
-    """One pass over the text: terms joined by `&&` and `||`, parentheses and `!`."""
+    """One pass over the text: terms joined by `&&` and `||`, parentheses and `!`.
+
+    It calls itself for no parenthesis: a text may have as many as it has room for.
+    """
 
     def __init__(self, text: str, form: EventFormat, dialect: Dialect) -> None:
         self._text = text
         self._form = form
         self._dialect = dialect
         self._at = 0
+        self._program = ProgramBuilder()
+        # The whole text, and the parentheses that are open here, from outside inwards.
+        self._groups = [Group(inverted=False)]
 
     def parse(self) -> Test:
         """Return the test of the whole text. Raises FilterError."""
         if not _check_pairs(self._text):
             raise FilterError(EINVAL, None)
-        self._skip_blanks()
-        # Parentheses are paired, so the expression ends where the text does.
-        return self._any_of(depth=0)
+        while True:
+            self._parse_factor()
+            if not self._parse_joint():
+                return self._program.test(self._groups[0].exits(self._program))
 
-    def _any_of(self, depth: int) -> Test:
-        terms = [self._all_of(depth, alone=True)]
-        while self._take("||"):
-            if self._ends_here():
-                break
-            terms.append(self._all_of(depth, alone=False))
-        return terms[0] if len(terms) == 1 else _or(terms)
+    def _parse_factor(self) -> None:
+        """Read up to the end of the next comparison, into parentheses that open before it."""
+        inverted = self._take_inversions()
+        while self._peek() == "(":
+            self._at += 1
+            self._groups.append(Group(inverted=inverted))
+            inverted = self._take_inversions()
+        exits = self._program.add(self._parse_term())
+        self._groups[-1].add(exits.inverted() if inverted else exits, self._program)
 
-    def _all_of(self, depth: int, *, alone: bool) -> Test:
-        terms = [self._factor(depth)]
-        while self._take("&&"):
+    def _parse_joint(self) -> bool:
+        """Read closing parentheses and the joint behind them. Return whether a factor follows."""
+        while self._take(")"):
+            # Precondition: parentheses are paired, so this one closes the last that was opened.
+            exits = self._groups.pop().exits(self._program)
+            self._groups[-1].add(exits, self._program)
+            self._expect_joint()
+        group = self._groups[-1]
+        if self._take("&&"):
             # After `a || b &&` the kernel would jump out of its program.
-            if alone and self._ends_here():
-                break
-            terms.append(self._factor(depth))
-        return terms[0] if len(terms) == 1 else _and(terms)
+            if group.is_first_term and self._ends_here():
+                return False
+            group.expects_and = True
+            return True
+        return self._take("||") and not self._ends_here()
 
-    def _factor(self, depth: int) -> Test:
+    def _take_inversions(self) -> bool:
         inverted = False
         self._skip_blanks()
         while self._peek() == "!" and self._text[self._at + 1 : self._at + 2] not in ("=", "~"):
             inverted = not inverted
             self._at += 1
             self._skip_blanks()
-        if self._peek() == "(":
-            self._at += 1
-            test = self._any_of(depth + 1)
-            # Precondition: parentheses are paired, so this is the closing one.
-            self._at += 1
-            self._expect_joint()
-        else:
-            test = self._term()
-        return _not(test) if inverted else test
+        return inverted
 
-    def _term(self) -> Test:
+    def _parse_term(self) -> Test:
         if self._at >= len(self._text):
             raise self._nothing_there()
         start = self._at
@@ -109,7 +118,7 @@ class _ExpressionParser:
         self._skip_blanks()
         if not self._text.startswith(joint, self._at):
             return False
-        self._at += 2
+        self._at += len(joint)
         return True
 
     def _peek(self) -> str:
@@ -117,18 +126,6 @@ class _ExpressionParser:
 
     def _skip_blanks(self) -> None:
         self._at = after_blanks(self._text, self._at)
-
-
-def _and(tests: list[Test]) -> Test:
-    return lambda event, task: all(test(event, task) for test in tests)
-
-
-def _or(tests: list[Test]) -> Test:
-    return lambda event, task: any(test(event, task) for test in tests)
-
-
-def _not(test: Test) -> Test:
-    return lambda event, task: not test(event, task)
 
 
 def _check_pairs(text: str) -> bool:

@@ -64,8 +64,6 @@ def restore_events(
         except (BadSnapshotError, KernelError) as error:
             why = error.why if isinstance(error, KernelError) else error
             raise BadSnapshotError(f"{name}: {why}") from None
-        except RecursionError:
-            raise BadSnapshotError(f"{name}: a filter is nested too deeply") from None
 
 
 def check_events(instance: Instance) -> None:
