@@ -13,8 +13,8 @@ from fakesys.core.saved import BadSnapshotError
 from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
 from tests.long import LONG
+from tests.mutants import mutant
 from tests.saved.kvm_copies import encoded, fresh, plain, restore, shown
-from tests.saved.mutants import mutate, places
 from tests.saved.test_kvm import KVM_WRITES, MORE, started
 from tests.whole_machine import CONTROL, CTL, attempt
 
@@ -69,13 +69,8 @@ def test_mutants(profile: str, paging: str, batch: int) -> None:
     chance = random.Random(f"{profile} {paging} {batch}")
     taken = 0
     for number in range(MUTANTS):
-        document = plain(data)
-        known = list(places(document))
-        # Most values are counters: half of the changes are below a part of the document.
-        if number % 2:
-            part = chance.choice([holder[key] for holder, key in known if holder is not document])
-            known = list(places(part)) or known
-        what = mutate(document, chance, known)
+        document = mutant(plain(data), chance)
+        what = f"mutant {number}"
         copy = fresh(machine)
         begin = monotonic()
         try:
