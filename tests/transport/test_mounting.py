@@ -97,6 +97,17 @@ def test_without_the_helper_the_package_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("as_user")
+def test_a_helper_that_may_not_be_run_is_named_with_the_reason(
+    tmp_path: Path, helper: Callable[[str], None]
+) -> None:
+    helper("")
+    (tmp_path / "fusermount3").chmod(0o644)
+    why = r"^fusermount3 is missing or out of reach \(Permission denied\): install fuse3"
+    with pytest.raises(MountError, match=why):
+        mounting.mount(tmp_path, "abc", allow_other=False)
+
+
+@pytest.mark.usefixtures("as_user")
 def test_a_helper_that_hangs_is_given_up(
     tmp_path: Path, helper: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
