@@ -70,7 +70,7 @@ check: .venv/.dev
 # The floor is `fail_under` in pyproject.toml; it only rises.
 coverage: .venv/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term:skip-covered tests/core tests/tree \
-		tests/models tests/files tests/test_whole_machine.py $(PYTEST_ARGS)
+		tests/models tests/files tests/saved tests/transport tests/test_whole_machine.py $(PYTEST_ARGS)
 
 bench: .venv/.dev
 	$(BIN)/python -m tests.bench
