@@ -169,7 +169,7 @@ class Client:
 
     def journals(self) -> None:
         """Read the journals in small steps beside all the writers."""
-        for name in ("log", "uevents", "ap/log", "state"):
+        for name in ("log", "uevents", "ap/log", "uevents_pipe", "state"):
             self.get(f"{CONTROL}/{name}", size=self.chance.choice((16, 200, 4096)))
 
     def walk(self) -> None:

@@ -2,7 +2,7 @@
 
 First it sets up the namespaces of the command from outside. Then it reads the uevents of the
 simulated machine: after each one it brings the joined `/sys` in line; in a private network it also
-sends the event on netlink. It reads the file `uevents` like any client, so the directory of a
+sends the event on netlink. It reads the file `uevents_pipe` like any client, so the directory of a
 device exists before its `add` is sent.
 """
 
@@ -19,7 +19,7 @@ from fakesys.execution import mount_requests
 from fakesys.execution.netlink import Sender, parse_stream
 from fakesys.execution.syscalls import StepError
 
-STREAM = "sys/kernel/debug/fakesys/uevents"
+STREAM = "sys/kernel/debug/fakesys/uevents_pipe"
 PIECE = 1 << 16
 GO = b"\n"
 READY = "ready"

@@ -118,7 +118,8 @@ CONTROL = Kind(
     rename_flags=EINVAL,
     waits=True,
 )
-# Journals of the control files: read once from the beginning to the end, then wait.
+# Journals of the control files: a text that grows; a stream, which is read once and waits.
+CONTROL_JOURNAL = replace(CONTROL, name="control-journal", has_end=False)
 CONTROL_STREAM = replace(CONTROL, name="control-stream", seekable=False)
 # DEFINE_SIMPLE_ATTRIBUTE: fs/libfs.c:simple_attr_read, simple_attr_write.
 DEBUGFS = Kind(

@@ -438,7 +438,7 @@ def test_journals_are_streams() -> None:
     new_mdev(machine, U1)
     new_mdev(machine, U2)
     text = machine.read(f"{CONTROL}/uevents")
-    pieces = stream(machine, "uevents")
+    pieces = stream(machine, "uevents_pipe")
     assert b"".join(pieces).decode() == text
     assert max(len(piece) for piece in pieces) == 100
     assert refusal(machine, f"{CONTROL}/uevents", "x") == "EACCES"

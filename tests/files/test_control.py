@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from fakesys import __version__
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import Blocked, KernelError
 from fakesys.core.kernel import Caller
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.control.faults import parse_seconds
+from fakesys.tree.node import File
 
 F = "sys/kernel/debug/fakesys"
 RW = "sys/devices/virtual/selftest/selftest0/rw"
@@ -44,9 +46,9 @@ def test_last_error_explains_a_refused_write_and_a_good_one_clears_it(machine: M
 
 
 def test_profile_shows_and_sets(machine: Machine) -> None:
-    assert machine.read(f"{F}/profile") == "[seed] 6.1 6.18\n"
+    assert machine.read(f"{F}/profile") == "[seed] 6.1 6.12 6.18\n"
     machine.write(f"{F}/profile", "6.1\n")
-    assert machine.read(f"{F}/profile") == "seed [6.1] 6.18\n"
+    assert machine.read(f"{F}/profile") == "seed [6.1] 6.12 6.18\n"
     assert machine.profile_name == "6.1"
 
 
@@ -313,7 +315,55 @@ def test_log_shows_the_lines_of_the_kernel(machine: Machine) -> None:
     assert machine.read(f"{F}/log").endswith("first\nsecond\n")
 
 
-@pytest.mark.parametrize("name", ["uevents", "log"])
+def opened_journal(machine: Machine, name: str) -> Callable[[int, int], bytes]:
+    """A read of an open journal, by offset and size, as of a descriptor that would wait."""
+    node = machine.fs.resolve(f"{F}/{name}")
+    assert isinstance(node, File)
+    handle = machine.fs.open(node, os.O_RDONLY)
+    return lambda offset, size: machine.fs.read(node, handle, offset, size)
+
+
+@pytest.mark.parametrize("folder", ["", "ap/"])
+def test_a_journal_ends_with_what_is_there(machine: Machine, folder: str) -> None:
+    machine.kernel.log("ap: first")
+    read = opened_journal(machine, f"{folder}log")
+    text = b""
+    while piece := read(len(text), 16):
+        assert len(piece) <= 16
+        text += piece
+    assert text.endswith(b"ap: first\n")
+    # A reader that comes back to the end gets what was logged meanwhile, and nothing twice.
+    machine.kernel.log("ap: second")
+    assert read(len(text), 100) == b"ap: second\n"
+    assert read(len(text) + 11, 100) == b""
+    # Other offsets count in the records of now.
+    assert read(3, 10) == (text + b"ap: second\n")[3:13]
+    assert read(0, 1 << 16) == text + b"ap: second\n"
+    assert read(1 << 30, 10) == b""
+
+
+def test_a_journal_that_grows_between_two_reads_has_no_gap(machine: Machine) -> None:
+    read = opened_journal(machine, "uevents")
+    start = read(0, 16)
+    machine.write(f"{F}/selftest/remove", "1")
+    rest = read(16, 1 << 16)
+    assert (start + rest).decode() == machine.read(f"{F}/uevents")
+
+
+@pytest.mark.parametrize("name", ["uevents_pipe", "log_pipe", "ap/uevents_pipe", "ap/log_pipe"])
+def test_a_journal_pipe_waits_for_more(machine: Machine, name: str) -> None:
+    machine.kernel.log("ap: line")
+    machine.write("sys/devices/ap/uevent", "change")
+    read = opened_journal(machine, name)
+    assert read(0, 1 << 16).decode() == machine.read(f"{F}/{name.removesuffix('_pipe')}")
+    with pytest.raises(Blocked):
+        read(0, 1 << 16)
+    machine.kernel.log("ap: more")
+    machine.write("sys/devices/ap/uevent", "change")
+    assert read(0, 1 << 16).startswith((b"ap: more", b"ACTION=change"))
+
+
+@pytest.mark.parametrize("name", ["uevents", "log", "uevents_pipe", "log_pipe"])
 def test_journals_refuse_writes(machine: Machine, name: str) -> None:
     assert refusal(lambda: machine.write(f"{F}/{name}", "x")) == "EACCES"
 

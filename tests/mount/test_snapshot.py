@@ -20,7 +20,7 @@ from tests.mounts import Mount, fakesys, has_open, mounted
 
 TRACING = "sys/kernel/tracing"
 # Reading there waits, takes away, or tells of this very mount.
-LEFT_OUT = {"trace_pipe", "trace_pipe_raw", "uevents", "log", "snapshot", "writes"}
+LEFT_OUT = {"trace_pipe", "trace_pipe_raw", "uevents_pipe", "log_pipe", "snapshot", "writes"}
 OWN = {"now", "requests"}
 WRITERS = 8
 SECONDS = 60.0
@@ -177,7 +177,7 @@ def test_a_snapshot_taken_under_load(pair: tuple[Mount, Mount], tmp_path: Path) 
     assert [path for path in left if left[path] != right[path]] == []
     assert len(left) > 1500
     assert b": kept\n" in (other.root / TRACING / "instances/kept/trace").read_bytes()
-    for name in ("sys/kernel/debug/fakesys/uevents", "sys/kernel/debug/fakesys/log",
+    for name in ("sys/kernel/debug/fakesys/uevents_pipe", "sys/kernel/debug/fakesys/log_pipe",
                  f"{TRACING}/trace_pipe"):  # fmt: skip
         assert stream(one.root / name) == stream(other.root / name)
     # Both go on alike.
@@ -262,7 +262,7 @@ def test_who_reads_meanwhile(mount: Mount, tmp_path: Path) -> None:
     waiting = {
         name: subprocess.Popen(["cat", str(mount.root / name)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
-        for name in (f"{TRACING}/trace_pipe", "sys/kernel/debug/fakesys/log")
+        for name in (f"{TRACING}/trace_pipe", "sys/kernel/debug/fakesys/log_pipe")
     }  # fmt: skip
     try:
         deadline = time.monotonic() + SECONDS
@@ -273,7 +273,7 @@ def test_who_reads_meanwhile(mount: Mount, tmp_path: Path) -> None:
         _, error = pipe.communicate(timeout=SECONDS)
         assert pipe.returncode == 1
         assert b"Input/output error" in error
-        assert waiting["sys/kernel/debug/fakesys/log"].poll() is None
+        assert waiting["sys/kernel/debug/fakesys/log_pipe"].poll() is None
         # The clients of the new machine are served: time goes on, events come.
         (mount.root / TRACING / "trace_marker").write_text("after\n")
         assert b"after" in stream(mount.root / TRACING / "trace_pipe")

@@ -42,7 +42,7 @@ def drain(descriptor: int) -> None:
 @contextmanager
 def blocked_reader(mount: Mount, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
     """`cat` on the uevent stream, waiting."""
-    stream = mount.control / "uevents"
+    stream = mount.control / "uevents_pipe"
     with subprocess.Popen([*prefix, "cat", str(stream)], stdout=subprocess.PIPE) as process:
         try:
             if not prefix:
@@ -96,7 +96,7 @@ def test_an_interrupted_reader_leaves_the_stream_intact_for_the_next(shared_moun
 
 
 def test_a_write_wakes_the_blocked_reader_of_a_stream(shared_mount: Mount) -> None:
-    descriptor = os.open(shared_mount.control / "uevents", os.O_RDONLY)
+    descriptor = os.open(shared_mount.control / "uevents_pipe", os.O_RDONLY)
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(os.read(descriptor, 65536)))
     try:
@@ -112,7 +112,7 @@ def test_a_write_wakes_the_blocked_reader_of_a_stream(shared_mount: Mount) -> No
 
 
 def test_nonblock_set_after_open_is_seen(shared_mount: Mount) -> None:
-    descriptor = os.open(shared_mount.control / "log", os.O_RDONLY)
+    descriptor = os.open(shared_mount.control / "log_pipe", os.O_RDONLY)
     try:
         os.set_blocking(descriptor, False)
         drain(descriptor)

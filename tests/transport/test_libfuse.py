@@ -22,7 +22,7 @@ from fakesys.transport.fusepy.server import Server
 from fakesys.transport.mounting import MountError
 
 RW = "/sys/devices/virtual/selftest/selftest0/rw"
-STREAM = "/sys/kernel/debug/fakesys/uevents"
+STREAM = "/sys/kernel/debug/fakesys/uevents_pipe"
 Script = Callable[["Client"], object]
 
 

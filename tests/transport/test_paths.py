@@ -18,7 +18,7 @@ from fakesys.transport.fusepy.paths import UNCHANGED, UTIME_NOW, UTIME_OMIT, Pat
 DEVICE = "/sys/devices/virtual/selftest/selftest0"
 RW = f"{DEVICE}/rw"
 SEQ = "/sys/kernel/debug/selftest/seq"
-STREAM = "/sys/kernel/debug/fakesys/uevents"
+STREAM = "/sys/kernel/debug/fakesys/uevents_pipe"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from fakesys.transport.fuse.protocol import ROOT_ID, Notify, Op
 from fakesys.transport.fuse.session import Session
 from fakesys.transport.watchdog import Watchdog
 
-STREAM = "sys/kernel/debug/fakesys/uevents"
+STREAM = "sys/kernel/debug/fakesys/uevents_pipe"
 
 
 class Wire:

@@ -18,11 +18,11 @@ from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import bracketed
-from fakesys.subsystems.control.streams import line_stream, uevent_stream
+from fakesys.subsystems.control.streams import journal_rows, lines_from, uevents_from
 from fakesys.subsystems.vfio_ap.policy import FilterName
 from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.attr import Attr, Layout, Mount, Row
-from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
+from fakesys.tree.kinds import CONTROL
 
 SUBSYSTEMS = frozenset({"ap", "matrix", "mdev", "vfio-dev"})
 BUSES = ("/bus/ap", "/bus/matrix", "/bus/mdev")
@@ -231,19 +231,15 @@ def _machine_rows(choice: ApKernelChoice, uevents: UeventLog, log: LineLog) -> t
             store=reset,
             errors={EINVAL: "not 1"},
         ),
-        Attr(
-            name="uevents",
-            mode=0o444,
-            doc="Uevents of the AP part since the mount; waits for more.",
-            open=lambda _system, _flags: uevent_stream(uevents, _of_ap),
-            kind=CONTROL_STREAM,
+        *journal_rows(
+            "uevents",
+            "Uevents of the AP part since the mount",
+            lambda _system: uevents_from(uevents, _of_ap),
         ),
-        Attr(
-            name="log",
-            mode=0o444,
-            doc="Log lines of the AP part since the mount; waits for more.",
-            open=lambda _system, _flags: line_stream(log, _line_of_ap),
-            kind=CONTROL_STREAM,
+        *journal_rows(
+            "log",
+            "Log lines of the AP part since the mount",
+            lambda _system: lines_from(log, _line_of_ap),
         ),
     )
 

@@ -6,7 +6,8 @@
 * `Faults` (`faults.py`): errors and delays that calls meet although the models allow them.
 * `Recordings` (`recording.py`): every open file `writes`, each with a shell script of what
   happens; `script.py` writes and reads the lines of such a script.
-* `SnapshotFile` (`snapshots.py`), `JournalStream` (`streams.py`): open files of their own kind.
+* `SnapshotFile` (`snapshots.py`), `JournalText` and `JournalPipe` (`streams.py`): open files of
+  their own kind.
 * `files.py`: the table of the directory.
 
 Order of a write anywhere on the mount: recordings take the time, faults may refuse it, the model

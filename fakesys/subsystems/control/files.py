@@ -14,7 +14,7 @@ from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.control.snapshots import ERRORS, SnapshotFile
-from fakesys.subsystems.control.streams import line_stream, uevent_stream
+from fakesys.subsystems.control.streams import journal_rows, lines_from, uevents_from
 from fakesys.tree.attr import Attr, Dir, Layout, Mount
 from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
 
@@ -184,19 +184,15 @@ TOP: Layout[Control] = Layout(
             open=SnapshotFile,
             errors=ERRORS,
         ),
-        Attr(
-            name="uevents",
-            mode=0o444,
-            doc="Every uevent of the mount, the oldest of the last 65,536 first; waits for more.",
-            open=lambda control, _flags: uevent_stream(control.uevents),
-            kind=CONTROL_STREAM,
+        *journal_rows(
+            "uevents",
+            "Every uevent of the mount, the oldest of the last 65,536 first",
+            lambda control: uevents_from(control.uevents),
         ),
-        Attr(
-            name="log",
-            mode=0o444,
-            doc="Every line of the kernel log, the last 65,536 of them; waits for more.",
-            open=lambda control, _flags: line_stream(control.log),
-            kind=CONTROL_STREAM,
+        *journal_rows(
+            "log",
+            "Every line of the kernel log, the last 65,536 of them",
+            lambda control: lines_from(control.log),
         ),
         Attr(
             name="writes",

@@ -1,7 +1,8 @@
-"""Files that give events as they happen, as a pipe does: uevents and lines of the log.
+"""Files that give the records of a journal: uevents and lines of the log.
 
-A reader starts at the oldest kept record, waits when there is nothing new, and never sees one
-twice.
+A text, as `trace` is one, ends with what is there; reading on at its end gives what came since. A
+pipe, as `trace_pipe` is one, waits when there is nothing new and gives no record twice. Both begin
+with the oldest record that is kept.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from typing import Generic, Protocol, TypeVar
 from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog, render_uevent
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
+from fakesys.tree.attr import Attr
+from fakesys.tree.kinds import CONTROL_JOURNAL, CONTROL_STREAM
 
+M = TypeVar("M")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+# How much is skipped at once, in bytes.
+_PIECE = 1 << 14
 
 
 def everything(_record: object) -> bool:
@@ -35,8 +43,11 @@ class Journal(Protocol[R_co]):
         """Yield the records after this number."""
 
 
-class JournalStream(Generic[R]):
-    """One open file on a journal. `render`: the text of a record; `wanted`: which are shown."""
+class Cursor(Generic[R]):
+    """A place in a journal. `render`: the text of a record; `wanted`: which are shown.
+
+    `text`: what was taken from the journal and not given to the reader.
+    """
 
     def __init__(
         self,
@@ -44,79 +55,154 @@ class JournalStream(Generic[R]):
         render: Callable[[int, R], str],
         wanted: Callable[[R], bool] = everything,
     ) -> None:
-        self._journal = journal
-        self._render = render
-        self._wanted = wanted
+        self.journal = journal
+        self.render, self.wanted = render, wanted
+        self.text = b""
         self._last = 0
         self._generation = journal.generation
         self._records: Iterator[tuple[int, R]] = iter(())
-        self._text = b""
 
-    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """Return the next records, up to `size` bytes.
+    def again(self) -> Cursor[R]:
+        """Return another place in the same journal, at its beginning."""
+        return Cursor(self.journal, self.render, self.wanted)
 
-        Raises EAGAIN or Blocked when there is none.
-        """
-        self._fill(size)
-        if not self._text:
-            if nonblock:
-                raise KernelError(EAGAIN, "nothing new")
-            raise Blocked(self._journal.waiters)
-        data, self._text = self._text[:size], self._text[size:]
+    def take(self, size: int) -> bytes:
+        """Return the next bytes, up to `size`; none at the end of the journal."""
+        self.fill(size)
+        data, self.text = self.text[:size], self.text[size:]
         return data
 
-    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
-        """Refuse with EINVAL: a journal is only read."""
-        raise KernelError(EINVAL, "a journal is only read")
+    def skip(self, count: int) -> None:
+        """Go on by `count` bytes, or to the end; others are served meanwhile."""
+        if count:
+            might_resched()
+        while count and (piece := self.take(min(count, _PIECE))):
+            count -= len(piece)
+            cond_resched_killable()
 
-    def poll(self) -> int:
-        """Return POLLIN while there is something to read."""
-        self._fill(1)
-        return select.POLLIN | select.POLLRDNORM if self._text else 0
-
-    def waiters(self) -> Waiters:
-        """Return the waiters that each record wakes."""
-        return self._journal.waiters
-
-    def release(self) -> None:
-        """Do nothing: the journal stays."""
-
-    def _fill(self, size: int) -> None:
-        pieces = [self._text]
-        length = len(self._text)
+    def fill(self, size: int) -> None:
+        """Take records until `text` has `size` bytes, or nothing is left."""
+        pieces = [self.text]
+        length = len(self.text)
         while length < size:
             piece = self._next()
             if piece is None:
                 break
             pieces.append(piece)
             length += len(piece)
-        self._text = b"".join(pieces)
+        self.text = b"".join(pieces)
 
     def _next(self) -> bytes | None:
         """Return the text of the next wanted record; None at the end of the journal."""
         fresh = False
-        if self._generation != self._journal.generation:
+        if self._generation != self.journal.generation:
             # Another machine was loaded: what it remembers was not missed by this reader.
-            self._generation, self._last = self._journal.generation, self._journal.replaced_at
+            self._generation, self._last = self.journal.generation, self.journal.replaced_at
             self._records = iter(())
         while True:
             for number, record in self._records:
                 self._last = number
-                if self._wanted(record):
-                    return self._render(number, record).encode("latin-1", "replace")
+                if self.wanted(record):
+                    return self.render(number, record).encode("latin-1", "replace")
             if fresh:
                 return None
             # An iterator that is used up does not see what came after it was made.
-            self._records, fresh = self._journal.since(self._last), True
+            self._records, fresh = self.journal.since(self._last), True
 
 
-def uevent_stream(
-    log: UeventLog, wanted: Callable[[Uevent], bool] = everything
-) -> JournalStream[Uevent]:
+class _JournalFile(Generic[R]):
+    """What an open file on a journal does as a text and as a pipe."""
+
+    def __init__(self, cursor: Cursor[R]) -> None:
+        self._cursor = cursor
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """Refuse with EINVAL: a journal is only read."""
+        raise KernelError(EINVAL, "a journal is only read")
+
+    def release(self) -> None:
+        """Do nothing: the journal stays."""
+
+
+class JournalText(_JournalFile[R]):
+    """An open file that ends with what is there."""
+
+    def __init__(self, cursor: Cursor[R]) -> None:
+        super().__init__(cursor)
+        self._offset = 0
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """Return the text at this offset; none at the end.
+
+        It goes on where the last read ended; any other offset begins with the records of now.
+        """
+        if offset != self._offset or offset == 0:
+            # The new place becomes known when it is found: other reads may come before.
+            cursor = self._cursor.again()
+            cursor.skip(offset)
+            self._cursor = cursor
+        data = self._cursor.take(size)
+        self._offset = offset + len(data)
+        return data
+
+    def poll(self) -> int:
+        """Return that it is always ready."""
+        return select.POLLIN | select.POLLRDNORM
+
+    def waiters(self) -> None:
+        """Return None: reads never wait."""
+
+
+class JournalPipe(_JournalFile[R]):
+    """An open file that waits for more."""
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """Return the next records, up to `size` bytes.
+
+        Raises EAGAIN or Blocked when there is none.
+        """
+        data = self._cursor.take(size)
+        if data:
+            return data
+        if nonblock:
+            raise KernelError(EAGAIN, "nothing new")
+        raise Blocked(self._cursor.journal.waiters)
+
+    def poll(self) -> int:
+        """Return POLLIN while there is something to read."""
+        self._cursor.fill(1)
+        return select.POLLIN | select.POLLRDNORM if self._cursor.text else 0
+
+    def waiters(self) -> Waiters:
+        """Return the waiters that each record wakes."""
+        return self._cursor.journal.waiters
+
+
+def uevents_from(log: UeventLog, wanted: Callable[[Uevent], bool] = everything) -> Cursor[Uevent]:
     """Return the uevents of a journal, `KEY=value` lines with a blank line after each."""
-    return JournalStream(log, render_uevent, wanted)
+    return Cursor(log, render_uevent, wanted)
 
 
-def line_stream(log: LineLog, wanted: Callable[[str], bool] = everything) -> JournalStream[str]:
+def lines_from(log: LineLog, wanted: Callable[[str], bool] = everything) -> Cursor[str]:
     """Return the lines of a journal."""
-    return JournalStream(log, lambda _number, line: f"{line}\n", wanted)
+    return Cursor(log, lambda _number, line: f"{line}\n", wanted)
+
+
+def journal_rows(name: str, doc: str, cursor: Callable[[M], Cursor[R]]) -> tuple[Attr[M], Attr[M]]:
+    """Return the rows `NAME` and `NAME_pipe` of a journal that begins at `cursor`."""
+    return (
+        Attr(
+            name=name,
+            mode=0o444,
+            doc=f"{doc}; ends with what is there.",
+            open=lambda model, _flags: JournalText(cursor(model)),
+            kind=CONTROL_JOURNAL,
+        ),
+        Attr(
+            name=f"{name}_pipe",
+            mode=0o444,
+            doc="The same as a stream, which waits for more.",
+            open=lambda model, _flags: JournalPipe(cursor(model)),
+            kind=CONTROL_STREAM,
+        ),
+    )
