@@ -19,9 +19,9 @@ from fakesys.subsystems.kvm.stats import STATS
 FOLDER = "sys/kernel/debug/fakesys/kvm"
 CTL = f"{FOLDER}/ctl"
 PRESET = f"{FOLDER}/preset"
-KERNELS = ("v3", "5.6", "6.1", "6.18", "7.x")
-BITS = ("5.6", "6.1", "6.18", "7.x")
-NEW = ("6.1", "6.18", "7.x")
+KERNELS = ("v3", "5.6", "6.1", "6.12", "6.18", "7.x")
+BITS = ("5.6", "6.1", "6.12", "6.18", "7.x")
+NEW = ("6.1", "6.12", "6.18", "7.x")
 RIP = "rip 0xffffffff81000000"
 EXIT = f"kvm_exit: reason {{}} {RIP} info {{}} {{}}"
 

@@ -168,7 +168,7 @@ def open_descriptor(
 
 _OPTIONS = (
     click.option("--scenario", default="default", help="A shipped scenario or a .toml file."),
-    click.option("--profile", help="The kernel to imitate: seed, 6.1 or 6.18."),
+    click.option("--profile", help="The kernel to imitate: seed, 6.1, 6.12 or 6.18."),
     click.option(
         "--preset",
         multiple=True,

@@ -12,7 +12,7 @@ from fakesys.cli.machine_options import SEED, machine_of
 
 @click.command(epilog="Example: fakesys run vfio-ap-three-guests")
 @click.argument("scenario", required=False)
-@click.option("--profile", help="Kernel to imitate: seed, 6.1 or 6.18; else the scenario's.")
+@click.option("--profile", help="Kernel to imitate: seed, 6.1, 6.12 or 6.18; else the scenario's.")
 @click.option("--seed", type=SEED, help="Seed of the random generator; else the scenario's.")
 def run(scenario: str | None, profile: str | None, seed: int | None) -> None:
     """Run SCENARIO in memory, without FUSE and root, and print what happens.

@@ -44,7 +44,7 @@ LAST_CALLS = 50
 class Machine:
     """A machine in memory. Raises KernelError for what the kernel would refuse.
 
-    `profile`: `seed`, `6.1` or `6.18`; None: the scenario's, else `seed`.
+    `profile`: `seed`, `6.1`, `6.12` or `6.18`; None: the scenario's, else `seed`.
     `scenario`: name of a shipped one, path of a file, or what `scenario.load` gave.
     `seed`: of the one random generator; None: the scenario's.
     `selftest`: with the toy subsystem, which a scenario can ask for too.

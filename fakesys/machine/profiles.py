@@ -25,7 +25,7 @@ from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.subsystems.mdev.policy import MdevFeature, MdevPolicy
-from fakesys.subsystems.tracing.base.policy import V6_1, V6_18, Build
+from fakesys.subsystems.tracing.base.policy import V6_1, V6_12, V6_18, Build
 from fakesys.subsystems.vfio_ap import policy as vfio_ap
 from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName, VfioApFeature
 
@@ -45,6 +45,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(name="seed", ap="v6", mmu="5.4", apicv="v3", trace="6.1"),
         Profile(name="6.1", ap="6.1", mmu="6.1", apicv="6.1", trace="6.1"),
+        Profile(name="6.12", ap="6.12", mmu="6.12", apicv="6.12", trace="6.12"),
         Profile(name="6.18", ap="6.12", mmu="6.18", apicv="6.18", trace="6.18"),
     )
 }
@@ -187,11 +188,12 @@ _MMU_6_1 = (
         MmuFeature.TRACE_TDP,
     }
 )
-_MMU_6_18 = _MMU_6_1 | {
+_MMU_6_12 = _MMU_6_1 | {
     ParamFeature.ENABLE_VIRT_AT_LOAD,
     MmuFeature.TRACE_WIDE_CODE,
     KvmFeature.TRACE_NO_CHANGE_PTE,
 }
+_MMU_6_18 = _MMU_6_12 | {ParamFeature.UNSAFE_MAPPINGS, MmuFeature.TRACE_CODE_NAMES}
 
 
 def _series(patch: int) -> FeatureSet:
@@ -219,6 +221,7 @@ MMU_KERNELS: dict[str, MmuKernel] = {
             params={"mmio_gen_bits": "18"},
         ),
         MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1),
+        MmuKernel("6.12", _MMU_6_12, kvm_mmu.K6_12),
         MmuKernel(
             "6.18",
             _MMU_6_18,
@@ -230,7 +233,8 @@ MMU_KERNELS: dict[str, MmuKernel] = {
 
 _VCPU = frozenset({KvmFeature.TRACE_VCPU})
 _STATE = _VCPU | {KvmFeature.TRACE_STATE}
-_REQUESTS = _STATE | {KvmFeature.TRACE_REQUESTS}
+_NAMES = _STATE | {KvmFeature.TRACE_NAMES}
+_REQUESTS = _NAMES | {KvmFeature.TRACE_REQUESTS}
 
 _APICV_6_1 = frozenset({ParamFeature.BOOLEAN_AVIC, ParamFeature.FORCE_AVIC})
 _APICV_6_18 = _APICV_6_1 | {ParamFeature.ENABLE_IPIV}
@@ -247,12 +251,13 @@ APICV_KERNELS: dict[str, ApicvKernel] = {
             "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
         ),
         ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
+        ApicvKernel("6.12", _NAMES | _APICV_6_1, _LIMITS_6, apicv.WATCHED_IDS),
         ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
         ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )
 }
 
-TRACE_KERNELS: dict[str, Build] = {"6.1": V6_1, "6.18": V6_18}
+TRACE_KERNELS: dict[str, Build] = {"6.1": V6_1, "6.12": V6_12, "6.18": V6_18}
 
 K = TypeVar("K")
 

@@ -11,7 +11,7 @@ from fakesys.machine.machine import Machine
 from fakesys.tree.node import Directory, Symlink
 
 KERNELS = ("v6", "6.1", "6.12")
-PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.18"}
+PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.12"}
 
 BUS = "sys/bus/ap"
 ROOT = "sys/devices/ap"

@@ -16,16 +16,16 @@ VM_LINES = (INHIBIT, UPDATE, OFF, ON)
 # How the enum, or what would be it, reads.
 DISABLED, SUSPENDED, ACTIVATED = "0 DISABLED", "1 SUSPENDED", "2 ACTIVATED"
 
-HYPERV = {"5.6": 1, "6.1": 1, "6.18": 1, "7.x": 1}
+HYPERV = {"5.6": 1, "6.1": 1, "6.12": 1, "6.18": 1, "7.x": 1}
 NESTED = {"5.6": 2}
-IRQWIN = {"5.6": 3, "6.1": 7, "6.18": 8, "7.x": 8}
-PIT_REINJ = {"5.6": 4, "6.1": 8, "6.18": 9, "7.x": 9}
-BLOCKIRQ = {"6.1": 3, "6.18": 3, "7.x": 3}
-ID_MODIFIED = {"6.1": 4, "6.18": 5, "7.x": 5}
-BASE_MODIFIED = {"6.1": 5, "6.18": 6, "7.x": 6}
-SEV = {"6.1": 9, "6.18": 10, "7.x": 10}
-PHYSICAL_ALIASED = {"6.18": 4, "7.x": 4}
-LOGICAL_ALIASED = {"6.18": 11, "7.x": 11}
+IRQWIN = {"5.6": 3, "6.1": 7, "6.12": 8, "6.18": 8, "7.x": 8}
+PIT_REINJ = {"5.6": 4, "6.1": 8, "6.12": 9, "6.18": 9, "7.x": 9}
+BLOCKIRQ = {"6.1": 3, "6.12": 3, "6.18": 3, "7.x": 3}
+ID_MODIFIED = {"6.1": 4, "6.12": 5, "6.18": 5, "7.x": 5}
+BASE_MODIFIED = {"6.1": 5, "6.12": 6, "6.18": 6, "7.x": 6}
+SEV = {"6.1": 9, "6.12": 10, "6.18": 10, "7.x": 10}
+PHYSICAL_ALIASED = {"6.12": 4, "6.18": 4, "7.x": 4}
+LOGICAL_ALIASED = {"6.12": 11, "6.18": 11, "7.x": 11}
 TOO_BIG = {"6.18": 12, "7.x": 12}
 
 
@@ -54,7 +54,7 @@ def test_without_the_module_parameter(kernel: str, parameters: str) -> None:
     lines = only(guests("vm create g reinject=0"), *VM_LINES)
     guests("g vcpu add")
     # 6.1 finds the irqchip absent as well; nobody clears that while AVIC is off.
-    wanted = {"v3": 0, "5.6": 1, "6.1": 0b101, "6.18": 1, "7.x": 1}[kernel]
+    wanted = {"v3": 0, "5.6": 1, "6.1": 0b101, "6.12": 1, "6.18": 1, "7.x": 1}[kernel]
     assert inhibits(guests) == wanted
     assert guests.state()["apicv_state"] == (DISABLED if kernel == "v3" else SUSPENDED)
     assert not guests.active()
@@ -62,6 +62,7 @@ def test_without_the_module_parameter(kernel: str, parameters: str) -> None:
     assert guests.state()["access_page"] == "absent"
     told = {
         "6.1": [f"{INHIBIT}: set reason=2, inhibits=0x4", f"{INHIBIT}: set reason=0, inhibits=0x5"],
+        "6.12": [f"{INHIBIT}: set reason=0, inhibits=0x1 DISABLED"],
         "6.18": [f"{INHIBIT}: set reason=0, inhibits=0x1 DISABLED"],
         "7.x": [f"{INHIBIT}: set reason=0, inhibits=0x1 DISABLED"],
     }
@@ -84,7 +85,7 @@ def test_without_an_irqchip_in_the_kernel(kernel: str) -> None:
     guests = Guests(kernel)
     lines = only(guests("vm create g irqchip=none"), *VM_LINES)
     guests("g vcpu add")
-    absent = {"6.1": "0x4", "6.18": "0x4 ABSENT", "7.x": "0x4 ABSENT"}
+    absent = {"6.1": "0x4", "6.12": "0x4 ABSENT", "6.18": "0x4 ABSENT", "7.x": "0x4 ABSENT"}
     wanted = [f"{INHIBIT}: set reason=2, inhibits={absent[kernel]}"] if kernel in NEW else []
     assert lines == wanted
     assert inhibits(guests) == (4 if kernel in NEW else 0)
@@ -213,7 +214,7 @@ def test_a_vcpu_in_its_nested_guest_does_without(kernel: str) -> None:
     assert guests.vcpu(1)["is_running"] == "1"
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "6.18"])
 def test_a_window_in_a_nested_guest_inhibits_nobody(kernel: str) -> None:
     guests = quiet(kernel, 1).with_pic()
     guests("g vcpu 0 stop", "g vcpu 0 cpuid svm=1", "g vcpu 0 start", "g vcpu 0 nested vmrun")
@@ -334,7 +335,7 @@ def test_a_logical_id_of_two_vcpus(kernel: str) -> None:
     assert inhibits(guests) == 0
 
 
-@pytest.mark.parametrize("kernel", ["6.18", "7.x"])
+@pytest.mark.parametrize("kernel", ["6.12", "6.18", "7.x"])
 def test_logical_ids_that_are_not_one_bit(kernel: str) -> None:
     guests = quiet(kernel)
     guests("g vcpu 0 apic write 0xd0 0x3000000")
@@ -346,7 +347,7 @@ def test_logical_ids_that_are_not_one_bit(kernel: str) -> None:
     assert inhibits(guests) == bit(LOGICAL_ALIASED, kernel)
 
 
-@pytest.mark.parametrize("kernel", ["6.18", "7.x"])
+@pytest.mark.parametrize("kernel", ["6.12", "6.18", "7.x"])
 def test_init_takes_the_logical_id_away(kernel: str) -> None:
     guests = quiet(kernel)
     guests("g vcpu 0 apic write 0xd0 0x1000000", "g vcpu 1 apic write 0xd0 0x1000000")

@@ -39,7 +39,7 @@ def test_added_for_one_vcpu_with_avic(kernel: str) -> None:
     lines = guests(ADD)
     assert lines[0] == f"{MSI}: dst 1 vec 65 (Fixed|physical|edge)"
     assert events(lines) == [MSI, IRTE]
-    prefix = "PI is" if kernel in ("6.18", "7.x") else "VT-d PI is"
+    prefix = "PI is" if kernel in ("6.12", "6.18", "7.x") else "VT-d PI is"
     assert lines[1].startswith(
         f"{IRTE}: {prefix} enabled and being updated for irq 40, vcpu 1, gsi: 0x18, gvec: 0x41"
     )

@@ -255,7 +255,7 @@ def test_ticks_without_reinjection_need_no_acknowledgement(kernel: str) -> None:
     assert len(only(guests.lines, "kvm_set_irq")) == 6
 
 
-@pytest.mark.parametrize("kernel", ["5.6", "6.1", "6.18", "7.x"])
+@pytest.mark.parametrize("kernel", ["5.6", "6.1", "6.12", "6.18", "7.x"])
 def test_ticks_that_are_owed_come_with_the_acknowledgement(kernel: str) -> None:
     guests = guests_of(kernel, "reinject=1", active=False)
     guests("g pit reinject 1", "g ioapic 2 vec=0x30", "g pit tick 3")

@@ -136,7 +136,7 @@ def test_a_reason_of_its_own_line_looks_at_counted_windows_again() -> None:
 
 
 def test_an_interrupt_that_fits_at_once_flips_nothing() -> None:
-    for kernel in ("v3", "5.6", "6.1", "6.18", "7.x"):
+    for kernel in ("v3", "5.6", "6.1", "6.12", "6.18", "7.x"):
         guests = Guests(kernel).boot(options="reinject=0").with_pic()
         lines = guests("g pit tick")
         assert only(lines, INHIBIT, "kvm_apicv_update_request", *PAIR) == []

@@ -12,10 +12,10 @@ SOME = {
     "kvm_apicv_activate_request": ("v3",),
     "kvm_apicv_deactivate_request": ("v3",),
     "kvm_apicv_update_request": ("5.6",),
-    "kvm_apicv_inhibit_changed": ("6.1", "6.18", "7.x"),
-    "kvm_apicv_accept_irq": ("6.1", "6.18", "7.x"),
-    "kvm_avic_kick_vcpu_slowpath": ("6.1", "6.18", "7.x"),
-    "kvm_avic_doorbell": ("6.1", "6.18", "7.x"),
+    "kvm_apicv_inhibit_changed": ("6.1", "6.12", "6.18", "7.x"),
+    "kvm_apicv_accept_irq": ("6.1", "6.12", "6.18", "7.x"),
+    "kvm_avic_kick_vcpu_slowpath": ("6.1", "6.12", "6.18", "7.x"),
+    "kvm_avic_doorbell": ("6.1", "6.12", "6.18", "7.x"),
     "kvm_avic_incomplete_ipi": KERNELS,
     "kvm_avic_unaccelerated_access": KERNELS,
     "kvm_avic_ga_log": KERNELS,
@@ -40,6 +40,7 @@ ENTRY = {
     "v3": "kvm_entry: vcpu 1",
     "5.6": "kvm_entry: vcpu 1",
     "6.1": f"kvm_entry: vcpu 1, {RIP}",
+    "6.12": f"kvm_entry: vcpu 1, {RIP}",
     "6.18": f"kvm_entry: vcpu 1, {RIP} intr_info 0x00000000 error_code 0x00000000",
 }
 REGISTERS = (
@@ -50,6 +51,7 @@ EXIT = {
     "v3": f"kvm_exit: reason interrupt {RIP} info 0 0",
     "5.6": f"kvm_exit: vcpu 1 reason interrupt {RIP} info 0 0",
     "6.1": f"kvm_exit: vcpu 1 reason interrupt {REGISTERS}",
+    "6.12": f"kvm_exit: vcpu 1 reason interrupt {REGISTERS}",
     "6.18": f"kvm_exit: vcpu 1 reason interrupt {REGISTERS} requests 0x0000000000000000",
 }
 for table in (ENTRY, EXIT):

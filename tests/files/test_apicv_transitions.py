@@ -253,7 +253,7 @@ def test_h3_a_doorbell_rings_in_vain() -> None:
     assert guests.vcpu(1)["irr"] == "0x40"
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "6.18", "7.x"])
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "6.18", "7.x"])
 def test_h3_is_mended(kernel: str) -> None:
     guests = Guests(kernel).boot(2, "reinject=0").with_pic()
     guests("g vcpu 0 cli", "g pit tick")
@@ -299,7 +299,7 @@ def test_h4_ends_when_the_pin_is_unmasked_anew() -> None:
     assert guests.view("pit") == "reinject 1\nirq_ack 1\npending 0\n"
 
 
-@pytest.mark.parametrize("kernel", ["5.6", "6.1", "6.18", "7.x"])
+@pytest.mark.parametrize("kernel", ["5.6", "6.1", "6.12", "6.18", "7.x"])
 def test_h4_is_why_reinjection_inhibits(kernel: str) -> None:
     guests = timer_at_ioapic(kernel)
     guests("g pit tick 2")

@@ -251,6 +251,7 @@ PARAMETERS = {
     "6.18": {"avic": "Y", "npt": "Y", "nested": "1", "nrips": "1", "vgif": "1", "vls": "1",
              "sev": "N", "force_avic": "N", "enable_ipiv": "Y"},
 }  # fmt: skip
+PARAMETERS["6.12"] = PARAMETERS["6.1"]
 PARAMETERS["7.x"] = PARAMETERS["6.18"]
 
 
@@ -281,7 +282,7 @@ def test_parameters_that_depend_on_others(kernel: str) -> None:
     assert read(f"{AMD}/avic") == off
 
 
-@pytest.mark.parametrize("mmu", ["5.3", "5.4", "6.1", "6.18"])
+@pytest.mark.parametrize("mmu", ["5.3", "5.4", "6.1", "6.12", "6.18"])
 def test_parameters_of_kvm(mmu: str) -> None:
     guests = Guests("v3")
     machine = guests.machine

@@ -25,7 +25,7 @@ RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "oracle" / "kvm" / "files-6.18.json").read_text()
 )
 LENIENT = ("5.3", "series-01", "series-11", "5.4")
-STRICT = ("5.4-stable", "6.1", "6.18")
+STRICT = ("5.4-stable", "6.1", "6.12", "6.18")
 
 # arch/x86/kvm/x86.c:debugfs_entries (v5.4), those of vCPUs first.
 _OLD_VCPU = """
@@ -98,7 +98,7 @@ def opened(machine: Machine, path: str, flags: int = os.O_RDONLY) -> tuple[File,
 
 
 def test_each_kernel_has_its_files(machine: Machine, mmu: str) -> None:
-    if mmu in ("6.1", "6.18"):
+    if mmu in ("6.1", "6.12", "6.18"):
         assert files(machine, KVM) == new_kernel("root")
         assert files(machine, f"{KVM}/77-10") == new_kernel("vm_dir")
         return
@@ -108,7 +108,7 @@ def test_each_kernel_has_its_files(machine: Machine, mmu: str) -> None:
 
 def test_each_kernel_has_its_vcpu_files(machine: Machine, mmu: str) -> None:
     recorded = {name: int(mode, 8) for name, mode in RECORDED["vcpu_dir_with_irqchip"].items()}
-    new = mmu in ("6.1", "6.18")
+    new = mmu in ("6.1", "6.12", "6.18")
     here = files(machine, f"{KVM}/77-10/vcpu1")
     assert here == {
         name: mode for name, mode in recorded.items() if new or name not in ("pid", "guest_mode")
@@ -217,7 +217,7 @@ def test_sums_clears_and_the_end_of_a_vm(machine: Machine) -> None:
     assert machine.read(f"{KVM}/mmu_shadow_zapped") == "0\n"
 
 
-@pytest.mark.parametrize("mmu", ["6.1", "6.18"])
+@pytest.mark.parametrize("mmu", ["6.1", "6.12", "6.18"])
 def test_a_histogram_shows_its_first_bucket(machine: Machine) -> None:
     vcpu = machine.subsystems.kvm.kvm.vm("a").vcpu(1)
     for nanoseconds in (0, 0, 700):
@@ -229,7 +229,7 @@ def test_a_histogram_shows_its_first_bucket(machine: Machine) -> None:
     assert sum(vcpu.stats.halt_wait_hist) == 1
 
 
-@pytest.mark.parametrize("mmu", ["6.1", "6.18"])
+@pytest.mark.parametrize("mmu", ["6.1", "6.12", "6.18"])
 def test_the_rmap_table_is_the_memory_models(machine: Machine) -> None:
     machine.subsystems.kvm.kvm.vm("a").rmaps_stat = lambda: "Rmap_Count:\t0\t1\t\n"
     assert machine.read(f"{KVM}/77-10/mmu_rmaps_stat") == "Rmap_Count:\t0\t1\t\n"

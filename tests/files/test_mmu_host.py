@@ -364,7 +364,7 @@ def test_the_list_of_pages_is_read_forwards() -> None:
     handle.release()
 
 
-@pytest.mark.parametrize("kernel", ["5.4", "5.4-stable", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["5.4", "5.4-stable", "6.1", "6.12", "6.18"])
 def test_fast_faults_and_refused_walks_are_told_as_each_kernel_does(kernel: str) -> None:
     vm = MmuVm(kernel, paging="shadow")
     vm.ctl("a guest_tables")

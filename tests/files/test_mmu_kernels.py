@@ -36,7 +36,7 @@ V6 = V5_4 | {"kvm_tdp_mmu_spte_changed", "kvm_mmu_split_huge_page"}
 
 
 def expected_events(kernel: str) -> set[str]:
-    if kernel in ("6.1", "6.18"):
+    if kernel in ("6.1", "6.12", "6.18"):
         return V6
     if kernel.startswith("5.4"):
         return V5_4
@@ -90,7 +90,7 @@ def test_a_delete_in_every_kernel(kernel: str) -> None:
     assert vm.mmu("n_used") == 1
     left = (
         [["0", "4", hex(int(vm.pages()[0][2], 16)), "0", "1", "direct,invalid"]]
-        if (kernel not in ("6.1", "6.18"))
+        if (kernel not in ("6.1", "6.12", "6.18"))
         else []
     )
     assert vm.pages() == left
@@ -110,7 +110,7 @@ def test_the_generations_of_four_deletes(kernel: str) -> None:
     assert vm.mmu("valid_gen") == expected[generation]
 
 
-@pytest.mark.parametrize("kernel", ["5.4", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["5.4", "6.1", "6.12", "6.18"])
 def test_zap_all_fast_prints_0_1_0_1(kernel: str) -> None:
     vm = MmuVm(kernel)
     told = []

@@ -14,7 +14,7 @@ PARAMETERS = "sys/module/kvm/parameters"
 MODE = f"{PARAMETERS}/nx_huge_pages"
 RATIO = f"{MODE}_recovery_ratio"
 PERIOD = f"{MODE}_recovery_period_ms"
-KERNELS = ("5.4", "6.1", "6.18")
+KERNELS = ("5.4", "6.1", "6.12", "6.18")
 SPLITS = {"5.4": "nx_largepages_splitted", "6.1": "nx_lpage_splits", "6.18": "nx_lpage_splits"}
 REGIONS = 4
 
@@ -233,7 +233,7 @@ def test_older_kernels_have_no_such_parameter(kernel: str) -> None:
     assert not [name for name in vm.machine.listdir(PARAMETERS) if name.startswith("nx")]
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "6.18"])
 def test_a_vm_can_be_spared_before_its_first_vcpu(kernel: str) -> None:
     vm = MmuVm(kernel, thp=1, size=4 * MIB, vcpus=0)
     vm.machine.write(MODE, "force\n")

@@ -55,7 +55,7 @@ def test_a_scenario_is_found_by_path(tmp_path: Path) -> None:
         ("a = '\xff'", "f.toml: not TOML"),
         ("a = '\0'", "f.toml: not TOML"),
         ("x = " + "[" * 5000 + "]" * 5000, "f.toml: nested more than 32 deep (at line 1)"),
-        ("profile = '9.9'", "f.toml: key profile: '9.9' is no profile (seed, 6.1, 6.18)"),
+        ("profile = '9.9'", "f.toml: key profile: '9.9' is no profile (seed, 6.1, 6.12, 6.18)"),
         ('profile = "9\\n9"', "f.toml: key profile: '9\\n9' is no profile"),
         ("[ap]\npreset = 'huge'", "f.toml: key ap.preset: 'huge' is none of default"),
         ("[[ap.card]]\nid = 1\ntype = 'CEX9'\nmode = 'cca'", "f.toml: key ap.card[0]: 'CEX9'"),

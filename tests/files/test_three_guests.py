@@ -11,7 +11,7 @@ from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
 from tests.three_guests import KERNELS, STEPS, VARIABLES
 
-PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.18"}
+PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.12"}
 
 
 def run(machine: Machine, command: str) -> str:

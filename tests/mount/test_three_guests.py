@@ -10,7 +10,7 @@ import pytest
 from tests.mounts import mounted
 from tests.three_guests import KERNELS, REFUSALS, STEPS, VARIABLES
 
-PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.18"}
+PROFILES = {"v6": "seed", "6.1": "6.1", "6.12": "6.12"}
 END = "--- end of step"
 
 

@@ -16,7 +16,7 @@ from tests.tools import kernel_source, s390
 from tests.tools.kept import Unavailable, kept
 from tests.tools.machines import S390, Mounts
 
-PROFILES = ("seed", "6.1", "6.18")
+PROFILES = ("seed", "6.1", "6.12", "6.18")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

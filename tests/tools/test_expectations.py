@@ -126,7 +126,7 @@ def test_links_are_relative_and_lead_somewhere(plain: Mount) -> None:
     assert found > 40
 
 
-@pytest.mark.parametrize("profile", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("profile", ["seed", "6.1", "6.12", "6.18"])
 def test_device_folders_are_complete(mounts: Mounts, profile: str) -> None:
     mount = mounts.fresh("--profile", profile)
     mount.command("ap/preset", "default\n")

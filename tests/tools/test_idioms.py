@@ -49,7 +49,7 @@ def test_counters_of_every_guest() -> None:
     assert len(said["offsets"].split()) == 3
 
 
-@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.12", "6.18"])
 def test_mediated_devices_by_hand(kernel: str, prefix: tuple[str, ...]) -> None:
     said = sections(
         script_output(

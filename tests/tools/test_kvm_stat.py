@@ -64,7 +64,7 @@ def from_files(text: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("profile", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("profile", ["seed", "6.1", "6.12", "6.18"])
 def test_totals_are_those_of_the_files(kvm_stat: Path, profile: str) -> None:
     script = f"""{SETUP}
     echo "== shown"; python3 {kvm_stat} -d -1 -i

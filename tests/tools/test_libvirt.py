@@ -54,7 +54,7 @@ def virsh(script: str, *, kernel: str = "seed", prefix: tuple[str, ...] = ()) ->
     return sections(script_output(LIBVIRT + script, options=options, prefix=prefix))
 
 
-@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.12", "6.18"])
 def test_lists_are_the_tree(kernel: str) -> None:
     said = virsh(
         """
@@ -114,7 +114,7 @@ def test_as_an_ordinary_user(prefix: tuple[str, ...]) -> None:
     assert said["created"].split() == [MDEV, "05.0004"]
 
 
-@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.12", "6.18"])
 def test_create_and_destroy(kernel: str) -> None:
     said = virsh(
         f"""

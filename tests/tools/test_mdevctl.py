@@ -26,7 +26,7 @@ def test_types(prefix: tuple[str, ...]) -> None:
     ]
 
 
-@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.18"])
+@pytest.mark.parametrize("kernel", ["seed", "6.1", "6.12", "6.18"])
 def test_the_life_of_a_device(kernel: str) -> None:
     script = f"""
     echo -5 > /sys/bus/ap/apmask

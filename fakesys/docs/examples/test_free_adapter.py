@@ -40,7 +40,7 @@ def mdevs(machine: Path) -> list[str]:
     "_kernel",
     [
         pytest.param(profile, marks=pytest.mark.fakesys(profile=profile))
-        for profile in ("seed", "6.1", "6.18")
+        for profile in ("seed", "6.1", "6.12", "6.18")
     ],
 )
 def test_a_guest_gets_the_adapter(fake_mount: Path, _kernel: str) -> None:

@@ -24,6 +24,8 @@ class KvmFeature(Feature):
     """What came with 5.4: exits name the vCPU, failed entries of nested guests are traced."""
     TRACE_STATE = "trace.kvm_state"
     """What came until 6.1: entries and exits record the guest's state; many events are new."""
+    TRACE_NAMES = "trace.kvm_inhibit_names"
+    """What came until 6.12: inhibit reasons have names, hypercalls tell from where they came."""
     TRACE_REQUESTS = "trace.kvm_requests"
     """What came until 6.18: exits record pending requests, entries the injected event."""
     TRACE_FAULT_VCPU = "trace.kvm_fault_vcpu"

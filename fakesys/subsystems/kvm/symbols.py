@@ -201,7 +201,8 @@ VM_ENTRY_ERRORS = Symbols(
     lambda _value, name: f'{{ VMXERR_{name.replace("VMENTRY", "ENTRY")}, "{name}" }}',
 )
 
-# Page fault error codes of system kvmmmu; the older table knew no PK, SS and SGX.
+# Page fault error codes of system kvmmmu; older tables, here in both spellings, knew no PK, SS and
+# SGX.
 FAULT_FLAGS = Flags(
     {
         1 << 0: "P",
@@ -216,8 +217,10 @@ FAULT_FLAGS = Flags(
     "|",
     _bit(lambda number, _name: str(number)),
 )
+_FEW_FAULT_FLAGS = {1 << 0: "P", 1 << 1: "W", 1 << 2: "U", 1 << 3: "RSVD", 1 << 4: "F"}
+FEW_FAULT_FLAGS = Flags(_FEW_FAULT_FLAGS, "|", _bit(lambda number, _name: str(number)))
 OLD_FAULT_FLAGS = Flags(
-    {1 << 0: "P", 1 << 1: "W", 1 << 2: "U", 1 << 3: "RSVD", 1 << 4: "F"},
+    _FEW_FAULT_FLAGS,
     "|",
     lambda mask, name: f'{{ (1U << {mask.bit_length() - 1}), "{name}" }}',
 )

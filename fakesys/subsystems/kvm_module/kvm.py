@@ -256,7 +256,7 @@ _OTHERS = (
         "allow_unsafe_mappings",
         "N",
         "Pages without a reference count may be mapped.",
-        ParamFeature.ENABLE_VIRT_AT_LOAD,
+        ParamFeature.UNSAFE_MAPPINGS,
     ),
     _fixed(
         "enable_virt_at_load",

@@ -53,7 +53,7 @@ TEN_REASONS: Numbers = {
     Reason.SEV: 9,
 }
 
-THIRTEEN_REASONS: Numbers = {
+TWELVE_REASONS: Numbers = {
     Reason.DISABLED: 0,
     Reason.HYPERV: 1,
     Reason.ABSENT: 2,
@@ -66,8 +66,9 @@ THIRTEEN_REASONS: Numbers = {
     Reason.PIT_REINJ: 9,
     Reason.SEV: 10,
     Reason.LOGICAL_ID_ALIASED: 11,
-    Reason.PHYSICAL_ID_TOO_BIG: 12,
 }
+
+THIRTEEN_REASONS: Numbers = {**TWELVE_REASONS, Reason.PHYSICAL_ID_TOO_BIG: 12}
 
 
 def mask_of(numbers: Numbers, *reasons: Reason) -> int:

@@ -16,6 +16,7 @@ from fakesys.subsystems.apicv.state.inhibit_reasons import (
     FOR_GOOD,
     TEN_REASONS,
     THIRTEEN_REASONS,
+    TWELVE_REASONS,
     Numbers,
 )
 
@@ -179,15 +180,21 @@ CALL_TRACE = replace(
 )
 """6.1: reasons per vCPU as well as per VM, x2AVIC, every call traced."""
 
-MAPPED_IDS = replace(
+WATCHED_IDS = replace(
     CALL_TRACE,
-    numbers=THIRTEEN_REASONS,
-    too_big=TooBig.INHIBITS,
-    pic_wakes_for_nothing=False,
+    numbers=TWELVE_REASONS,
     absent_and_disabled=False,
     watches_map=True,
 )
-"""6.18: aliased and oversized ids are reasons; the PIC wakes only for a pending interrupt."""
+"""6.12: aliased ids are reasons."""
+
+MAPPED_IDS = replace(
+    WATCHED_IDS,
+    numbers=THIRTEEN_REASONS,
+    too_big=TooBig.INHIBITS,
+    pic_wakes_for_nothing=False,
+)
+"""6.18: oversized ids are a reason; the PIC wakes only for a pending interrupt."""
 
 COUNTED_WINDOWS = replace(MAPPED_IDS, style=InhibitStyle.COUNTED)
 """7.x: vCPUs that wait for a window are counted; the window ends with the injection."""

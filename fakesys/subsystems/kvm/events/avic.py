@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import APIC_REGISTERS, DELIVERY_MODES, Flags, unsigned32
 
 # arch/x86/include/asm/kvm_host.h:APICV_INHIBIT_REASONS (v6.18): bit N is reason N.
-INHIBITS = Flags(
-    {
-        1 << 0: "DISABLED",
-        1 << 1: "HYPERV",
-        1 << 2: "ABSENT",
-        1 << 3: "BLOCKIRQ",
-        1 << 4: "PHYSICAL_ID_ALIASED",
-        1 << 5: "APIC_ID_MODIFIED",
-        1 << 6: "APIC_BASE_MODIFIED",
-        1 << 7: "NESTED",
-        1 << 8: "IRQWIN",
-        1 << 9: "PIT_REINJ",
-        1 << 10: "SEV",
-        1 << 11: "LOGICAL_ID_ALIASED",
-        1 << 12: "PHYSICAL_ID_TOO_BIG",
-    },
-    "|",
-    lambda _mask, name: f'{{ ((((1UL))) << (APICV_INHIBIT_REASON_{name})), "{name}" }}',
-)
+_INHIBITS = {
+    1 << 0: "DISABLED",
+    1 << 1: "HYPERV",
+    1 << 2: "ABSENT",
+    1 << 3: "BLOCKIRQ",
+    1 << 4: "PHYSICAL_ID_ALIASED",
+    1 << 5: "APIC_ID_MODIFIED",
+    1 << 6: "APIC_BASE_MODIFIED",
+    1 << 7: "NESTED",
+    1 << 8: "IRQWIN",
+    1 << 9: "PIT_REINJ",
+    1 << 10: "SEV",
+    1 << 11: "LOGICAL_ID_ALIASED",
+}
+
+
+def _inhibits(names: Mapping[int, str]) -> Flags:
+    return Flags(
+        names,
+        "|",
+        lambda _mask, name: f'{{ ((((1UL))) << (APICV_INHIBIT_REASON_{name})), "{name}" }}',
+    )
+
+
+INHIBITS = _inhibits(_INHIBITS | {1 << 12: "PHYSICAL_ID_TOO_BIG"})
+# Until 6.16.
+OLD_INHIBITS = _inhibits(_INHIBITS)
+
+
+def _inhibit_format(inhibits: Flags) -> str:
+    return (
+        '"%s reason=%u, inhibits=0x%lx%s%s", REC->set ? "set" : "cleared", REC->reason, '
+        '(REC->inhibits), (REC->inhibits) ? " " : "", '
+        f'(REC->inhibits) ? __print_flags(REC->inhibits, "|", {inhibits.listing}) : ""'
+    )
+
+
+def _named_inhibit(event: KvmApicvInhibitChanged, inhibits: Flags) -> str:
+    names = inhibits.names(event.inhibits)
+    return f"{_inhibit(event)} {names}" if names else _inhibit(event)
 
 
 def _inhibit(event: KvmApicvInhibitChanged) -> str:
@@ -85,11 +108,7 @@ class KvmApicvInhibitChanged(Tracepoint):
 
     system = "kvm"
     event = "kvm_apicv_inhibit_changed"
-    print_fmt = (
-        '"%s reason=%u, inhibits=0x%lx%s%s", REC->set ? "set" : "cleared", REC->reason, '
-        '(REC->inhibits), (REC->inhibits) ? " " : "", '
-        f'(REC->inhibits) ? __print_flags(REC->inhibits, "|", {INHIBITS.listing}) : ""'
-    )
+    print_fmt = _inhibit_format(INHIBITS)
     needs = KvmFeature.TRACE_STATE
 
     reason: c.Int
@@ -97,17 +116,21 @@ class KvmApicvInhibitChanged(Tracepoint):
     inhibits: c.UnsignedLong
 
     def text(self) -> str:
-        names = INHIBITS.names(self.inhibits)
-        return f"{_inhibit(self)} {names}" if names else _inhibit(self)
+        return _named_inhibit(self, INHIBITS)
 
     variants = (
         Variant(
-            unless=KvmFeature.TRACE_REQUESTS,
+            unless=KvmFeature.TRACE_NAMES,
             print_fmt=(
                 '"%s reason=%u, inhibits=0x%lx", REC->set ? "set" : "cleared", '
                 "REC->reason, REC->inhibits"
             ),
             text=_inhibit,
+        ),
+        Variant(
+            unless=KvmFeature.TRACE_REQUESTS,
+            print_fmt=_inhibit_format(OLD_INHIBITS),
+            text=lambda self: _named_inhibit(self, OLD_INHIBITS),
         ),
     )
 

@@ -93,7 +93,7 @@ class KvmRmpFault(Tracepoint):
         '"vcpu %u gpa %016llx pfn 0x%llx error_code 0x%llx rmp_level %d psmash_ret %d", '
         "REC->vcpu_id, REC->gpa, REC->pfn, REC->error_code, REC->rmp_level, REC->psmash_ret"
     )
-    needs = KvmFeature.TRACE_REQUESTS
+    needs = KvmFeature.TRACE_NAMES
 
     vcpu_id: c.UnsignedInt
     gpa: c.KU64

@@ -69,7 +69,7 @@ class KvmXenHypercall(Tracepoint):
 
     variants = (
         Variant(
-            unless=KvmFeature.TRACE_REQUESTS,
+            unless=KvmFeature.TRACE_NAMES,
             fields=("nr", "a0", "a1", "a2", "a3", "a4", "a5"),
             print_fmt=(
                 '"nr 0x%lx a0 0x%lx a1 0x%lx a2 0x%lx a3 0x%lx a4 0x%lx a5 %lx", REC->nr, '

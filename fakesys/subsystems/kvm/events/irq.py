@@ -7,9 +7,26 @@ from fakesys.core.tracepoint import Tracepoint, Variant
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import DELIVERY_MODES, IRQCHIPS, unsigned32
 
+_POSTED = (
+    "host_irq",
+    ("vcpu_id", c.c_type(c.UnsignedInt)),
+    "gsi",
+    "gvec",
+    "pi_desc_addr",
+    "set",
+)
 
-def _vt_d(event: KvmPiIrteUpdate) -> str:
-    return f"VT-d PI is {_updated(event)}, pi_desc_addr: 0x{event.pi_desc_addr:x}"
+
+def _posted_format(kind: str) -> str:
+    return (
+        f'"{kind} is %s for irq %u, vcpu %u, gsi: 0x%x, gvec: 0x%x, pi_desc_addr: 0x%llx", '
+        'REC->set ? "enabled and being updated" : "disabled", REC->host_irq, REC->vcpu_id, '
+        "REC->gsi, REC->gvec, REC->pi_desc_addr"
+    )
+
+
+def _posted(event: KvmPiIrteUpdate) -> str:
+    return f"PI is {_updated(event)}, pi_desc_addr: 0x{event.pi_desc_addr:x}"
 
 
 def _updated(event: KvmPiIrteUpdate) -> str:
@@ -174,22 +191,16 @@ class KvmPiIrteUpdate(Tracepoint):
 
     variants = (
         Variant(
+            unless=KvmFeature.TRACE_NAMES,
+            fields=_POSTED,
+            print_fmt=_posted_format("VT-d PI"),
+            text=lambda self: f"VT-d {_posted(self)}",
+        ),
+        Variant(
             unless=KvmFeature.TRACE_REQUESTS,
-            fields=(
-                "host_irq",
-                ("vcpu_id", c.c_type(c.UnsignedInt)),
-                "gsi",
-                "gvec",
-                "pi_desc_addr",
-                "set",
-            ),
-            print_fmt=(
-                '"VT-d PI is %s for irq %u, vcpu %u, gsi: 0x%x, gvec: 0x%x, '
-                'pi_desc_addr: 0x%llx", '
-                'REC->set ? "enabled and being updated" : "disabled", REC->host_irq, REC->vcpu_id, '
-                "REC->gsi, REC->gvec, REC->pi_desc_addr"
-            ),
-            text=_vt_d,
+            fields=_POSTED,
+            print_fmt=_posted_format("PI"),
+            text=_posted,
         ),
         Variant(
             needs=KvmFeature.TRACE_REQUESTS,

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant
-from fakesys.subsystems.kvm.events.run import EXIT_STATE, GuestExit, exit_format, exit_state
-from fakesys.subsystems.kvm.exits import (
-    VMX,
-    reason_format,
-    reason_name,
-    unflagged_reason_format,
-    unflagged_reason_name,
-)
+from fakesys.subsystems.kvm.events.run import EXIT_STATE, GuestExit, exit_format, old_exit_state
+from fakesys.subsystems.kvm.exits import OLD_REASONS, REASONS, VMX
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import VM_ENTRY_ERRORS
 
@@ -168,8 +162,8 @@ class KvmNestedVmexit(GuestExit):
         Variant(
             unless=KvmFeature.TRACE_REQUESTS,
             fields=(*EXIT_STATE,),
-            print_fmt=exit_format(),
-            text=exit_state,
+            print_fmt=exit_format(OLD_REASONS),
+            text=old_exit_state,
         ),
     )
 
@@ -181,7 +175,7 @@ class KvmNestedVmexitOld(Tracepoint):
     event = "kvm_nested_vmexit"
     print_fmt = (
         f'"rip: 0x%016llx reason: %s {_EXIT_INFO}", REC->rip, '
-        f"{unflagged_reason_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
+        f"{OLD_REASONS.unflagged_format('exit_code')}, {_EXIT_INFO_ARGUMENTS}"
     )
     unless = KvmFeature.TRACE_STATE
 
@@ -194,7 +188,7 @@ class KvmNestedVmexitOld(Tracepoint):
     isa: c.U32
 
     def text(self) -> str:
-        reason = unflagged_reason_name(self.exit_code, self.isa)
+        reason = OLD_REASONS.unflagged_name(self.exit_code, self.isa)
         return f"rip: 0x{self.rip:016x} reason: {reason} {_exit_info(self)}"
 
 
@@ -204,7 +198,7 @@ class KvmNestedVmexitInject(Tracepoint):
     system = "kvm"
     event = "kvm_nested_vmexit_inject"
     print_fmt = (
-        f'"reason: %s%s%s {_EXIT_INFO}", {reason_format("exit_code")}, {_EXIT_INFO_ARGUMENTS}'
+        f'"reason: %s%s%s {_EXIT_INFO}", {REASONS.format("exit_code")}, {_EXIT_INFO_ARGUMENTS}'
     )
 
     exit_code: c.U32
@@ -215,17 +209,27 @@ class KvmNestedVmexitInject(Tracepoint):
     isa: c.U32
 
     def text(self) -> str:
-        return f"reason: {reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
+        return f"reason: {REASONS.name(self.exit_code, self.isa)} {_exit_info(self)}"
 
     variants = (
         Variant(
             unless=KvmFeature.TRACE_STATE,
             print_fmt=(
-                f'"reason: %s {_EXIT_INFO}", {unflagged_reason_format("exit_code")}, '
+                f'"reason: %s {_EXIT_INFO}", {OLD_REASONS.unflagged_format("exit_code")}, '
                 f"{_EXIT_INFO_ARGUMENTS}"
             ),
             text=lambda self: (
-                f"reason: {unflagged_reason_name(self.exit_code, self.isa)} {_exit_info(self)}"
+                f"reason: {OLD_REASONS.unflagged_name(self.exit_code, self.isa)} {_exit_info(self)}"
+            ),
+        ),
+        Variant(
+            unless=KvmFeature.TRACE_REQUESTS,
+            print_fmt=(
+                f'"reason: %s%s%s {_EXIT_INFO}", {OLD_REASONS.format("exit_code")}, '
+                f"{_EXIT_INFO_ARGUMENTS}"
+            ),
+            text=lambda self: (
+                f"reason: {OLD_REASONS.name(self.exit_code, self.isa)} {_exit_info(self)}"
             ),
         ),
     )

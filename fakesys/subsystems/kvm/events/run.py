@@ -6,12 +6,7 @@ from errno import EINTR
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import IRQS_OFF, Tracepoint, Variant
-from fakesys.subsystems.kvm.exits import (
-    reason_format,
-    reason_name,
-    unflagged_reason_format,
-    unflagged_reason_name,
-)
+from fakesys.subsystems.kvm.exits import OLD_REASONS, REASONS, Reasons
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import LOADS, USER_EXITS, signed32, signed64
 
@@ -27,32 +22,36 @@ EXIT_STATE = (
 )
 
 
-def exit_format(more: str = "", arguments: str = "") -> str:
+def exit_format(reasons: Reasons, more: str = "", arguments: str = "") -> str:
     """Return the print fmt of an exit, with `more` and its `arguments` at the end."""
     return (
         '"vcpu %u reason %s%s%s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x'
-        f' error_code 0x%08x{more}", REC->vcpu_id, {reason_format("exit_reason")}, '
+        f' error_code 0x%08x{more}", REC->vcpu_id, {reasons.format("exit_reason")}, '
         f"REC->guest_rip, REC->info1, REC->info2, REC->intr_info, REC->error_code{arguments}"
     )
 
 
-def exit_state(event: GuestExit) -> str:
-    """Return the text of an exit without its requests."""
+def _exit_state(event: GuestExit, reasons: Reasons) -> str:
     return (
-        f"vcpu {event.vcpu_id} reason {reason_name(event.exit_reason, event.isa)}"
+        f"vcpu {event.vcpu_id} reason {reasons.name(event.exit_reason, event.isa)}"
         f" rip 0x{event.guest_rip:x} info1 0x{event.info1:016x} info2 0x{event.info2:016x}"
         f" intr_info 0x{event.intr_info:08x} error_code 0x{event.error_code:08x}"
     )
 
 
+def old_exit_state(event: GuestExit) -> str:
+    """Return the text of an exit of a kernel that records no requests."""
+    return _exit_state(event, OLD_REASONS)
+
+
 _OLD_EXIT_FORMAT = (
     '"vcpu %u reason %s rip 0x%lx info %llx %llx", REC->vcpu_id, '
-    f"{unflagged_reason_format('exit_reason')}, REC->guest_rip, REC->info1, REC->info2"
+    f"{OLD_REASONS.unflagged_format('exit_reason')}, REC->guest_rip, REC->info1, REC->info2"
 )
 
 
 def _old_exit(event: KvmExit) -> str:
-    reason = unflagged_reason_name(event.exit_reason, event.isa)
+    reason = OLD_REASONS.unflagged_name(event.exit_reason, event.isa)
     return f"reason {reason} rip 0x{event.guest_rip:x} info {event.info1:x} {event.info2:x}"
 
 
@@ -107,7 +106,7 @@ class GuestExit(Tracepoint):
     """Base of the exits from a guest. `isa`: VMX or SVM, `exit_reason` in its numbers."""
 
     system = "kvm"
-    print_fmt = exit_format(" requests 0x%016llx", ", REC->requests")
+    print_fmt = exit_format(REASONS, " requests 0x%016llx", ", REC->requests")
 
     exit_reason: c.UnsignedInt
     guest_rip: c.UnsignedLong
@@ -120,7 +119,7 @@ class GuestExit(Tracepoint):
     requests: c.KU64
 
     def text(self) -> str:
-        return f"{exit_state(self)} requests 0x{self.requests:016x}"
+        return f"{_exit_state(self, REASONS)} requests 0x{self.requests:016x}"
 
 
 class KvmExit(GuestExit):
@@ -146,8 +145,8 @@ class KvmExit(GuestExit):
         Variant(
             unless=KvmFeature.TRACE_REQUESTS,
             fields=(*EXIT_STATE,),
-            print_fmt=exit_format(),
-            text=exit_state,
+            print_fmt=exit_format(OLD_REASONS),
+            text=old_exit_state,
         ),
     )
 

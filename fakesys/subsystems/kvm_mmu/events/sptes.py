@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
-from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
+from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, FEW_FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 
-# Results of a fault: arch/x86/kvm/mmu/mmu_internal.h:RET_PF_* as 6.18 and 6.1 number them.
+# Results of a fault: arch/x86/kvm/mmu/mmu_internal.h:RET_PF_* as 6.12 and 6.1 number them.
 RET_PF_FIXED, RET_PF_SPURIOUS = 5, 6
 OLD_RET_PF_FIXED, OLD_RET_PF_SPURIOUS = 4, 5
 WRITABLE = 1 << 1
@@ -73,6 +73,16 @@ class FastPageFault(Tracepoint):
                 OLD_FAULT_FLAGS.names(self.error_code),
                 self.ret == OLD_RET_PF_SPURIOUS,
                 self.ret == OLD_RET_PF_FIXED,
+            ),
+        ),
+        Variant(
+            unless=MmuFeature.TRACE_CODE_NAMES,
+            print_fmt=_fast_fault_format(FEW_FAULT_FLAGS, RET_PF_FIXED, RET_PF_SPURIOUS),
+            text=lambda self: _fast_fault(
+                self,
+                FEW_FAULT_FLAGS.names(self.error_code),
+                self.ret == RET_PF_SPURIOUS,
+                self.ret == RET_PF_FIXED,
             ),
         ),
     )

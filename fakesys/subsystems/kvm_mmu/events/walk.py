@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import Tracepoint, Variant, hashed
-from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, OLD_FAULT_FLAGS
+from fakesys.subsystems.kvm.symbols import FAULT_FLAGS, FEW_FAULT_FLAGS, OLD_FAULT_FLAGS, Flags
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
+
+
+def _walk_format(flags: Flags) -> str:
+    return (
+        '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
+        f'__print_flags(REC->pferr, "|", {flags.listing})'
+    )
+
+
+def _walk(event: KvmMmuPagetableWalk, flags: Flags) -> str:
+    return f"addr {event.addr:x} pferr {event.pferr:x} {flags.names(event.pferr)}"
+
+
+def _error_format(flags: Flags) -> str:
+    return f'"pferr %x %s", REC->pferr, __print_flags(REC->pferr, "|", {flags.listing})'
+
+
+def _error(event: KvmMmuWalkerError, flags: Flags) -> str:
+    return f"pferr {event.pferr:x} {flags.names(event.pferr)}"
 
 
 class KvmMmuPagetableWalk(Tracepoint):
@@ -13,27 +32,24 @@ class KvmMmuPagetableWalk(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_pagetable_walk"
-    print_fmt = (
-        '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
-        f'__print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
-    )
+    print_fmt = _walk_format(FAULT_FLAGS)
 
     addr: c.U64
     pferr: c.U32
 
     def text(self) -> str:
-        return f"addr {self.addr:x} pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
+        return _walk(self, FAULT_FLAGS)
 
     variants = (
         Variant(
             unless=MmuFeature.TRACE_WIDE_CODE,
-            print_fmt=(
-                '"addr %llx pferr %x %s", REC->addr, REC->pferr, '
-                f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'
-            ),
-            text=lambda self: (
-                f"addr {self.addr:x} pferr {self.pferr:x} {OLD_FAULT_FLAGS.names(self.pferr)}"
-            ),
+            print_fmt=_walk_format(OLD_FAULT_FLAGS),
+            text=lambda self: _walk(self, OLD_FAULT_FLAGS),
+        ),
+        Variant(
+            unless=MmuFeature.TRACE_CODE_NAMES,
+            print_fmt=_walk_format(FEW_FAULT_FLAGS),
+            text=lambda self: _walk(self, FEW_FAULT_FLAGS),
         ),
     )
 
@@ -83,21 +99,23 @@ class KvmMmuWalkerError(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_walker_error"
-    print_fmt = f'"pferr %x %s", REC->pferr, __print_flags(REC->pferr, "|", {FAULT_FLAGS.listing})'
+    print_fmt = _error_format(FAULT_FLAGS)
 
     pferr: c.U32
 
     def text(self) -> str:
-        return f"pferr {self.pferr:x} {FAULT_FLAGS.names(self.pferr)}"
+        return _error(self, FAULT_FLAGS)
 
     variants = (
         Variant(
             unless=MmuFeature.TRACE_WIDE_CODE,
-            print_fmt=(
-                '"pferr %x %s", REC->pferr, '
-                f'__print_flags(REC->pferr, "|", {OLD_FAULT_FLAGS.listing})'
-            ),
-            text=lambda self: f"pferr {self.pferr:x} {OLD_FAULT_FLAGS.names(self.pferr)}",
+            print_fmt=_error_format(OLD_FAULT_FLAGS),
+            text=lambda self: _error(self, OLD_FAULT_FLAGS),
+        ),
+        Variant(
+            unless=MmuFeature.TRACE_CODE_NAMES,
+            print_fmt=_error_format(FEW_FAULT_FLAGS),
+            text=lambda self: _error(self, FEW_FAULT_FLAGS),
         ),
     )
 

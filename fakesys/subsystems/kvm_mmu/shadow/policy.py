@@ -1,7 +1,7 @@
 """How kernels differ in their MMU: one frozen object per kernel, no version test elsewhere.
 
 Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast invalidate/zap series
-(2019-09-12); arch/x86/kvm/mmu/*.c of 6.1 and 6.18.
+(2019-09-12); arch/x86/kvm/mmu/*.c of 6.1, 6.12 and 6.18.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ class MmuPolicy(Struct, frozen=True):
     log_dirty_always_flushes: bool
     # 6.0: faults are counted by outcome; before that each one that got to an spte is `pf_fixed`.
     counts_by_outcome: bool
-    # RET_PF_INVALID as a fast fault tells it (6.1, 6.18).
+    # RET_PF_INVALID as a fast fault tells it (6.1, 6.12).
     ret_pf_invalid: int
     # 6.13: KVM no longer has a shrinker of shadow pages.
     has_shrinker: bool
     # 5.4: `kvm_mmu_set_spte` follows `mark_mmio_spte`.
     mmio_set_spte_event: bool
-    # 6.13: slot-only zap while the quirk SLOT_ZAP_ALL is disabled.
+    # 6.12: slot-only zap while the quirk SLOT_ZAP_ALL is disabled.
     slot_zap_quirk: int
     quirks: int
     manual_dirty_caps: int
@@ -226,17 +226,17 @@ K6_1 = replace(
     mmio_19=MMIO_19_NEW,
     nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, may_be_off=True),
 )
-K6_18 = replace(
+# 6.12.117, which has the quirk of the guest's PAT from a later kernel.
+K6_12 = replace(
     K6_1,
-    name="6.18",
-    vm_zapped_list=False,
+    name="6.12",
     ret_pf_invalid=4,
-    has_shrinker=False,
     slot_zap_quirk=1 << 7,
-    quirks=0x3FF,
+    quirks=0x2FF,
     get_nr_mmu_pages=False,
     nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, may_be_off=True),
 )
+K6_18 = replace(K6_12, name="6.18", vm_zapped_list=False, has_shrinker=False, quirks=0x3FF)
 
 SERIES: tuple[MmuPolicy, ...] = (
     SERIES_01,
@@ -251,4 +251,4 @@ SERIES: tuple[MmuPolicy, ...] = (
     SERIES_10,
     SERIES_11,
 )
-POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_18)
+POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_12, K6_18)

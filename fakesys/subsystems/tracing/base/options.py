@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
@@ -44,8 +44,6 @@ _ALL: dict[str, bool] = {
 }
 # Options of the whole machine: instances have no file for them (TOP_LEVEL_TRACE_FLAGS).
 GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))
-# Options that kernels without `Build.fields_option` do not have.
-NEWER = frozenset(("fields", "trace_printk_dest", "copy_trace_marker"))
 # Off in a new instance, whatever the top directory has: trace.c:ZEROED_TRACE_FLAGS.
 NOT_COPIED = frozenset(("event-fork", "trace_printk_dest", "copy_trace_marker"))
 
@@ -66,9 +64,9 @@ class Options:
         return self._on.get(name, False)
 
     @staticmethod
-    def at_boot(*, newer: bool) -> Options:
-        """Return the options of the top directory; `newer`: are those of `NEWER` among them?"""
-        flags = {name: on for name, on in _ALL.items() if newer or name not in NEWER}
+    def at_boot(absent: Set[str]) -> Options:
+        """Return the options of the top directory; `absent`: those that this kernel lacks."""
+        flags = {name: on for name, on in _ALL.items() if name not in absent}
         return Options(flags, top=True)
 
     def for_new_instance(self) -> Options:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fakesys.core.features import Feature, FeatureSet
 
@@ -33,7 +34,7 @@ class Build(Struct, frozen=True):
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
     `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
     `char_signed`: is C's `char` signed, as `format` files state?
-    `fields_option`: does it have the options of `base/options.py:NEWER`?
+    `absent_options`: the options of `base/options.py` that it does not have.
     `cpu_filters`: can filters compare with lists of CPUs (6.6)?
     `open_filters`: can a filter end with `&&` or `||`?
     `function_filters`: can filters use `FIELD.function` (6.5) and the stack (6.3)?
@@ -52,7 +53,7 @@ class Build(Struct, frozen=True):
     first_id: int
     raw_data_id: int
     char_signed: bool
-    fields_option: bool
+    absent_options: frozenset[str]
     cpu_filters: bool
     open_filters: bool
     function_filters: bool
@@ -74,7 +75,7 @@ V6_18 = Build(
     first_id=25,
     raw_data_id=19,
     char_signed=False,
-    fields_option=True,
+    absent_options=frozenset(),
     cpu_filters=True,
     open_filters=True,
     function_filters=True,
@@ -82,7 +83,21 @@ V6_18 = Build(
     hist=False,
     features=frozenset({TraceFeature.EVENTFS}),
 )
-# A distribution's kernel, with everything built in.
+# A distribution's kernel, with everything built in: 6.12.117, from its source. The ends of filters
+# are those of later stable kernels, which refuse an operator there.
+V6_12 = replace(
+    V6_18,
+    release="6.12.117",
+    preemption="desktop",
+    marker_preempt=0,
+    first_id=22,
+    raw_data_id=18,
+    absent_options=frozenset({"copy_trace_marker"}),
+    open_filters=False,
+    snapshot=True,
+    hist=True,
+)
+# The same of 6.1.
 V6_1 = Build(
     release="6.1.0",
     preemption="desktop",
@@ -95,7 +110,7 @@ V6_1 = Build(
     first_id=22,
     raw_data_id=16,
     char_signed=True,
-    fields_option=False,
+    absent_options=frozenset({"fields", "trace_printk_dest", "copy_trace_marker"}),
     cpu_filters=False,
     open_filters=False,
     function_filters=False,

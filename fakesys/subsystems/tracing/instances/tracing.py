@@ -48,7 +48,7 @@ class Tracing:
         self.shared = Shared(kernel, build, catalog, cpus=cpus, processes=processes)
         self.watch = TaskWatch(kernel.bus, processes, self)
         self.listeners = Listeners(kernel.bus)
-        options = Options.at_boot(newer=build.fields_option)
+        options = Options.at_boot(build.absent_options)
         self.top = Instance(self, self.shared, options, expanded=False)
         self.instances: dict[str, Instance] = {}
         # Who records markers of the top directory, newest first: by default only itself.

@@ -97,7 +97,7 @@ class KvmHvFlushTlb(Tracepoint):
 
     variants = (
         Variant(
-            unless=KvmFeature.TRACE_REQUESTS,
+            unless=KvmFeature.TRACE_NAMES,
             fields=("processor_mask", "address_space", "flags"),
             print_fmt=(
                 '"processor_mask 0x%llx address_space 0x%llx flags 0x%llx", '
@@ -130,7 +130,7 @@ class KvmHvFlushTlbEx(Tracepoint):
 
     variants = (
         Variant(
-            unless=KvmFeature.TRACE_REQUESTS,
+            unless=KvmFeature.TRACE_NAMES,
             fields=("valid_bank_mask", "format", "address_space", "flags"),
             print_fmt=(
                 '"valid_bank_mask 0x%llx format 0x%llx address_space 0x%llx flags 0x%llx", '
