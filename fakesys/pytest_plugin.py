@@ -30,6 +30,7 @@ KEYWORDS = {
     "profile": "the kernel to imitate",
     "preset": "AP hardware instead of the scenario's, or a guest that boots",
     "seed": "of the one random generator",
+    "boot": "the kernel's command line",
     "clock_rate": "simulated seconds per real second",
     "lockdown": "debugfs as on a locked-down kernel",
 }

@@ -33,6 +33,7 @@ class MachineOptions(NamedTuple):
     profile: str | None
     preset: tuple[str, ...]
     seed: int | None
+    boot: str | None
     clock_rate: float | None
     transport: str
     log_level: str
@@ -57,6 +58,7 @@ class MachineOptions(NamedTuple):
             *self.preset,
             profile=self.profile,
             seed=self.seed,
+            boot=self.boot,
             clock_rate=1.0 if self.clock_rate is None else self.clock_rate,
             lockdown=self.lockdown,
         )
@@ -90,6 +92,7 @@ def machine_of(
     *presets: str,
     profile: str | None,
     seed: int | None,
+    boot: str | None = None,
     clock_rate: float = 1.0,
     lockdown: bool = False,
 ) -> Machine:
@@ -97,12 +100,14 @@ def machine_of(
     from fakesys.core.errors import KernelError
     from fakesys.machine.hardware import ScenarioError
     from fakesys.machine.machine import Machine
-    from fakesys.machine.scenario import load, with_preset
+    from fakesys.machine.scenario import load, with_boot, with_preset
 
     try:
         wanted = load(scenario)
         for preset in presets:
             wanted = with_preset(wanted, preset)
+        if boot is not None:
+            wanted = with_boot(wanted, boot)
     except ScenarioError as error:
         raise click.UsageError(str(error)) from None
     try:
@@ -176,6 +181,12 @@ _OPTIONS = (
         ' such as "linux-boot vcpus=17". More than one if need be.',
     ),
     click.option("--seed", type=SEED, help="Of the one random generator."),
+    click.option(
+        "--boot",
+        metavar="LINE",
+        help="The kernel's command line instead of the scenario's, with parameters of modules such"
+        ' as "ap.apmask=0xffff kvm_amd.avic=0".',
+    ),
     click.option(
         "--clock-rate",
         type=click.FloatRange(0),

@@ -32,6 +32,7 @@ class MountOptions(TypedDict, total=False):
     profile: str | None
     preset: str | None
     seed: int | None
+    boot: str | None
     clock_rate: float | None
     transport: str | None
     lockdown: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fakesys.core.boot import NO_LINE, BootLine
 from fakesys.core.features import FeatureSet
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
@@ -58,9 +59,14 @@ class ApSubsystem:
         return hardware_files.fault_rows(lambda: self.system)
 
 
-def ap_of(kernel: Kernel, ap: ApKernel, spec: HardwareSpec) -> ApSubsystem:
-    """Return the AP part of a machine with this hardware, as the kernel `ap` has it."""
-    return ApSubsystem(kernel, ap, ApSystem(kernel, spec, _policies(ap)))
+def ap_of(
+    kernel: Kernel, ap: ApKernel, spec: HardwareSpec, boot: BootLine = NO_LINE
+) -> ApSubsystem:
+    """Return the AP part of a machine with this hardware, as the kernel `ap` has it.
+
+    `boot`: the command line of the kernel.
+    """
+    return ApSubsystem(kernel, ap, ApSystem(kernel, spec, _policies(ap), boot))
 
 
 def _policies(ap: ApKernel) -> ApPolicies:

@@ -43,7 +43,8 @@ class RecordedMachine:
         origin = self._machine.origin
         # A comment of a shell script: a scenario file may have any name.
         name = shlex.quote(one_line(origin.scenario.name))
-        return f"--scenario {name} --profile {origin.profile} --seed {origin.seed}"
+        boot = f" --boot {shlex.quote(origin.scenario.boot)}" if origin.scenario.boot else ""
+        return f"--scenario {name} --profile {origin.profile} --seed {origin.seed}{boot}"
 
     @property
     def description(self) -> str:

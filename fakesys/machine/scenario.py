@@ -32,6 +32,8 @@ from fakesys.subsystems.apicv.presets import GUESTS
 SHIPPED = Path(__file__).parent.with_name("scenarios")
 # Of a scenario file, in bytes.
 MOST = 1 << 20
+# COMMAND_LINE_SIZE of s390x.
+LONGEST_BOOT = 4096
 # Simulated time in a scenario ends after four months, which an idle machine plays in ten seconds.
 MOST_SECONDS = 10_000_000
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
@@ -59,11 +61,15 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole machine and what happens to it. `profile` None: the default, or as asked for."""
+    """A whole machine and what happens to it. `profile` None: the default, or as asked for.
+
+    `boot`: the command line of the kernel, such as `ap.apmask=-5 kvm.halt_poll_ns=0`.
+    """
 
     description: str = ""
     profile: str | None = None
     seed: Natural = 1
+    boot: Annotated[str, Meta(max_length=LONGEST_BOOT)] = ""
     selftest: bool = False
     ap: Ap = Ap()
     kvm: Kvm = Kvm()
@@ -118,6 +124,19 @@ def with_preset(scenario: Scenario, preset: str) -> Scenario:
     return msgspec.structs.replace(scenario, ap=Ap(preset=preset))
 
 
+def with_boot(scenario: Scenario, boot: str) -> Scenario:
+    """Return the same scenario with another command line of the kernel. Raises ScenarioError."""
+    _require_line(boot, "boot")
+    return msgspec.structs.replace(scenario, boot=boot)
+
+
+def _require_line(boot: str, where: str) -> None:
+    if len(boot) > LONGEST_BOOT:
+        raise ScenarioError(f"{where}: more than {LONGEST_BOOT} characters")
+    if not (boot.isascii() and boot.isprintable()):
+        raise ScenarioError(f"{where}: not one line of printable ASCII characters")
+
+
 def parse(data: bytes, origin: str) -> Scenario:
     """Return a scenario from TOML; `origin` names it in messages. Raises ScenarioError."""
     try:
@@ -137,6 +156,7 @@ def check(scenario: Scenario) -> None:
             profile_of(scenario.profile)
         except KernelError as refusal:
             raise ScenarioError(f"key profile: {refusal.why}") from None
+    _require_line(scenario.boot, "key boot")
     hardware_of(scenario.ap)
     refuse_too_many(scenario.kvm)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
+from fakesys.core.boot import BootLine
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.ap import ApSubsystem, ap_of
@@ -86,7 +87,7 @@ def built(
     """
     toy = Selftest(kernel.bus, kernel.devices) if selftest else None
     spec = hardware_of(scenario.ap)
-    ap = ap_of(kernel, AP_KERNELS[profile.ap], spec)
+    ap = ap_of(kernel, AP_KERNELS[profile.ap], spec, BootLine(scenario.boot))
     kvm = kvm_of(kernel, MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv], watch)
     tracing = tracing_of(kernel, profile.trace, kvm.features, processes)
     return Subsystems(profile, kernel, ap, kvm, TraceSubsystem(kernel, tracing), toy)

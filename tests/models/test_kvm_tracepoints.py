@@ -93,7 +93,17 @@ def _any_value(ctype: CType, name: str, chance: random.Random) -> Any:
     return value - (1 << 8 * ctype.size) if signed else value
 
 
-MMU_CHOICE = ("5.3", "series-04", "series-05", "series-10", "5.4", "5.4-stable", "6.1", "6.12", "6.18")
+MMU_CHOICE = (
+    "5.3",
+    "series-04",
+    "series-05",
+    "series-10",
+    "5.4",
+    "5.4-stable",
+    "6.1",
+    "6.12",
+    "6.18",
+)
 KERNELS = [(mmu, "6.18") for mmu in MMU_CHOICE] + [
     ("5.4", apicv) for apicv in APICV_KERNELS if apicv != "6.18"
 ]

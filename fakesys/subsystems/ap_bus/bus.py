@@ -20,10 +20,11 @@ from fakesys.subsystems.ap_bus.drivers import (
     QueueDriver,
 )
 from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
+from fakesys.subsystems.ap_bus.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.ap_bus.scan import follow_hardware, scan
-from fakesys.subsystems.ap_bus.state import BusState
+from fakesys.subsystems.ap_bus.state import NO_DOMAIN, BusState
 from fakesys.subsystems.ap_bus.zcrypt import Zcrypt
 
 MAX_POLL_TIMEOUT_NS = 120_000_000_000
@@ -32,12 +33,20 @@ MAX_POLL_TIMEOUT_NS = 120_000_000_000
 class ApBus:
     """The bus of one machine. `scan` looks at the hardware, everything else at the last scan."""
 
-    def __init__(self, kernel: Kernel, hardware: Hardware, policy: BusPolicy) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        hardware: Hardware,
+        policy: BusPolicy,
+        params: ApParams | None = None,
+    ) -> None:
         cards: dict[int, ApCard] = {}
         zcrypt = QueueDriver(
             self, HOST_QUEUE_DRIVER, ZCRYPT_MODULE, Zcrypt(cards), takes_host_queues=True
         )
-        self.state = BusState(kernel, hardware, policy, cards, CardDriver(self), zcrypt)
+        self.state = BusState(
+            kernel, hardware, policy, cards, CardDriver(self), zcrypt, params or ApParams()
+        )
         self._binding = Binding(self.state)
         self._timer: Timer | None = None
         hardware.on_change = self.machine_changed
@@ -57,7 +66,16 @@ class ApBus:
         self.state.autoprobe = autoprobe
 
     def start(self) -> None:
-        """Run the first scan, at boot, and start the timer of the following ones."""
+        """Follow the parameters, run the first scan, and start the timer of the following ones.
+
+        Like ap_bus.c:ap_module_init (v6.1).
+        """
+        domain = self.state.params.domain
+        if self._is_domain(domain):
+            self.state.domain = domain
+        elif domain != NO_DOMAIN:
+            self.state.kernel.log(f"ap: {domain} is not a valid cryptographic domain")
+        self.set_poll_thread(bool(self.state.params.poll_thread))
         self.scan()
         self._restart_timer()
 
@@ -105,8 +123,8 @@ class ApBus:
 
     def set_domain(self, domain: int) -> None:
         """Set the default domain. Raises EINVAL. Like ap_bus.c:ap_domain_store (v6.1)."""
-        highest = self.state.hardware.max_domain_id
-        if not 0 <= domain <= highest or not self.state.aqmask >> domain & 1:
+        if not self._is_domain(domain):
+            highest = self.state.hardware.max_domain_id
             raise KernelError(EINVAL, f"{domain} is not a domain of the host within 0-{highest}")
         self.state.domain = domain
 
@@ -128,7 +146,7 @@ class ApBus:
 
         Like ap_bus.c:ap_poll_thread_start (v6.1).
         """
-        self.state.poll_thread = run and not self.state.hardware.interrupts
+        self.state.poll_thread = run and not self.state.interrupts
 
     def set_apmask(self, apmask: int) -> None:
         """Set the adapters of the host and rebind the queues that this moves.
@@ -204,6 +222,10 @@ class ApBus:
         if queue is None or not queue.is_host or not queue.online:
             raise KernelError(ENODEV, "the queue is not online under the host's driver")
         queue.submit(count)
+
+    def _is_domain(self, domain: int) -> bool:
+        highest = self.state.hardware.max_domain_id
+        return 0 <= domain <= highest and bool(self.state.aqmask >> domain & 1)
 
     def _refuse_queues_in_use(self, apmask: int, aqmask: int) -> None:
         for driver in self.state.queue_drivers.values():

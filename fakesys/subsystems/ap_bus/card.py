@@ -39,6 +39,10 @@ class CardBus(Protocol):
         """The choices of the kernel."""
 
     @property
+    def interrupts(self) -> bool:
+        """Whether the bus uses AP interrupts."""
+
+    @property
     def root(self) -> object:
         """The device that is the parent of all cards."""
 
@@ -169,8 +173,8 @@ class ApCard:
     def poll(self, mask: int) -> None:
         """Run the state machines of these queues, as far as they are configured and running."""
         runnable = mask & ~(self.deconfigured | self.checkstopped)
-        done = self.states.poll(runnable, interrupts=self.hardware.interrupts)
-        self.hardware.set_irq(self.apid, done, on=self.hardware.interrupts)
+        done = self.states.poll(runnable, interrupts=self.bus.interrupts)
+        self.hardware.set_irq(self.apid, done, on=self.bus.interrupts)
 
     def configure(self, config: bool) -> None:
         """Switch the card on or off by SCLP. Raises EOPNOTSUPP, EIO.

@@ -11,11 +11,12 @@ from typing import Any
 
 from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Kernel
-from fakesys.core.text import ALL_IDS, format_mask
+from fakesys.core.text import format_mask
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
+from fakesys.subsystems.ap_bus.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue, queue_of
 
@@ -46,6 +47,7 @@ class RootDevice:
 class BusState:
     """Masks, settings, cards, drivers and counters of the bus of one machine.
 
+    `params`: the parameters of the module, as given at boot.
     `apmask`, `aqmask`: the adapters and domains of the host. `lpar`: the machine's masks as of
     the last scan. `domain`: the default domain, NO_DOMAIN without. `autoprobe`: are new devices
     offered to the drivers? `autoscan`: does a change of the machine cause a scan?
@@ -61,6 +63,7 @@ class BusState:
         cards: dict[int, ApCard],
         card_driver: CardDriver,
         host_driver: QueueDriver,
+        params: ApParams,
     ) -> None:
         self.kernel = kernel
         self.hardware = hardware
@@ -70,8 +73,8 @@ class BusState:
         self.card_driver = card_driver
         self.host_driver = host_driver
         self.queue_drivers: dict[str, QueueDriver] = {host_driver.name: host_driver}
-        self.apmask = ALL_IDS
-        self.aqmask = ALL_IDS
+        self.params = params
+        self.apmask, self.aqmask = params.adapters, params.domains
         self.lpar = Lpar(0, 0, 0)
         self.domain = NO_DOMAIN
         self.config_time = DEFAULT_CONFIG_TIME
@@ -82,6 +85,11 @@ class BusState:
         self.scans = 0
         self.rearmed = True
         self.completions = 0
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether the bus uses the AP interrupts of the machine."""
+        return self.hardware.interrupts and bool(self.params.useirq)
 
     def sorted_cards(self) -> list[ApCard]:
         """Return the cards by ascending adapter number."""

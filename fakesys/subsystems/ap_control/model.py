@@ -5,12 +5,14 @@ from __future__ import annotations
 from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
+from fakesys.core.boot import NO_LINE, BootLine
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
+from fakesys.subsystems.ap_bus.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
@@ -39,8 +41,15 @@ class ApSystem:
     vfio_ap: VfioAp
     guests: Guests
 
-    def __init__(self, kernel: Kernel, spec: HardwareSpec, policies: ApPolicies) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        spec: HardwareSpec,
+        policies: ApPolicies,
+        boot: BootLine = NO_LINE,
+    ) -> None:
         self.kernel = kernel
+        self._params = boot_params(boot.of("ap"), kernel.log)
         self._first_spec = spec
         self._policies = policies
         self._build(spec)
@@ -129,7 +138,7 @@ class ApSystem:
     def _make(self, spec: HardwareSpec) -> None:
         policies = self._policies
         self.hardware = Hardware(spec, self.kernel.bus, self)
-        self.bus = ApBus(self.kernel, self.hardware, policies.bus)
+        self.bus = ApBus(self.kernel, self.hardware, policies.bus, self._params)
         self.mdev_bus = MdevBus(self.kernel, policies.mdev)
         self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
         self.guests = Guests(self.kernel.bus, self.hardware, self)

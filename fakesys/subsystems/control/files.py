@@ -138,6 +138,12 @@ TOP: Layout[Control] = Layout(
             errors={EINVAL: "no such profile", EBUSY: "an mdev, a guest or a VM exists"},
         ),
         Attr(
+            name="cmdline",
+            mode=0o444,
+            doc="The command line that the kernel was booted with.",
+            show=lambda control: f"{control.machine.boot}\n",
+        ),
+        Attr(
             name="last_error",
             mode=0o444,
             doc="`TIME PATH ERRNO reason` of the last write of the mount if it was refused.",

@@ -58,6 +58,10 @@ class WholeMachine(Protocol):
         """The choice of the kernel that is imitated."""
 
     @property
+    def boot(self) -> str:
+        """The command line of the kernel."""
+
+    @property
     def calls(self) -> Calls:
         """What system calls pass through."""
 

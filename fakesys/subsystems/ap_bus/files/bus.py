@@ -112,8 +112,8 @@ BUS: tuple[Row, ...] = (
     Attr(
         name="ap_interrupts",
         mode=0o444,
-        doc="1: the machine has AP interrupts.",
-        show=lambda bus: f"{bus.state.hardware.interrupts:d}\n",
+        doc="1: the machine has AP interrupts, and the parameter `useirq` is not 0.",
+        show=lambda bus: f"{bus.state.interrupts:d}\n",
     ),
     Attr(
         name="config_time",
@@ -308,26 +308,37 @@ CARD_DRIVER: Layout[CardDriver] = Layout(
 BUS_DEVICES: Layout[BusState] = Layout((Links(names=_device_names, get=_device_path),))
 
 
-def _parameter(name: str, value: str, doc: str, needs: Features = ()) -> Attr[ApBus]:
-    return Attr(name=name, mode=0o440, doc=doc, show=lambda _bus: value, needs=needs)
+def _parameter(
+    name: str, show: Callable[[BusState], object], doc: str, needs: Features = ()
+) -> Attr[ApBus]:
+    return Attr(
+        name=name, mode=0o440, doc=doc, show=lambda bus: f"{show(bus.state)}\n", needs=needs
+    )
+
+
+def _text(mask: str | None) -> str:
+    return "(null)" if mask is None else mask
 
 
 PARAMETERS: Layout[ApBus] = Layout(
     (
-        Attr(
-            name="domain",
-            mode=0o440,
-            # The parameter is the variable behind `ap_domain`.
-            doc="Default domain, as in `ap_domain`.",
-            show=lambda bus: f"{bus.state.domain}\n",
+        # The parameter is the variable behind `ap_domain`.
+        _parameter("domain", lambda state: state.domain, "Default domain, as in `ap_domain`."),
+        _parameter(
+            "poll_thread", lambda state: state.params.poll_thread, "Poll thread as given at boot."
         ),
-        _parameter("poll_thread", "0\n", "Poll thread as given at boot."),
-        _parameter("apmask", "(null)\n", "Adapter mask as given at boot; unset."),
-        _parameter("aqmask", "(null)\n", "Domain mask as given at boot; unset."),
-        _parameter("useirq", "1\n", "Use of interrupts as given at boot."),
+        _parameter(
+            "apmask", lambda state: _text(state.params.apmask), "Adapter mask as given at boot."
+        ),
+        _parameter(
+            "aqmask", lambda state: _text(state.params.aqmask), "Domain mask as given at boot."
+        ),
+        _parameter(
+            "useirq", lambda state: state.params.useirq, "Use of interrupts as given at boot."
+        ),
         _parameter(
             "msgpool_min_items",
-            "8\n",
+            lambda state: state.params.msgpool_min_items,
             "Messages that are allocated beforehand.",
             needs=ApFeature.MESSAGE_POOL,
         ),

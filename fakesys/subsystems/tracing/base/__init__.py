@@ -13,7 +13,7 @@ All are state with a few methods; none refers to its owner. `Options.version` an
 
 Follows kernel/trace/trace.c and trace.h (v6.1, v6.18). Example:
 
-    options = Options.at_boot(newer=True)
+    options = Options.at_boot(frozenset())
     options.switch("irq-info", False)
     assert "noirq-info" in options.text()
 """

@@ -123,11 +123,12 @@ def _restore_markers(saved: SavedTracing, tracing: Tracing, instances: list[Inst
     tracing.marker_copies[:] = chosen
     options = [instance.options for instance in instances]
     check(len({each[NOP_ACCEPT] for each in options}) == 1, f"{NOP_ACCEPT} is on in some instances")
-    if PRINTK_DEST not in options[0].names():
+    if PRINTK_DEST in options[0].names():
+        takers = sum(each[PRINTK_DEST] for each in options)
+        check(takers == 1, f"{takers} instances take what trace_printk() writes")
+    if COPY_MARKER not in options[0].names():
         check(saved.markers == (0,), "markers go to another instance")
         return
-    takers = sum(each[PRINTK_DEST] for each in options)
-    check(takers == 1, f"{takers} instances take what trace_printk() writes")
     copying = [instance for instance in instances if instance.options[COPY_MARKER]]
     check(
         set(map(id, chosen)) == set(map(id, copying)),
