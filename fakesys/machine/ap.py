@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakesys.core.boot import NO_LINE, BootLine
+from fakesys.core.boot.command_line import NO_LINE, BootLine
 from fakesys.core.features import FeatureSet
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel

@@ -47,6 +47,11 @@ class KernelChoices:
         """The profiles there are."""
         return tuple(PROFILES)
 
+    @property
+    def boot(self) -> str:
+        """The command line with which the kernel was booted."""
+        return self._machine.origin.scenario.boot
+
     def set_profile(self, name: str) -> None:
         """Choose another profile. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
         profile = profile_of(name)

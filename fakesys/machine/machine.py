@@ -93,11 +93,6 @@ class Machine:
         return self.origin.scenario
 
     @property
-    def boot(self) -> str:
-        """The command line of the kernel."""
-        return self.origin.scenario.boot
-
-    @property
     def kernel(self) -> Kernel:
         """What all models share: clock, bus, devices, chance. A reset makes another one."""
         return self.subsystems.kernel

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from fakesys.core.boot import BootLine
+from fakesys.core.boot.command_line import BootLine
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.machine.ap import ApSubsystem, ap_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakesys.core.boot import (
+from fakesys.core.boot.command_line import (
     BootLine,
     Word,
     param_bool,

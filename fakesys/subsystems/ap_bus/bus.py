@@ -20,7 +20,7 @@ from fakesys.subsystems.ap_bus.drivers import (
     QueueDriver,
 )
 from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
-from fakesys.subsystems.ap_bus.params import ApParams
+from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.ap_bus.scan import follow_hardware, scan

@@ -16,7 +16,7 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
-from fakesys.subsystems.ap_bus.params import ApParams
+from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue, queue_of
 

@@ -17,8 +17,8 @@ from fakesys.subsystems.ap_bus.policy import CEX4
 from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.control.files import bracketed
-from fakesys.subsystems.control.streams import journal_rows, lines_from, uevents_from
+from fakesys.subsystems.control.files import bracketed, journal_rows
+from fakesys.subsystems.control.streams import lines_from, uevents_from
 from fakesys.subsystems.vfio_ap.policy import FilterName
 from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.attr import Attr, Layout, Mount, Row

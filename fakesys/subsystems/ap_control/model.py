@@ -5,14 +5,14 @@ from __future__ import annotations
 from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
-from fakesys.core.boot import NO_LINE, BootLine
+from fakesys.core.boot.command_line import NO_LINE, BootLine
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
-from fakesys.subsystems.ap_bus.params import boot_params
+from fakesys.subsystems.ap_bus.module.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy

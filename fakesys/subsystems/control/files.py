@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from errno import EBUSY, EINTR, EINVAL, ERANGE
-from typing import Any
+from typing import Any, TypeVar
 
 from fakesys.core.clock import NS
 from fakesys.core.saved import byte_text
@@ -14,14 +14,43 @@ from fakesys.core.version import __version__
 from fakesys.subsystems.control.faults import FAULTS, Fault, parse_seconds
 from fakesys.subsystems.control.model import Control
 from fakesys.subsystems.control.snapshots import ERRORS, SnapshotFile
-from fakesys.subsystems.control.streams import journal_rows, lines_from, uevents_from
+from fakesys.subsystems.control.streams import (
+    Cursor,
+    JournalPipe,
+    JournalText,
+    lines_from,
+    uevents_from,
+)
 from fakesys.tree.attr import Attr, Dir, Layout, Mount
-from fakesys.tree.kinds import CONTROL, CONTROL_STREAM
+from fakesys.tree.kinds import CONTROL, CONTROL_JOURNAL, CONTROL_STREAM
+
+M = TypeVar("M")
+R = TypeVar("R")
 
 
 def bracketed(choices: Iterable[str], current: str) -> str:
     """Return a line of all choices with the current one in brackets."""
     return " ".join(f"[{name}]" if name == current else name for name in choices) + "\n"
+
+
+def journal_rows(name: str, doc: str, cursor: Callable[[M], Cursor[R]]) -> tuple[Attr[M], Attr[M]]:
+    """Return the rows `NAME` and `NAME_pipe` of a journal that begins at `cursor`."""
+    return (
+        Attr(
+            name=name,
+            mode=0o444,
+            doc=f"{doc}; ends with what is there.",
+            open=lambda model, _flags: JournalText(cursor(model)),
+            kind=CONTROL_JOURNAL,
+        ),
+        Attr(
+            name=f"{name}_pipe",
+            mode=0o444,
+            doc="The same as a stream, which waits for more.",
+            open=lambda model, _flags: JournalPipe(cursor(model)),
+            kind=CONTROL_STREAM,
+        ),
+    )
 
 
 def _last_error(control: Control) -> str:
@@ -141,7 +170,7 @@ TOP: Layout[Control] = Layout(
             name="cmdline",
             mode=0o444,
             doc="The command line that the kernel was booted with.",
-            show=lambda control: f"{control.machine.boot}\n",
+            show=lambda control: f"{control.machine.kernels.boot}\n",
         ),
         Attr(
             name="last_error",

@@ -29,6 +29,10 @@ class Profiles(Protocol):
     def profile_names(self) -> Sequence[str]:
         """What `set_profile` takes."""
 
+    @property
+    def boot(self) -> str:
+        """The command line with which the kernel was booted."""
+
     def set_profile(self, name: str) -> None:
         """Choose another one. Raises EINVAL, EBUSY while an mdev, guest or VM exists."""
 
@@ -56,10 +60,6 @@ class WholeMachine(Protocol):
     @property
     def kernels(self) -> Profiles:
         """The choice of the kernel that is imitated."""
-
-    @property
-    def boot(self) -> str:
-        """The command line of the kernel."""
 
     @property
     def calls(self) -> Calls:

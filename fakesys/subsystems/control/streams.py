@@ -16,10 +16,7 @@ from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog, render_uevent
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
-from fakesys.tree.attr import Attr
-from fakesys.tree.kinds import CONTROL_JOURNAL, CONTROL_STREAM
 
-M = TypeVar("M")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -186,23 +183,3 @@ def uevents_from(log: UeventLog, wanted: Callable[[Uevent], bool] = everything) 
 def lines_from(log: LineLog, wanted: Callable[[str], bool] = everything) -> Cursor[str]:
     """Return the lines of a journal."""
     return Cursor(log, lambda _number, line: f"{line}\n", wanted)
-
-
-def journal_rows(name: str, doc: str, cursor: Callable[[M], Cursor[R]]) -> tuple[Attr[M], Attr[M]]:
-    """Return the rows `NAME` and `NAME_pipe` of a journal that begins at `cursor`."""
-    return (
-        Attr(
-            name=name,
-            mode=0o444,
-            doc=f"{doc}; ends with what is there.",
-            open=lambda model, _flags: JournalText(cursor(model)),
-            kind=CONTROL_JOURNAL,
-        ),
-        Attr(
-            name=f"{name}_pipe",
-            mode=0o444,
-            doc="The same as a stream, which waits for more.",
-            open=lambda model, _flags: JournalPipe(cursor(model)),
-            kind=CONTROL_STREAM,
-        ),
-    )

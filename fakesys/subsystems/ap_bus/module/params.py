@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fakesys.core.boot import (
+from fakesys.core.boot.command_line import (
     Word,
     param_int,
     param_text,
