@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fakesys.core.clock import Clock
 from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Kernel
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.core.text import LONGEST_QUOTE, one_line
 from fakesys.machine.hardware import ScenarioError, guest_commands, refusals_name
 from fakesys.machine.kernel_choices import KernelChoices
@@ -149,6 +150,7 @@ class Machine:
         from fakesys.machine import snapshot
 
         loaded = snapshot.load(data, self)
+        cond_resched_killable()
         self.fs.end_calls(KernelError(ECANCELED, "another machine was loaded meanwhile"))
         self.subsystems.kvm.kvm.forget_owners()
         self.origin, self._with_selftest = loaded.origin, loaded.models.selftest is not None

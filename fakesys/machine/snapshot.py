@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from errno import EINVAL
 from typing import Annotated, Any, Protocol
@@ -22,6 +23,7 @@ from msgspec import Meta, Raw, Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent, UeventBatch
 from fakesys.core.saved import U32, U63, BadSnapshotError, Line, Saved, Word, check
+from fakesys.core.scheduling.resched import cond_resched
 from fakesys.core.version import __version__
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.profiles import profile_of
@@ -141,6 +143,7 @@ def load(data: bytes, machine: Live) -> Loaded:
     header(data)
     try:
         _check_size(data)
+        cond_resched()
         return _loaded(msgspec.json.decode(data, type=Snapshot), machine)
     except _WRONG as error:
         why = error.why if isinstance(error, KernelError) else str(error)
@@ -160,11 +163,17 @@ def _check_size(data: bytes) -> None:
     less than three times their size, most of them as much as their size.
     """
     begin = data.index(b"\n")
-    lists, keys = data.count(b"[", begin), data.count(b'":', begin)
-    needed = _VALUE * (data.count(b",", begin) + lists) + _TUPLE * lists
-    needed += _STRING * (data.count(b'"', begin) // 2 - keys)
-    needed += _STRUCT * data.count(b"{", begin)
-    needed += _NUMBER * sum(1 for _ in _LARGE.finditer(data, begin))
+    counts = Counter[bytes]()
+    for mark in (b"[", b'":', b",", b'"', b"{"):
+        cond_resched()
+        counts[mark] = data.count(mark, begin)
+    for _ in _LARGE.finditer(data, begin):
+        cond_resched()
+        counts[b"large"] += 1
+    lists = counts[b"["]
+    needed = _VALUE * (counts[b","] + lists) + _TUPLE * lists
+    needed += _STRING * (counts[b'"'] // 2 - counts[b'":'])
+    needed += _STRUCT * counts[b"{"] + _NUMBER * counts[b"large"]
     check(needed <= 3 * len(data) + _SMALL, "its values need more than 4 times its size")
 
 

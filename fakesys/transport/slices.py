@@ -6,6 +6,7 @@ So models still need no locks. A call gives its turn back in `fakesys.core.sched
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
@@ -48,6 +49,8 @@ class LongCall:
         self._slice_ends = 0.0
         self._repeated = False
         self._finishing = False
+        # While it is set, the call rests only when it says so.
+        self._until: Callable[[], bool] | None = None
         # Whether it waits for the end of another call, and so cannot be resumed.
         self._waits = False
         self.done = False
@@ -61,8 +64,14 @@ class LongCall:
         outside = self._exchange(self._context)
         state.running, state.serving = self, False
         self._slice_ends = time.monotonic() + SLICE_SECONDS
+        # A full collection looks at every object of a model that may be large by now.
+        collects = gc.isenabled()
+        gc.disable()
         self._turn.release()
         self._back.acquire()
+        gc.freeze()
+        if collects:
+            gc.enable()
         state.running, state.serving = before
         self._context = self._exchange(outside)
         if watched:
@@ -70,12 +79,18 @@ class LongCall:
 
     def give_way(self) -> None:
         """Give the turn back if the slice is over, and wait for the next one."""
-        if time.monotonic() < self._slice_ends or self._finishing:
+        if self._finishing or not self._is_over():
             return
         self._watchdog.leave()
         self._back.release()
         self._turn.acquire()
         self._watchdog.enter()
+
+    def _is_over(self) -> bool:
+        """Return whether the slice is over."""
+        if self._until is not None:
+            return self._until()
+        return time.monotonic() >= self._slice_ends
 
     def take_repeated(self) -> bool:
         """Return True once: every long call is the repetition of one that raised TakesLong."""
@@ -105,6 +120,17 @@ class LongCall:
         if self.done or self._waits or self is state.running:
             return
         self._finishing = True
+        self._resume_for_another()
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Let the call run without a rest until `done` says so, or to its end."""
+        if self.done or self._waits or self is state.running:
+            return
+        self._until = done
+        self._resume_for_another()
+        self._until = None
+
+    def _resume_for_another(self) -> None:
         running = state.running
         if isinstance(running, LongCall):
             running._waits = True

@@ -56,7 +56,8 @@ class Attr(Struct, Generic[M], frozen=True):
     `present`: whether the file exists at this moment. `open`: makes a handle of its own instead.
     `truncate`: called at an open with O_TRUNC. `hold`: called at open, for what an open file keeps
     alive; it may refuse, and returns the function to call at the close. `waits`: a write may wait
-    or take long, and others may write meanwhile.
+    or take long, and others may write meanwhile. `copied`: the text takes long, and is made in a
+    copy of the process.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Attr(Struct, Generic[M], frozen=True):
     truncate: Callable[[M], None] | None = None
     hold: Callable[[M], Callable[[], None]] | None = None
     waits: bool = False
+    copied: bool = False
 
 
 class Link(Struct, Generic[M], frozen=True):

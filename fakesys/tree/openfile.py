@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 from errno import EINVAL
 
+from fakesys.core.copying.copies import Text
 from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.text import c_string
 from fakesys.tree.node import File
@@ -20,18 +21,20 @@ class OpenFile:
     for reads of the rest where the kind has `rest_after_gone`.
     """
 
-    __slots__ = ("_buffer", "_cursor", "_drop_hold", "_event", "node")
+    __slots__ = ("_buffer", "_copy", "_cursor", "_drop_hold", "_event", "node")
 
     def __init__(self, node: File) -> None:
         self.node = node
         self._buffer: bytes | None = None
         self._cursor = 0
         self._event = 0
+        # The text that is being made in a copy of the process.
+        self._copy: Text | None = None
         hold = node.row.hold
         self._drop_hold = None if hold is None else hold(node.model)
 
     def read(self, offset: int, size: int, *, nonblock: bool = False) -> bytes:
-        """Return a slice of the text, which is made if it has to be.
+        """Return a slice of the text, which is made if it has to be; Blocked: in a copy.
 
         Raises the kind's errno when a file that is gone has nothing left, and EINVAL when the kind
         reads whole texts only and `size` has no room for it and a NUL.
@@ -71,8 +74,17 @@ class OpenFile:
         node = self.node
         if node.gone:
             raise self._gone()
-        self._event = node.event
-        self._buffer = text = node.show()
+        event = node.event
+        text = self._copied() if node.row.copied else node.show()
+        self._event, self._buffer = event, text
+        return text
+
+    def _copied(self) -> bytes:
+        """Return the text that a copy of the process makes. Raises Blocked until it is there."""
+        if self._copy is None:
+            self._copy = Text(self.node.show)
+        text = self._copy.text()
+        self._copy = None
         return text
 
     def write(self, data: bytes, offset: int = 0, *, nonblock: bool = False) -> int:
@@ -100,6 +112,8 @@ class OpenFile:
 
     def release(self) -> None:
         """Drop what the open file keeps alive; a second call does nothing."""
+        if self._copy is not None:
+            self._copy.close()
         drop_hold, self._drop_hold = self._drop_hold, None
         if drop_hold is not None:
             drop_hold()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EINTR
 
@@ -37,6 +37,10 @@ class SignalAfter:
     def finish(self, refusal: OSError) -> None:
         """Never called."""
         raise AssertionError(refusal)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Never called."""
+        raise AssertionError(done)
 
 
 @contextmanager

@@ -5,6 +5,9 @@ All models run on one thread, so a request that works for seconds would keep eve
 * `resched.py`: a model calls `might_resched` before it begins what may take long, and
   `cond_resched` or `cond_resched_killable` in its loops, where its state is one that others may
   see. The transport (`transport/slices.py`) then serves others between two slices of the call.
+A text of the whole machine is made in a copy of the process instead (`core/copying`), where it
+shows the machine of one moment.
+
 Between two slices any other request may run: a loop keeps no iterator over live state across
 `cond_resched`, and looks again at what it found before. In memory, where no transport serves, all
 these functions do nothing, and calls run to their ends. For example:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -27,6 +26,9 @@ class SlicedCall(Protocol):
     def finish(self, refusal: OSError) -> None:
         """End the call now with this refusal, for one that is not the running one."""
 
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Let the call, which is not the running one, run until `done` says so, or to its end."""
+
 
 class _State:
     """Of this process, as there is one thread for all models. `running`: the call in a slice."""
@@ -47,8 +49,13 @@ def might_resched() -> None:
 
     Raises TakesLong where the transport can repeat the call in slices.
     """
-    if state.serving and state.running is None:
+    if can_repeat():
         raise TakesLong
+
+
+def can_repeat() -> bool:
+    """Return whether this call may raise Blocked or TakesLong, to be repeated by a transport."""
+    return state.serving and state.running is None
 
 
 def cond_resched() -> None:
@@ -78,12 +85,27 @@ def running_call() -> SlicedCall | None:
     return state.running
 
 
-@contextmanager
-def unsliced() -> Iterator[None]:
-    """Run the block to its end: its state is not one that others may see."""
-    before = state.running, state.serving
-    state.running, state.serving = None, False
-    try:
-        yield
-    finally:
-        state.running, state.serving = before
+class SlicedLock:
+    """Held by a call that keeps what it has found from one slice to the next.
+
+    Nobody waits for it: who needs it lets its holder go on, without a rest, until it is free.
+    """
+
+    __slots__ = ("_depth", "_holder")
+
+    def __init__(self) -> None:
+        self._holder: SlicedCall | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        holder = self._holder
+        if self._depth and holder is not None and holder is not state.running:
+            holder.run_until(self._is_free)
+        self._holder = state.running
+        self._depth += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self._depth -= 1
+
+    def _is_free(self) -> bool:
+        return not self._depth

@@ -211,6 +211,7 @@ TOP: Layout[Control] = Layout(
             mode=0o444,
             doc="The whole machine as one JSON object, keys sorted.",
             show=_state,
+            copied=True,
         ),
         Attr(
             name="snapshot",

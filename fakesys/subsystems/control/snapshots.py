@@ -11,7 +11,9 @@ import re
 from errno import EFBIG, EINVAL
 from select import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 
+from fakesys.core.copying.copies import Text
 from fakesys.core.errors import KernelError, Waiters
+from fakesys.core.scheduling.resched import can_repeat, might_resched
 from fakesys.subsystems.control.model import Control
 
 FIRST = b'{"fakesys": '
@@ -42,17 +44,17 @@ class SnapshotFile:
     def __init__(self, control: Control, flags: int) -> None:
         self._control = control
         reads = flags & os.O_ACCMODE != os.O_WRONLY
-        self._text = _saved(control) if reads else b""
+        self._text = _saved(control) if reads else None
         self._collected = bytearray()
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """Return a piece of the text."""
-        return self._text[offset : offset + size]
+        """Return a piece of the text. Raises Blocked until it is there."""
+        return b"" if self._text is None else self._text.text()[offset : offset + size]
 
     def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
         """Take the next piece; the last one loads.
 
-        Raises EINVAL, EFBIG; all pieces are dropped then.
+        Raises EINVAL, EFBIG; all pieces are dropped then. A load is done in slices.
         """
         collected, self._collected = self._collected, bytearray()
         collected += data
@@ -61,6 +63,10 @@ class SnapshotFile:
         if len(collected) > LONGEST:
             raise KernelError(EFBIG, f"a snapshot has at most {LONGEST} bytes")
         if is_complete(collected):
+            if can_repeat():
+                del collected[len(collected) - len(data) :]
+                self._collected = collected
+                might_resched()
             self._control.machine.load(bytes(collected))
         else:
             self._collected = collected
@@ -71,17 +77,19 @@ class SnapshotFile:
         return _READY
 
     def waiters(self) -> Waiters | None:
-        """Return None: reads and writes never wait."""
+        """Return None: it is always ready for poll(2)."""
         return None
 
     def release(self) -> None:
         """Refuse, in `last_error`, a snapshot that was not written to its end."""
+        if self._text is not None:
+            self._text.close()
         if self._collected:
             error = KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
             self._control.note_result(PATH, error)
 
 
-def _saved(control: Control) -> bytes:
+def _saved(control: Control) -> Text:
     # What is due happens before, so that the time in the file is the time of the reader.
     control.machine.kernel.clock.catch_up()
-    return control.machine.save()
+    return Text(control.machine.save)

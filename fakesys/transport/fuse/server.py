@@ -6,9 +6,11 @@ import os
 import select
 from collections.abc import Callable
 from errno import ECONNABORTED, EINTR, ENOENT
+from functools import partial
 
 import trio
 
+from fakesys.core.copying.copies import pipes
 from fakesys.transport.fuse.session import Session
 from fakesys.transport.pacing import Pacer
 from fakesys.transport.served import ServedMachine
@@ -72,12 +74,25 @@ class Server:
         self._watchdog.start()
         try:
             async with trio.open_nursery() as nursery:
+                pipes.when_readable = partial(self._call_when_readable, nursery)
                 nursery.start_soon(self._pacer.run)
                 await self._serve(started)
                 nursery.cancel_scope.cancel()
         finally:
+            pipes.when_readable = None
             self.session.close()
             self._watchdog.stop()
+
+    def _call_when_readable(
+        self, nursery: trio.Nursery, descriptor: int, action: Callable[[], None]
+    ) -> None:
+        nursery.start_soon(self._when_readable, descriptor, action)
+
+    async def _when_readable(self, descriptor: int, action: Callable[[], None]) -> None:
+        """Call an action of a model once a pipe can be read, and serve those that it has woken."""
+        await trio.lowlevel.wait_readable(descriptor)
+        action()
+        self.session.settle()
 
     async def _serve(self, started: Callable[[], None]) -> None:
         told = False

@@ -16,6 +16,7 @@ from fakesys.core.commands import (
     word,
     words_of,
 )
+from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
@@ -57,12 +58,18 @@ def _creator(vm_options: tuple[Option[Any], ...]) -> Callable[[Kvm, Args], str]:
 
 
 def _destroy_vm(kvm: Kvm, args: Args) -> str:
-    kvm.vm(args[NAME]).kill()
+    vm = kvm.vm(args[NAME])
+    if vm.vcpus:
+        might_resched()
+    vm.kill()
     return ""
 
 
 def _close_vm(kvm: Kvm, args: Args) -> str:
-    kvm.vm(args[NAME]).close_fd()
+    vm = kvm.vm(args[NAME])
+    if vm.vcpus:
+        might_resched()
+    vm.close_fd()
     return ""
 
 

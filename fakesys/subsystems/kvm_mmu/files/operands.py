@@ -18,6 +18,7 @@ from fakesys.core.commands import (
     words_of,
 )
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.files.commands import vm_of
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
@@ -93,5 +94,8 @@ NO_MEMORY = {ENOENT: "there is no such VM or memory"}
 
 
 def memory_of(mmu: MmuExtension, args: Args) -> VmMemory:
-    """Return the memory of the VM that a command names. Raises ENOENT."""
-    return mmu.memories[vm_of(mmu.kvm, args)]
+    """Return the memory of the VM that a command names, which may take long. Raises ENOENT."""
+    memory = mmu.memories[vm_of(mmu.kvm, args)]
+    if memory.takes_long:
+        might_resched()
+    return memory

@@ -69,26 +69,29 @@ def mmu_text(memory: VmMemory) -> str:
 
 
 def shadow_page_lines(memory: VmMemory) -> Iterator[str]:
-    """Yield `gfn level role gen root_count flags`, the newest page first, as the list has them."""
+    """Return `gfn level role gen root_count flags`, the newest page first, as the list has them.
+
+    The lines are those of this moment.
+    """
     pages = memory.arch.pages
-    rows = list(pages.oldest_first())
-    for row in reversed(rows):
-        role = pages.role[row]
+    return _page_lines(pages.newest_first(), pages.valid_gen)
+
+
+def _page_lines(pages: Iterator[tuple[int, int, int, int, int]], valid_gen: int) -> Iterator[str]:
+    for gfn, role, gen, root_count, page_flags in pages:
+        invalid = role & INVALID
         names = [
             name
             for name, holds in (
                 ("direct", role & DIRECT),
-                ("invalid", role & INVALID),
-                ("unsync", pages.flags[row] & UNSYNC),
-                ("obsolete", memory.arch.is_obsolete(row) and not role & INVALID),
+                ("invalid", invalid),
+                ("unsync", page_flags & UNSYNC),
+                ("obsolete", gen != valid_gen and not invalid),
             )
             if holds
         ]
         flags = ",".join(names) or "-"
-        yield (
-            f"{pages.gfn[row]:x} {level_of(role)} {role:#x} {pages.gen[row]}"
-            f" {pages.root_count[row]} {flags}\n"
-        )
+        yield f"{gfn:x} {level_of(role)} {role:#x} {gen} {root_count} {flags}\n"
 
 
 class LazyText:
@@ -99,15 +102,20 @@ class LazyText:
 
     def __init__(self, make: Callable[[], Iterator[str]]) -> None:
         self._make = make
-        self._restart()
+        self._lines: Iterator[str] = iter(())
+        self._start = 0
+        self._text = bytearray()
 
     def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
-        """Return the next bytes. Raises ESPIPE for an offset before what was read last."""
+        """Return the next bytes, often fewer than `size`.
+
+        Raises ESPIPE for an offset before what was read last.
+        """
         if offset == 0:
             self._restart()
         if offset < self._start:
             raise KernelError(ESPIPE, "read it from the beginning")
-        while offset + size > self._start + len(self._text) and self._more():
+        while offset >= self._start + len(self._text) and self._more():
             self._forget(offset)
         at = offset - self._start
         return bytes(self._text[at : at + size])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 from fakesys.core.commands import Args, Verb
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.kvm.files.commands import VM, vm_of
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.files.operands import (
@@ -44,6 +45,9 @@ from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
 from fakesys.subsystems.kvm_mmu.guest.race import RaceSetup, race
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
+
+# More calls of the shrinker are made in slices.
+FEW_CALLS = 64
 
 
 def _add_memory(mmu: MmuExtension, args: Args) -> str:
@@ -116,7 +120,14 @@ def _protect(mmu: MmuExtension, args: Args) -> str:
 
 
 def _shrink(mmu: MmuExtension, args: Args) -> str:
-    return f"freed={sum(mmu.shrinker.scan() for _ in range(args[CALLS]))}"
+    calls = args[CALLS]
+    if calls > FEW_CALLS:
+        might_resched()
+    freed = 0
+    for _ in range(calls):
+        cond_resched_killable()
+        freed += mmu.shrinker.scan()
+    return f"freed={freed}"
 
 
 def _race(mmu: MmuExtension, args: Args) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from errno import EINVAL
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched, might_resched
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 CR3 = 0x10000
 MAX_REGIONS = 512
+# More are written in slices.
+FEW_REGIONS = 4
 _PAGE_DIRECTORY_POINTERS = 0x11000
 _PAGE_DIRECTORY = 0x12000
 _PAGE_TABLES = 0x20000
@@ -36,9 +39,12 @@ def write_guest_tables(memory: VmMemory, *, regions: int = 32, large: Iterable[i
         assert slot.memory is not None
         slot.memory.write(base + gpa, entry.to_bytes(8, "little"))
 
+    if regions > FEW_REGIONS:
+        might_resched()
     put(CR3, _PAGE_DIRECTORY_POINTERS | _TABLE)
     put(_PAGE_DIRECTORY_POINTERS, _PAGE_DIRECTORY | _TABLE)
     for region in range(regions):
+        cond_resched()
         start, table = region << 21, _PAGE_TABLES + region * 4096
         put(_PAGE_DIRECTORY + region * 8, start | _LARGE if region in big else table | _TABLE)
         for index in range(512):

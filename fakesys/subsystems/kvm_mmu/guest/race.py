@@ -175,6 +175,10 @@ class Race:
 
         After a livelock the vCPUs are paused, so that the zap can complete.
         """
+        with self._memory.arch.mmu_lock:
+            return self._run(slot)
+
+    def _run(self, slot: Memslot) -> RaceResult:
         memory, arch = self._memory, self._memory.arch
         memory.slots.insert(self._scratch)
         memory.roots.n_max += self._budget()
@@ -231,6 +235,7 @@ class Race:
 
     def _break_wanted(self) -> bool:
         """Return need_resched() or, in a preemptible kernel, whether a vCPU waits for the lock."""
+        cond_resched()
         self._advance_time()
         if self._now >= self._slice_end:
             return True

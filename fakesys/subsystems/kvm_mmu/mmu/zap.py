@@ -6,18 +6,22 @@ scheduling model of guest/race.py lets vCPUs run wherever the kernel could drop 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
+from fakesys.core.scheduling.resched import cond_resched
 from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuPrepareZapPage, KvmMmuZapAllFast
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch, Request
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
-from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
+from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC, ShadowPages
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, INVALID, level_of
 from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL, EMPTY
 
 UNLIMITED = 1 << 62
+_ROWS_AT_ONCE = 1 << 15
 
 
 class Step(Enum):
@@ -101,18 +105,20 @@ class Zapper:
         pages = self._pages
         zapped: list[int] = []
         total = 0
-        position = pages.before_tail
-        while total < number:
-            position, row = pages.next_newer(position)
-            if row == NONE:
-                break
-            if pages.root_count[row]:
-                continue
-            unstable, count = self.prepare(row, zapped)
-            total += count
-            if unstable:
-                position = pages.before_tail
-        self.commit(zapped)
+        with self._arch.mmu_lock:
+            position = pages.before_tail
+            while total < number:
+                cond_resched()
+                position, row = pages.next_newer(position)
+                if row == NONE:
+                    break
+                if pages.root_count[row]:
+                    continue
+                unstable, count = self.prepare(row, zapped)
+                total += count
+                if unstable:
+                    position = pages.before_tail
+            self.commit(zapped)
         self._arch.stats.mmu_recycled += total
         return total
 
@@ -123,12 +129,14 @@ class Zapper:
         """
         zapped: list[int] = []
         calls = 0
-        while not enough():
-            row = self._pages.oldest()
-            if row == NONE or not self.prepare(row, zapped)[1]:
-                break
-            calls += 1
-        self.commit(zapped)
+        with self._arch.mmu_lock:
+            while not enough():
+                cond_resched()
+                row = self._pages.oldest()
+                if row == NONE or not self.prepare(row, zapped)[1]:
+                    break
+                calls += 1
+            self.commit(zapped)
         return calls
 
     def can_zap_all_at_once(self) -> bool:
@@ -145,6 +153,17 @@ class Zapper:
         arch, pages = self._arch, self._pages
         if not pages.used:
             return 0
+        with arch.mmu_lock:
+            zapped, garbage = self._zap_all(newest_first)
+        for forgotten in garbage:
+            while forgotten:
+                cond_resched()
+                forgotten.popitem()
+        return zapped
+
+    def _zap_all(self, newest_first: bool) -> tuple[int, list[dict[int, Any]]]:
+        """Return how many pages were zapped, and what takes long to free."""
+        arch, pages, links = self._arch, self._pages, self._links
         # Few pages are roots, and their vCPUs know them: no walk over all pages.
         rooted = self._rooted()
         on_list = sorted((r for r in rooted if pages.flags[r] & ON_LIST), key=pages.age)
@@ -154,8 +173,9 @@ class Zapper:
             retired.reverse()
         off_list = [row for row in rooted if not pages.flags[row] & ON_LIST]
         freed = pages.used - len(rooted)
-        arch.sptes.forget_all()
-        self._links.forget_all()
+        kept = [*off_list, *stale, *retired]
+        others = _rows_without(pages, kept)
+        garbage = [arch.sptes.forget_all(), *links.forget_all()]
         for row in list(arch.nx_splits):
             arch.unaccount_nx_huge_page(row)
         # Those that were zapped before may still have a Leaf without sptes, which is forgotten too.
@@ -166,12 +186,12 @@ class Zapper:
             pages.parent[row] = NONE
             self._retire_root(row)
             pages.role[row] |= INVALID
-        pages.clear([*off_list, *stale, *retired])
+        pages.clear(kept, others)
         pages.used -= freed
         arch.stats.mmu_shadow_zapped += freed + len(retired)
         if freed:
             arch.flush_remote_tlbs()
-        return freed + len(retired)
+        return freed + len(retired), garbage
 
     def _rooted(self) -> list[int]:
         return sorted({row for vcpu in self._arch.vcpus for row in vcpu.roots})
@@ -202,6 +222,17 @@ class Zapper:
         return number
 
 
+def _rows_without(pages: ShadowPages, kept: list[int]) -> array[int]:
+    """Return the rows of all pages but these."""
+    rows, end = array("i"), len(pages.gfn)
+    for start in range(0, end, _ROWS_AT_ONCE):
+        cond_resched()
+        rows.extend(range(start, min(start + _ROWS_AT_ONCE, end)))
+    for row in sorted(set(kept), reverse=True):
+        del rows[row]
+    return rows
+
+
 class Flow:
     """A zap of all pages that can drop the lock on its way.
 
@@ -210,7 +241,7 @@ class Flow:
     whether the scheduler or a waiting vCPU wants the lock, asked only where the kernel asks.
     `about_to_zap`: called with the row of each page before it is zapped.
 
-    Call `begin` once, then `step` until it returns `Step.DONE`:
+    Call `begin` once, then, with `mmu_lock` held, `step` until it returns `Step.DONE`:
 
         flow = memory.begin_zap(ZapFlow.FAST, break_wanted=lambda: True)
         while flow.step() is Step.LOCK_DROPPED:
@@ -247,6 +278,7 @@ class Flow:
         return Step.DONE
 
     def _zap(self, row: int, zapped: list[int]) -> tuple[bool, int]:
+        cond_resched()
         if self.about_to_zap is not None:
             self.about_to_zap(row)
         self.sptes_cleared += self._pages.present[row]

@@ -67,6 +67,7 @@ class MmuArch:
         self.stats = stats
         self.vcpus: list[RequestedVcpu] = []
         self.pages = ShadowPages()
+        self.mmu_lock = self.pages.mmu_lock
         self.sptes = Sptes(self.pages, self.stats)
         # Pages zapped by a fast zap and not yet freed (kvm->arch.zapped_obsolete_pages).
         self.zapped_obsolete: list[int] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 from fakesys.subsystems.kvm_mmu.events.pages import (
     KvmMmuSyncPage,
@@ -144,12 +145,13 @@ class ShadowLinks:
         self.unsync_below.pop(row, None)
         self._more_parents.pop(row, None)
 
-    def forget_all(self) -> None:
-        """Drop all links: every page was zapped."""
-        self.children.clear()
+    def forget_all(self) -> list[dict[int, Any]]:
+        """Drop all links: every page was zapped. Return what takes long to free."""
+        dropped: list[dict[int, Any]] = [self.children, self._more_parents]
+        self.children, self._more_parents = {}, {}
         self.unsync_below.clear()
-        self._more_parents.clear()
         self.write_tracking.clear()
+        return dropped
 
     def restore(self, row: int, parents: list[tuple[int, int]]) -> None:
         """Set which entries point to a page, the first one first, from a snapshot.

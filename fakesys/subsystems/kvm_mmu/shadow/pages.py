@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
+from fakesys.core.scheduling.resched import SlicedLock, cond_resched
 from fakesys.subsystems.kvm_mmu.shadow.role import INVALID
 
 NONE = -1
@@ -49,6 +50,8 @@ class ShadowPages:
         self.present = array("H")
         self.parent = array("i")
         self.parent_index = array("H")
+        # Held where rows are kept from one slice of a call to the next.
+        self.mmu_lock = SlicedLock()
         self.valid_gen = 0
         self.used = 0
         self._position = array("I")
@@ -274,21 +277,20 @@ class ShadowPages:
         return len(order)
 
     def oldest_first(self) -> Iterator[int]:
-        """Yield the rows on the list, the oldest first.
-
-        Precondition: the list does not change meanwhile.
-        """
+        """Yield the rows that are on the list now, the oldest first."""
         return (row for row in self._order[self._tail :] if row != NONE)
 
-    def clear(self, keep: list[int]) -> None:
-        """Forget all pages but these invalid ones, at a cost that hardly depends on the number."""
-        kept = set(keep)
+    def newest_first(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yield gfn, role, generation, roots and flags of the pages on the list at this moment."""
+        gfn, role, gen = self.gfn[:], self.role[:], self.gen[:]
+        roots, flags = self.root_count[:], self.flags[:]
+        rows = (row for row in reversed(self._order[self._tail :]) if row != NONE)
+        return ((gfn[row], role[row], gen[row], roots[row], flags[row]) for row in rows)
+
+    def clear(self, keep: list[int], others: array[int]) -> None:
+        """Forget all pages but these invalid ones; `others`: all rows but theirs."""
         listed = [row for row in keep if self.flags[row] & ON_LIST]
-        rows = len(self.gfn)
-        if kept:
-            self._free = array("i", (row for row in range(rows) if row not in kept))
-        else:
-            self._free = array("i", range(rows))
+        self._free = others
         self._heads = array("i", [NONE]) * max(_FIRST_HEADS, len(self._heads))
         self._order = array("i")
         self._tail = self._dead = 0
@@ -382,11 +384,13 @@ class ShadowPages:
         self._chain[at] = self._chain[row]
 
     def _grow_hash(self) -> None:
-        self._heads = array("i", [NONE]) * (len(self._heads) * 2)
         free = set(self._free)
-        for row in range(len(self.gfn)):
-            if row not in free and not self.role[row] & INVALID:
-                self._rehash(row)
+        with self.mmu_lock:
+            self._heads = array("i", [NONE]) * (len(self._heads) * 2)
+            for row in range(len(self.gfn)):
+                cond_resched()
+                if row not in free and not self.role[row] & INVALID:
+                    self._rehash(row)
 
     def _compact(self) -> None:
         self._order = array("i", [row for row in self._order[self._tail :] if row != NONE])

@@ -8,9 +8,11 @@ hash of pages, and tables that shadow a guest's through an index by 2 MiB block.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fakesys.core.scheduling.resched import cond_resched
 from fakesys.subsystems.kvm.stats import VmStats
 from fakesys.subsystems.kvm_mmu.shadow.pages import ShadowPages
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, LEVEL_MASK
@@ -193,12 +195,16 @@ class Sptes:
         self.leaves.pop(row, None)
         self._pages.leaf_state[row] = EMPTY
 
-    def forget_all(self) -> None:
-        """Forget all sptes: every page was zapped. The gauges become 0."""
-        self.leaves.clear()
+    def forget_all(self) -> dict[int, Leaf]:
+        """Forget all sptes: every page was zapped. The gauges become 0.
+
+        Return what was there, which takes long to free.
+        """
+        leaves, self.leaves = self.leaves, {}
         self._indirect_tables.clear()
         stats = self._stats
         stats.pages_4k = stats.pages_2m = stats.pages_1g = stats.largepages = 0
+        return leaves
 
     def mappings(self, gfn: int, level: int) -> list[Mapping]:
         """Return the present sptes at `level` that map a gfn.
@@ -217,7 +223,10 @@ class Sptes:
         return found
 
     def tables(self, gfn: int, npages: int) -> Iterator[tuple[int, int]]:
-        """Yield tables and masks of the sptes that map into a range, present or not."""
+        """Yield tables and masks of the sptes that map into a range, present or not.
+
+        Precondition where a call may rest here: it holds the VM's `mmu_lock`.
+        """
         last = gfn + npages - 1
         for level in LEVELS:
             yield from self._direct_tables(gfn, last, level)
@@ -229,7 +238,13 @@ class Sptes:
 
     def drop_range(self, gfn: int, npages: int) -> int:
         """Clear every spte that maps into a range; return how many were present."""
-        return sum(self.drop(row, mask) for row, mask in list(self.tables(gfn, npages)))
+        dropped = 0
+        # Freed one by one, since that takes long for many.
+        tables = deque(self.tables(gfn, npages))
+        while tables:
+            cond_resched()
+            dropped += self.drop(*tables.popleft())
+        return dropped
 
     def protect(self, row: int, mask: int, *, pt_protect: bool) -> bool:
         """Take W away from sptes; return whether that changed anything.
@@ -323,11 +338,12 @@ class Sptes:
         shift = 9 * level
         span = (last >> shift) - (gfn >> shift) + 1
         if span > len(self._pages):
-            rows: Iterator[int] = iter(list(self._pages.oldest_first()))
+            rows = self._pages.oldest_first()
         else:
             first = gfn >> shift
             rows = (row for n in range(span) for row in self._pages.all_at(first + n << shift))
         for row in rows:
+            cond_resched()
             if not self.is_direct(row, level):
                 continue
             base = self._pages.gfn[row]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from errno import EINVAL, ENOENT
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, AddressSpaces, Memslot
 
@@ -17,6 +19,7 @@ INITIALLY_SET = 2
 WORD = 64
 _CHUNK = 4096
 _CLEAN = bytes(_CHUNK)
+_LARGE_CHUNK = 1 << 20
 
 
 class DirtyLog:
@@ -62,14 +65,19 @@ class DirtyLog:
         """
         if slot.read_only:
             return
-        if not slot.logs_dirty:
-            if self._zap_collapsible(slot):
-                self._arch.flush_remote_tlbs()
-            return
-        if self.initially_set:
-            return
+        with self._arch.mmu_lock:
+            if not slot.logs_dirty:
+                if self._zap_collapsible(slot):
+                    self._arch.flush_remote_tlbs()
+            elif not self.initially_set:
+                self._protect_all(slot)
+
+    def _protect_all(self, slot: Memslot) -> None:
         changed = False
-        for row, mask in self._tables(slot):
+        tables = self._tables(slot)
+        while tables:
+            cond_resched()
+            row, mask = tables.popleft()
             changed |= self._arch.sptes.protect(row, mask, pt_protect=False)
         if changed or self._arch.policy.log_dirty_always_flushes:
             self._arch.flush_remote_tlbs()
@@ -85,10 +93,11 @@ class DirtyLog:
         dirty = list(self.ranges(slot))
         if self.manual or not dirty:
             return dirty
-        for first, words in _dirty_words(slot.dirty):
-            self._protect(slot, first, words)
-        slot.dirty[:] = bytes(len(slot.dirty))
-        self._arch.flush_remote_tlbs()
+        with self._arch.mmu_lock:
+            for first, words in _dirty_words(slot.dirty):
+                self._protect(slot, first, words)
+            _set_clean(slot.dirty, 0, len(slot.dirty))
+            self._arch.flush_remote_tlbs()
         return dirty
 
     def clear(self, number: int, first: int, npages: int) -> None:
@@ -109,12 +118,13 @@ class DirtyLog:
             )
         low, high = first // 8, -(-(first + npages) // 8)
         cleared = False
-        for offset, mask in _dirty_words(slot.dirty[low:high]):
-            self._protect(slot, first + offset, mask)
-            cleared = True
-        slot.dirty[low:high] = bytes(high - low)
-        if cleared:
-            self._arch.flush_remote_tlbs()
+        with self._arch.mmu_lock:
+            for offset, mask in _dirty_words(slot.dirty, low, high):
+                self._protect(slot, offset, mask)
+                cleared = True
+            _set_clean(slot.dirty, low, high)
+            if cleared:
+                self._arch.flush_remote_tlbs()
 
     @staticmethod
     def ranges(slot: Memslot) -> Iterator[tuple[int, int]]:
@@ -134,11 +144,11 @@ class DirtyLog:
         if last >= 0:
             yield start, last
 
-    def _tables(self, slot: Memslot) -> list[tuple[int, int]]:
-        """Return tables and masks of the sptes that map the slot."""
+    def _tables(self, slot: Memslot) -> deque[tuple[int, int]]:
+        """Return tables and masks of the sptes that map the slot, to be freed one by one."""
         if not slot.mappable:
-            return []
-        return list(self._arch.sptes.tables(slot.base_gfn, slot.npages))
+            return deque()
+        return deque(self._arch.sptes.tables(slot.base_gfn, slot.npages))
 
     def _protect(self, slot: Memslot, first: int, mask: int) -> None:
         """Take W from page `first` + N of a slot for each bit N."""
@@ -159,7 +169,10 @@ class DirtyLog:
         if slot.memory is None or not slot.memory.thp:
             return False
         dropped = 0
-        for row, mask in self._tables(slot):
+        tables = self._tables(slot)
+        while tables:
+            cond_resched()
+            row, mask = tables.popleft()
             gfn = self._arch.pages.gfn[row]
             if not self._arch.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
                 continue
@@ -179,10 +192,21 @@ def _set_all(bitmap: bytearray, npages: int) -> None:
         bitmap[npages // 8] = (1 << npages % 8) - 1
 
 
-def _dirty_words(bitmap: bytearray) -> Iterator[tuple[int, int]]:
-    """Yield page offset and mask of each 64 bytes that are not clean."""
-    for start in range(0, len(bitmap), _CHUNK):
-        chunk = bytes(bitmap[start : start + _CHUNK])
+def _set_clean(bitmap: bytearray, low: int, high: int) -> None:
+    for start in range(low, high, _LARGE_CHUNK):
+        cond_resched()
+        end = min(start + _LARGE_CHUNK, high)
+        bitmap[start:end] = bytes(end - start)
+
+
+def _dirty_words(
+    bitmap: bytearray, low: int = 0, high: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Yield page offset and mask of each 64 bytes from `low` to `high` that are not clean."""
+    stop = len(bitmap) if high is None else high
+    for start in range(low, stop, _CHUNK):
+        cond_resched()
+        chunk = bytes(bitmap[start : min(start + _CHUNK, stop)])
         if chunk == _CLEAN[: len(chunk)]:
             continue
         for at in range(0, len(chunk), WORD):

@@ -45,6 +45,9 @@ PAGES_PER_SHADOW_PAGE = 50
 TDP_BITS = 48
 SHADOW_BITS = 52
 CAP_DISABLE_QUIRKS2 = 213
+# Memory with more shadow pages, or slots of more pages, is worked on in slices.
+FEW_PAGES = 256
+FEW_GFNS = 1 << 20
 CAP_DISABLE_NX_HUGE_PAGES = 220
 
 
@@ -141,7 +144,8 @@ class VmMemory:
     def _delete(self, slot: Memslot, moved_to: Region | None = None) -> Zapped:
         flow = self.begin_removal(slot)
         if flow is not None:
-            flow.step()
+            with self.arch.mmu_lock:
+                flow.step()
         self.end_removal(slot, moved_to)
         return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
 
@@ -155,11 +159,12 @@ class VmMemory:
         if present and any(space.overlap(slot_id, gpa // PAGE, 1) for space in spaces):
             return 0
         page = self.host.private_page()
-        for as_id, space in enumerate(spaces):
-            if present:
-                self._create(Region(as_id << 16 | slot_id, 0, gpa, PAGE, page.hva))
-            else:
-                self._delete(space.by_id[slot_id])
+        with self.arch.mmu_lock:
+            for as_id, space in enumerate(spaces):
+                if present:
+                    self._create(Region(as_id << 16 | slot_id, 0, gpa, PAGE, page.hva))
+                else:
+                    self._delete(space.by_id[slot_id])
         return len(spaces)
 
     def has_private_slot(self, slot_id: int) -> bool:
@@ -168,6 +173,11 @@ class VmMemory:
         page = self.host.private
         return page is not None and all(slot and slot.memory is page for slot in slots)
 
+    @property
+    def takes_long(self) -> bool:
+        """Whether what concerns all pages or slots is done in slices."""
+        return self.arch.pages.used > FEW_PAGES or self.spaces.npages > FEW_GFNS
+
     def has_slot_at(self, gpa: int) -> bool:
         """Return whether there is guest memory at this address."""
         return any(space.find(gpa // PAGE) is not None for space in self.spaces.memslots)
@@ -175,8 +185,9 @@ class VmMemory:
     def zap_gfn_range(self, start: int, end: int) -> None:
         """Drop what is mapped at these gfns. Like mmu.c:kvm_zap_gfn_range (v6.1)."""
         self.arch.notifier_seq += 1
-        if self.arch.sptes.drop_range(start, end - start):
-            self.arch.flush_remote_tlbs()
+        with self.arch.mmu_lock:
+            if self.arch.sptes.drop_range(start, end - start):
+                self.arch.flush_remote_tlbs()
 
     def begin_removal(
         self,
@@ -272,9 +283,10 @@ class VmMemory:
 
         Like mmu.c:kvm_mmu_zap_all, kvm_mmu_unload.
         """
-        self.begin_zap(ZapFlow.ZAP_ALL).step()
-        for vcpu in self.vcpus.values():
-            self.roots.free(vcpu)
+        with self.arch.mmu_lock:
+            self.begin_zap(ZapFlow.ZAP_ALL).step()
+            for vcpu in self.vcpus.values():
+                self.roots.free(vcpu)
 
     def _create(self, region: Region) -> None:
         slot = self.spaces.new_slot(region)
@@ -299,7 +311,8 @@ class VmMemory:
         self.mmio.invalidate(space.generation, self.spaces.as_num, self._zap_for_wrap)
 
     def _zap_for_wrap(self) -> None:
-        self.begin_zap(self.arch.wrap_flow).step()
+        with self.arch.mmu_lock:
+            self.begin_zap(self.arch.wrap_flow).step()
 
     def _set_budget(self, change: Change) -> None:
         if self.roots.n_requested:

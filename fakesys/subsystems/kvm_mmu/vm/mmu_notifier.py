@@ -29,14 +29,15 @@ class MmuNotifier:
             self._arch.bus.emit(KvmUnmapHvaRange(start=start, end=end))
         self._arch.notifier_seq += 1
         dropped = 0
-        for slot in self._spaces.mappable:
-            low = max(start, slot.userspace_addr)
-            high = min(end, slot.userspace_addr + slot.npages * PAGE)
-            if low < high:
-                gfn = slot.base_gfn + (low - slot.userspace_addr) // PAGE
-                dropped += self._arch.sptes.drop_range(gfn, (high - low) // PAGE)
-        if dropped:
-            self._arch.flush_remote_tlbs()
+        with self._arch.mmu_lock:
+            for slot in self._spaces.mappable:
+                low = max(start, slot.userspace_addr)
+                high = min(end, slot.userspace_addr + slot.npages * PAGE)
+                if low < high:
+                    gfn = slot.base_gfn + (low - slot.userspace_addr) // PAGE
+                    dropped += self._arch.sptes.drop_range(gfn, (high - low) // PAGE)
+            if dropped:
+                self._arch.flush_remote_tlbs()
 
     def unmap(self, memory: HostMemory, offset: int, size: int) -> None:
         """Take the pages away until they are faulted in: madvise(MADV_DONTNEED). Raises EINVAL."""

@@ -14,6 +14,7 @@ from functools import partial
 from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
+from fakesys.core.scheduling.resched import cond_resched, might_resched
 from fakesys.core.text import kstrtobool, kstrtoull
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Vm
@@ -21,6 +22,8 @@ from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # As far as the kernel's 15 letters go.
+# More are zapped in slices.
+FEW_VMS = 16
 WORKER_COMM = "kvm-nx-lpage-re"
 RATIO = 60
 LARGEST_RATIO = 3600
@@ -119,10 +122,13 @@ class NxHugePages:
             on = word == "force" or kstrtobool(text)
         if on == self.on:
             return
+        if len(self._workers) > FEW_VMS:
+            might_resched()
         self.on = on
-        for vm, worker in reversed(self._workers.items()):
+        for vm, worker in list(reversed(self._workers.items())):
+            cond_resched()
             worker.memory.arch.nx_on_host = on
-            with self._kvm.in_owner(vm):
+            with self._kvm.in_owner(vm), worker.memory.arch.mmu_lock:
                 worker.memory.begin_zap(ZapFlow.FAST).step()
         self._arm_all()
 
@@ -203,13 +209,15 @@ def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:
     """
     arch = memory.arch
     zapped: list[int] = []
-    for _ in range(-(-len(arch.nx_splits) // ratio)):
-        row = next(iter(arch.nx_splits), None)
-        if row is None:
-            break
-        slot = memory.slots.find(arch.pages.gfn[row])
-        if spares_logged and slot is not None and slot.logs_dirty:
-            arch.unaccount_nx_huge_page(row)
-        else:
-            memory.zapper.prepare(row, zapped)
-    memory.zapper.commit(zapped)
+    with arch.mmu_lock:
+        for _ in range(-(-len(arch.nx_splits) // ratio)):
+            cond_resched()
+            row = next(iter(arch.nx_splits), None)
+            if row is None:
+                break
+            slot = memory.slots.find(arch.pages.gfn[row])
+            if spares_logged and slot is not None and slot.logs_dirty:
+                arch.unaccount_nx_huge_page(row)
+            else:
+                memory.zapper.prepare(row, zapped)
+        memory.zapper.commit(zapped)
