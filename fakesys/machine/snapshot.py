@@ -23,7 +23,7 @@ from msgspec import Meta, Raw, Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent, UeventBatch
 from fakesys.core.saved import U32, U63, BadSnapshotError, Line, Saved, Word, check
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable, ends_call
 from fakesys.core.version import __version__
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.profiles import profile_of
@@ -138,14 +138,16 @@ def _parts(machine: Live) -> dict[str, Any]:
 def load(data: bytes, machine: Live) -> Loaded:
     """Return what a file holds, for a machine that is to become it.
 
-    Raises EINVAL with the reason; nothing has changed then.
+    Raises EINVAL with the reason, EINTR after a signal; nothing has changed then.
     """
     header(data)
     try:
         _check_size(data)
-        cond_resched()
+        cond_resched_killable()
         return _loaded(msgspec.json.decode(data, type=Snapshot), machine)
     except _WRONG as error:
+        if ends_call(error):
+            raise
         why = error.why if isinstance(error, KernelError) else str(error)
         raise KernelError(EINVAL, f"no usable snapshot: {_one_line(why)}") from None
 
@@ -165,10 +167,10 @@ def _check_size(data: bytes) -> None:
     begin = data.index(b"\n")
     counts = Counter[bytes]()
     for mark in (b"[", b'":', b",", b'"', b"{"):
-        cond_resched()
+        cond_resched_killable()
         counts[mark] = data.count(mark, begin)
     for _ in _LARGE.finditer(data, begin):
-        cond_resched()
+        cond_resched_killable()
         counts[b"large"] += 1
     lists = counts[b"["]
     needed = _VALUE * (counts[b","] + lists) + _TUPLE * lists

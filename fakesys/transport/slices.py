@@ -6,7 +6,6 @@ So models still need no locks. A call gives its turn back in `fakesys.core.sched
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections import deque
@@ -53,6 +52,7 @@ class LongCall:
         self._until: Callable[[], bool] | None = None
         # Whether it waits for the end of another call, and so cannot be resumed.
         self._waits = False
+        self.locks = 0
         self.done = False
         self.refusal: OSError | None = None
 
@@ -64,33 +64,40 @@ class LongCall:
         outside = self._exchange(self._context)
         state.running, state.serving = self, False
         self._slice_ends = time.monotonic() + SLICE_SECONDS
-        # A full collection looks at every object of a model that may be large by now.
-        collects = gc.isenabled()
-        gc.disable()
         self._turn.release()
         self._back.acquire()
-        gc.freeze()
-        if collects:
-            gc.enable()
         state.running, state.serving = before
+        if not state.locks:
+            state.unlocked.wake()
         self._context = self._exchange(outside)
         if watched:
             self._watchdog.enter()
 
     def give_way(self) -> None:
-        """Give the turn back if the slice is over, and wait for the next one."""
-        if self._finishing or not self._is_over():
-            return
+        """Let others in if the slice is over; without a lock also if a copy waits to be made."""
+        if self._until is not None:
+            if self._until():
+                self._give_turn()
+        elif state.unlocked and not self.locks:
+            # Until those that hold a lock have come so far, too.
+            while state.unlocked and self.rest():
+                pass
+        elif time.monotonic() >= self._slice_ends:
+            self.rest()
+
+    def rest(self) -> bool:
+        """Let others in now; return False where the call has to go on without a rest."""
+        if self._finishing or self._until is not None:
+            return False
+        self._give_turn()
+        return True
+
+    def _give_turn(self) -> None:
+        """Give the turn back, and wait for the next one."""
         self._watchdog.leave()
         self._back.release()
         self._turn.acquire()
         self._watchdog.enter()
-
-    def _is_over(self) -> bool:
-        """Return whether the slice is over."""
-        if self._until is not None:
-            return self._until()
-        return time.monotonic() >= self._slice_ends
 
     def take_repeated(self) -> bool:
         """Return True once: every long call is the repetition of one that raised TakesLong."""

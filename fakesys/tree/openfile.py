@@ -81,11 +81,9 @@ class OpenFile:
 
     def _copied(self) -> bytes:
         """Return the text that a copy of the process makes. Raises Blocked until it is there."""
-        if self._copy is None:
-            self._copy = Text(self.node.show)
-        text = self._copy.text()
-        self._copy = None
-        return text
+        text = self._copy or Text(self.node.show)
+        self._copy = text if text.is_waited_for else None
+        return text.text()
 
     def write(self, data: bytes, offset: int = 0, *, nonblock: bool = False) -> int:
         """Call store() once; return the number of bytes that write(2) returns."""

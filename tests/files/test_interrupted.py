@@ -20,6 +20,7 @@ class SignalAfter:
 
     def __init__(self, count: int) -> None:
         self._left = count
+        self.locks = 0
 
     @property
     def refusal(self) -> KernelError | None:
@@ -37,6 +38,10 @@ class SignalAfter:
     def finish(self, refusal: OSError) -> None:
         """Never called."""
         raise AssertionError(refusal)
+
+    def rest(self) -> bool:
+        """Let nobody in."""
+        return False
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Never called."""

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from fakesys.core.errors import Waiters
+
 
 class TakesLong(Exception):
     """The operation may take long; nothing has changed. It is to be repeated in slices."""
 
 
 class SlicedCall(Protocol):
-    """A call that runs in slices, as those see it that it concerns."""
+    """A call that runs in slices, as those see it that it concerns. `locks`: how many it holds."""
+
+    locks: int
 
     @property
     def refusal(self) -> OSError | None:
         """Why the call has to end before it is done; None while it may go on."""
 
     def give_way(self) -> None:
-        """Let others in if the slice is over."""
+        """Let others in if the slice is over; without a lock also if a copy waits to be made."""
+
+    def rest(self) -> bool:
+        """Let others in now; return False where the call has to go on without a rest."""
 
     def take_repeated(self) -> bool:
         """Return True once: the call is the repetition of one that raised TakesLong."""
@@ -31,14 +38,20 @@ class SlicedCall(Protocol):
 
 
 class _State:
-    """Of this process, as there is one thread for all models. `running`: the call in a slice."""
+    """Of this process, as there is one thread for all models. `running`: the call in a slice.
 
-    __slots__ = ("running", "serving")
+    `locks`: how many are held or waited for. While there are any, the machine may be in the middle
+    of a change: a copy of it waits for `unlocked`.
+    """
+
+    __slots__ = ("locks", "running", "serving", "unlocked")
 
     def __init__(self) -> None:
         self.running: SlicedCall | None = None
         # Whether a transport that can repeat calls in slices waits for the result of this one.
         self.serving = False
+        self.locks = 0
+        self.unlocked = Waiters()
 
 
 state = _State()
@@ -85,10 +98,17 @@ def running_call() -> SlicedCall | None:
     return state.running
 
 
+def ends_call(error: BaseException) -> bool:
+    """Return whether this is what `cond_resched_killable` has raised in the running call."""
+    running = state.running
+    return running is not None and running.refusal is error
+
+
 class SlicedLock:
     """Held by a call that keeps what it has found from one slice to the next.
 
-    Nobody waits for it: who needs it lets its holder go on, without a rest, until it is free.
+    A call in slices that needs it rests until it is free. Any other lets its holder go on, without
+    a rest, until it is free; `might_lock` avoids that.
     """
 
     __slots__ = ("_depth", "_holder")
@@ -98,14 +118,47 @@ class SlicedLock:
         self._depth = 0
 
     def __enter__(self) -> None:
-        holder = self._holder
-        if self._depth and holder is not None and holder is not state.running:
-            holder.run_until(self._is_free)
+        self._count(1)
+        try:
+            self._wait()
+        except BaseException:
+            self._count(-1)
+            raise
         self._holder = state.running
         self._depth += 1
 
     def __exit__(self, *_error: object) -> None:
         self._depth -= 1
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        state.locks += change
+        if state.running is not None:
+            state.running.locks += change
+        elif not state.locks:
+            state.unlocked.wake()
+
+    @property
+    def is_held_by_another(self) -> bool:
+        """Whether a call in slices that is not the running one holds it."""
+        return self._depth > 0 and self._holder not in (None, state.running)
+
+    def _wait(self) -> None:
+        while self.is_held_by_another:
+            running, holder = state.running, self._holder
+            if running is None or not running.rest():
+                assert holder is not None
+                holder.run_until(self._is_free)
+                return
 
     def _is_free(self) -> bool:
         return not self._depth
+
+
+def might_lock(lock: SlicedLock) -> None:
+    """Announce that a lock will be taken. Call it before anything has changed.
+
+    Raises TakesLong where the lock is held and the transport can repeat the call in slices.
+    """
+    if lock.is_held_by_another:
+        might_resched()

@@ -15,7 +15,7 @@ from msgspec import Meta
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.saved import Line, Natural, Saved, Word, check, check_range, refuse
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm.model import PID_MAX, Kvm
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.stats import HIST_BUCKETS, VcpuStats, VmStats
@@ -101,7 +101,7 @@ def restore(saved: SavedKvm, kvm: Kvm) -> None:
     descriptors = [(vm.pid, vm.fd) for vm in saved.vms if vm.fd_open]
     check(len(set(descriptors)) == len(descriptors), "a descriptor belongs to two VMs")
     for found in saved.vms:
-        cond_resched()
+        cond_resched_killable()
         _restore_vm(found, kvm)
 
 

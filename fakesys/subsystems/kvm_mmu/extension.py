@@ -83,9 +83,9 @@ class MmuExtension:
         """Zap and free all pages of the VM."""
         self.nx.remove(vm)
         memory = self.memories.pop(vm)
-        memory.destroy()
         self.shrinker.remove(memory.arch)
         self.races.pop(vm, None)
         for vcpu in vm.vcpus.values():
             del self.guests[vcpu]
             del self.mmus[vcpu]
+        memory.destroy()

@@ -79,8 +79,8 @@ class Server:
                 await self._serve(started)
                 nursery.cancel_scope.cancel()
         finally:
-            pipes.when_readable = None
             self.session.close()
+            pipes.close()
             self._watchdog.stop()
 
     def _call_when_readable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core.saved import U32, Saved, check, check_range
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.saved.vm import SavedApicVm, restore_vm, save_vm
 from fakesys.subsystems.apicv.state.params import module_of
@@ -37,5 +37,5 @@ def restore(saved: SavedApicv, apicv: Apicv) -> None:
     check(0 not in ids and len(set(ids)) == len(ids), "AVIC ids of VMs are not different")
     check(avic or not any(found.vm_id for found in saved.vms), "a VM without AVIC has an AVIC id")
     for found, vm in zip(saved.vms, vms, strict=True):
-        cond_resched()
+        cond_resched_killable()
         restore_vm(found, apicv, vm)

@@ -123,6 +123,7 @@ def _shrink(mmu: MmuExtension, args: Args) -> str:
     calls = args[CALLS]
     if calls > FEW_CALLS:
         might_resched()
+    mmu.shrinker.might_lock()
     freed = 0
     for _ in range(calls):
         cond_resched_killable()

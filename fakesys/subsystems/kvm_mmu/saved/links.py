@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from fakesys.core.saved import Natural, Saved, check
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm_mmu.saved.packed import EntryMask, packed, rows_of, unpacked
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import NO_CHILDREN, ShadowLinks
@@ -56,7 +56,7 @@ def restore_links(saved: SavedLinks, arch: MmuArch, links: ShadowLinks, used: se
     check(len(children) == len(rows) * ENTRIES, "children of tables")
     parents: Parents = {}
     for place, row in enumerate(rows):
-        cond_resched()
+        cond_resched_killable()
         kids = children[place * ENTRIES : (place + 1) * ENTRIES]
         _restore_children(row, kids, arch, parents, used)
         links.children[row] = kids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core.saved import Natural, Saved, check
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
@@ -68,7 +68,7 @@ def restore(saved: SavedMmu, mmu: MmuExtension) -> None:
     check(sorted(saved.shrink) == list(range(len(vms))), "the order of the shrinker")
     restore_nx(saved.nx, mmu.nx)
     for found, vm in zip(saved.vms, vms, strict=True):
-        cond_resched()
+        cond_resched_killable()
         _restore_vm(found, mmu, vm)
     # A new VM is asked first.
     for place in reversed(saved.shrink):

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from fakesys.core.saved import Saved, check
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm_mmu.mmu.pte_write import FLOODED
 from fakesys.subsystems.kvm_mmu.saved.packed import packed, rows_of, unpacked
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
@@ -81,7 +81,7 @@ def restore_pages(saved: SavedShadowPages, arch: MmuArch, links: ShadowLinks) ->
     check(not toggles or saved.valid_gen < 2, f"generation {saved.valid_gen}")
     pages.valid_gen = saved.valid_gen
     for row in used:
-        cond_resched()
+        cond_resched_killable()
         _check_page(pages, row, arch.policy.base_role)
         pages.flags[row] &= ~ON_LIST
     valid = {row for row in used if not pages.role[row] & INVALID}

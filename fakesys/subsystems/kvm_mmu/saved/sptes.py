@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from fakesys.core.saved import Natural, Saved, check, check_range
-from fakesys.core.scheduling.resched import cond_resched
+from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm_mmu.saved.packed import MASK_BYTES, packed, rows_of, unpacked
 from fakesys.subsystems.kvm_mmu.saved.pages import ROOT_LEVEL
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
@@ -59,7 +59,7 @@ def restore_sptes(saved: SavedSptes, arch: MmuArch, used: set[int]) -> None:
     gfns = unpacked("Q", saved.gfns, "gfns of sptes")
     check(not gfns or max(gfns) <= _LAST_GFN, "a gfn of an spte")
     for place, row in enumerate(rows):
-        cond_resched()
+        cond_resched_killable()
         leaf = _leaf(saved.masks[place * _LEAF_BYTES : (place + 1) * _LEAF_BYTES], row)
         if not pages.role[row] & DIRECT:
             leaf.gfns, gfns = gfns[:ENTRIES], gfns[ENTRIES:]

@@ -129,6 +129,10 @@ class VmMemory:
         Return what a deletion or move cost. Raises EINVAL and EEXIST as `AddressSpaces.check` does.
         Like kvm_main.c:kvm_set_memslot (v6.1), __kvm_set_memory_region (v5.4).
         """
+        with self.arch.mmu_lock:
+            return self._set_region(region)
+
+    def _set_region(self, region: Region) -> Zapped | None:
         change = self.spaces.check(region)
         old = self.spaces.slot(region.slot)
         if change is Change.CREATE:
@@ -144,8 +148,7 @@ class VmMemory:
     def _delete(self, slot: Memslot, moved_to: Region | None = None) -> Zapped:
         flow = self.begin_removal(slot)
         if flow is not None:
-            with self.arch.mmu_lock:
-                flow.step()
+            flow.step()
         self.end_removal(slot, moved_to)
         return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
 
@@ -311,8 +314,7 @@ class VmMemory:
         self.mmio.invalidate(space.generation, self.spaces.as_num, self._zap_for_wrap)
 
     def _zap_for_wrap(self) -> None:
-        with self.arch.mmu_lock:
-            self.begin_zap(self.arch.wrap_flow).step()
+        self.begin_zap(self.arch.wrap_flow).step()
 
     def _set_budget(self, change: Change) -> None:
         if self.roots.n_requested:

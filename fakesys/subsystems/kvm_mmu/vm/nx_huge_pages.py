@@ -14,16 +14,16 @@ from functools import partial
 from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
-from fakesys.core.scheduling.resched import cond_resched, might_resched
+from fakesys.core.scheduling.resched import SlicedLock, cond_resched, might_lock, might_resched
 from fakesys.core.text import kstrtobool, kstrtoull
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
-# As far as the kernel's 15 letters go.
 # More are zapped in slices.
 FEW_VMS = 16
+# As far as the kernel's 15 letters go.
 WORKER_COMM = "kvm-nx-lpage-re"
 RATIO = 60
 LARGEST_RATIO = 3600
@@ -52,6 +52,8 @@ class NxHugePages:
         self._kvm = kvm
         self._rules = rules
         self._workers: dict[Vm, RecoveryThread] = {}
+        # Held while the pages of all VMs are zapped.
+        self._kvm_lock = SlicedLock()
         self.on = False
         self.never = False
         self.ratio = RATIO
@@ -122,15 +124,27 @@ class NxHugePages:
             on = word == "force" or kstrtobool(text)
         if on == self.on:
             return
+        self._might_take_long()
+        with self._kvm_lock:
+            self.on = on
+            for vm, worker in list(reversed(self._workers.items())):
+                cond_resched()
+                # Destroyed meanwhile?
+                if self._workers.get(vm) is worker:
+                    self._zap(vm, worker.memory, on)
+            self._arm_all()
+
+    def _might_take_long(self) -> None:
         if len(self._workers) > FEW_VMS:
             might_resched()
-        self.on = on
-        for vm, worker in list(reversed(self._workers.items())):
-            cond_resched()
-            worker.memory.arch.nx_on_host = on
-            with self._kvm.in_owner(vm), worker.memory.arch.mmu_lock:
-                worker.memory.begin_zap(ZapFlow.FAST).step()
-        self._arm_all()
+        might_lock(self._kvm_lock)
+        for worker in self._workers.values():
+            might_lock(worker.memory.arch.mmu_lock)
+
+    def _zap(self, vm: Vm, memory: VmMemory, on: bool) -> None:
+        memory.arch.nx_on_host = on
+        with self._kvm.in_owner(vm), memory.arch.mmu_lock:
+            memory.begin_zap(ZapFlow.FAST).step()
 
     def set_ratio(self, text: str) -> None:
         """Write to `nx_huge_pages_recovery_ratio`; 0: nothing is recovered.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fakesys.core.scheduling.resched import might_lock
 from fakesys.subsystems.kvm_mmu.mmu.zap import Zapper
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 
@@ -28,6 +29,11 @@ class Shrinker:
     def count(self) -> int:
         """Return the number of shadow pages of all VMs. Like mmu.c:mmu_shrink_count (v5.4)."""
         return sum(arch.pages.used for arch, _ in self._vms if arch.policy.has_shrinker)
+
+    def might_lock(self) -> None:
+        """Announce `scan`, which may have to wait. Raises TakesLong, as `might_resched` does."""
+        for arch, _ in self._vms:
+            might_lock(arch.mmu_lock)
 
     def scan(self) -> int:
         """Let one VM free one page; return how many pages were freed.
