@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from fakesys.daemon import registry
 from fakesys.machine.machine import Machine
-from fakesys.transport import mounting, processes
+from fakesys.transport import collecting, mounting, processes
 from fakesys.transport.fuse import server as native
 from fakesys.transport.mounting import Busy, MountError
 from fakesys.transport.owners import Owners
@@ -128,6 +128,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             _schedule(machine)
             # What exists now stays: the collector need not look at it again.
             gc.freeze()
+            collecting.leave_to_idle_time()
             trio.run(_serve_until_unmounted, machine, server, service, started)
     except BaseExceptionGroup as group:
         # Nurseries were around it.

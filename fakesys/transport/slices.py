@@ -67,8 +67,7 @@ class LongCall:
         self._turn.release()
         self._back.acquire()
         state.running, state.serving = before
-        if not state.locks:
-            state.unlocked.wake()
+        state.tell_if_unlocked()
         self._context = self._exchange(outside)
         if watched:
             self._watchdog.enter()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from fakesys.core.errors import Waiters
 from fakesys.core.events import IDLE
 from fakesys.core.kernel import MACHINE
 from fakesys.core.scheduling.resched import (
@@ -57,6 +58,7 @@ class Calls:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     monkeypatch.setattr(slices, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(state, "unlocked", Waiters())
     yield Calls()
     assert not state.locks
     assert not state.unlocked
@@ -165,6 +167,7 @@ def test_a_call_that_will_take_a_lock_is_repeated_in_slices(
 
 def waiting_copy(notes: list[str]) -> None:
     """Let a copy wait until no lock is held."""
+    assert isinstance(state.unlocked, Waiters)
     state.unlocked.add("copy", lambda: notes.append("copy"))
 
 

@@ -20,12 +20,13 @@ class SignalAfter:
 
     def __init__(self, count: int) -> None:
         self._left = count
+        self._signal = KernelError(EINTR, "a signal")
         self.locks = 0
 
     @property
     def refusal(self) -> KernelError | None:
         """EINTR from the signal on."""
-        return None if self._left > 0 else KernelError(EINTR, "a signal")
+        return None if self._left > 0 else self._signal
 
     def give_way(self) -> None:
         """Count the points of rest."""

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EAGAIN, ENOMEM
+from errno import ENOMEM
 from typing import NoReturn
 
 from fakesys.core.errors import Blocked, KernelError, Waiters
@@ -25,6 +25,9 @@ PIECE = 1 << 20
 # A copy is ended after so many seconds. Those that want one while there are so many wait.
 SECONDS = 600
 MOST_COPIES = 4
+
+# How a file may refuse to be read of which a copy makes the text.
+COPY_ERRORS = {ENOMEM: "no room for a copy of the daemon, which makes the text"}
 
 # Whether the text was made, and how long it, or what is said instead, is.
 _HEAD = struct.Struct("<?Q")
@@ -39,12 +42,16 @@ class Pipes:
     def __init__(self) -> None:
         self.when_readable: WhenReadable | None = None
         self.copies: set[Copy] = set()
-        # Woken when a copy has ended.
-        self.ended = Waiters()
+        # Woken when a copy has ended, and when the machine is not in the middle of a change.
+        self.ended, self.unlocked = Waiters(), Waiters()
+
+    def open(self, when_readable: WhenReadable) -> None:
+        """Make copies from now on, for a transport that waits for pipes."""
+        self.when_readable, state.unlocked = when_readable, self.unlocked
 
     def close(self) -> None:
         """End all copies: nobody waits for pipes any more."""
-        self.when_readable = None
+        self.when_readable, state.unlocked = None, None
         for copy in list(self.copies):
             copy.kill()
             copy.reap()
@@ -57,7 +64,7 @@ class Text:
     """A text that is there, or is being made in a copy of the process.
 
     Making one may raise Blocked, until the machine is in a state that a copy may show and there are
-    few enough copies, and ENOMEM or EAGAIN where the host has no room for another process.
+    few enough copies, and ENOMEM where the host has no room for another process.
     """
 
     def __init__(self, make: Callable[[], bytes]) -> None:
@@ -69,7 +76,7 @@ class Text:
             self._made = make()
             return
         if state.locks:
-            raise Blocked(state.unlocked)
+            raise Blocked(pipes.unlocked)
         if len(pipes.copies) >= MOST_COPIES:
             raise Blocked(pipes.ended)
         self._copy = Copy(make, pipes.when_readable, self._end)
@@ -110,7 +117,7 @@ class Copy:
 
     `end` is called with what it has written.
 
-    Raises ENOMEM or EAGAIN where there is no room for it.
+    Raises ENOMEM where there is no room for it.
     """
 
     def __init__(
@@ -187,8 +194,7 @@ def _fork() -> int:
             warnings.simplefilter("ignore", DeprecationWarning)
             return os.fork()
     except OSError as error:
-        number = EAGAIN if error.errno == EAGAIN else ENOMEM
-        raise KernelError(number, f"no room for a copy of the process: {error}") from None
+        raise KernelError(ENOMEM, f"no room for a copy of the process: {error}") from None
 
 
 def _be_the_copy(make: Callable[[], bytes], writing: int) -> NoReturn:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fakesys.core.errors import Waiters
-
 
 class TakesLong(Exception):
     """The operation may take long; nothing has changed. It is to be repeated in slices."""
@@ -37,11 +35,20 @@ class SlicedCall(Protocol):
         """Let the call, which is not the running one, run until `done` says so, or to its end."""
 
 
+class WaitQueue(Protocol):
+    """Those that wait for an event."""
+
+    def __len__(self) -> int: ...
+
+    def wake(self) -> None:
+        """Tell all that it has happened; they wait no more."""
+
+
 class _State:
     """Of this process, as there is one thread for all models. `running`: the call in a slice.
 
     `locks`: how many are held or waited for. While there are any, the machine may be in the middle
-    of a change: a copy of it waits for `unlocked`.
+    of a change: those that wait for a copy of it are `unlocked`.
     """
 
     __slots__ = ("locks", "running", "serving", "unlocked")
@@ -51,7 +58,12 @@ class _State:
         # Whether a transport that can repeat calls in slices waits for the result of this one.
         self.serving = False
         self.locks = 0
-        self.unlocked = Waiters()
+        self.unlocked: WaitQueue | None = None
+
+    def tell_if_unlocked(self) -> None:
+        """Wake those that wait for a copy, if the machine is not in the middle of a change."""
+        if self.unlocked and not self.locks:
+            self.unlocked.wake()
 
 
 state = _State()
@@ -135,8 +147,8 @@ class SlicedLock:
         state.locks += change
         if state.running is not None:
             state.running.locks += change
-        elif not state.locks:
-            state.unlocked.wake()
+        else:
+            state.tell_if_unlocked()
 
     @property
     def is_held_by_another(self) -> bool:

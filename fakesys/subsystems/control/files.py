@@ -8,6 +8,7 @@ from errno import EBUSY, EINTR, EINVAL, ERANGE
 from typing import Any, TypeVar
 
 from fakesys.core.clock import NS
+from fakesys.core.copying.copies import COPY_ERRORS
 from fakesys.core.saved import byte_text
 from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
 from fakesys.core.version import __version__
@@ -212,6 +213,7 @@ TOP: Layout[Control] = Layout(
             doc="The whole machine as one JSON object, keys sorted.",
             show=_state,
             copied=True,
+            errors=COPY_ERRORS,
         ),
         Attr(
             name="snapshot",

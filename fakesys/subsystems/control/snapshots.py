@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from errno import EFBIG, EINVAL
+from errno import EFBIG, EINTR, EINVAL
 from select import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 
-from fakesys.core.copying.copies import Text
+from fakesys.core.copying.copies import COPY_ERRORS, Text
 from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.scheduling.resched import can_repeat, might_resched
 from fakesys.subsystems.control.model import Control
@@ -24,6 +24,8 @@ PATH = "sys/kernel/debug/fakesys/snapshot"
 ERRORS = {
     EINVAL: "no whole snapshot made by this version",
     EFBIG: "longer than any snapshot",
+    EINTR: "a signal came before the machine was replaced",
+    **COPY_ERRORS,
 }
 _READY = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM
 

@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from fakesys.core.copying.copies import pipes
+from fakesys.transport import collecting
 from fakesys.transport.fuse.session import Session
 from fakesys.transport.pacing import Pacer
 from fakesys.transport.served import ServedMachine
@@ -74,7 +75,7 @@ class Server:
         self._watchdog.start()
         try:
             async with trio.open_nursery() as nursery:
-                pipes.when_readable = partial(self._call_when_readable, nursery)
+                pipes.open(partial(self._call_when_readable, nursery))
                 nursery.start_soon(self._pacer.run)
                 await self._serve(started)
                 nursery.cancel_scope.cancel()
@@ -97,7 +98,7 @@ class Server:
     async def _serve(self, started: Callable[[], None]) -> None:
         told = False
         while True:
-            await trio.lowlevel.wait_readable(self._device)
+            await self._wait()
             while (busy := self._burst()) or self.session.working:
                 if busy is None:
                     return
@@ -109,6 +110,15 @@ class Server:
             if self.session.started and not told:
                 told = True
                 started()
+
+    async def _wait(self) -> None:
+        """Wait for a request, and use the time if none comes for a while."""
+        if collecting.is_due():
+            with trio.move_on_after(collecting.IDLE_SECONDS):
+                await trio.lowlevel.wait_readable(self._device)
+                return
+            collecting.collect()
+        await trio.lowlevel.wait_readable(self._device)
 
     def _burst(self) -> bool | None:
         """Serve the requests that are there. True: there may be more; None: the mount is gone."""

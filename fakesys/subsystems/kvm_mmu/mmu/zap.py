@@ -20,8 +20,7 @@ from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, INVALID, level_of
 from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL, EMPTY
 
-UNLIMITED = 1 << 62
-_ROWS_AT_ONCE = 1 << 15
+UNLIMITED, _ROWS_AT_ONCE = 1 << 62, 1 << 15
 
 
 class Step(Enum):
