@@ -37,6 +37,7 @@ KNOWN: frozenset[str] = frozenset({})
 # One subsystem may import an earlier one, never a later one.
 SUBSYSTEMS = (
     "driver_core",
+    "modules",
     "control",
     "selftest",
     "ap_bus",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakesys.core.boot.command_line import NO_LINE, BootLine
 from fakesys.core.features import FeatureSet
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
@@ -16,6 +15,7 @@ from fakesys.subsystems.ap_control import hardware_files
 from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
 from fakesys.subsystems.mdev import files as mdev_files
+from fakesys.subsystems.modules.model import Modules
 from fakesys.subsystems.vfio_ap import files as vfio_ap_files
 from fakesys.tree.attr import Attr, Mount
 
@@ -60,13 +60,13 @@ class ApSubsystem:
 
 
 def ap_of(
-    kernel: Kernel, ap: ApKernel, spec: HardwareSpec, boot: BootLine = NO_LINE
+    kernel: Kernel, ap: ApKernel, spec: HardwareSpec, modules: Modules | None = None
 ) -> ApSubsystem:
     """Return the AP part of a machine with this hardware, as the kernel `ap` has it.
 
-    `boot`: the command line of the kernel.
+    `modules`: the register of the machine, which gets the modules of the AP part.
     """
-    return ApSubsystem(kernel, ap, ApSystem(kernel, spec, _policies(ap), boot))
+    return ApSubsystem(kernel, ap, ApSystem(kernel, spec, _policies(ap), modules))
 
 
 def _policies(ap: ApKernel) -> ApPolicies:

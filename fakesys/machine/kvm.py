@@ -29,6 +29,10 @@ from fakesys.subsystems.kvm_mmu.files import commands as mmu_verbs
 from fakesys.subsystems.kvm_mmu.files import views as mmu_files
 from fakesys.subsystems.kvm_mmu.files.state import state as memory_state
 from fakesys.subsystems.kvm_module import kvm_amd as apicv_files
+from fakesys.subsystems.kvm_module.kvm import KvmModule
+from fakesys.subsystems.kvm_module.modules import register as register_modules
+from fakesys.subsystems.modules.known import KVM_AMD, KVM_MODULES
+from fakesys.subsystems.modules.model import Modules
 from fakesys.tree.attr import Mount, Row
 
 # Parameters of every part, and what parts add to `vm create`.
@@ -114,10 +118,19 @@ def kvm_of(
     mmu: MmuKernel,
     apicv: ApicvKernel,
     watch: WatchProcess = watch_no_process,
+    modules: Modules | None = None,
 ) -> KvmSubsystem:
-    """Return KVM without any VM, as these kernels have it."""
+    """Return KVM without any VM, as these kernels have it.
+
+    `modules`: the register of the machine, which gets the modules of KVM.
+    """
     kvm = Kvm(kernel, Params(PARAMS), daemon=os.getpid, watch=watch)
-    return KvmSubsystem(kvm, *extend(kvm, mmu, apicv), mmu, apicv)
+    made = KvmSubsystem(kvm, *extend(kvm, mmu, apicv), mmu, apicv)
+    if modules is not None:
+        register_modules(modules, lambda: KvmModule(made.apicv, made.memory))
+        modules.at_boot(info.name for info in KVM_MODULES)
+        kvm.is_loaded = lambda: modules.is_loaded(KVM_AMD.name)
+    return made
 
 
 def extend(kvm: Kvm, mmu: MmuKernel, apicv: ApicvKernel) -> tuple[MmuExtension, Apicv]:

@@ -214,5 +214,6 @@ class Machine:
             *control_files.mounts(control, models.ap.faults()),
             *models.ap.mounts(self.kernels.of_ap(), control.uevents, control.log),
             *models.kvm.mounts(self.kernels.of_kvm()),
+            *models.module_mounts(),
             *(() if toy is None else selftest_files.mounts(toy, self.kernel.devices)),
         )

@@ -237,7 +237,8 @@ _NAMES = _STATE | {KvmFeature.TRACE_NAMES}
 _REQUESTS = _NAMES | {KvmFeature.TRACE_REQUESTS}
 
 _APICV_6_1 = frozenset({ParamFeature.BOOLEAN_AVIC, ParamFeature.FORCE_AVIC})
-_APICV_6_18 = _APICV_6_1 | {ParamFeature.ENABLE_IPIV}
+_APICV_6_12 = _APICV_6_1 | {ParamFeature.SEV_SNP}
+_APICV_6_18 = _APICV_6_12 | {ParamFeature.ENABLE_IPIV}
 _LIMITS_5 = VcpuLimits(count=288, ids=1023)
 _LIMITS_6 = VcpuLimits(count=1024, ids=4096)
 
@@ -251,7 +252,7 @@ APICV_KERNELS: dict[str, ApicvKernel] = {
             "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
         ),
         ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
-        ApicvKernel("6.12", _NAMES | _APICV_6_1, _LIMITS_6, apicv.WATCHED_IDS),
+        ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6, apicv.WATCHED_IDS),
         ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
         ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from fakesys.core.kernel import Kernel, SavedKernel
-from fakesys.core.saved import Saved, Word
+from fakesys.core.saved import Saved, Word, check
 from fakesys.machine.profiles import Profile, require_known
 from fakesys.machine.scenario import Scenario
 from fakesys.machine.subsystems import Subsystems, built
@@ -15,6 +15,7 @@ from fakesys.subsystems.kvm import saved as kvm
 from fakesys.subsystems.kvm.vm import watch_no_process
 from fakesys.subsystems.kvm_mmu.saved import mmu
 from fakesys.subsystems.kvm_module import saved as module
+from fakesys.subsystems.modules import saved as modules
 from fakesys.subsystems.selftest import saved as selftest
 from fakesys.subsystems.tracing.instances.task_watch import Processes
 from fakesys.subsystems.tracing.saved import tracing
@@ -41,6 +42,7 @@ class SavedModels(Saved, frozen=True):
     memory: mmu.SavedMmu
     interrupts: apicv.SavedApicv
     module: module.SavedModule
+    modules: modules.SavedModules
     tracing: tracing.SavedTracing
 
 
@@ -56,6 +58,7 @@ def save_models(models: Subsystems) -> SavedModels:
         memory=mmu.save(models.kvm.memory),
         interrupts=apicv.save(models.kvm.apicv),
         module=module.save(models.kvm.apicv),
+        modules=modules.save(models.modules),
         tracing=tracing.save(models.tracing.tracing),
     )
 
@@ -86,5 +89,18 @@ def restored_models(saved: SavedModels, scenario: Scenario, processes: Processes
     mmu.restore(saved.memory, models.kvm.memory)
     apicv.restore(saved.interrupts, models.kvm.apicv)
     module.restore(saved.module, models.kvm.apicv)
+    modules.restore(saved.modules, models.modules)
+    _check_modules(models)
     tracing.restore(saved.tracing, models.tracing.tracing)
     return models
+
+
+def _check_modules(models: Subsystems) -> None:
+    """Raise BadSnapshotError for models that contradict the modules that are loaded."""
+    system, loaded = models.ap.system, models.modules.is_loaded
+    for name, there in (
+        ("vfio_ap", system.vfio_ap.matrix is not None),
+        ("zcrypt_cex4", system.bus.state.card_driver.registered),
+    ):
+        check(loaded(name) == there, f"the drivers of {name} are not as the module")
+    check(loaded("kvm_amd") or not models.kvm.kvm.vms, "there are VMs without kvm_amd")

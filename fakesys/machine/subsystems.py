@@ -17,9 +17,14 @@ from fakesys.machine.profiles import AP_KERNELS, APICV_KERNELS, MMU_KERNELS, Pro
 from fakesys.machine.scenario import Scenario
 from fakesys.machine.tracing import TraceSubsystem, tracing_of
 from fakesys.subsystems.kvm.vm import WatchProcess
+from fakesys.subsystems.modules import control_files
+from fakesys.subsystems.modules import files as module_files
+from fakesys.subsystems.modules.model import Modules
 from fakesys.subsystems.selftest.model import Selftest
 from fakesys.subsystems.tracing.instances.state import state as tracing_state
 from fakesys.subsystems.tracing.instances.task_watch import Processes
+from fakesys.subsystems.vfio_ap import files as vfio_ap_files
+from fakesys.tree.attr import Mount
 
 
 class Subsystems:
@@ -59,6 +64,17 @@ class Subsystems:
         self.ap.use(kernel_of(AP_KERNELS, name))
         self.profile = replace(self.profile, ap=name)
 
+    @property
+    def modules(self) -> Modules:
+        """Which modules are loaded."""
+        return self.ap.system.modules
+
+    def module_mounts(self) -> tuple[Mount, ...]:
+        """Return where the files of modules appear, but for their parameters."""
+        modules = self.modules
+        rows = {"vfio_ap": vfio_ap_files.VERSION}
+        return (*module_files.mounts(modules, rows), control_files.mount(modules))
+
     def state(self) -> Mapping[str, Any]:
         """Return the models as plain data."""
         return {
@@ -66,6 +82,7 @@ class Subsystems:
             "clock": {"rate": self.kernel.clock.rate},
             "kernels": asdict(self.profile),
             "kvm": self.kvm.state(),
+            "modules": self.modules.state(),
             "profile": self.profile.name,
             "selftest": None if self.selftest is None else self.selftest.state(),
             "tracing": tracing_state(self.tracing.tracing),
@@ -87,7 +104,8 @@ def built(
     """
     toy = Selftest(kernel.bus, kernel.devices) if selftest else None
     spec = hardware_of(scenario.ap)
-    ap = ap_of(kernel, AP_KERNELS[profile.ap], spec, BootLine(scenario.boot))
-    kvm = kvm_of(kernel, MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv], watch)
+    modules = Modules(kernel, BootLine(scenario.boot))
+    ap = ap_of(kernel, AP_KERNELS[profile.ap], spec, modules)
+    kvm = kvm_of(kernel, MMU_KERNELS[profile.mmu], APICV_KERNELS[profile.apicv], watch, modules)
     tracing = tracing_of(kernel, profile.trace, kvm.features, processes)
     return Subsystems(profile, kernel, ap, kvm, TraceSubsystem(kernel, tracing), toy)

@@ -7,7 +7,7 @@ commands.
 
 They build on each other in this order, and import earlier ones only:
 
-    driver_core  control  selftest  ap_bus  mdev  vfio_ap  ap_control  tracing
+    driver_core  modules  control  selftest  ap_bus  mdev  vfio_ap  ap_control  tracing
     kvm  kvm_mmu  apicv  kvm_module
 
 The other direction is a protocol or a callable that the later one registers, as `Extension` of

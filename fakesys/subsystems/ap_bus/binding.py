@@ -41,6 +41,11 @@ class Binding:
         self._card_probed()
         self._bus.kernel.devices.bind(card)
 
+    def offer_card(self, card: ApCard) -> None:
+        """Give a card without driver to the card driver if that is there and takes its type."""
+        if card.driver is None and card.has_driver_type and self._bus.card_driver.registered:
+            self.bind_card(card)
+
     def bind_card_by_hand(self, card: ApCard) -> None:
         """Bind a card as a write to `bind` does. Raises ENODEV, EBUSY in this order."""
         if not card.has_driver_type:

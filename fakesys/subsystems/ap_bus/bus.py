@@ -195,8 +195,8 @@ class ApBus:
         device = self.state.device(name)
         if isinstance(device, ApQueue):
             self._binding.reprobe(device)
-        elif device.driver is None and device.has_driver_type:
-            self._binding.bind_card(device)
+        else:
+            self._binding.offer_card(device)
 
     def register(self, driver: QueueDriver) -> None:
         """Add the queue driver of a module that was loaded, and offer it the unbound queues."""
@@ -209,6 +209,30 @@ class ApBus:
         """Take all queues from a driver and remove it: its module is being unloaded."""
         self._binding.release_all(driver)
         del self.state.queue_drivers[driver.name]
+        self.state.kernel.bus.emit(Changed((self,)))
+
+    def register_host_drivers(self) -> None:
+        """Add the host's drivers of cards and queues, and offer them what is unbound.
+
+        Like zcrypt_cex4.c:zcrypt_cex4_init (v6.1).
+        """
+        self.state.card_driver.registered = True
+        self.state.kernel.bus.emit(Changed((self,)))
+        if self.state.autoprobe:
+            for card in self.state.sorted_cards():
+                self._binding.offer_card(card)
+        self.register(self.state.host_driver)
+
+    def unregister_host_drivers(self) -> None:
+        """Take all queues and cards from the host's drivers and remove these.
+
+        Like zcrypt_cex4.c:zcrypt_cex4_exit (v6.1).
+        """
+        self.unregister(self.state.host_driver)
+        for card in reversed(self.state.sorted_cards()):
+            if card.driver is not None:
+                self._binding.unbind_card(card)
+        self.state.card_driver.registered = False
         self.state.kernel.bus.emit(Changed((self,)))
 
     def submit(self, apqn: Apqn, count: int) -> None:

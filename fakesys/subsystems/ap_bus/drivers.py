@@ -49,7 +49,10 @@ class DriverBus(Protocol):
 
 
 class CardDriver:
-    """The driver of cards of type CEX4 and newer. `bound`: mask of adapters."""
+    """The driver of cards of type CEX4 and newer. `bound`: mask of adapters.
+
+    `registered`: whether its module is loaded.
+    """
 
     name = "cex4card"
     module = ZCRYPT_MODULE
@@ -57,6 +60,7 @@ class CardDriver:
     def __init__(self, bus: DriverBus) -> None:
         self.bus = bus
         self.bound = 0
+        self.registered = True
 
 
 class QueueDriver:

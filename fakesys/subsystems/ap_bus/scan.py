@@ -76,8 +76,8 @@ def _add_card(
 ) -> ApCard:
     card = bus.cards[spec.id] = ApCard(bus, spec, config=config, chkstop=chkstop)
     bus.kernel.devices.add(card)
-    if bus.autoprobe and card.has_driver_type:
-        binding.bind_card(card)
+    if bus.autoprobe:
+        binding.offer_card(card)
     return card
 
 

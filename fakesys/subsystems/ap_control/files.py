@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ERANGE
+from errno import EAGAIN, EBUSY, EEXIST, EINVAL, ENODEV, ERANGE
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_R
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import bracketed, journal_rows
 from fakesys.subsystems.control.streams import lines_from, uevents_from
+from fakesys.subsystems.modules.known import AP, AP_MODULES
 from fakesys.subsystems.vfio_ap.policy import FilterName
 from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.attr import Attr, Layout, Mount, Row
@@ -26,6 +27,7 @@ from fakesys.tree.kinds import CONTROL
 
 SUBSYSTEMS = frozenset({"ap", "matrix", "mdev", "vfio-dev"})
 BUSES = ("/bus/ap", "/bus/matrix", "/bus/mdev")
+_MODULES = tuple(f"/module/{info.name}" for info in (AP, *AP_MODULES))
 _SYNTHETIC = ("/devices/ap", "/devices/vfio_ap", *BUSES)
 LOG_PREFIXES = ("vfio_", "ap", "cex4", *(f"synth uevent: {path}" for path in _SYNTHETIC))
 # Types by name; CEX3 has one for accelerators and one for coprocessors.
@@ -125,13 +127,13 @@ def _set_autoscan(system: ApSystem, text: str) -> None:
 
 def _set_loaded(system: ApSystem, text: str) -> None:
     if zero_or_one(text):
-        system.vfio_ap.load()
-    else:
-        system.vfio_ap.unload()
+        system.modules.load("vfio_ap")
+    elif system.modules.is_loaded("vfio_ap"):
+        system.modules.remove("vfio_ap")
 
 
 def _of_ap(event: Uevent) -> bool:
-    return event.subsystem in SUBSYSTEMS or event.devpath.startswith(BUSES)
+    return event.subsystem in SUBSYSTEMS or event.devpath.startswith((*BUSES, *_MODULES))
 
 
 def _line_of_ap(line: str) -> bool:
@@ -169,7 +171,7 @@ SETTINGS: tuple[Row, ...] = (
         doc="1: the module is loaded; 0 removes it with its devices, 1 brings it back.",
         show=lambda system: f"{system.vfio_ap.matrix is not None:d}\n",
         store=_set_loaded,
-        errors={**FLAG_ERRORS, EBUSY: "a guest has a device"},
+        errors={**FLAG_ERRORS, EAGAIN: "a guest has a device"},
     ),
     Attr(
         name="new_card",
@@ -207,6 +209,18 @@ SETTINGS: tuple[Row, ...] = (
         doc="The whole AP part as one JSON object, keys sorted.",
         show=lambda system: json.dumps(system.state(), indent=1, sort_keys=True) + "\n",
     ),
+)
+
+
+ZCRYPT_PARAMETERS: Layout[ApSystem] = Layout(
+    (
+        Attr(
+            name="hwrng_seed",
+            mode=0o440,
+            doc="Whether random numbers of the cards feed the kernel's, as given at the load.",
+            show=lambda system: f"{system.hwrng_seed}\n",
+        ),
+    )
 )
 
 
@@ -255,4 +269,7 @@ def mounts(
         *GUEST_ROWS,
     )
     layout: Layout[ApSystem] = Layout(tuple(rows), kind=CONTROL)
-    return (Mount("sys/kernel/debug/fakesys/ap", layout, lambda: system),)
+    return (
+        Mount("sys/kernel/debug/fakesys/ap", layout, lambda: system),
+        Mount("sys/module/zcrypt/parameters", ZCRYPT_PARAMETERS, lambda: system),
+    )

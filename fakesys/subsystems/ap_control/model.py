@@ -5,7 +5,6 @@ from __future__ import annotations
 from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
-from fakesys.core.boot.command_line import NO_LINE, BootLine
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
@@ -14,8 +13,11 @@ from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
 from fakesys.subsystems.ap_bus.module.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
+from fakesys.subsystems.ap_control.modules import register
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
+from fakesys.subsystems.modules.known import AP_MODULES
+from fakesys.subsystems.modules.model import Modules
 from fakesys.subsystems.vfio_ap.driver import VfioAp
 from fakesys.subsystems.vfio_ap.guest import Guests
 from fakesys.subsystems.vfio_ap.policy import VfioApPolicy
@@ -46,12 +48,16 @@ class ApSystem:
         kernel: Kernel,
         spec: HardwareSpec,
         policies: ApPolicies,
-        boot: BootLine = NO_LINE,
+        modules: Modules | None = None,
     ) -> None:
         self.kernel = kernel
-        self._params = boot_params(boot.of("ap"), kernel.log)
+        self.modules = modules or Modules(kernel)
+        # A parameter of zcrypt: whether random numbers of the cards feed the kernel's.
+        self.hwrng_seed = 1
+        self._params = boot_params(self.modules.boot.of("ap"), kernel.log)
         self._first_spec = spec
         self._policies = policies
+        register(self.modules, self)
         self._build(spec)
 
     @property
@@ -132,6 +138,7 @@ class ApSystem:
 
     def _build(self, spec: HardwareSpec) -> None:
         self._make(spec)
+        self.modules.at_boot(info.name for info in AP_MODULES)
         self.bus.start()
         self.vfio_ap.load()
 

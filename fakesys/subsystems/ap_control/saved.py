@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from fakesys.core.saved import Saved
 from fakesys.subsystems.ap_bus.saved.bus import SavedBus, restore_bus, save_bus
 from fakesys.subsystems.ap_bus.saved.hardware import SavedHardware, restore_hardware, save_hardware
@@ -11,12 +15,13 @@ from fakesys.subsystems.vfio_ap import saved as vfio_ap
 
 
 class SavedAp(Saved, frozen=True):
-    """Hardware, bus, mediated devices, module and guests."""
+    """Hardware, bus, mediated devices, module and guests; a parameter of zcrypt."""
 
     hardware: SavedHardware
     bus: SavedBus
     mdev: mdev.SavedMdevBus
     vfio_ap: vfio_ap.SavedVfioAp
+    hwrng_seed: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 
 
 def save(system: ApSystem) -> SavedAp:
@@ -26,6 +31,7 @@ def save(system: ApSystem) -> SavedAp:
         bus=save_bus(system.bus),
         mdev=mdev.save(system.mdev_bus),
         vfio_ap=vfio_ap.save(system.vfio_ap, system.guests),
+        hwrng_seed=system.hwrng_seed,
     )
 
 
@@ -42,3 +48,4 @@ def restore(saved: SavedAp, system: ApSystem) -> None:
     restore_bus(saved.bus, system.bus)
     mdev.restore(saved.mdev, system.mdev_bus)
     vfio_ap.restore(saved.vfio_ap, system.vfio_ap, system.mdev_bus, system.guests)
+    system.hwrng_seed = saved.hwrng_seed

@@ -92,6 +92,8 @@ class Kvm:
         self.commands = RunningCommands()
         self.created = 0
         self.reserved_names: frozenset[str] = frozenset()
+        # Whether the module of the processor is loaded.
+        self.is_loaded: Callable[[], bool] = lambda: True
         self._daemon = daemon
         self._home = daemon()
         self.watch = watch
@@ -146,10 +148,13 @@ class Kvm:
     ) -> Vm:
         """Do KVM_CREATE_VM for process `pid` (0: the caller) at descriptor `fd` (0: a free one).
 
-        `options`: those of the extensions. Raises EEXIST for a name in use or a descriptor that
-        is a living VM's, EINVAL for a name that no VM can have, and what the extensions refuse
-        with. Like virt/kvm/kvm_main.c:kvm_dev_ioctl_create_vm (v6.1).
+        `options`: those of the extensions. Raises ENOENT while the module is not loaded, EEXIST
+        for a name in use or a descriptor that is a living VM's, EINVAL for a name that no VM can
+        have, and what the extensions refuse with. Like
+        virt/kvm/kvm_main.c:kvm_dev_ioctl_create_vm (v6.1).
         """
+        if not self.is_loaded():
+            raise KernelError(ENOENT, "kvm_amd is not loaded, so there is no /dev/kvm")
         if name in self._named:
             raise KernelError(EEXIST, f"{name} exists")
         if not self.is_name(name):

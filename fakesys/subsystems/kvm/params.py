@@ -58,6 +58,10 @@ class Params:
         """Choose a value, which is kept when the kernel changes."""
         self._chosen[param.name] = value
 
+    def drop(self, param: Param[T]) -> None:
+        """Forget what was chosen for a parameter."""
+        self._chosen.pop(param.name, None)
+
     def chosen(self) -> dict[str, str]:
         """Return the chosen values by name, each as its file shows it."""
         return {name: self.rows[name].show(value) for name, value in self._chosen.items()}

@@ -2,13 +2,14 @@
 
     kvm         parameters of the module kvm: NX huge pages, and settings without a model
     kvm_amd     avic, npt, nested and others; `mounts` for both modules; the file apicv-state
+    modules     what loading and removing the two modules does; their parameters at the load
     features    which parameters which kernels have, and of which type
 
 The files are rows; the values belong to the models. `kvm_amd` shows `Kvm.params`, which `modprobe`
 in `fakesys/kvm/ctl` changes while no VM exists. `NxHugePages` in `kvm_mmu` owns the parameters of
 NX huge pages; writing them zaps pages at once. All other writable parameters of kvm are kept as
-text in `Apicv.settings`, as no model depends on them. `KvmModule` holds the two models that the
-rows of `kvm` need; nothing else is kept here.
+text in `Apicv.settings`, as no model depends on them; so are those given at the load. `KvmModule`
+holds the two models that the rows need; nothing else is kept here.
 
 It is the last of the subsystems because it imports `kvm`, `kvm_mmu` and `apicv`.
 

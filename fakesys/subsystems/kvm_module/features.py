@@ -16,6 +16,8 @@ class ParamFeature(Feature):
     """The same after 6.12 and until 6.18."""
     BOOLEAN_AVIC = "apicv.boolean_parameter"
     """`kvm_amd.avic` is a bool (5.7), not a number."""
+    SEV_SNP = "apicv.param_sev_snp"
+    """What came after 6.1 and until 6.12."""
     FORCE_AVIC = "apicv.force_avic"
     """AVIC can be used on processors that do not announce it (5.17)."""
     ENABLE_IPIV = "apicv.enable_ipiv"

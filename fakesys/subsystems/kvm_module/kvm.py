@@ -35,7 +35,8 @@ class KvmModule(NamedTuple):
     mmu: MmuExtension
 
 
-def _truth(text: str) -> str:
+def truth(text: str) -> str:
+    """Return a bool as its file shows it."""
     return "Y" if kstrtobool(text) else "N"
 
 
@@ -43,16 +44,31 @@ def _truth_as_number(text: str) -> str:
     return str(int(kstrtobool(text)))
 
 
-def _natural(text: str) -> str:
+def _tdp_mmu(text: str) -> str:
+    kstrtobool(text)
+    # There is no TDP MMU here: direct pages are in the shadow MMU.
+    return "N"
+
+
+def natural(text: str) -> str:
+    """Return an unsigned int as its file shows it."""
     return str(kstrtoull(text, bits=32))
 
 
-def _integer(text: str) -> str:
+def integer(text: str) -> str:
+    """Return an int as its file shows it."""
     return str(kstrtoll(text, bits=32))
 
 
-# How the parameters that no model depends on are parsed, by name; filled by the rows below.
-SETTINGS: dict[str, Callable[[str], str]] = {}
+Parse = Callable[[str], str]
+# How the parameters that no model depends on are parsed, by name; filled by the rows below. Those
+# whose files are read only can be given when the module is loaded.
+SETTINGS: dict[str, Parse] = {}
+
+
+def is_truth(parse: Parse) -> bool:
+    """Return whether a parameter of this type may be given without a value, which means yes."""
+    return parse in (truth, _truth_as_number, _tdp_mmu)
 
 
 def _setting(
@@ -75,20 +91,27 @@ def _setting(
         doc=doc,
         show=lambda module: f"{module.apicv.settings.get(name, default)}\n",
         store=store,
-        errors=NO_NUMBER if parse in (_natural, _integer) else NO_TRUTH,
+        errors=NO_NUMBER if parse in (natural, integer) else NO_TRUTH,
         needs=needs,
         unless=unless,
     )
 
 
 def _fixed(
-    name: str, text: str, doc: str, needs: Features = (), unless: Features = ()
+    name: str,
+    text: str,
+    doc: str,
+    needs: Features = (),
+    unless: Features = (),
+    parse: Parse | None = None,
 ) -> Attr[KvmModule]:
+    """Return the row of a parameter that can be given at the load only."""
+    SETTINGS[name] = parse or (truth if text in ("Y", "N") else integer)
     return Attr(
         name=name,
         mode=0o444,
         doc=doc,
-        show=lambda _: f"{text}\n",
+        show=lambda module: f"{module.apicv.settings.get(name, text)}\n",
         errors=READ_ONLY,
         needs=needs,
         unless=unless,
@@ -150,7 +173,7 @@ _MEMORY = (
     _setting(
         "flush_on_reuse",
         "N",
-        _truth,
+        truth,
         "Flush whenever a root is used again.",
         ParamFeature.MMIO_CACHING,
     ),
@@ -177,44 +200,45 @@ _MEMORY = (
         "N",
         "Off: with TDP, direct pages are in the shadow MMU.",
         ParamFeature.ENABLE_VIRT_AT_LOAD,
+        parse=_tdp_mmu,
     ),
     _setting(
         "eager_page_split",
         "Y",
-        _truth,
+        truth,
         "Asked for by the TDP MMU only.",
         ParamFeature.MMIO_CACHING,
     ),
 )
 
 _POLLING = (
-    _setting("halt_poll_ns", "200000", _natural, "How long a halted vCPU polls; here it sleeps."),
-    _setting("halt_poll_ns_grow", "2", _natural, "Factor by which it polls longer."),
-    _setting("halt_poll_ns_grow_start", "10000", _natural, "Nanoseconds that growing begins with."),
+    _setting("halt_poll_ns", "200000", natural, "How long a halted vCPU polls; here it sleeps."),
+    _setting("halt_poll_ns_grow", "2", natural, "Factor by which it polls longer."),
+    _setting("halt_poll_ns_grow_start", "10000", natural, "Nanoseconds that growing begins with."),
     _setting(
         "halt_poll_ns_shrink",
         "0",
-        _natural,
+        natural,
         "Factor by which it polls less.",
         unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
     _setting(
         "halt_poll_ns_shrink",
         "2",
-        _natural,
+        natural,
         "Factor by which it polls less.",
         ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
 )
 
 _TIME = (
-    _setting("min_timer_period_us", "200", _natural, "Shortest period of a local APIC timer."),
-    _setting("tsc_tolerance_ppm", "250", _natural, "By how much TSC frequencies may differ."),
+    _setting("min_timer_period_us", "200", natural, "Shortest period of a local APIC timer."),
+    _setting("tsc_tolerance_ppm", "250", natural, "By how much TSC frequencies may differ."),
     _fixed("kvmclock_periodic_sync", "Y", "The paravirtual clock is synchronised."),
     _setting(
         "lapic_timer_advance_ns",
         "-1",
-        _integer,
+        integer,
         "How early the timer is armed; -1 adapts.",
         unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
@@ -228,8 +252,8 @@ _TIME = (
 )
 
 _OTHERS = (
-    _setting("ignore_msrs", "N", _truth, "Accesses to unknown MSRs are ignored."),
-    _setting("report_ignored_msrs", "Y", _truth, "Ignored accesses are logged."),
+    _setting("ignore_msrs", "N", truth, "Accesses to unknown MSRs are ignored."),
+    _setting("report_ignored_msrs", "Y", truth, "Ignored accesses are logged."),
     _fixed("vector_hashing", "Y", "Lowest priority goes by the vector's number."),
     _fixed("enable_vmware_backdoor", "N", "VMware's port."),
     _fixed(
@@ -241,7 +265,7 @@ _OTHERS = (
     _setting(
         "force_emulation_prefix",
         "0",
-        _integer,
+        integer,
         "A prefix asks for emulation.",
         ParamFeature.MMIO_CACHING,
     ),

@@ -15,7 +15,6 @@ from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids, kstrtoull, parse_absolute_mask
 from fakesys.subsystems.ap_bus.files.bus import bind_rows, queue_driver_layout
-from fakesys.subsystems.ap_bus.files.modules import EMPTY, driver_links, module_rows
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,
@@ -26,6 +25,8 @@ from fakesys.subsystems.driver_core.files import (
 from fakesys.subsystems.mdev.files import TYPE, device_files
 from fakesys.subsystems.mdev.model import Mdev
 from fakesys.subsystems.mdev.policy import MdevFeature
+from fakesys.subsystems.modules.files import driver_links
+from fakesys.subsystems.modules.model import Loaded
 from fakesys.subsystems.vfio_ap.driver import MatrixDevice, RootDevice, VfioAp
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
 from fakesys.subsystems.vfio_ap.policy import Masks, VfioApFeature
@@ -248,19 +249,14 @@ _MDEV_DRIVER: Link[VfioAp] = Link(
     to=lambda _module: "sys/bus/mdev/drivers/vfio_ap_mdev",
     needs=MdevFeature.BIND,
 )
-MODULE: Layout[VfioAp] = Layout(
-    (
-        Attr(
-            name="version",
-            mode=0o444,
-            doc="Version of the module vfio_ap.",
-            show=lambda _module: "1.2.0\n",
-            needs=VfioApFeature.VERSION,
-        ),
-        *module_rows("vfio_ap", 45056, lambda module: len(module.state.attached)),
-        Dir(name="holders", layout=EMPTY),
-        Dir(name="drivers", layout=Layout((*driver_links("vfio_ap").rows, _MDEV_DRIVER))),
-    )
+DRIVERS_OF_MODULE: Layout[VfioAp] = Layout((*driver_links(("ap", "vfio_ap")).rows, _MDEV_DRIVER))
+# The series of 2019 gave the module a version.
+VERSION: Attr[Loaded] = Attr(
+    name="version",
+    mode=0o444,
+    doc="Version of the module vfio_ap.",
+    show=lambda _loaded: "1.2.0\n",
+    needs=VfioApFeature.VERSION,
 )
 MATRIX_PATH = "sys/devices/vfio_ap/matrix"
 
@@ -311,5 +307,5 @@ def mounts(module: Callable[[], VfioAp], devices: Devices) -> tuple[Mount, ...]:
         Mount("sys/devices/vfio_ap", _root(devices), root),
         Mount(MATRIX_PATH, matrix_layout(devices), matrix),
         Mount("sys/bus/matrix", MATRIX_BUS, matrix),
-        Mount("sys/module/vfio_ap", MODULE, loaded),
+        Mount("sys/module/vfio_ap/drivers", DRIVERS_OF_MODULE, loaded),
     )

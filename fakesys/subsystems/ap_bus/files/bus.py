@@ -24,9 +24,14 @@ from fakesys.core.text import (
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of, apqn_of
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.card import ApCard
-from fakesys.subsystems.ap_bus.drivers import ZCRYPT_MODULE, CardDriver, QueueDriver
+from fakesys.subsystems.ap_bus.drivers import (
+    HOST_QUEUE_DRIVER,
+    ZCRYPT_MODULE,
+    CardDriver,
+    QueueDriver,
+)
 from fakesys.subsystems.ap_bus.files.cards import card_layout
-from fakesys.subsystems.ap_bus.files.modules import EMPTY, anything, driver_links, module_rows
+from fakesys.subsystems.ap_bus.files.modules import DRIVERS_OF_ZCRYPT, PARAMETERS, anything
 from fakesys.subsystems.ap_bus.files.queues import queue_layout
 from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.ap_bus.state import BusState, RootDevice
@@ -308,49 +313,9 @@ CARD_DRIVER: Layout[CardDriver] = Layout(
 BUS_DEVICES: Layout[BusState] = Layout((Links(names=_device_names, get=_device_path),))
 
 
-def _parameter(
-    name: str, show: Callable[[BusState], object], doc: str, needs: Features = ()
-) -> Attr[ApBus]:
-    return Attr(
-        name=name, mode=0o440, doc=doc, show=lambda bus: f"{show(bus.state)}\n", needs=needs
-    )
-
-
-def _text(mask: str | None) -> str:
-    return "(null)" if mask is None else mask
-
-
-PARAMETERS: Layout[ApBus] = Layout(
-    (
-        # The parameter is the variable behind `ap_domain`.
-        _parameter("domain", lambda state: state.domain, "Default domain, as in `ap_domain`."),
-        _parameter(
-            "poll_thread", lambda state: state.params.poll_thread, "Poll thread as given at boot."
-        ),
-        _parameter(
-            "apmask", lambda state: _text(state.params.apmask), "Adapter mask as given at boot."
-        ),
-        _parameter(
-            "aqmask", lambda state: _text(state.params.aqmask), "Domain mask as given at boot."
-        ),
-        _parameter(
-            "useirq", lambda state: state.params.useirq, "Use of interrupts as given at boot."
-        ),
-        _parameter(
-            "msgpool_min_items",
-            lambda state: state.params.msgpool_min_items,
-            "Messages that are allocated beforehand.",
-            needs=ApFeature.MESSAGE_POOL,
-        ),
-    )
-)
-ZCRYPT: Layout[ApBus] = Layout(
-    (
-        *module_rows(ZCRYPT_MODULE, 24576, lambda _bus: 0),
-        Dir(name="holders", layout=EMPTY),
-        Dir(name="drivers", layout=driver_links("cex4card", "cex4queue")),
-    )
-)
+def _card_driver(bus: ApBus) -> CardDriver | None:
+    driver = bus.state.card_driver
+    return driver if driver.registered else None
 
 
 def _card_names(root: RootDevice) -> list[str]:
@@ -380,11 +345,11 @@ def mounts(
     root: Layout[RootDevice] = Layout((*own, cards))
     known: Layout[ApBus] = Layout(
         (
-            Dir(name="cex4card", layout=CARD_DRIVER, of=lambda bus: bus.state.card_driver),
+            Dir(name="cex4card", layout=CARD_DRIVER, of=_card_driver),
             Dir(
                 name="cex4queue",
                 layout=queue_driver_layout(bind_rows()),
-                of=lambda bus: bus.state.host_driver,
+                of=lambda bus: bus.state.queue_drivers.get(HOST_QUEUE_DRIVER),
             ),
             *drivers,
         )
@@ -395,5 +360,5 @@ def mounts(
         Mount("sys/bus/ap/devices", BUS_DEVICES, lambda: bus().state),
         Mount("sys/bus/ap/drivers", known, bus),
         Mount("sys/module/ap/parameters", PARAMETERS, bus),
-        Mount(f"sys/module/{ZCRYPT_MODULE}", ZCRYPT, bus),
+        Mount(f"sys/module/{ZCRYPT_MODULE}/drivers", DRIVERS_OF_ZCRYPT, bus),
     )

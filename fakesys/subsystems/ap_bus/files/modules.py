@@ -1,14 +1,19 @@
-"""Rows and stores that several tables of the AP bus share: switches, modules, links to drivers."""
+"""Parameters and drivers of the modules of the bus, and stores that several tables share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Features
 from fakesys.core.text import scan_d
-from fakesys.tree.attr import Attr, Layout, Link, Row
+from fakesys.subsystems.ap_bus.bus import ApBus
+from fakesys.subsystems.ap_bus.policy import ApFeature
+from fakesys.subsystems.ap_bus.state import BusState
+from fakesys.subsystems.modules.files import driver_links
+from fakesys.tree.attr import Attr, Layout
 
 M = TypeVar("M")
 
@@ -36,46 +41,40 @@ def anything(store: Callable[[M], None]) -> Callable[[M, str], None]:
     return take
 
 
-def module_rows(name: str, coresize: int, refcnt: Callable[[Any], int]) -> tuple[Row, ...]:
-    """Return the files of a loaded module; `coresize` is in bytes, `refcnt` counts its users.
-
-    Source: kernel/module/sysfs.c, kernel/params.c (v6.1).
-    """
-    return (
-        Attr(
-            name="initstate",
-            mode=0o444,
-            doc=f"State of the module {name}.",
-            show=lambda _model: "live\n",
-        ),
-        Attr(
-            name="refcnt",
-            mode=0o444,
-            doc=f"How many users the module {name} has.",
-            show=lambda model: f"{refcnt(model)}\n",
-        ),
-        Attr(
-            name="coresize",
-            mode=0o444,
-            doc=f"Size of the module {name} in memory, in bytes.",
-            show=lambda _model: f"{coresize}\n",
-        ),
-        Attr(
-            name="taint",
-            mode=0o444,
-            doc=f"Letters for what the module {name} taints the kernel with; none.",
-            show=lambda _model: "\n",
-        ),
+def _parameter(
+    name: str, show: Callable[[BusState], object], doc: str, needs: Features = ()
+) -> Attr[ApBus]:
+    return Attr(
+        name=name, mode=0o440, doc=doc, show=lambda bus: f"{show(bus.state)}\n", needs=needs
     )
 
 
-def driver_links(*drivers: str) -> Layout[Any]:
-    """Return the directory `drivers/` of a module: a link per driver of the AP bus."""
-    return Layout(tuple(Link(name=f"ap:{name}", to=_driver_path(name)) for name in drivers))
+def _text(mask: str | None) -> str:
+    return "(null)" if mask is None else mask
 
 
-def _driver_path(name: str) -> Callable[[object], str]:
-    return lambda _model: f"sys/bus/ap/drivers/{name}"
-
-
-EMPTY: Layout[Any] = Layout()
+PARAMETERS: Layout[ApBus] = Layout(
+    (
+        # The parameter is the variable behind `ap_domain`.
+        _parameter("domain", lambda state: state.domain, "Default domain, as in `ap_domain`."),
+        _parameter(
+            "poll_thread", lambda state: state.params.poll_thread, "Poll thread as given at boot."
+        ),
+        _parameter(
+            "apmask", lambda state: _text(state.params.apmask), "Adapter mask as given at boot."
+        ),
+        _parameter(
+            "aqmask", lambda state: _text(state.params.aqmask), "Domain mask as given at boot."
+        ),
+        _parameter(
+            "useirq", lambda state: state.params.useirq, "Use of interrupts as given at boot."
+        ),
+        _parameter(
+            "msgpool_min_items",
+            lambda state: state.params.msgpool_min_items,
+            "Messages that are allocated beforehand.",
+            needs=ApFeature.MESSAGE_POOL,
+        ),
+    )
+)
+DRIVERS_OF_ZCRYPT = driver_links(("ap", "cex4card"), ("ap", "cex4queue"))

@@ -22,7 +22,7 @@ from fakesys.core.saved import (
 )
 from fakesys.subsystems.ap_bus.bus import MAX_POLL_TIMEOUT_NS, ApBus
 from fakesys.subsystems.ap_bus.card import ApCard
-from fakesys.subsystems.ap_bus.drivers import QueueDriver
+from fakesys.subsystems.ap_bus.drivers import HOST_QUEUE_DRIVER, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Lpar
 from fakesys.subsystems.ap_bus.queue_states import QueueStates
 from fakesys.subsystems.ap_bus.saved.hardware import (
@@ -155,10 +155,7 @@ def restore_bus(saved: SavedBus, bus: ApBus) -> None:
     check_unique([card.spec.id for card in saved.cards], "a card")
     for card in saved.cards:
         _restore_card(card, state)
-    check(
-        [name for name, _ in saved.drivers] == list(state.queue_drivers),
-        f"the queue drivers are {', '.join(state.queue_drivers)}",
-    )
+    _restore_registered([name for name, _ in saved.drivers], saved.cards, state)
     for name, rows in saved.drivers:
         _restore_driver(state.queue_drivers[name], rows, state)
     bus.start_at(saved.timer)
@@ -182,6 +179,19 @@ def _restore_card(saved: SavedCard, state: BusState) -> None:
         check(card.has_driver_type, f"{name} is of a type without driver")
         card.driver = state.card_driver.name
         state.card_driver.bound |= 1 << spec.id
+
+
+def _restore_registered(names: list[str], cards: tuple[SavedCard, ...], state: BusState) -> None:
+    """Have these queue drivers registered, in this order."""
+    registered = ", ".join(state.queue_drivers)
+    if HOST_QUEUE_DRIVER not in names:
+        check(names == list(state.queue_drivers)[1:], f"the queue drivers are {registered}")
+        check(not any(card.bound for card in cards), "a card is bound to no driver")
+        state.card_driver.registered = False
+        del state.queue_drivers[HOST_QUEUE_DRIVER]
+    known = state.queue_drivers
+    check(sorted(names) == sorted(known), f"the queue drivers are {registered}")
+    state.queue_drivers = {name: known[name] for name in names}
 
 
 def _some_of(card: ApCard, text: Mask, what: str) -> int:

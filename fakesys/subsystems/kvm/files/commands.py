@@ -96,6 +96,7 @@ def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
             options=(PID, FD, IRQCHIP, *vm_options),
             run=_creator(vm_options),
             errors={
+                ENOENT: "the module kvm_amd is not loaded",
                 EEXIST: "the name, or the owner's descriptor, is in use",
                 EINVAL: "not a name, or a bad option",
             },

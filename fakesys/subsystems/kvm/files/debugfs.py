@@ -164,4 +164,4 @@ def mounts(kvm: Kvm, vm_rows: tuple[Row, ...] = ()) -> tuple[Mount, ...]:
         label="PID-FD",
     )
     top: Layout[Kvm] = Layout((*_stat_rows(None), vms), kind=DEBUGFS)
-    return (Mount("sys/kernel/debug/kvm", top, lambda: kvm),)
+    return (Mount("sys/kernel/debug/kvm", top, lambda: kvm if kvm.is_loaded() else None),)

@@ -106,6 +106,11 @@ class NxHugePages:
         if worker is not None and worker.timer is not None:
             worker.timer.cancel()
 
+    def reset(self) -> None:
+        """Have the values of a module that is loaded now. Precondition: there is no VM."""
+        self.on = self.never = False
+        self.ratio, self.period_ms = RATIO, 0
+
     def set_mode(self, text: str) -> None:
         """Write to `nx_huge_pages`: off, force, auto, never, or a truth value.
 
