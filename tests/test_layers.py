@@ -40,6 +40,7 @@ SUBSYSTEMS = (
     "modules",
     "control",
     "selftest",
+    "device_nodes",
     "ap_bus",
     "mdev",
     "vfio_ap",

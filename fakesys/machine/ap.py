@@ -14,6 +14,7 @@ from fakesys.subsystems.ap_control import files as control_files
 from fakesys.subsystems.ap_control import hardware_files
 from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
+from fakesys.subsystems.device_nodes import files as node_files
 from fakesys.subsystems.mdev import files as mdev_files
 from fakesys.subsystems.modules.model import Modules
 from fakesys.subsystems.vfio_ap import files as vfio_ap_files
@@ -49,7 +50,8 @@ class ApSubsystem:
                 queue_rows=vfio_ap_files.queue_rows(lambda: system.vfio_ap),
                 drivers=vfio_ap_files.driver_rows(),
             ),
-            *mdev_files.mounts(lambda: system.mdev_bus),
+            *mdev_files.mounts(lambda: system.mdev_bus, devices, system.modules.is_loaded),
+            *node_files.mounts(lambda: system.nodes, devices, system.key_makers),
             *vfio_ap_files.mounts(lambda: system.vfio_ap, devices),
             *control_files.mounts(system, choice, uevents, log),
         )

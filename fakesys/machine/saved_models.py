@@ -11,6 +11,7 @@ from fakesys.machine.scenario import Scenario
 from fakesys.machine.subsystems import Subsystems, built
 from fakesys.subsystems.ap_control import saved as ap
 from fakesys.subsystems.apicv.saved import apicv
+from fakesys.subsystems.device_nodes import saved as nodes
 from fakesys.subsystems.kvm import saved as kvm
 from fakesys.subsystems.kvm.vm import watch_no_process
 from fakesys.subsystems.kvm_mmu.saved import mmu
@@ -90,6 +91,7 @@ def restored_models(saved: SavedModels, scenario: Scenario, processes: Processes
     apicv.restore(saved.interrupts, models.kvm.apicv)
     module.restore(saved.module, models.kvm.apicv)
     modules.restore(saved.modules, models.modules)
+    nodes.restore(saved.ap.nodes, models.ap.system.nodes, set(models.modules.loaded))
     _check_modules(models)
     tracing.restore(saved.tracing, models.tracing.tracing)
     return models

@@ -1,7 +1,8 @@
 """The AP part of a machine as a whole, and its control files below `fakesys/ap/`.
 
-* `ApSystem` (`model.py`) owns the five models of the AP part: `Hardware`, `ApBus`, `MdevBus`,
-  `VfioAp` and `Guests`. It builds them in this order, and again for a preset or a reset.
+* `ApSystem` (`model.py`) owns the six models of the AP part: `Hardware`, `ApBus`, `MdevBus`,
+  `VfioAp`, `Guests` and `DeviceNodes`. It builds them in this order, and again for a preset or a
+  reset. `modules.py` says what loading and removing its kernel modules does to them.
 * `files.py`: settings, cards put in and taken out, the kernel that the AP part behaves as, and the
   streams of its uevents and log lines; `mounts` collects all tables.
 * `hardware_files.py`: `lpar/`, `cards/` and `queues/`, the side of the support element; and the
@@ -11,7 +12,7 @@
 Order of a change at the support element: `Hardware` changes, notifies the bus, which scans if
 `autoscan` is 1. A file here therefore returns after the devices have followed.
 
-Between two operations all five models belong to one hardware. A row must reach a model through
+Between two operations all six models belong to one hardware. A row must reach a model through
 `ApSystem`, as a preset replaces all of them; so does `mounts` of the other subsystems, which take
 callables.
 

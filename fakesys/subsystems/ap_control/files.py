@@ -25,7 +25,8 @@ from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.attr import Attr, Layout, Mount, Row
 from fakesys.tree.kinds import CONTROL
 
-SUBSYSTEMS = frozenset({"ap", "matrix", "mdev", "vfio-dev"})
+SUBSYSTEMS = frozenset({"ap", "matrix", "mdev", "misc", "vfio", "vfio-dev", "zcrypt"})
+CLASSES = ("/class/mdev_bus", "/class/vfio", "/class/zcrypt")
 BUSES = ("/bus/ap", "/bus/matrix", "/bus/mdev")
 _MODULES = tuple(f"/module/{info.name}" for info in (AP, *AP_MODULES))
 _SYNTHETIC = ("/devices/ap", "/devices/vfio_ap", *BUSES)
@@ -133,7 +134,7 @@ def _set_loaded(system: ApSystem, text: str) -> None:
 
 
 def _of_ap(event: Uevent) -> bool:
-    return event.subsystem in SUBSYSTEMS or event.devpath.startswith((*BUSES, *_MODULES))
+    return event.subsystem in SUBSYSTEMS or event.devpath.startswith((*BUSES, *CLASSES, *_MODULES))
 
 
 def _line_of_ap(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
 from fakesys.subsystems.ap_bus.module.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_control.modules import register
+from fakesys.subsystems.device_nodes.model import DeviceNodes
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
 from fakesys.subsystems.modules.known import AP_MODULES
@@ -32,9 +34,9 @@ class ApPolicies(NamedTuple):
 
 
 class ApSystem:
-    """Hardware, bus, mediated devices, module and guests of one machine.
+    """Hardware, bus, mediated devices, module, guests and device nodes of one machine.
 
-    A preset or a reset replaces all five models; callers must not keep one of them.
+    A preset or a reset replaces all six models; callers must not keep one of them.
     """
 
     hardware: Hardware
@@ -42,6 +44,7 @@ class ApSystem:
     mdev_bus: MdevBus
     vfio_ap: VfioAp
     guests: Guests
+    nodes: DeviceNodes
 
     def __init__(
         self,
@@ -109,6 +112,13 @@ class ApSystem:
         self._refuse_beyond(highest, adapters=False)
         self.hardware.set_max_domain_id(highest)
 
+    def key_makers(self) -> Iterator[tuple[str, int]]:
+        """Yield mode and type of each card with a queue of the host that is online."""
+        for apid, card in self.bus.state.cards.items():
+            usable = self.bus.state.host_driver.bound[apid] & ~card.offline
+            if card.online and usable & ~(card.deconfigured | card.checkstopped):
+                yield str(card.spec.mode), card.hwtype
+
     def state(self) -> dict[str, Any]:
         """Return all models as plain data."""
         return {
@@ -116,6 +126,7 @@ class ApSystem:
             "guests": self.guests.state(),
             "hardware": self.hardware.state(),
             "mdev": self.mdev_bus.state(),
+            "nodes": self.nodes.state(),
             "vfio_ap": self.vfio_ap.plain(),
         }
 
@@ -149,3 +160,4 @@ class ApSystem:
         self.mdev_bus = MdevBus(self.kernel, policies.mdev)
         self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
         self.guests = Guests(self.kernel.bus, self.hardware, self)
+        self.nodes = DeviceNodes(self.kernel)

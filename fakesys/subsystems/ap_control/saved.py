@@ -10,6 +10,7 @@ from fakesys.core.saved import Saved
 from fakesys.subsystems.ap_bus.saved.bus import SavedBus, restore_bus, save_bus
 from fakesys.subsystems.ap_bus.saved.hardware import SavedHardware, restore_hardware, save_hardware
 from fakesys.subsystems.ap_control.model import ApSystem
+from fakesys.subsystems.device_nodes import saved as nodes
 from fakesys.subsystems.mdev import saved as mdev
 from fakesys.subsystems.vfio_ap import saved as vfio_ap
 
@@ -21,6 +22,7 @@ class SavedAp(Saved, frozen=True):
     bus: SavedBus
     mdev: mdev.SavedMdevBus
     vfio_ap: vfio_ap.SavedVfioAp
+    nodes: nodes.SavedNodes
     hwrng_seed: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 
 
@@ -31,6 +33,7 @@ def save(system: ApSystem) -> SavedAp:
         bus=save_bus(system.bus),
         mdev=mdev.save(system.mdev_bus),
         vfio_ap=vfio_ap.save(system.vfio_ap, system.guests),
+        nodes=nodes.save(system.nodes),
         hwrng_seed=system.hwrng_seed,
     )
 

@@ -11,6 +11,7 @@ from errno import EBUSY, EEXIST, EINVAL, ENODEV, EPERM, EUSERS
 from fakesys.core.devices import Devices, is_uuid
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
+from fakesys.subsystems.device_nodes.files import node_rows
 from fakesys.subsystems.driver_core.files import (
     bus_uevent,
     device_name,
@@ -18,7 +19,7 @@ from fakesys.subsystems.driver_core.files import (
     driver_uevent,
     probe_rows,
 )
-from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType, VfioDevice
+from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType, VfioDevice, VfioGroup
 from fakesys.subsystems.mdev.policy import MdevFeature
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
@@ -181,7 +182,7 @@ def _group(bus: MdevBus, name: str) -> Mdev | None:
 GROUPS: Layout[MdevBus] = Layout(
     (
         Children(
-            names=lambda bus: [str(number) for number in sorted(bus.groups)],
+            names=lambda bus: _group_names(bus),
             get=_group,
             layout=GROUP,
             label="N",
@@ -277,17 +278,57 @@ BUS: Layout[MdevBus] = Layout(
 )
 
 
-def mounts(bus: Callable[[], MdevBus]) -> tuple[Mount, ...]:
-    """Return where the files of bus, class and groups appear; they exist when empty, too."""
+def _vfio_group(bus: MdevBus, name: str) -> VfioGroup | None:
+    mdev = _group(bus, name)
+    return None if mdev is None else mdev.vfio_group
+
+
+def _vfio_group_path(bus: MdevBus, name: str) -> str | None:
+    group = _vfio_group(bus, name)
+    return None if group is None else f"sys{group.devpath}"
+
+
+def _group_names(bus: MdevBus) -> list[str]:
+    return [str(number) for number in sorted(bus.groups)]
+
+
+VFIO_GROUPS: Layout[MdevBus] = Layout((Links(names=_group_names, get=_vfio_group_path, label="N"),))
+
+
+def _vfio_nodes(devices: Devices) -> Layout[MdevBus]:
+    layout: Layout[VfioGroup] = Layout(node_rows(devices))
+    groups = Children(names=_group_names, get=_vfio_group, layout=layout, label="N")
+    return Layout((groups,))
+
+
+def mounts(
+    bus: Callable[[], MdevBus], devices: Devices, is_loaded: Callable[[str], bool]
+) -> tuple[Mount, ...]:
+    """Return where the files of bus, classes and groups appear; they exist when empty, too.
+
+    `is_loaded`: asked for the modules mdev and vfio, which make the bus and the classes.
+    """
+
+    def mdev() -> MdevBus | None:
+        return bus() if is_loaded("mdev") else None
+
+    def vfio() -> MdevBus | None:
+        return bus() if is_loaded("vfio") else None
+
+    def vfio_devices() -> MdevBus | None:
+        return bus() if is_loaded("vfio") and bus().policy.vfio_devices else None
+
     return (
-        Mount("sys/bus/mdev", BUS, bus),
-        Mount("sys/bus/mdev/devices", BUS_DEVICES, bus),
-        Mount("sys/bus/mdev/drivers", DRIVERS, bus),
-        Mount("sys/class/mdev_bus", PARENTS, bus),
+        Mount("sys/bus/mdev", BUS, mdev),
+        Mount("sys/bus/mdev/devices", BUS_DEVICES, mdev),
+        Mount("sys/bus/mdev/drivers", DRIVERS, mdev),
+        Mount("sys/class/mdev_bus", PARENTS, mdev),
+        Mount("sys/class/vfio", VFIO_GROUPS, vfio),
+        Mount("sys/class/vfio-dev", VFIO_CLASS, vfio_devices),
         Mount(
-            "sys/class/vfio-dev",
-            VFIO_CLASS,
-            lambda: bus() if bus().policy.vfio_devices else None,
+            "sys/devices/virtual/vfio",
+            _vfio_nodes(devices),
+            lambda: bus() if bus().groups else None,
         ),
         Mount("sys/kernel/iommu_groups", GROUPS, bus),
     )

@@ -11,12 +11,13 @@ from errno import EEXIST, ENODEV
 from typing import Any, NamedTuple
 
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Changed
+from fakesys.core.events import Changed, Uevent
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.mdev.policy import MdevPolicy
 
 # The number of an iommu group or vfio device while there is none.
 NONE = -1
+VFIO_MAJOR = 253
 
 
 class Numbers:
@@ -152,6 +153,11 @@ class Mdev:
         """The device of class vfio-dev below it, while it is bound."""
         return VfioDevice(self, self.vfio)
 
+    @property
+    def vfio_group(self) -> VfioGroup:
+        """The device of class vfio for its group, while it is bound."""
+        return VfioGroup(self, self.group)
+
     def uevent_env(self) -> Mapping[str, str]:
         """Return the driver's name while it is bound."""
         return {"DRIVER": self.driver} if self.driver else {}
@@ -191,6 +197,45 @@ class VfioDevice(NamedTuple):
         return (self.mdev, self.mdev.bus)
 
 
+class VfioGroup(NamedTuple):
+    """The device of class vfio for the iommu group of a mediated device: the node that users open.
+
+    Like vfio_main.c:vfio_group_alloc, vfio_devnode (v6.1).
+    """
+
+    mdev: Mdev
+    number_in_class: int
+
+    @property
+    def name(self) -> str:
+        """The number of the group."""
+        return f"{self.number_in_class}"
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Major and minor number of the node, which both are given out dynamically."""
+        return VFIO_MAJOR, self.number_in_class
+
+    @property
+    def devpath(self) -> str:
+        """Path below /sys."""
+        return f"/devices/virtual/vfio/{self.name}"
+
+    @property
+    def subsystem(self) -> str:
+        """Its class."""
+        return "vfio"
+
+    def uevent_env(self) -> Mapping[str, str]:
+        """Return the number and the name of the node."""
+        major, minor = self.number
+        return {"MAJOR": f"{major}", "MINOR": f"{minor}", "DEVNAME": f"vfio/{self.name}"}
+
+    def listed_in(self) -> Iterable[object]:
+        """Return the bus, which is the model of its class, too, and of the directories above."""
+        return (None, self.mdev.bus)
+
+
 class MdevBus:
     """The bus `mdev`, the class `mdev_bus`, and the iommu groups and vfio devices of its devices.
 
@@ -207,6 +252,20 @@ class MdevBus:
         self.vfio_devices: dict[int, Mdev] = {}
         self.group_numbers = Numbers()
         self.vfio_numbers = Numbers()
+
+    def module_loaded(self) -> None:
+        """Show the bus and its class: the module mdev was loaded."""
+        self._announce_bus("add")
+
+    def module_removed(self) -> None:
+        """Show the bus and its class no longer. Precondition: there is no parent."""
+        self._announce_bus("remove")
+
+    def _announce_bus(self, action: str) -> None:
+        bus = self.kernel.bus
+        bus.emit(Uevent(action, "/bus/mdev", "bus"))
+        bus.emit(Uevent(action, "/class/mdev_bus", "class"))
+        bus.emit(Changed((None, self)))
 
     def register(self, parent: MdevParent) -> None:
         """Register a parent, whose types can be used from now on.
@@ -289,6 +348,7 @@ class MdevBus:
         self.groups[mdev.group] = self.vfio_devices[mdev.vfio] = mdev
         mdev.driver = self.policy.driver
         self.kernel.log(f"{mdev.driver} {mdev.uuid}: Adding to iommu group {mdev.group}")
+        self.kernel.devices.add(mdev.vfio_group)
         if self.policy.vfio_devices:
             self.kernel.devices.add(mdev.vfio_device)
         self.kernel.devices.bind(mdev)
@@ -297,11 +357,13 @@ class MdevBus:
         """Unbind a device from its driver. Like vfio_main.c:vfio_unregister_group_dev (v6.1)."""
         mdev.parent.driver.remove(mdev)
         driver, group, vfio = mdev.driver, mdev.group, mdev.vfio_device
+        vfio_group = mdev.vfio_group
         del self.groups[group], self.vfio_devices[vfio.number]
         self.group_numbers.give_back(group)
         self.vfio_numbers.give_back(vfio.number)
         mdev.driver, mdev.group, mdev.vfio = None, NONE, NONE
         if self.policy.vfio_devices:
             self.kernel.devices.remove(vfio)
+        self.kernel.devices.remove(vfio_group)
         self.kernel.log(f"{driver} {mdev.uuid}: Removing from iommu group {group}")
         self.kernel.devices.unbind(mdev)
