@@ -206,11 +206,11 @@ def _between(first: Sample, last: Sample) -> tuple[str, ...]:
 
 
 def storm_table(setup: Setup, storms: list[Storm], *, halted: bool) -> Table:
-    """Return a table of exits and events per kernel, with a row per number of vCPUs."""
+    """Return a table of exits and lines of the trace per kernel, with a row per number of vCPUs."""
     by_case = {(one.kernel, one.vcpus): one for one in storms if one.halted is halted}
     head = ["vCPUs"]
     for kernel in APICV_KERNELS:
-        head += [f"{kernel}\nexits", "\nevents"]
+        head += [f"{kernel}\nexits", "\nlines"]
     rows = []
     for vcpus in setup.storms:
         mine = [by_case[kernel, vcpus] for kernel in APICV_KERNELS]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARKERS = ("o", "s", "^", "v", "D")
+_MARKERS = ("o", "s", "^", "v", "P", "D")
 
 
 def draw(setup: Setup, timeline: Timeline, storms: list[Storm]) -> Figure:

@@ -133,7 +133,7 @@ def test_the_tables_fit_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--kernel", "4.9"), "'4.9' is not one of the kernels: v3, 5.6, 6.1, 6.18, 7.x"),
+        (("--kernel", "4.9"), "'4.9' is not one of the kernels: v3, 5.6, 6.1, 6.12, 6.18, 7.x"),
         (
             ("--preset", "dos-boot"),
             "'dos-boot' is not one of the presets: linux-boot, windows2019-boot,",

@@ -180,6 +180,7 @@ def test_loading_the_module_binds_free_queues(kernel: str) -> None:
         "bind SUBSYSTEM DRIVER",
         *([bound, done] if kernel == "6.12" else [done, bound]),
         "change SUBSYSTEM MDEV_STATE",
+        "add SUBSYSTEM",
     ]
 
 
