@@ -556,12 +556,15 @@ def test_uevents_of_a_device(kernel: str) -> None:
     path = f"/devices/vfio_ap/matrix/{U1} SUBSYSTEM=mdev"
     driver = "vfio_mdev" if kernel == "v6" else "vfio_ap_mdev"
     vfio = f"/devices/vfio_ap/matrix/{U1}/vfio-dev/vfio0 SUBSYSTEM=vfio-dev"
+    group = "/devices/virtual/vfio/0 SUBSYSTEM=vfio MAJOR=253 MINOR=0 DEVNAME=vfio/0"
     merged = kernel != "v6"
     assert uevents(machine)[count:] == [
         f"add {path}",
+        f"add {group}",
         *([f"add {vfio}"] if merged else []),
         f"bind {path} DRIVER={driver}",
         *([f"remove {vfio}"] if merged else []),
+        f"remove {group}",
         f"unbind {path}",
         f"remove {path}",
     ]
