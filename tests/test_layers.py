@@ -41,6 +41,7 @@ SUBSYSTEMS = (
     "control",
     "selftest",
     "device_nodes",
+    "s390dbf",
     "ap_bus",
     "mdev",
     "vfio_ap",

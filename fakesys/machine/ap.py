@@ -17,6 +17,7 @@ from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
 from fakesys.subsystems.device_nodes import files as node_files
 from fakesys.subsystems.mdev import files as mdev_files
 from fakesys.subsystems.modules.model import Modules
+from fakesys.subsystems.s390dbf import files as debug_files
 from fakesys.subsystems.vfio_ap import files as vfio_ap_files
 from fakesys.tree.attr import Attr, Mount
 
@@ -52,6 +53,7 @@ class ApSubsystem:
             ),
             *mdev_files.mounts(lambda: system.mdev_bus, devices, system.modules.is_loaded),
             *node_files.mounts(lambda: system.nodes, devices, system.key_makers),
+            debug_files.mount(lambda: system.debug),
             *vfio_ap_files.mounts(lambda: system.vfio_ap, devices),
             *control_files.mounts(system, choice, uevents, log),
         )

@@ -7,8 +7,8 @@ commands.
 
 They build on each other in this order, and import earlier ones only:
 
-    driver_core  modules  control  selftest  device_nodes  ap_bus  mdev  vfio_ap  ap_control
-    tracing  kvm  kvm_mmu  apicv  kvm_module
+    driver_core  modules  control  selftest  device_nodes  s390dbf  ap_bus  mdev  vfio_ap
+    ap_control  tracing  kvm  kvm_mmu  apicv  kvm_module
 
 The other direction is a protocol or a callable that the later one registers, as `Extension` of
 `kvm` for memory and interrupts. `machine/` makes the objects and names them to each other.

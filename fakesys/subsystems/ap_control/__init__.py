@@ -1,8 +1,9 @@
 """The AP part of a machine as a whole, and its control files below `fakesys/ap/`.
 
-* `ApSystem` (`model.py`) owns the six models of the AP part: `Hardware`, `ApBus`, `MdevBus`,
-  `VfioAp`, `Guests` and `DeviceNodes`. It builds them in this order, and again for a preset or a
-  reset. `modules.py` says what loading and removing its kernel modules does to them.
+* `ApSystem` (`model.py`) owns the models of the AP part: `Hardware`, `ApBus`, `MdevBus`,
+  `VfioAp`, `Guests`, `DeviceNodes` and `DebugFeatures`. It builds them in this order, and again
+  for a preset or a reset. `modules.py` says what loading and removing its kernel modules does to
+  them, `debug_messages.py` what the drivers say in `debug/s390dbf`.
 * `files.py`: settings, cards put in and taken out, the kernel that the AP part behaves as, and the
   streams of its uevents and log lines; `mounts` collects all tables.
 * `hardware_files.py`: `lpar/`, `cards/` and `queues/`, the side of the support element; and the
@@ -12,7 +13,7 @@
 Order of a change at the support element: `Hardware` changes, notifies the bus, which scans if
 `autoscan` is 1. A file here therefore returns after the devices have followed.
 
-Between two operations all six models belong to one hardware. A row must reach a model through
+Between two operations all models belong to one hardware. A row must reach a model through
 `ApSystem`, as a preset replaces all of them; so does `mounts` of the other subsystems, which take
 callables.
 

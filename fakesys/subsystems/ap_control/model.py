@@ -14,12 +14,14 @@ from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
 from fakesys.subsystems.ap_bus.module.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
+from fakesys.subsystems.ap_control.debug_messages import DebugWriter
 from fakesys.subsystems.ap_control.modules import register
 from fakesys.subsystems.device_nodes.model import DeviceNodes
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
 from fakesys.subsystems.modules.known import AP_MODULES
 from fakesys.subsystems.modules.model import Modules
+from fakesys.subsystems.s390dbf.model import DebugFeatures, Level
 from fakesys.subsystems.vfio_ap.driver import VfioAp
 from fakesys.subsystems.vfio_ap.guest import Guests
 from fakesys.subsystems.vfio_ap.policy import VfioApPolicy
@@ -34,9 +36,9 @@ class ApPolicies(NamedTuple):
 
 
 class ApSystem:
-    """Hardware, bus, mediated devices, module, guests and device nodes of one machine.
+    """Hardware, bus, mediated devices, module, guests, device nodes, messages of one machine.
 
-    A preset or a reset replaces all six models; callers must not keep one of them.
+    A preset or a reset replaces all these models; callers must not keep one of them.
     """
 
     hardware: Hardware
@@ -45,6 +47,7 @@ class ApSystem:
     vfio_ap: VfioAp
     guests: Guests
     nodes: DeviceNodes
+    debug: DebugFeatures
 
     def __init__(
         self,
@@ -62,6 +65,8 @@ class ApSystem:
         self._policies = policies
         register(self.modules, self)
         self._build(spec)
+        # What happens at boot is below the level of every feature.
+        DebugWriter(kernel.bus, lambda: self.bus.state, lambda: self.debug)
 
     @property
     def idle(self) -> bool:
@@ -123,6 +128,7 @@ class ApSystem:
         """Return all models as plain data."""
         return {
             "bus": self.bus.state.plain(),
+            "debug": self.debug.state(),
             "guests": self.guests.state(),
             "hardware": self.hardware.state(),
             "mdev": self.mdev_bus.state(),
@@ -161,3 +167,6 @@ class ApSystem:
         self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
         self.guests = Guests(self.kernel.bus, self.hardware, self)
         self.nodes = DeviceNodes(self.kernel)
+        self.debug = DebugFeatures(self.kernel, self.modules.is_loaded)
+        debug = self.debug
+        self.nodes.complain = lambda feature, text: debug.write(feature, Level.ERR, text)

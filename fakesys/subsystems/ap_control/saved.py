@@ -12,6 +12,7 @@ from fakesys.subsystems.ap_bus.saved.hardware import SavedHardware, restore_hard
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.device_nodes import saved as nodes
 from fakesys.subsystems.mdev import saved as mdev
+from fakesys.subsystems.s390dbf import saved as s390dbf
 from fakesys.subsystems.vfio_ap import saved as vfio_ap
 
 
@@ -23,6 +24,7 @@ class SavedAp(Saved, frozen=True):
     mdev: mdev.SavedMdevBus
     vfio_ap: vfio_ap.SavedVfioAp
     nodes: nodes.SavedNodes
+    debug: s390dbf.SavedFeatures
     hwrng_seed: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 
 
@@ -34,6 +36,7 @@ def save(system: ApSystem) -> SavedAp:
         mdev=mdev.save(system.mdev_bus),
         vfio_ap=vfio_ap.save(system.vfio_ap, system.guests),
         nodes=nodes.save(system.nodes),
+        debug=s390dbf.save(system.debug),
         hwrng_seed=system.hwrng_seed,
     )
 
@@ -52,3 +55,4 @@ def restore(saved: SavedAp, system: ApSystem) -> None:
     mdev.restore(saved.mdev, system.mdev_bus)
     vfio_ap.restore(saved.vfio_ap, system.vfio_ap, system.mdev_bus, system.guests)
     system.hwrng_seed = saved.hwrng_seed
+    s390dbf.restore(saved.debug, system.debug)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from fakesys.core.devices import Devices
+from fakesys.core.errors import KernelError
 from fakesys.core.saved import text_of
 from fakesys.core.text import format_mask, parse_mask
 from fakesys.subsystems.device_nodes.model import (
@@ -130,7 +131,12 @@ class _Keys(NamedTuple):
 
 def _key_row(family: Family, name: str, bits: int, tokens: int) -> Attr[_Keys]:
     def show(keys: _Keys) -> str:
-        require_maker(family, keys.cards())
+        try:
+            require_maker(family, keys.cards())
+        except KernelError as refusal:
+            if family.complaint:
+                keys.nodes.complain("zcrypt", f"{family.complaint}, errno -{refusal.errno}")
+            raise
         now = keys.nodes.kernel.clock.now_ns
         return family.key(bits, tokens, now).decode("latin-1")
 

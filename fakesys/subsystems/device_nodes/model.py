@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC
 from typing import Any
 
@@ -104,6 +104,8 @@ class DeviceNodes:
         self.misc = _misc()
         self.loaded = set(self.misc)
         self.zcrypt: dict[str, ZcryptNode] = {}
+        # Hears name of a debug feature and text of an error of its driver.
+        self.complain: Callable[[str, str], None] = lambda _feature, _text: None
 
     def present(self) -> Iterator[NodeDevice]:
         """Yield every device that has a node now."""

@@ -24,6 +24,7 @@ class Family(Struct, frozen=True):
     """One directory of keys. `size`: bytes of a token; `head`: its first bytes, by bits of the key.
 
     `mode`, `oldest_type`: the cards that can make such a key, None where the processor does.
+    `complaint`: what the driver says where no card can.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Family(Struct, frozen=True):
     head: Callable[[int], bytes]
     mode: str | None = None
     oldest_type: int = 0
+    complaint: str = ""
 
     def files(self) -> Iterator[tuple[str, int, int]]:
         """Yield name, bits and number of tokens of each file."""
@@ -70,9 +72,11 @@ def _ep11(bits: int) -> bytes:
     return b"\0\0\x01\x40\3\0" + bits.to_bytes(2, "big")
 
 
+# Like zcrypt_ccamisc.c:cca_genseckey (v6.1), for any card and domain.
+_NO_QUEUE = "cca_genseckey zcrypt_send_cprb (cardnr=65535 domain=65535) failed"
 FAMILIES = (
     Family("protkey", 80, _protected),
-    Family("ccadata", 64, _secure, "cca"),
+    Family("ccadata", 64, _secure, "cca", complaint=_NO_QUEUE),
     Family("ccacipher", 136, _cipher, "cca", CEX6),
     Family("ep11", 320, _ep11, "ep11", CEX7),
 )
