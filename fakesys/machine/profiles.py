@@ -18,6 +18,7 @@ from fakesys.subsystems.ap_bus import policy as ap_bus
 from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.apicv.state import policy as apicv
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
+from fakesys.subsystems.device_nodes.features import NodeFeature
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.model import VcpuLimits
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
@@ -144,6 +145,7 @@ _AP_6_12 = ApKernel(
         ApFeature.MESSAGE_POOL,
         ApFeature.QUEUE_FUNCTIONS,
         ApFeature.STRICT_POLL,
+        NodeFeature.LONG_EP11_KEYS,
         VfioApFeature.AP_CONFIG,
     },
     bus=replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fakesys.cli.machine_options import machine_of_words
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
 from fakesys.machine.scenario import LONGEST_BOOT, load, parse, with_boot
@@ -118,6 +119,15 @@ def test_a_snapshot_keeps_the_line(profile: str) -> None:
     assert differences(machine, copy) == []
     copy.write(f"{F}/reset", "1")
     assert copy.read(f"{PARAMETERS}/aqmask") == "0x08\n"
+
+
+def test_the_option_of_the_command_line() -> None:
+    machine = machine_of_words(["--profile", "6.1", "--boot", MASKS])
+    assert machine.read(f"{F}/cmdline") == f"{MASKS}\n"
+    assert machine.read(f"{PARAMETERS}/apmask") == "-5\n"
+    assert machine.recorded.mount_options.endswith(f" --boot '{MASKS}'")
+    with pytest.raises(ValueError, match="boot: not one line"):
+        machine_of_words(["--boot", "a\nb"])
 
 
 def test_the_line_in_a_scenario() -> None:

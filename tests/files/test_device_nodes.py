@@ -154,7 +154,8 @@ def test_keys(kernel: str) -> None:
     machine = machine_of(kernel)
     machine.write(f"{CONTROL}/new_card", "7 CEX7 cca")
     machine.write(f"{CONTROL}/new_card", "8 CEX8 ep11")
-    for family, size in SIZES.items():
+    sizes = SIZES | ({"ep11": 336} if kernel == "6.12" else {})
+    for family, size in sizes.items():
         folder = f"{PKEY}/{family}"
         names = machine.listdir(folder)
         assert names == [f"{family}_aes_{end}" for end in

@@ -6,6 +6,7 @@
   its module is loaded, and the nodes that users make in `class/zcrypt`.
 * `ZcryptNode` is one of these: a name, a minor number and four masks of what the node allows.
 * `pkey.py`: what the binary files of `pkey` hold: random keys, where a card can make them.
+* `features.py`: how kernels differ in these.
 * `files.py`: `class/misc`, `class/zcrypt`, `devices/virtual/misc`, `devices/virtual/zcrypt`.
 * `saved.py`: the nodes of zcrypt in a snapshot.
 

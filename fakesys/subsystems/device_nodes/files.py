@@ -158,6 +158,8 @@ def _key_folder(family: Family, nodes: Callable[[], DeviceNodes], cards: Cards) 
         name=family.name,
         layout=Layout(rows),
         of=lambda device: _Keys(nodes(), cards) if device.name == "pkey" else None,
+        needs=family.needs,
+        unless=family.unless,
     )
 
 

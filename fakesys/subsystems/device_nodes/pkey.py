@@ -13,6 +13,8 @@ from random import Random
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
+from fakesys.core.features import Features
+from fakesys.subsystems.device_nodes.features import NodeFeature
 
 # Bytes of a clear key, and the numbers of the key types (arch/s390/include/uapi/asm/pkey.h, v6.1).
 SIZES = {128: 16, 192: 24, 256: 32}
@@ -33,6 +35,8 @@ class Family(Struct, frozen=True):
     mode: str | None = None
     oldest_type: int = 0
     complaint: str = ""
+    needs: Features = ()
+    unless: Features = ()
 
     def files(self) -> Iterator[tuple[str, int, int]]:
         """Yield name, bits and number of tokens of each file."""
@@ -72,13 +76,19 @@ def _ep11(bits: int) -> bytes:
     return b"\0\0\x01\x40\3\0" + bits.to_bytes(2, "big")
 
 
+def _long_ep11(bits: int) -> bytes:
+    """Return the head of a token with struct ep11kblob_header before the blob (v6.6)."""
+    return b"\0\0\x01\x50\6\0" + bits.to_bytes(2, "big")
+
+
 # Like zcrypt_ccamisc.c:cca_genseckey (v6.1), for any card and domain.
 _NO_QUEUE = "cca_genseckey zcrypt_send_cprb (cardnr=65535 domain=65535) failed"
 FAMILIES = (
     Family("protkey", 80, _protected),
     Family("ccadata", 64, _secure, "cca", complaint=_NO_QUEUE),
     Family("ccacipher", 136, _cipher, "cca", CEX6),
-    Family("ep11", 320, _ep11, "ep11", CEX7),
+    Family("ep11", 320, _ep11, "ep11", CEX7, unless=NodeFeature.LONG_EP11_KEYS),
+    Family("ep11", 336, _long_ep11, "ep11", CEX7, needs=NodeFeature.LONG_EP11_KEYS),
 )
 
 
