@@ -120,6 +120,13 @@ class Daemon:
         """Return the exit status, or None while it runs."""
         return self._process.poll() if self._process is not None else None
 
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit status, or None if it still runs after so many seconds."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(seconds)
+        return None
+
     def start(self) -> None:
         """Start; return when every file answers.
 

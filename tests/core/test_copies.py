@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EAGAIN, EMFILE, ENOMEM
 
+import psutil
 import pytest
 
 from fakesys.core.copying import copies
@@ -43,22 +44,19 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    descriptors, loop = os.listdir("/proc/self/fd"), Loop()
+    descriptors, before, loop = os.listdir("/proc/self/fd"), children(), Loop()
     pipes.open(loop.when_readable)
     monkeypatch.setattr(state, "serving", True)
     yield loop
     pipes.close()
     assert not pipes.copies
     assert os.listdir("/proc/self/fd") == descriptors
-    assert not has_children()
+    assert children() <= before
 
 
-def has_children() -> bool:
-    """Has this process a child that has ended and was not waited for, or is one at work?"""
-    with suppress(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return True
-    return False
+def children() -> set[int]:
+    """The children of this process, ended ones that were not waited for included."""
+    return {child.pid for child in psutil.Process().children()}
 
 
 def forever() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,3 +36,10 @@ def bits(mask: str) -> set[int]:
     """The ids in a text of a mask, whose leftmost bit is 0."""
     value = int(mask, 16)
     return {bit for bit in range(256) if value >> (255 - bit) & 1}
+
+
+def need_a_line_of_debugfs() -> None:
+    """Skip where `/proc/mounts` cannot have one: for a user of a host that has none mounted."""
+    lines = Path("/proc/mounts").read_text().splitlines()
+    if os.geteuid() != 0 and not any(line.split()[2] == "debugfs" for line in lines):
+        pytest.skip("no debugfs is mounted here, and only root may mount it")

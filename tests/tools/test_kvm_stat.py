@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.tools import kernel_source
+from tests.tools.helpers import need_a_line_of_debugfs
 from tests.tools.world import GUEST, script_output, sections
 
 pytestmark = pytest.mark.usefixtures("private_world")
@@ -42,7 +43,8 @@ grep -H '' $(find . -maxdepth 1 -type f -printf '%f ')
 
 @pytest.fixture(scope="module")
 def kvm_stat(request: pytest.FixtureRequest) -> Path:
-    """The program, installed or from the kernel's source."""
+    """The program, installed or from the kernel's source. It looks for a mount of debugfs."""
+    need_a_line_of_debugfs()
     installed = shutil.which("kvm_stat")
     if installed:
         return Path(installed)

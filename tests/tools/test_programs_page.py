@@ -14,7 +14,7 @@ import pytest
 
 from tests.mounts import Mount
 from tests.tools import kernel_source, s390
-from tests.tools.helpers import SECONDS
+from tests.tools.helpers import SECONDS, need_a_line_of_debugfs
 
 pytestmark = pytest.mark.usefixtures("private_world")
 
@@ -68,6 +68,8 @@ def path_with(folder: Path, block: str, request: pytest.FixtureRequest) -> str:
     fakesys = programs / "fakesys"
     fakesys.write_text(f'#!/bin/sh\nexec {sys.executable} -m fakesys "$@"\n')
     fakesys.chmod(0o755)
+    if "kvm_stat" in block:
+        need_a_line_of_debugfs()
     if "kvm_stat" in block and shutil.which("kvm_stat") is None:
         tools: kernel_source.Source = request.getfixturevalue("kernel_tools")
         (programs / "kvm_stat").symlink_to(tools.root / kernel_source.KVM_STAT / "kvm_stat")
