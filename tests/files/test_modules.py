@@ -298,9 +298,11 @@ def test_a_reset_and_a_preset_load_everything(profile: str) -> None:
         for name in ("vfio_ap", "pkey", "zcrypt_cex4", "kvm_amd"):
             machine.write(f"{M}/unload", name)
         assert loaded(machine) == []
+        machine.write(f"{M}/load", "zcrypt hwrng_seed=0")
         machine.write(path, text)
         assert loaded(machine) == there
         assert machine.read(f"{BUS}/bindings") == "12/12 (complete)\n"
+        assert machine.read("sys/module/zcrypt/parameters/hwrng_seed") == "1\n"
         machine.write(f"{M}/load", "kvm_amd")
 
 

@@ -106,6 +106,7 @@ class Modules:
             module = self.known[name]
             if name not in self.loaded:
                 self.loaded.append(name)
+            module.defaults()
             self._set_params(module, self.boot.of(name), strict=False)
 
     def find(self, name: str) -> Module:
