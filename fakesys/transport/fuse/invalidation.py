@@ -6,6 +6,9 @@ the kernel looks up every name again. By entry: one message per name, for which 
 the lock of the directory. A client that holds that lock may be waiting for an answer of this very
 daemon, so these messages are sent by a thread of their own, and the answer follows them.
 
+Under a new epoch the kernel drops all names that it knows, one by one, within the first look-up,
+and others wait for it. So where it knows many names, a few are forgotten by entry.
+
 The epoch alone does not cover names in an answer to READDIRPLUS that the kernel has not used yet:
 it gives them the epoch of the moment when it uses them (fs/fuse/readdir.c:fuse_direntplus_link,
 v6.18). It does so under the lock of the directory. So gone names of directories with such answers
@@ -26,6 +29,9 @@ from fakesys.transport.fuse import protocol
 from fakesys.transport.fuse.nodes import NodeTable
 from fakesys.tree.binder import Stale
 from fakesys.tree.node import Directory, File, Node
+
+# Known to the kernel, and to be forgotten: dropping a name takes it about ten microseconds.
+MANY_NAMES, FEW_STALE = 3000, 1000
 
 
 class Unsettled:
@@ -73,7 +79,8 @@ class Invalidator:
             self._nodes.forget_listings(self._told.popleft())
         locking: list[bytes] = []
         if stale.gone or stale.new:
-            locking.extend(self._entries(stale, listed_only=self._bump_epoch()))
+            count = len(stale.gone) + len(stale.new)
+            locking.extend(self._entries(stale, listed_only=self._bump_epoch(count)))
         # Attributes alone take no lock.
         for nodeid in self._counted(stale):
             self.send(protocol.pack_inval_attributes(nodeid))
@@ -82,7 +89,7 @@ class Invalidator:
     def look_up_again(self, node: Node) -> None:
         """Make the kernel look up the name of a node at its next use."""
         self._nodes.corrections += 1
-        if node.parent is not None and not self._bump_epoch():
+        if node.parent is not None and not self._bump_epoch(1):
             self.later(list(self._entry(node.parent, node.name)), _nothing)
 
     def later(self, messages: list[bytes], then: Callable[[], None]) -> None:
@@ -103,7 +110,10 @@ class Invalidator:
         """End the notifier thread after what is queued."""
         self._thread.stop()
 
-    def _bump_epoch(self) -> bool:
+    def _bump_epoch(self, stale: int) -> bool:
+        """Let the kernel look up all names again; return False where `stale` go by entry."""
+        if stale < FEW_STALE and len(self._nodes) > MANY_NAMES:
+            return False
         if self.by_epoch and not self.send(protocol.pack_inc_epoch()):
             self.by_epoch = False
         return self.by_epoch

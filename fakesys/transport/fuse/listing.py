@@ -5,8 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.transport.fuse import replies
 from fakesys.tree.node import Directory, Node
+
+# Longer directories are packed in slices, which may end after so many names.
+FEW_NAMES = 1000
+_OFTEN = 0x3F
 
 
 class Listing:
@@ -14,6 +19,7 @@ class Listing:
 
     The position of an entry is the number of entries up to and including it. A name whose node
     was gone when it was packed keeps its position and has no entry.
+    A long directory is packed in slices; names that change meanwhile are those of before.
     `sent_at` is `NodeTable.corrections` when the attributes of all these nodes were last sent.
     """
 
@@ -23,6 +29,8 @@ class Listing:
         self.version = directory.version
         self.sent_at = -1
         self.names = tuple(names)
+        if len(self.names) > FEW_NAMES:
+            might_resched()
         # None for `.` and `..` and for nodes that are gone.
         self._nodes: list[Node | None] = [None, None]
         data = bytearray(replies.dirent(directory, 1, "."))
@@ -31,6 +39,8 @@ class Listing:
         ends.append(len(data))
         known, lookup, add = directory.cached, directory.lookup, self._nodes.append
         for position, name in enumerate(self.names, start=3):
+            if not position & _OFTEN:
+                cond_resched_killable()
             # The last step removed what it changed from the cache, so a cached node is right.
             node = known.get(name) or lookup(name)
             if node is not None:

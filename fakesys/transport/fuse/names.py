@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import EINVAL, ENODATA, ENOENT, ENOSYS, EOPNOTSUPP, ERANGE
 
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.resched import cond_resched
 from fakesys.transport.conversions import BLOCK_SIZE, decode, encode
 from fakesys.transport.fuse import protocol, replies
 from fakesys.transport.fuse.handlers import Handler, SilentHandler
@@ -28,10 +29,19 @@ SECURITY_NAME = XATTR_NAME + len("security.")
 _STATFS = protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX, BLOCK_SIZE, 0)
 
 
+# More are forgotten in slices.
+FEW_FORGOTTEN = 4096
+# Does something in slices.
+Later = Callable[[Callable[[], None]], object]
+
+
 class Names:
     """One handler per request, and the extended attributes of the mount."""
 
-    def __init__(self, fs: FileSystem, nodes: NodeTable, pack: Replies, splicing: Splicing) -> None:
+    def __init__(
+        self, fs: FileSystem, nodes: NodeTable, pack: Replies, splicing: Splicing, later: Later
+    ) -> None:
+        self._later = later
         self._fs = fs
         self._nodes = nodes
         self._pack = pack
@@ -107,7 +117,14 @@ class Names:
         (total, _) = protocol.BATCH_FORGET_IN.unpack_from(message)
         start = protocol.BATCH_FORGET_IN.size
         pairs = message[start : start + total * protocol.FORGET_ONE.size]
+        if total > FEW_FORGOTTEN:
+            self._later(lambda: self._forget_all(pairs))
+        else:
+            self._forget_all(pairs)
+
+    def _forget_all(self, pairs: Message) -> None:
         for nodeid, count in protocol.FORGET_ONE.iter_unpack(pairs):
+            cond_resched()
             self._nodes.forget(nodeid, count)
 
     def _getattr(self, nodeid: int, message: Message) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from errno import EINTR, EIO, ENODEV, ENOSYS
 
 from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.events import IDLE
 from fakesys.core.kernel import MACHINE, Caller
 from fakesys.core.scheduling.resched import TakesLong, state
 from fakesys.transport.conversions import client_errno
@@ -81,7 +82,7 @@ class Session:
         self.invalidator = Invalidator(device, nodes, by_epoch=by_epoch)
         self._handshake = Handshake(self.invalidator)
         splicing = Splicing(machine.fs, nodes, self.invalidator)
-        self._names = Names(machine.fs, nodes, pack, splicing)
+        self._names = Names(machine.fs, nodes, pack, splicing, self._later)
         self._files = Files(
             machine.fs, nodes, pack, self._wakeups.pollers.append, self._unsettled, splicing
         )
@@ -126,11 +127,11 @@ class Session:
 
     @property
     def working(self) -> bool:
-        """Whether a request that takes long has work to do."""
-        return bool(self._long)
+        """Whether something that takes long has work to do."""
+        return bool(self._long) or bool(self.calls)
 
     def work(self) -> None:
-        """Do one slice of a request that takes long."""
+        """Do one slice of what takes long."""
         self._long.run_slice()
         self.settle()
 
@@ -235,6 +236,10 @@ class Session:
         _log.error("internal error in %s", handler, exc_info=error)
         self._machine.bug(error)
         return _refusal(unique, EIO)
+
+    def _later(self, run: Callable[[], None]) -> None:
+        """Do something in slices that no client waits for."""
+        self.calls.add(run, Context(MACHINE, IDLE))
 
     def _exchange(self, context: Context) -> Context:
         """Let the models work in the name of another process and task; return the former ones."""
