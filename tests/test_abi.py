@@ -61,9 +61,9 @@ def test_a_tracepoint_tells_what_it_records_in_which_kernels() -> None:
 
 def test_the_remarks_of_docstrings_are_collected() -> None:
     found = {remark.place: remark for remark in differences()}
-    scale = found["core/text.py:apply_relative_mask"]
-    assert scale.like == "ap_bus.c:modify_bitmap (v6.1)"
-    assert scale.text == "Numbers of 2^64 and more are refused."
+    polls = found["subsystems/ap_bus/state.py:BusState.poll"]
+    assert polls.like == "ap_bus.c:ap_wait, ap_tasklet_fn (v6.1)"
+    assert polls.text == "What a scan, a bind or a request begins is over at its end."
     written = sum(path.read_text().count("Differs: ") for path in (PACKAGE).rglob("*.py"))
     assert len(found) >= 7
     assert len(differences()) <= written

@@ -114,6 +114,7 @@ STEPS: tuple[Step, ...] = (
     Step("echo 4 > $X/$U2/assign_domain", IN_USE),
     Step("echo +4 > $A/aqmask", v6_else(IN_USE, BUSY)),
     Step("echo +1 > $A/aqmask", OK),
+    Step("echo ebusy > $F/remove_policy", OK),
     Step("echo 1 > $X/$U1/remove", BUSY),
     Step("echo 0xab > $X/$U1/unassign_domain", OK),
     Step("cat $X/$U1/guest_matrix", lines("05.0004", "06.0004")),

@@ -53,7 +53,10 @@ class Devices:
         self._announce("bind", device)
 
     def unbind(self, device: Device) -> None:
-        """Send `unbind` for a device that its driver has released."""
+        """Send `unbind` for a device that its driver has released, without its MODALIAS.
+
+        Like lib/kobject_uevent.c:zap_modalias_env (v6.1).
+        """
         self._announce("unbind", device)
 
     def change(self, device: Device, extra: Mapping[str, str]) -> None:
@@ -68,7 +71,16 @@ class Devices:
         if not device.subsystem:
             return
         env = {**(extra or {}), **device.uevent_env()}
+        if action == "unbind":
+            env.pop("MODALIAS", None)
         self._bus.emit(Uevent(action, device.devpath, device.subsystem, env))
+
+    def announce(self, action: str, path: str, subsystem: str) -> None:
+        """Send `add` or `remove` of a bus or driver itself, without fields.
+
+        Like drivers/base/bus.c:bus_register, driver.c:driver_register (v6.1).
+        """
+        self._bus.emit(Uevent(action, path, subsystem))
 
     def resend(self, device: Device, text: str) -> None:
         """Send the event that was written to the device's `uevent` file.

@@ -75,3 +75,18 @@ class Blocked(Exception):
     def __init__(self, waiters: Waiters) -> None:
         super().__init__("blocked")
         self.waiters = waiters
+
+
+class Underway(Blocked):
+    """The operation has begun and waits for its end, from which no signal keeps it.
+
+    After `waiters` wake, `go_on` is called instead of the operation: it returns at its end, or
+    raises Underway again. `interrupted` is called when the caller gets a signal; it never raises.
+    """
+
+    def __init__(
+        self, waiters: Waiters, go_on: Callable[[], None], interrupted: Callable[[], None]
+    ) -> None:
+        super().__init__(waiters)
+        self.go_on = go_on
+        self.interrupted = interrupted

@@ -14,6 +14,7 @@ from fakesys.core.errors import Waiters
 from fakesys.core.events import Bus, LogLine, Uevent, UeventBatch
 
 CAPACITY = 65536
+NEWLINE = "\n"
 
 
 class UeventLog:
@@ -147,7 +148,10 @@ class LineLog:
 
 
 def render_uevent(number: int, event: Uevent) -> str:
-    """Return one uevent as `KEY=value` lines and a blank line."""
+    """Return one uevent as `KEY=value` lines and a blank line.
+
+    A value that ends with a newline, as the kernel's APMASK does, is written without it.
+    """
     fields = {
         "ACTION": event.action,
         "DEVPATH": event.devpath,
@@ -155,4 +159,5 @@ def render_uevent(number: int, event: Uevent) -> str:
         **event.env,
         "SEQNUM": str(number),
     }
-    return "".join(f"{key}={value}\n" for key, value in fields.items() if value != "") + "\n"
+    lines = (f"{key}={value.removesuffix(NEWLINE)}\n" for key, value in fields.items() if value)
+    return "".join(lines) + NEWLINE

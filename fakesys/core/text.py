@@ -15,6 +15,7 @@ MASK_BITS = 256
 ALL_IDS = (1 << MASK_BITS) - 1
 
 _LONGEST_DECIMAL = 4096
+_ULONG = 1 << 64
 _BLANKS = " \t\n\v\f\r"
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[0-9]+")
@@ -138,15 +139,16 @@ def parse_absolute_mask(text: str) -> int:
 def apply_relative_mask(text: str, mask: int) -> int:
     """Return `mask` after a chain of +N, -N, +N-M, -N-M. Raises EINVAL.
 
-    Like ap_bus.c:modify_bitmap (v6.1). Differs: numbers of 2^64 and more are refused.
+    Of a number only the low 64 bits count, as of simple_strtoul (lib/vsprintf.c, v6.1). Like
+    ap_bus.c:modify_bitmap (v6.1).
     """
     position = 0
     while position < len(text):
         term = _RELATIVE_TERM.match(text, position)
         if not term:
             raise KernelError(EINVAL, f"{text!r} is not a chain of +N, -N, +N-M or -N-M")
-        first = _to_int(term[2], 0)
-        last = _to_int(term[3], 0) if term[3] else first
+        first = _to_int(term[2], 0) % _ULONG
+        last = _to_int(term[3], 0) % _ULONG if term[3] else first
         if first > last or last >= MASK_BITS:
             raise KernelError(EINVAL, f"{term[0].strip()} is not a range within 0-255")
         bits = (1 << (last + 1)) - (1 << first)

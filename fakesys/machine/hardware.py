@@ -55,6 +55,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True):
     type: Word
     mode: Word | None = None
     serialnr: Word | None = None
+    functions: Word | None = None
     fw_version: Word | None = None
     depth: Natural | None = None
     domains: tuple[int, ...] | None = None
@@ -137,7 +138,12 @@ def _card(card: Card, index: int) -> CardSpec:
     kind, mode = card.type, card.mode
     if kind[-1:] in _LETTERS:
         kind, mode = kind[:-1], mode or str(_LETTERS[card.type[-1]])
-    options = {"serialnr": card.serialnr, "fw_version": card.fw_version, "depth": card.depth}
+    options = {
+        "serialnr": card.serialnr,
+        "fw_version": card.fw_version,
+        "depth": card.depth,
+        "functions": card.functions,
+    }
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     try:
         spec = parse_card(" ".join((str(card.id), kind, mode or "", *words)))
@@ -154,6 +160,7 @@ def _card(card: Card, index: int) -> CardSpec:
         fw_version=spec.fw_version,
         depth=spec.depth,
         domains=domains,
+        extra_functions=spec.extra_functions,
     )
 
 

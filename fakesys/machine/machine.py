@@ -152,6 +152,7 @@ class Machine:
         loaded = snapshot.load(data, self)
         cond_resched_killable()
         self.fs.end_calls(KernelError(ECANCELED, "another machine was loaded meanwhile"))
+        self.fs.forget_begun()
         self.subsystems.kvm.kvm.forget_owners()
         self.origin, self._with_selftest = loaded.origin, loaded.models.selftest is not None
         self.subsystems, self.timeline = loaded.models, loaded.timeline
@@ -164,6 +165,7 @@ class Machine:
     def reset(self) -> None:
         """Make everything as at mount time; open files of the old machine are gone."""
         self.fs.end_calls(KernelError(ECANCELED, "the machine was reset meanwhile"))
+        self.fs.forget_begun()
         self.subsystems.kvm.kvm.forget_owners()
         self.control.clear()
         self.control.set_lockdown(self._lockdown)

@@ -11,7 +11,7 @@ from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
 from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 from typing import Protocol
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import KernelError, Underway
 from fakesys.core.scheduling.resched import is_repeated
 from fakesys.tree import lockdown
 from fakesys.tree.attr import Handle, PagedHandle
@@ -80,6 +80,8 @@ class FileSystem:
         self.locked_down = False
         self.served = False
         self.end_calls: EndCalls = no_calls
+        # Writes that have begun and wait for their end.
+        self._underway: dict[Handle, Underway] = {}
 
     @property
     def root(self) -> Directory:
@@ -174,11 +176,7 @@ class FileSystem:
         """Do one write(2); report its result and return the number of bytes taken."""
         begun = None if self.recorder is None else self.recorder.begin()
         try:
-            if node.gone:
-                raise KernelError(node.kind_.gone, f"{node.path} is gone")
-            if self.gate is not None and not is_repeated():
-                self.gate("write", node)
-            taken = handle.write(data, offset, nonblock=nonblock)
+            taken = self._write(node, handle, data, offset, nonblock=nonblock)
         except KernelError as refusal:
             if self.report is not None:
                 self.report(node, data, refusal)
@@ -189,12 +187,34 @@ class FileSystem:
         self._record_write(begun, node, data[:taken], None)
         return taken
 
+    def _write(
+        self, node: File, handle: Handle, data: bytes, offset: int, *, nonblock: bool
+    ) -> int:
+        """Call the model; if this write has begun before, go on with it."""
+        underway = self._underway.pop(handle, None) if self._underway else None
+        try:
+            if underway is not None:
+                underway.go_on()
+                return len(data)
+            if node.gone:
+                raise KernelError(node.kind_.gone, f"{node.path} is gone")
+            if self.gate is not None and not is_repeated():
+                self.gate("write", node)
+            return handle.write(data, offset, nonblock=nonblock)
+        except Underway as wait:
+            self._underway[handle] = wait
+            raise
+
     def _record_write(
         self, begun_ns: int | None, node: File, data: bytes, error: KernelError | None
     ) -> None:
         recorder = self.recorder
         if recorder is not None and begun_ns is not None:
             recorder.wrote(begun_ns, node.path, data, error, truncatable=_truncatable(node))
+
+    def forget_begun(self) -> None:
+        """Forget the writes that wait for an end in a machine that is replaced."""
+        self._underway.clear()
 
     def settle(self) -> Stale:
         """Bring the tree in line with the models; return what a transport must report."""

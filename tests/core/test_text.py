@@ -188,13 +188,17 @@ def test_relative_masks(written: str, before: set[int] | int, after: set[int]) -
         "+1-",
         "+-1",
         "+1-256",
-        f"+{2**64 + 1}",
+        f"+{2**64 + 256}",
         "+1,+",
         "+1x",
     ],
 )
 def test_relative_masks_refuse(written: str) -> None:
     assert errno_of(lambda: text.apply_relative_mask(written, 0)) == "EINVAL"
+
+
+def test_numbers_of_relative_masks_wrap_at_64_bits() -> None:
+    assert text.apply_relative_mask(f"+{2**64 + 5},+0x10000000000000007", 0) == 1 << 5 | 1 << 7
 
 
 @given(st.integers(0, text.ALL_IDS))

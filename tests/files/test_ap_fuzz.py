@@ -68,6 +68,8 @@ def test_garbage(kernel: str) -> None:
     for turn in range(WRITES):
         if turn % 150 == 0:
             machine.write(f"{CONTROL}/reset", "1")
+            # A removal that waits has begun, and is no refusal.
+            machine.write(f"{CONTROL}/remove_policy", "ebusy")
             free_all(machine)
             new_mdev(machine, U1, "5 6", "4 0x47")
             new_guest(machine, "guest1", U1)

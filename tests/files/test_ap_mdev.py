@@ -105,7 +105,9 @@ def test_a_device_is_visible_everywhere(kernel: str) -> None:
     assert exists(machine, "sys/class/vfio-dev/vfio0") == merged
     if merged:
         assert machine.read("sys/kernel/iommu_groups/0/name") == "vfio-noiommu\n"
-        assert link(machine, f"{M1}/vfio-dev/vfio0/device") == "../.."
+        assert link(machine, f"{M1}/vfio-dev/vfio0/device") == f"../../../{U1}"
+        assert machine.read("sys/kernel/iommu_groups/0/reserved_regions") == ""
+        assert refused(machine, "sys/kernel/iommu_groups/0/type", "DMA") == "EINVAL"
     machine.write(f"{M1}/remove", "1")
     for path in (M1, f"{TYPE}/devices/{U1}", f"sys/bus/mdev/devices/{U1}"):
         assert not exists(machine, path)
@@ -313,17 +315,36 @@ def test_remove_with_a_guest_follows_the_policy(kernel: str) -> None:
     machine = free_machine(kernel)
     new_mdev(machine, U1, "5", "4")
     guest = new_guest(machine, "g", U1)
+    assert ("[ebusy]" if kernel == "v6" else "[block]") in machine.read(f"{CONTROL}/remove_policy")
+    machine.write(f"{CONTROL}/remove_policy", "ebusy")
     assert refused(machine, f"{M1}/remove", "1") == "EBUSY"
-    machine.write(f"{CONTROL}/remove_policy", "block")
-    # On a mount this write would wait; nothing has changed.
-    assert refused(machine, f"{M1}/remove", "1") == "EAGAIN"
-    machine.write(f"{guest}/detach", "1")
-    machine.write(f"{guest}/attach", U1)
     machine.write(f"{CONTROL}/remove_policy", "request")
     machine.write(f"{M1}/remove", "1")
     assert not exists(machine, M1)
     assert machine.read(f"{guest}/mdev") == "-\n"
     machine.write(f"{BUS}/aqmask", "+4")
+
+
+@merged_kernels
+def test_a_removal_waits_for_the_guest(kernel: str) -> None:
+    machine = free_machine(kernel)
+    new_mdev(machine, U1, "5", "4")
+    guest = new_guest(machine, "g", U1)
+    # On a mount this write waits until the guest lets go of the device.
+    assert refusal(machine, f"{M1}/remove", "1") == "EAGAIN"
+    left = ["iommu_group", "vfio-dev"] if kernel == "6.1" else ["iommu_group"]
+    assert sorted(machine.listdir(M1)) == left
+    assert machine.listdir("sys/bus/mdev/devices") == []
+    assert refused(machine, f"{TYPE}/create", U1) == "EEXIST"
+    assert refused(machine, f"{BUS}/aqmask", "+4") == "EBUSY"
+    copy = Machine("seed")
+    copy.load(machine.save())
+    for each in (machine, copy):
+        each.write(f"{CONTROL}/guests/{guest.rpartition('/')[2]}/detach", "1")
+        assert not exists(each, M1)
+        assert each.listdir("sys/kernel/iommu_groups") == []
+        each.write(f"{BUS}/aqmask", "+4")
+    assert uevents(machine) == uevents(copy)
 
 
 @every_kernel

@@ -172,6 +172,7 @@ def test_an_unbound_mediated_device_can_only_be_removed(kernel: str) -> None:
     driver = "sys/bus/mdev/drivers/vfio_ap_mdev"
     new_mdev(machine, U1, "5", "4")
     guest = new_guest(machine, "g", U1)
+    machine.write(f"{CONTROL}/remove_policy", "ebusy")
     for text in ("", U2, U1.replace("-", "_"), f"{U1}\n\n"):
         assert refused(machine, f"{driver}/unbind", f"{text}\n") == "ENODEV"
     assert refused(machine, f"{driver}/unbind", U1) == "EBUSY"
@@ -183,7 +184,7 @@ def test_an_unbound_mediated_device_can_only_be_removed(kernel: str) -> None:
     assert machine.read(f"{QUEUE}/status") == "unassigned\n"
     assert machine.listdir("sys/kernel/iommu_groups") == []
     assert machine.listdir("sys/class/vfio-dev") == []
-    assert sorted(machine.listdir(M1)) == ["mdev_type", "power", "remove", "subsystem", "uevent"]
+    assert sorted(machine.listdir(M1)) == ["mdev_type", "remove", "subsystem", "uevent"]
     assert machine.read(f"{M1}/uevent") == ""
     assert machine.read(f"{TYPE}/available_instances") == "65535\n"
     assert not exists(machine, f"{driver}/{U1}")
@@ -230,12 +231,14 @@ def test_a_queue_found_for_vfio_ap_stands_at_its_reset(kernel: str) -> None:
     machine.write(f"{BUS}/apmask", "+9")
     assert state(machine, queue) == ("0", "No", "enabled.")
     machine.write(f"{queue}/reset", "1")
+    machine.clock.advance(0.1)
     assert state(machine, queue) == ("0", "No", "enabled.")
 
 
 @merged_kernels
 def test_a_queue_that_comes_back_waits_for_its_first_request(kernel: str) -> None:
     machine = machine_of(kernel)
+    machine.write(f"{QUEUE}/request_count", "0")
     for switch, off, on in ("config", "0", "1"), ("checkstop", "1", "0"):
         machine.write(f"{CONTROL}/cards/05/{switch}", off)
         assert state(machine)[1] == "No"
@@ -253,10 +256,12 @@ def test_a_queue_that_comes_back_waits_for_its_first_request(kernel: str) -> Non
 @every_kernel
 def test_without_interrupts_there_are_none_to_enable(kernel: str) -> None:
     machine = machine_of(kernel)
+    # As if the machine had been booted so.
     machine.write(f"{CONTROL}/lpar/interrupts", "0")
-    assert state(machine)[2] == "enabled."
+    assert state(machine) == ("1", "No", "disabled.")
     machine.write(f"{QUEUE}/reset", "1")
-    assert state(machine) == ("0", "No", "disabled.")
+    machine.clock.advance(0.1)
+    assert state(machine) == ("1", "No", "disabled.")
 
 
 def test_interrupts_of_a_guest_show_where_the_queue_is_asked() -> None:

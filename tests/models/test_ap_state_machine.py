@@ -98,7 +98,7 @@ class ApMachine(RuleBasedStateMachine):
         mdev = self.mdevs.get(uuid_of(number))
         if mdev is None:
             return
-        self.system.vfio_ap.state.remove_policy = policy
+        self.system.vfio_ap.state.chosen_policy = policy
         busy = mdev.guest is not None and policy is RemovePolicy.EBUSY
         self.attempt(lambda: self.system.mdev_bus.remove(mdev.mdev), EBUSY if busy else None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -144,7 +145,7 @@ def test_a_blocked_remove_holds_up_nobody_else(mount: Mount) -> None:
     assert not target.exists()
 
 
-def test_a_blocked_remove_ends_by_a_signal(mount: Mount) -> None:
+def test_no_signal_ends_a_blocked_remove(mount: Mount) -> None:
     root, uuid = mount.root, uuid_of(1)
     assert write(root / TYPE / "create", uuid) == 0
     assert write(root / AP / "new_guest", "g") == 0
@@ -152,10 +153,16 @@ def test_a_blocked_remove_ends_by_a_signal(mount: Mount) -> None:
     assert write(root / AP / "remove_policy", "block") == 0
     target = root / MATRIX / uuid / "remove"
     with subprocess.Popen(["bash", "-c", f"echo 1 > {target}"]) as process:
+        wait_until(lambda: not os.path.lexists(root / "sys/bus/mdev/devices" / uuid))
         wait_until(lambda: sleeping(process.pid))
         process.terminate()
-        process.wait(5)
-    assert (root / MATRIX / uuid / "matrix").read_text() == ""
+        waits = f"{uuid}: Device is currently in use, task"
+        wait_until(lambda: waits in (root / AP / "log").read_text())
+        assert process.poll() is None
+        assert not target.exists()
+        assert write(root / AP / "guests/g/detach", "1") == 0
+        assert process.wait(5) == -signal.SIGTERM
+    assert not target.parent.exists()
 
 
 def sleeping(pid: int) -> bool:

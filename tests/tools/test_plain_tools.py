@@ -142,9 +142,14 @@ def test_reads(plain: Mount, way: str) -> None:
 
 
 def readable(folder: Path) -> dict[str, str]:
-    """The text of every file below that can be read, by its path below `folder`."""
+    """The text of every file below that can be read, by its path below `folder`.
+
+    Without the count of requests, as reads of other files are requests.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
+        if path.name == "request_count":
+            continue
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o444:
             try:
                 found[str(path.relative_to(folder))] = path.read_text()
@@ -162,9 +167,9 @@ def test_grep_through_a_folder(plain: Mount) -> None:
     for line in done.stdout.splitlines():
         path, _, text = line.removeprefix("./").partition(":")
         shown[path] = shown.get(path, "") + text + "\n"
+    shown = {path: text for path, text in shown.items() if not path.endswith("/request_count")}
     assert shown == {path: text for path, text in readable(folder).items() if text}
-    # As on any machine: this one cannot be read where there is no autosuspend.
-    assert set(re.findall(r"(\w+): Input/output error", done.stderr)) == {"autosuspend_delay_ms"}
+    assert "Input/output error" not in done.stderr
 
 
 def test_find_by_type_needs_no_stat(plain: Mount) -> None:
@@ -200,10 +205,7 @@ def test_a_copy_with_all_attributes(plain: Mount, tmp_path: Path) -> None:
         check=False,
         env={**os.environ, "LC_ALL": "C"},
     )
-    complaints = done.stderr.splitlines()
-    assert complaints
-    assert all("autosuspend_delay_ms" in line for line in complaints)
-    # The copy of what could not be read is empty.
+    assert done.stderr == ""
     copied = {path: text for path, text in readable(tmp_path / "card05").items() if text}
     assert copied == {path: text for path, text in readable(source).items() if text}
     assert (tmp_path / "card05/driver").readlink() == (source / "driver").readlink()

@@ -11,8 +11,9 @@ Three layers, each of which knows only those before it:
 * `bus.py`: `ApBus` owns a `BusState` and has the operations that files call. `binding.py` gives
   queues to drivers, `scan.py` makes and removes devices.
 
-A driver is a `QueueDriver` (`drivers.py`); the module behind it implements `QueueOwner`. The
-module of the host's driver is in `zcrypt.py`, that of the other one in `subsystems/vfio_ap`.
+A driver is a `QueueDriver` (`drivers.py`); the module behind it implements `QueueOwner`. That of
+the host's driver is in `zcrypt.py`, which sends requests to cards; `card_info.py` asks them what
+files show. The other one is in `subsystems/vfio_ap`. `queues/` has what is true of many queues.
 
 Order: the hardware changes, `ApBus.machine_changed` scans, `scan` makes devices, `Binding` offers
 new queues to the drivers, and the uevents of a row of queues are sent as one batch (`uevents.py`).

@@ -62,6 +62,14 @@ class BitCounter:
         """The planes, lowest bit of the counters first."""
         return tuple(self._planes)
 
+    @property
+    def nonzero(self) -> int:
+        """The IDs whose counters are not zero."""
+        mask = 0
+        for plane in self._planes:
+            mask |= plane
+        return mask
+
     def add(self, mask: int) -> None:
         """Add one to the counter of each ID in the mask."""
         carry = mask

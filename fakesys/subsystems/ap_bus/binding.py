@@ -15,6 +15,7 @@ from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
 from fakesys.subsystems.ap_bus.policy import BindingsEvent
 from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.ap_bus.queues.order import QueueRow
 from fakesys.subsystems.ap_bus.state import BusState
 from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, bindings_complete, send
 
@@ -37,7 +38,7 @@ class Binding:
         driver = self._bus.card_driver
         card.driver = driver.name
         card.soft_online = True
-        driver.bound |= 1 << card.apid
+        driver.order.append(card.apid)
         self._card_probed()
         self._bus.kernel.devices.bind(card)
 
@@ -57,7 +58,7 @@ class Binding:
     def unbind_card(self, card: ApCard) -> None:
         """Take a card from the card driver."""
         card.driver = None
-        self._bus.card_driver.bound &= ~(1 << card.apid)
+        self._bus.card_driver.order.remove(card.apid)
         self._bus.kernel.devices.unbind(card)
 
     def bind(self, driver: QueueDriver, queue: ApQueue) -> None:
@@ -91,28 +92,32 @@ class Binding:
     def revise(self) -> None:
         """Rebind every queue whose driver the masks no longer allow.
 
-        Like ap_bus.c:ap_bus_revise_bindings (v6.1).
+        The driver core walks the queues in the order of their registration. Like
+        ap_bus.c:ap_bus_revise_bindings (v6.1).
         """
         before = self._bus.unbound_count()
-        self._finish([self._revise_card(card) for card in self._bus.sorted_cards()], before)
+        rows = []
+        for row in self._bus.order.rows():
+            rows.append(self._revise_row(row))
+            self._bus.poll_round()
+        self._finish(rows, before)
 
     def offer_all(self, driver: QueueDriver) -> None:
         """Offer every unbound queue to a driver whose module was just loaded."""
         before = self._bus.unbound_count()
-        rows = [
-            card.row(self._offer(driver, card, self._bus.unbound(card)))
-            for card in self._bus.sorted_cards()
-        ]
+        rows = [self._offered(driver, *row) for row in self._bus.order.rows()]
         self._finish(rows, before)
-        self.check_complete()
 
     def release_all(self, driver: QueueDriver) -> None:
-        """Take every queue from a driver whose module is being unloaded."""
+        """Take every queue from a driver whose module is being unloaded, the newest first.
+
+        Like drivers/base/dd.c:driver_detach (v6.1).
+        """
         before = self._bus.unbound_count()
-        rows = [
-            card.row(self._detach(driver, card, driver.bound[card.apid]))
-            for card in self._bus.sorted_cards()
-        ]
+        rows = []
+        for apid, mask in reversed(driver.order.rows()):
+            card = self._bus.cards[apid]
+            rows.append(card.row(self._detach(driver, card, mask))._replace(reverse=True))
         self._finish(rows, before)
 
     def add_queues(self, card: ApCard, mask: int) -> list[Step]:
@@ -120,6 +125,7 @@ class Binding:
 
         Return the steps, which the caller publishes.
         """
+        self._bus.order.append(card.apid, mask)
         taken = self._probe(card, mask) if self._bus.autoprobe else []
         steps = [Step(s.mask, (ADD, *s.actions), 0, probed=True) for s in taken]
         left = mask & ~sum(step.mask for step in taken)
@@ -137,6 +143,7 @@ class Binding:
                 self._release(driver, card, bound)
                 steps.append(Step(bound, (UNBIND, REMOVE)))
         free = mask & ~sum(step.mask for step in steps)
+        self._bus.order.remove(card.apid, mask)
         card.forget(mask)
         return [*steps, Step(free, (REMOVE,), -1)] if free else steps
 
@@ -216,24 +223,35 @@ class Binding:
         self._release(driver, card, mask)
         return [Step(mask, (UNBIND,), +1)]
 
-    def _revise_card(self, card: ApCard) -> Row:
+    def _revise_row(self, row: QueueRow) -> Row:
+        """Rebind the queues of a row.
+
+        A queue without driver counts as one of a driver that takes no host queues: its flags are
+        read through a null pointer, from the lowcore (ap_bus.c:__ap_revise_reserved, v6.1).
+        """
+        card, mask = self._bus.cards[row.apid], row.mask
+        host = self._bus.host_domains(card.apid)
         steps: list[Step] = []
-        free = self._bus.unbound(card)
+        free = self._bus.unbound(card) & mask & host
         for driver in self._bus.queue_drivers.values():
-            wrong = driver.bound[card.apid] & ~driver.fits(self._bus.host_domains(card.apid))
+            wrong = driver.bound[card.apid] & mask & ~driver.fits(host)
             if wrong:
                 self._release(driver, card, wrong)
                 steps.extend(_handed_over(wrong, self._probe(card, wrong)))
         steps.extend(self._probe(card, free))
         return card.row(steps)
 
+    def _offered(self, driver: QueueDriver, apid: int, mask: int) -> Row:
+        card = self._bus.cards[apid]
+        return card.row(self._offer(driver, card, self._bus.unbound(card) & mask))
+
     def _take(self, driver: QueueDriver, card: ApCard, mask: int) -> None:
-        driver.bound[card.apid] |= mask
+        driver.take(card.apid, mask)
         driver.owner.queues_bound(card.apid, mask)
 
     def _release(self, driver: QueueDriver, card: ApCard, mask: int) -> None:
         driver.owner.queues_leaving(card.apid, mask)
-        driver.bound[card.apid] &= ~mask
+        driver.drop(card.apid, mask)
         # ap_queue.c:ap_queue_remove (v6.1): the next owner must find no data of this one.
         self._bus.hardware.zeroize(card.apid, mask)
         card.states.release(mask)
@@ -245,6 +263,7 @@ class Binding:
             emit(Changed(touched, deep=True))
             emit(Changed(tuple(self._bus.queue_drivers.values())))
         self.publish(rows, unbound)
+        self._bus.poll()
 
 
 def _bound(mask: int, driver: QueueDriver) -> Step:

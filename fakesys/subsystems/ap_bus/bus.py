@@ -19,10 +19,11 @@ from fakesys.subsystems.ap_bus.drivers import (
     CardDriver,
     QueueDriver,
 )
-from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
+from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.ap_bus.scan import follow_hardware, scan
 from fakesys.subsystems.ap_bus.state import NO_DOMAIN, BusState
 from fakesys.subsystems.ap_bus.zcrypt import Zcrypt
@@ -41,15 +42,18 @@ class ApBus:
         params: ApParams | None = None,
     ) -> None:
         cards: dict[int, ApCard] = {}
-        zcrypt = QueueDriver(
-            self, HOST_QUEUE_DRIVER, ZCRYPT_MODULE, Zcrypt(cards), takes_host_queues=True
+        self.zcrypt = Zcrypt(lambda: self.state, self.rescan)
+        host = QueueDriver(
+            self, HOST_QUEUE_DRIVER, ZCRYPT_MODULE, self.zcrypt, takes_host_queues=True
         )
         self.state = BusState(
-            kernel, hardware, policy, cards, CardDriver(self), zcrypt, params or ApParams()
+            kernel, hardware, policy, cards, CardDriver(self), host, params or ApParams()
         )
         self._binding = Binding(self.state)
+        self._scanning = False
         self._timer: Timer | None = None
         hardware.on_change = self.machine_changed
+        hardware.on_facilities = self.facilities_changed
 
     @property
     def devices(self) -> Devices:
@@ -77,7 +81,6 @@ class ApBus:
             self.state.kernel.log(f"ap: {domain} is not a valid cryptographic domain")
         self.set_poll_thread(bool(self.state.params.poll_thread))
         self.scan()
-        self._restart_timer()
 
     @property
     def next_scan(self) -> SavedTimer | None:
@@ -90,12 +93,21 @@ class ApBus:
 
     def stop(self) -> None:
         """Stop the timer of the scans: the machine is switched off."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
+        self.state.stop_polls()
 
-    def scan(self) -> None:
-        """Run one complete scan."""
-        scan(self.state, self._binding)
+    def scan(self) -> bool:
+        """Run one complete scan; return whether the machine's masks changed since the last one.
+
+        The next one by itself follows after the whole period.
+        """
+        self._scanning = True
+        try:
+            changed = scan(self.state, self._binding)
+        finally:
+            self._scanning = False
+        self._restart_timer()
+        return changed
 
     def use(self, policy: BusPolicy) -> None:
         """Behave like another kernel: make the devices that it would have made.
@@ -105,10 +117,12 @@ class ApBus:
         self.state.policy = policy
         follow_hardware(self.state, self._binding)
 
-    def rescan(self) -> None:
-        """Scan as a write to `scans` does; do nothing before the first scan."""
-        if self.state.scans:
-            self.scan()
+    def rescan(self) -> bool:
+        """Scan as a write to `scans` does; do nothing before or within the first scan.
+
+        Return whether the machine's masks changed. Like ap_bus.c:ap_bus_force_rescan (v6.12).
+        """
+        return bool(self.state.scans) and not self._scanning and self.scan()
 
     def machine_changed(self) -> None:
         """React to the machine's notification. Like ap_bus.c:ap_bus_cfg_chg (v6.1).
@@ -118,13 +132,27 @@ class ApBus:
         for card in self.state.cards.values():
             if card.waiting:
                 card.flush(self.state.hardware.by_answer(card.apid, ALL_IDS).get(NORMAL, 0))
+        self.state.poll()
         if self.state.autoscan:
             self.rescan()
+
+    def facilities_changed(self) -> None:
+        """Be as if the machine had been booted with the facilities that it has now.
+
+        Queues that were initiated are initiated again, as their interrupts depend on these.
+        """
+        for card in self.state.cards.values():
+            card.start(card.states.operating)
+        if self.state.scans:
+            follow_hardware(self.state, self._binding)
+        for driver in self.state.queue_drivers.values():
+            driver.owner.facilities_changed()
+        self.state.poll()
 
     def set_domain(self, domain: int) -> None:
         """Set the default domain. Raises EINVAL. Like ap_bus.c:ap_domain_store (v6.1)."""
         if not self._is_domain(domain):
-            highest = self.state.hardware.max_domain_id
+            highest = self.state.hardware.highest_domain
             raise KernelError(EINVAL, f"{domain} is not a domain of the host within 0-{highest}")
         self.state.domain = domain
 
@@ -204,12 +232,15 @@ class ApBus:
         self.state.kernel.bus.emit(Changed((self,)))
         if self.state.autoprobe:
             self._binding.offer_all(driver)
+        self.devices.announce("add", f"/bus/ap/drivers/{driver.name}", "drivers")
+        self._binding.check_complete()
 
     def unregister(self, driver: QueueDriver) -> None:
         """Take all queues from a driver and remove it: its module is being unloaded."""
         self._binding.release_all(driver)
         del self.state.queue_drivers[driver.name]
         self.state.kernel.bus.emit(Changed((self,)))
+        self.devices.announce("remove", f"/bus/ap/drivers/{driver.name}", "drivers")
 
     def register_host_drivers(self) -> None:
         """Add the host's drivers of cards and queues, and offer them what is unbound.
@@ -221,6 +252,7 @@ class ApBus:
         if self.state.autoprobe:
             for card in self.state.sorted_cards():
                 self._binding.offer_card(card)
+        self.devices.announce("add", "/bus/ap/drivers/cex4card", "drivers")
         self.register(self.state.host_driver)
 
     def unregister_host_drivers(self) -> None:
@@ -229,11 +261,11 @@ class ApBus:
         Like zcrypt_cex4.c:zcrypt_cex4_exit (v6.1).
         """
         self.unregister(self.state.host_driver)
-        for card in reversed(self.state.sorted_cards()):
-            if card.driver is not None:
-                self._binding.unbind_card(card)
+        for apid in reversed(list(self.state.card_driver.order)):
+            self._binding.unbind_card(self.state.cards[apid])
         self.state.card_driver.registered = False
         self.state.kernel.bus.emit(Changed((self,)))
+        self.devices.announce("remove", "/bus/ap/drivers/cex4card", "drivers")
 
     def submit(self, apqn: Apqn, count: int) -> None:
         """Send `count` requests of the host to a queue.
@@ -248,7 +280,7 @@ class ApBus:
         queue.submit(count)
 
     def _is_domain(self, domain: int) -> bool:
-        highest = self.state.hardware.max_domain_id
+        highest = self.state.hardware.highest_domain
         return 0 <= domain <= highest and bool(self.state.aqmask >> domain & 1)
 
     def _refuse_queues_in_use(self, apmask: int, aqmask: int) -> None:
@@ -259,12 +291,16 @@ class ApBus:
 
     def _masks_changed(self, name: str, mask: int) -> None:
         self._binding.revise()
-        self.devices.change(self.state.root, {name.upper(): format_mask(mask)})
+        # Like ap_bus.c:ap_send_mask_changed_uevent (v6.1), with the newline.
+        self.devices.change(self.state.root, {name.upper(): f"{format_mask(mask)}\n"})
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _restart_timer(self) -> None:
-        self.stop()
+        self._stop_timer()
         self._timer = self.state.kernel.clock.after(self.state.config_time, self._periodic)
 
     def _periodic(self) -> None:
         self.scan()
-        self._restart_timer()

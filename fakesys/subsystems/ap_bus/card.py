@@ -15,7 +15,7 @@ from fakesys.subsystems.ap_bus.drivers import OLDEST_TYPE_WITH_DRIVER, CardDrive
 from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
 from fakesys.subsystems.ap_bus.policy import BusPolicy
-from fakesys.subsystems.ap_bus.queue_states import QueueStates
+from fakesys.subsystems.ap_bus.queues.states import QueueStates
 from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, send
 
 # ap_card.c:ap_card_create (v6.1): bytes when the card does not say.
@@ -56,6 +56,15 @@ class CardBus(Protocol):
 
     def driver_of(self, apqn: Apqn) -> QueueDriver | None:
         """Return the driver that has a queue; None while it is unbound."""
+
+    def want_poll(self) -> None:
+        """Start the timer that polls the queues of all cards."""
+
+    def poll(self) -> None:
+        """Run the state machines of all queues until they wait for something else than a poll."""
+
+    def poll_later(self) -> None:
+        """Do this after the period of the poll timer."""
 
 
 class ApCard:
@@ -161,20 +170,35 @@ class ApCard:
         return self.bus.driver_of(Apqn(self.apid, apqi))
 
     def start(self, mask: int) -> None:
-        """Initiate these queues for the host. Like ap_queue.c:ap_queue_init_state (v6.1)."""
-        self.states.operating |= mask
-        self.restart(mask)
+        """Initiate these queues. Like ap_queue.c:ap_queue_init_state (v6.1)."""
+        self.states.operate(mask)
+        self.poke(mask)
 
     def restart(self, mask: int) -> None:
-        """Begin a reset of these queues, and run it where it can run."""
-        self.states.reset_started |= mask
-        self.poll(mask)
+        """Begin a reset of these queues, which goes on where it can."""
+        self.states.begin_reset(mask)
+        self.poke(mask)
 
-    def poll(self, mask: int) -> None:
-        """Run the state machines of these queues, as far as they are configured and running."""
-        runnable = mask & ~(self.deconfigured | self.checkstopped)
-        done = self.states.poll(runnable, interrupts=self.bus.interrupts)
-        self.hardware.set_irq(self.apid, done, on=self.bus.interrupts)
+    def poke(self, mask: int) -> None:
+        """Do one step of the state machines of these queues, and have them polled if they wait."""
+        if self.poll(mask):
+            self.bus.want_poll()
+
+    def poll(self, mask: int) -> bool:
+        """Do one step of the state machines of these queues, as far as they are configured.
+
+        Return whether any of them is in another state now.
+        """
+        states = self.states
+        runnable = mask & ~(self.deconfigured | self.checkstopped) & states.initiated & states.busy
+        if not runnable:
+            return False
+        answers = self.hardware.by_answer(self.apid, runnable)
+        steps = states.poll(runnable, answers, interrupts=self.bus.interrupts)
+        self.hardware.reset(self.apid, steps.reset)
+        if steps.enabled:
+            self.hardware.set_irq(self.apid, steps.enabled, on=True)
+        return bool(steps.moved)
 
     def configure(self, config: bool) -> None:
         """Switch the card on or off by SCLP. Raises EOPNOTSUPP, EIO.
@@ -202,8 +226,9 @@ class ApCard:
         self.offline ^= changing
         if not online:
             self.flush(changing)
-        change = Action("change", host.name, (("ONLINE", str(int(online))),))
-        send(self.bus.kernel.bus, [self.row([Step(changing, (change,))] if changing else [])])
+        change = (Action("change", host.name, (("ONLINE", str(int(online))),)),)
+        rows = [mask & changing for _, mask in host.order.rows_of(self.apid)]
+        send(self.bus.kernel.bus, [self.row([Step(mask, change)]) for mask in rows if mask])
 
     def row(self, steps: Iterable[Step]) -> Row:
         """Return the steps of queues of this card as one row of uevents."""
@@ -224,6 +249,7 @@ class ApCard:
         """Forget queue devices that are gone, except for their counters in `plugs`."""
         keep = ALL_IDS & ~mask
         self.queues &= keep
+        self.states.create(mask)
         self.deconfigured &= keep
         self.checkstopped &= keep
         self.offline &= keep

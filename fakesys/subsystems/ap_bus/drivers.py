@@ -8,6 +8,7 @@ from fakesys.core.devices import Devices
 from fakesys.core.text import format_mask
 from fakesys.subsystems.ap_bus.hardware import Lpar
 from fakesys.subsystems.ap_bus.policy import CEX4
+from fakesys.subsystems.ap_bus.queues.order import QueueOrder
 
 # Cards and queues of older types have no driver here.
 OLDEST_TYPE_WITH_DRIVER = CEX4
@@ -26,6 +27,9 @@ class QueueOwner(Protocol):
 
     def queues_leaving(self, apid: int, mask: int) -> None:
         """Remove: give up queues, which are bound until this returns."""
+
+    def facilities_changed(self) -> None:
+        """React to other facilities of the machine, as if it had been booted with them."""
 
     def config_changed(self, new: Lpar, old: Lpar) -> None:
         """React to other masks of the machine, at the beginning of a scan."""
@@ -49,7 +53,7 @@ class DriverBus(Protocol):
 
 
 class CardDriver:
-    """The driver of cards of type CEX4 and newer. `bound`: mask of adapters.
+    """The driver of cards of type CEX4 and newer. `order`: its cards, in the order of binding.
 
     `registered`: whether its module is loaded.
     """
@@ -59,15 +63,24 @@ class CardDriver:
 
     def __init__(self, bus: DriverBus) -> None:
         self.bus = bus
-        self.bound = 0
         self.registered = True
+        self.order: list[int] = []
+
+    @property
+    def bound(self) -> int:
+        """Its cards, as a mask of adapters."""
+        mask = 0
+        for apid in self.order:
+            mask |= 1 << apid
+        return mask
 
 
 class QueueDriver:
     """A driver of queues of type CEX4 and newer.
 
     `takes_host_queues`: it takes the queues that both masks give to the host
-    (AP_DRIVER_FLAG_DEFAULT); otherwise all others. `bound`: mask of domains per adapter.
+    (AP_DRIVER_FLAG_DEFAULT); otherwise all others. `bound`: mask of domains per adapter. `order`:
+    the same queues in the order of binding.
     """
 
     def __init__(
@@ -85,6 +98,17 @@ class QueueDriver:
         self.owner = owner
         self.takes_host_queues = takes_host_queues
         self.bound = [0] * 256
+        self.order = QueueOrder()
+
+    def take(self, apid: int, mask: int) -> None:
+        """Have these queues. Precondition: no driver has one of them."""
+        self.bound[apid] |= mask
+        self.order.append(apid, mask)
+
+    def drop(self, apid: int, mask: int) -> None:
+        """Have these queues no longer."""
+        self.bound[apid] &= ~mask
+        self.order.remove(apid, mask)
 
     def fits(self, host_domains: int) -> int:
         """Return the domains of an adapter whose queues this driver may take.

@@ -14,19 +14,24 @@ from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed
-from fakesys.core.text import ALL_IDS, format_mask, ids
+from fakesys.core.text import ALL_IDS, format_mask
 from fakesys.subsystems.ap_bus.apqn import Apqn, BitCounter
 from fakesys.subsystems.ap_bus.hardware_spec import HIGHEST_ID, CardSpec, HardwareSpec, mask_of
 from fakesys.subsystems.ap_bus.policy import Answers
+from fakesys.subsystems.ap_bus.queues.answers import (
+    ANSWERS,
+    BUSY,
+    CHECKSTOPPED,
+    DECONFIGURED,
+    NORMAL,
+    NOT_AVAILABLE,
+    RESET_IN_PROGRESS,
+)
+from fakesys.subsystems.ap_bus.queues.master_keys import MasterKeys
 
-# Answers of a queue (AP status word, arch/s390/include/asm/ap.h, v6.1).
-NORMAL = 0x00
-NOT_AVAILABLE = 0x01
-RESET_IN_PROGRESS = 0x02
-DECONFIGURED = 0x03
-CHECKSTOPPED = 0x04
-BUSY = 0x05
-ANSWERS = (NORMAL, NOT_AVAILABLE, RESET_IN_PROGRESS, DECONFIGURED, CHECKSTOPPED, BUSY)
+# The highest IDs without PQAP(QCI).
+MAX_ADAPTER_ID = 63
+MAX_DOMAIN_ID = 15
 
 
 class Lpar(NamedTuple):
@@ -40,20 +45,21 @@ class Lpar(NamedTuple):
 class InstalledCard(Struct, eq=False):
     """A card in the machine, with the switches that the support element has for it.
 
-    `rcs`: domain -> answer of its queue, where it is not normal. `resets`: resets that each queue
-    answered. `irq`: the domains whose queues have interrupts on, for the host or for a guest.
+    `rcs`: domain -> answer of its queue, where it is not normal. `irq`: the domains whose queues
+    have interrupts on, for the host or for a guest.
     """
 
     spec: CardSpec
     config: bool = True
     checkstop: bool = False
     rcs: dict[int, int] = field(default_factory=dict)
-    resets: BitCounter = field(default_factory=BitCounter)
     irq: int = 0
 
 
 class Hardware:
     """The installed AP hardware. Every change calls `on_change`, the machine's notification.
+
+    A change of what Linux learns at boot calls `on_facilities` instead.
 
     `reset_answers` and `configure_errors` are set by the fault files: what ZAPQ of a queue
     answers, and the errno with which the configuration of a card fails. `shown_in`: the model of
@@ -78,7 +84,24 @@ class Hardware:
         self.qci_words = spec.qci_words
         self.reset_answers: dict[Apqn, int] = {}
         self.configure_errors: dict[int, int] = {}
+        self.keys = MasterKeys()
+        # Resets that the queues of each adapter answered; they stay when a card is taken out.
+        self.counters: dict[int, BitCounter] = {}
         self.on_change: Callable[[], None] = lambda: None
+        self.on_facilities: Callable[[], None] = lambda: None
+
+    @property
+    def highest_adapter(self) -> int:
+        """The highest adapter ID that Linux uses: without PQAP(QCI) it does not know of more.
+
+        Like ap_bus.c:ap_init_qci_info (v6.1).
+        """
+        return self.max_adapter_id if self.qci else MAX_ADAPTER_ID
+
+    @property
+    def highest_domain(self) -> int:
+        """The highest domain ID that Linux uses."""
+        return self.max_domain_id if self.qci else MAX_DOMAIN_ID
 
     def card(self, apid: int) -> InstalledCard:
         """Return an installed card. Raises ENODEV."""
@@ -105,10 +128,10 @@ class Hardware:
         self._changed()
 
     def set_lpar(self, lpar: Lpar) -> None:
-        """Give other adapters and domains to this Linux. Raises ENODEV above the maxima."""
+        """Give other adapters and domains to this Linux. Raises ENODEV for new ones too high."""
         limits = (self.max_adapter_id, self.max_domain_id, self.max_domain_id)
-        for mask, highest in zip(lpar, limits, strict=True):
-            if mask >> (highest + 1):
+        for mask, old, highest in zip(lpar, self.lpar, limits, strict=True):
+            if (mask & ~old) >> (highest + 1):
                 raise KernelError(ENODEV, f"an ID is above the maximum of {highest}")
         self.lpar = lpar
         self._changed()
@@ -119,42 +142,40 @@ class Hardware:
         if any(apid > highest for apid in self.cards):
             raise KernelError(EBUSY, f"a card above {highest} is installed")
         self.max_adapter_id = highest
-        self.lpar = self.lpar._replace(adapters=self.lpar.adapters & _up_to(highest))
-        self._changed()
+        self._facilities_changed()
 
     def set_max_domain_id(self, highest: int) -> None:
-        """Set the highest domain ID; domains above it leave this Linux. Raises EINVAL."""
+        """Set the highest domain ID; domains above it have no queues. Raises EINVAL."""
         _check_id(highest)
         self.max_domain_id = highest
-        mask = _up_to(highest)
-        self.lpar = self.lpar._replace(
-            domains=self.lpar.domains & mask, control_domains=self.lpar.control_domains & mask
-        )
-        self._changed()
+        self._facilities_changed()
 
     def set_interrupts(self, installed: bool) -> None:
         """Install or remove AP interrupts."""
         self.interrupts = installed
-        self._changed()
+        self._facilities_changed()
 
     def set_qci(self, installed: bool) -> None:
         """Install or remove PQAP(QCI)."""
         self.qci = installed
-        self._changed()
+        self._facilities_changed()
 
     def set_reconfig(self, installed: bool) -> None:
         """Allow or forbid this Linux to configure cards by SCLP."""
         self.reconfig = installed
-        self._changed()
+        self._facilities_changed()
 
     def switch_config(self, apid: int, config: bool) -> None:
         """Configure a card on or off at the support element. Raises ENODEV."""
-        self.card(apid).config = config
+        _configure(self.card(apid), config)
         self._changed()
 
     def switch_checkstop(self, apid: int, checkstop: bool) -> None:
         """Checkstop a card, or let it recover. Raises ENODEV."""
-        self.card(apid).checkstop = checkstop
+        card = self.card(apid)
+        card.checkstop = checkstop
+        if checkstop:
+            card.irq = 0
         self._changed()
 
     def configure(self, apid: int, config: bool) -> None:
@@ -172,7 +193,7 @@ class Hardware:
         card = self.cards.get(apid)
         if card is None:
             raise KernelError(EIO, f"SCLP knows no card {apid:02x}")
-        card.config = config
+        _configure(card, config)
 
     def rc(self, apqn: Apqn) -> int:
         """Return the answer that was set for a queue. Raises ENODEV."""
@@ -196,8 +217,9 @@ class Hardware:
         """
         card = self.cards.get(apid)
         there = 0
-        if card is not None and self.lpar.adapters >> apid & 1:
-            there = mask & self.lpar.domains
+        given = self.lpar.adapters >> apid & 1 and apid <= self.highest_adapter
+        if card is not None and given:
+            there = mask & self.lpar.domains & _up_to(self.highest_domain)
             there &= ALL_IDS if card.spec.domains is None else card.spec.domains
         answers = {NOT_AVAILABLE: mask & ~there}
         if card is not None:
@@ -231,9 +253,13 @@ class Hardware:
                 answers[rc] = answers.get(rc, 0) | bit
         done = answers.get(NORMAL, 0)
         if done:
-            self.cards[apid].resets.add(done)
+            self.counters.setdefault(apid, BitCounter()).add(done)
             self.set_irq(apid, done, on=False)
         return answers
+
+    def reset(self, apid: int, mask: int) -> None:
+        """Reset these queues by PQAP(RAPQ), which turns their interrupts off."""
+        self.set_irq(apid, mask, on=False)
 
     def irq(self, apid: int) -> int:
         """Return the domains of an adapter whose queues have interrupts on."""
@@ -256,8 +282,9 @@ class Hardware:
         return RESET_IN_PROGRESS in self.by_answer(apqn.apid, 1 << apqn.apqi)
 
     def resets(self, apqn: Apqn) -> int:
-        """Return how many resets a queue has answered. Raises ENODEV."""
-        return self.card(apqn.apid).resets.count(apqn.apqi)
+        """Return how many resets a queue has answered since power on."""
+        counter = self.counters.get(apqn.apid)
+        return 0 if counter is None else counter.count(apqn.apqi)
 
     def state(self) -> dict[str, Any]:
         """Return the hardware as plain data, without the faults."""
@@ -270,17 +297,31 @@ class Hardware:
             "max_adapter_id": self.max_adapter_id,
             "max_domain_id": self.max_domain_id,
             "qci": self.qci,
+            "resets": {f"{apid:02x}": count.state() for apid, count in self.counters.items()},
             "qci_words": list(self.qci_words),
             "reconfig": self.reconfig,
         }
 
-    def queues_of(self, apid: int) -> list[int]:
-        """Return the domains in which an installed card can have a queue, ascending."""
-        return ids(self.lpar.domains) if apid in self.cards else []
+    def known_queues(self, apid: int) -> int:
+        """Return the domains in which a card can have a queue, or had one that was reset."""
+        counter = self.counters.get(apid)
+        counted = 0 if counter is None else counter.nonzero
+        return counted | (self.lpar.domains if apid in self.cards else 0)
+
+    def _facilities_changed(self) -> None:
+        self._bus.emit(Changed((self._shown_in,)))
+        self.on_facilities()
 
     def _changed(self) -> None:
         self._bus.emit(Changed((self._shown_in,)))
         self.on_change()
+
+
+def _configure(card: InstalledCard, config: bool) -> None:
+    card.config = config
+    if not config:
+        # A queue that is configured off forgets the registration of its interrupts.
+        card.irq = 0
 
 
 def _card_state(card: InstalledCard) -> dict[str, Any]:
@@ -297,7 +338,6 @@ def _card_state(card: InstalledCard) -> dict[str, Any]:
         "mode": str(spec.mode),
         "op_modes": spec.op_modes,
         "rc": {f"{apqi:04x}": card.rcs[apqi] for apqi in sorted(card.rcs)},
-        "resets": card.resets.state(),
         "serialnr": spec.serial,
         "type": spec.type,
     }

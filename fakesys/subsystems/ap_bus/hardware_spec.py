@@ -32,12 +32,17 @@ FUNCTIONS = {
 }
 
 
+# By the letter of lszcrypt: full function support, and restricted function support.
+MORE_FUNCTIONS = {"F": 0x0080_0000, "R": 0x0040_0000}
+
+
 class CardSpec(Struct, frozen=True):
     """One card as installed.
 
     `type`: raw hardware type, CEX4 is 10. `depth`: the raw field, entries of a queue less one.
     `domains`: mask of the domains in which its queues answer, None for all. `ml`: longest
     message in pages, 0 for the default of 12288 bytes. `serialnr`: "" for one made from the ID.
+    `extra_functions`: function bits that a card of its mode need not have.
     """
 
     id: int
@@ -50,11 +55,12 @@ class CardSpec(Struct, frozen=True):
     depth: int = 7
     ml: int = 0
     domains: int | None = None
+    extra_functions: int = 0
 
     @property
     def functions(self) -> int:
         """The function bits, as the test of a queue answers them."""
-        return FUNCTIONS[self.mode]
+        return FUNCTIONS[self.mode] | self.extra_functions
 
     @property
     def hwtype(self) -> int:
@@ -80,7 +86,7 @@ class HardwareSpec(Struct, frozen=True):
     interrupts: bool = True
     qci: bool = True
     reconfig: bool = True
-    qci_words: tuple[str, ...] = ("APSC", "APXA", "QACT", "RC8A")
+    qci_words: tuple[str, ...] = ("APSC", "APXA", "QACT")
 
 
 def mask_of(*numbers: int) -> int:

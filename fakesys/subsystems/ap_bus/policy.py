@@ -60,6 +60,9 @@ class BusPolicy(Struct, frozen=True):
     host's own last setting?
     `queues`: which domains of a card have a queue device.
     `checkstop_is_offline`: does a checkstop prevent `online`?
+    `asks_state`: do requests go only to queues in operation (ap_queue.c:ap_queue_usable)?
+    `rescans`: does a request that finds no queue scan the bus?
+    `poll_seconds`: after how long a queue that a user resets is polled; 0: too short to see.
     """
 
     veto_errno: int
@@ -69,6 +72,9 @@ class BusPolicy(Struct, frozen=True):
     bindings: BindingsEvent
     queues: Callable[[Answers], int]
     checkstop_is_offline: bool
+    asks_state: bool
+    rescans: bool
+    poll_seconds: float
 
     def usable(self, *, config: bool, checkstop: bool) -> bool:
         """Return whether a card or queue in this state may be online."""

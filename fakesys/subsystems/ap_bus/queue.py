@@ -10,7 +10,7 @@ from fakesys.core.errors import KernelError
 from fakesys.subsystems.ap_bus.apqn import Apqn
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import HOST_QUEUE_DRIVER
-from fakesys.subsystems.ap_bus.hardware import NOT_AVAILABLE
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL, NOT_AVAILABLE
 from fakesys.subsystems.ap_bus.uevents import queue_env
 
 
@@ -62,6 +62,11 @@ class ApQueue(NamedTuple):
         return bool(self.card.checkstopped >> self.apqi & 1)
 
     @property
+    def soft_online(self) -> bool:
+        """Whether it was left online, whatever its configuration."""
+        return not self.card.offline >> self.apqi & 1
+
+    @property
     def usable(self) -> bool:
         """Whether the queue may be online."""
         return self.card.policy.usable(config=self.config, checkstop=self.chkstop)
@@ -69,12 +74,12 @@ class ApQueue(NamedTuple):
     @property
     def online(self) -> bool:
         """Whether the queue takes requests of the host."""
-        return self.usable and not self.card.offline >> self.apqi & 1
+        return self.usable and self.soft_online
 
     @property
     def request_count(self) -> int | None:
         """Requests of the host so far; None while the host has not initiated the queue."""
-        if not self._operating:
+        if not self.initiated:
             return None
         return self.card.queue_requests.get(self.apqi, 0)
 
@@ -86,25 +91,33 @@ class ApQueue(NamedTuple):
     @property
     def resetting(self) -> bool:
         """Whether a reset is in progress; it stays so until the queue is polled."""
-        started = bool(self.card.states.reset_started >> self.apqi & 1)
-        return started or self._answers_resetting
+        states = self.card.states
+        return bool((states.reset_start | states.reset_wait) >> self.apqi & 1)
+
+    @property
+    def enabling(self) -> bool:
+        """Whether interrupts were turned on, and a poll has not seen that yet."""
+        return bool(self.card.states.irq_wait >> self.apqi & 1)
 
     @property
     def interrupts(self) -> bool:
         """Whether interrupts are on, as far as this kernel knows."""
         if self.card.policy.asks_for_interrupts:
-            known = self.card.hardware.irq(self.card.apid)
+            normal = self.card.hardware.by_answer(self.card.apid, 1 << self.apqi).get(NORMAL, 0)
+            known = self.card.hardware.irq(self.card.apid) & normal
         else:
             known = self.card.states.interrupts
-        return bool(known >> self.apqi & 1) and not self._answers_resetting
+        return bool(known >> self.apqi & 1)
 
     @property
-    def _operating(self) -> bool:
+    def operating(self) -> bool:
+        """Whether it takes messages."""
         return bool(self.card.states.operating >> self.apqi & 1)
 
     @property
-    def _answers_resetting(self) -> bool:
-        return self._operating and self.card.hardware.is_resetting(self.apqn)
+    def initiated(self) -> bool:
+        """Whether it was initiated, and is in operation or in error."""
+        return bool(self.card.states.initiated >> self.apqi & 1)
 
     def functions(self) -> int:
         """Return the function bits as TAPQ answers them; 0 where the queue is not available.
@@ -146,11 +159,17 @@ class ApQueue(NamedTuple):
         Precondition: the host's driver has the queue, and it is online.
         """
         card = self.card
-        card.queue_requests[self.apqi] = card.queue_requests.get(self.apqi, 0) + count
-        card.requests += count
-        card.poll(1 << self.apqi)
+        self.count_requests(count)
+        card.bus.want_poll()
+        card.bus.poll()
         if card.hardware.is_busy(self.apqn):
             card.waiting[self.apqi] = self.waiting + count
+
+    def count_requests(self, count: int) -> None:
+        """Count requests of this queue and of its card."""
+        card = self.card
+        card.queue_requests[self.apqi] = card.queue_requests.get(self.apqi, 0) + count
+        card.requests += count
 
     def clear_requests(self) -> None:
         """Set the count of requests to zero."""
@@ -163,6 +182,7 @@ class ApQueue(NamedTuple):
         """
         self.card.flush(1 << self.apqi)
         self.card.restart(1 << self.apqi)
+        self.card.bus.poll_later()
 
 
 def queue_of(card: ApCard, apqi: int) -> ApQueue | None:

@@ -10,30 +10,32 @@ from fakesys.core.events import Changed, Uevent
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.binding import Binding
 from fakesys.subsystems.ap_bus.card import ApCard
-from fakesys.subsystems.ap_bus.hardware import NORMAL
 from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
 from fakesys.subsystems.ap_bus.policy import Answers
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.ap_bus.state import NO_DOMAIN, BusState
 from fakesys.subsystems.ap_bus.uevents import Step
 
 
-def scan(bus: BusState, binding: Binding) -> None:
-    """Run one whole scan and count it.
+def scan(bus: BusState, binding: Binding) -> bool:
+    """Run one whole scan and count it; return whether the machine's masks changed.
 
     The order is the kernel's: drivers learn of other masks of the machine, devices are removed
     and made, drivers learn that the scan is complete. The first scan sends `INITSCAN=done`.
     """
     new, old = bus.hardware.lpar, bus.lpar
     bus.lpar = new
+    # Like ap_bus.c:ap_get_configuration (v6.1): without PQAP(QCI) no change is noticed.
+    changed = new != old and bus.hardware.qci
     drivers = list(bus.queue_drivers.values())
-    if new != old:
+    if changed:
         if new.adapters & ~old.adapters or new.domains & ~old.domains:
             bus.rearmed = True
         for driver in drivers:
             driver.owner.config_changed(new, old)
     _select_domain(bus)
     follow_hardware(bus, binding)
-    if new != old:
+    if changed:
         for driver in drivers:
             driver.owner.scan_complete(new, old)
     bus.scans += 1
@@ -41,6 +43,8 @@ def scan(bus: BusState, binding: Binding) -> None:
         bus.kernel.bus.emit(Uevent("change", bus.root.devpath, "ap", {"INITSCAN": "done"}))
         binding.first_scan_done()
     binding.check_complete()
+    bus.poll()
+    return changed
 
 
 def follow_hardware(bus: BusState, binding: Binding) -> None:
@@ -122,16 +126,18 @@ def _follow_queues(
 ) -> list[Step]:
     stopped, off = answers.checkstopped & staying, answers.deconfigured & staying
     stops, recovers = stopped & ~card.checkstopped, staying & card.checkstopped & ~stopped
+    # Like the last step of ap_bus.c:ap_scan_domains (v6.1); no other change is looked at then.
+    same = staying & ~(stops | recovers) & ~(off ^ card.deconfigured)
+    broken = same & ~off & card.states.error
     card.checkstopped = card.checkstopped & ~staying | stopped
     # Of a queue whose checkstop changed, nothing else is looked at until the next scan.
     others = staying & ~(stops | recovers)
     switched_off, switched_on = others & off & ~card.deconfigured, others & card.deconfigured & ~off
     card.deconfigured = card.deconfigured & ~switched_on | switched_off
-    card.flush(stops | switched_off)
-    back = (recovers | switched_on) & card.states.operating
-    card.states.reset_started |= back
-    if bus.policy.initiates_queues:
-        card.poll(back)
+    card.states.fail(stops | switched_off)
+    card.flush(stops | switched_off | broken)
+    _start_again(bus, card, (recovers | switched_on) & card.states.initiated)
+    card.start(broken)
     steps = []
     if switched_off:
         steps += binding.change_steps(card, switched_off, ("CONFIG", "0"))
@@ -140,11 +146,20 @@ def _follow_queues(
     return steps
 
 
+def _start_again(bus: BusState, card: ApCard, back: int) -> None:
+    """Initiate queues that work again. Some kernels do not poll them, so their reset waits."""
+    if bus.policy.initiates_queues:
+        card.start(back)
+    else:
+        card.states.operate(back)
+
+
 def _remove_card(bus: BusState, binding: Binding, card: ApCard) -> None:
     """Remove the queues of a card, then the card itself."""
-    unbound = bus.unbound_count()
-    steps = binding.remove_queues(card, card.queues)
-    binding.publish([card.row(steps)], unbound)
+    for _, mask in bus.order.rows_of(card.apid):
+        unbound = bus.unbound_count()
+        steps = binding.remove_queues(card, mask)
+        binding.publish([card.row(steps)], unbound)
     if card.driver is not None:
         binding.unbind_card(card)
     del bus.cards[card.apid]

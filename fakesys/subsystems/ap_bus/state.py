@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from errno import ENODEV
 from typing import Any
 
+from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import format_mask
@@ -19,6 +20,7 @@ from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
 from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue, queue_of
+from fakesys.subsystems.ap_bus.queues.order import QueueOrder
 
 DEFAULT_CONFIG_TIME = 30
 DEFAULT_POLL_TIMEOUT_NS = 250_000
@@ -53,6 +55,7 @@ class BusState:
     offered to the drivers? `autoscan`: does a change of the machine cause a scan?
     `scans`: scans since boot. `rearmed`: did a probe, or an addition to the machine's masks,
     happen since the last `BINDINGS=complete`? `completions`: how many of these were sent.
+    `order`: the queue devices in the order of their registration.
     """
 
     def __init__(
@@ -85,6 +88,10 @@ class BusState:
         self.scans = 0
         self.rearmed = True
         self.completions = 0
+        self.order = QueueOrder()
+        # Whether a state machine wants to be polled, and when that happens.
+        self._poll_due = False
+        self._poll_timer: Timer | None = None
 
     @property
     def interrupts(self) -> bool:
@@ -130,6 +137,75 @@ class BusState:
     def unbound_count(self) -> int:
         """Return how many queues of the bus have no driver."""
         return sum(self.unbound(card).bit_count() for card in self.cards.values())
+
+    def want_poll(self) -> None:
+        """Start the timer that polls the queues, unless it runs."""
+        self._poll_due = True
+
+    def poll(self) -> None:
+        """Poll until each queue waits for something else than a poll.
+
+        Like ap_bus.c:ap_wait, ap_tasklet_fn (v6.1). Differs: what a scan, a bind or a request
+        begins is over at its end.
+        """
+        self.stop_polls()
+        while self._wants_poll():
+            self._poll_due = False
+            if not self._poll_all():
+                break
+
+    def poll_later(self) -> None:
+        """Let the poll timer do this after its period, or at once where that is too short to see.
+
+        Like ap_bus.c:ap_wait with AP_SM_WAIT_LOW_TIMEOUT (v6.12).
+        """
+        if not self.policy.poll_seconds:
+            self.poll()
+        elif self._wants_poll() and self._poll_timer is None:
+            self._poll_timer = self.kernel.clock.after(self.policy.poll_seconds, self._timed_poll)
+
+    def poll_round(self) -> None:
+        """Poll once if the timer runs and its period is short: an operation takes that long."""
+        if not self.policy.poll_seconds and self._wants_poll():
+            self._poll_due = self._poll_all()
+
+    @property
+    def poll_timer(self) -> SavedTimer | None:
+        """When the queues are polled next, for a snapshot."""
+        return None if self._poll_timer is None else self._poll_timer.saved
+
+    def poll_at(self, saved: SavedTimer) -> None:
+        """Start the poll timer of a snapshot. Raises BadSnapshotError."""
+        self._poll_timer = self.kernel.clock.at(saved, self._timed_poll)
+
+    def stop_polls(self) -> None:
+        """Stop the poll timer: the machine is switched off."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
+
+    def _wants_poll(self) -> bool:
+        # The timer runs as long as a queue has not finished its reset.
+        waiting = (card.states.reset_wait | card.states.irq_wait for card in self.cards.values())
+        return self._poll_due or any(waiting)
+
+    def _timed_poll(self) -> None:
+        self._poll_timer, self._poll_due = None, False
+        if self._poll_all():
+            self._poll_due = True
+            self.poll_later()
+
+    def _poll_all(self) -> bool:
+        """Run the machines of all queues that have a driver; return whether one moved."""
+        moved = False
+        for card in self.cards.values():
+            bound = card.queues & ~self.unbound(card)
+            # A queue that finishes its reset goes on at once (AP_SM_WAIT_AGAIN).
+            finished = card.states.reset_wait
+            if card.poll(bound):
+                moved = True
+                card.poll(bound & finished & card.states.irq_wait)
+        return moved
 
     def queue_counts(self) -> tuple[int, int]:
         """Return the numbers of queue devices with a driver, and of all."""

@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What happens to queues of one card, by ascending domain.
+    """What happens to queues of one card, by ascending domain, or descending with `reverse`.
 
     `complete`: queues before whose `bind` a `BINDINGS=complete` is sent; `first`: the number of
     the first of these.
@@ -51,6 +51,7 @@ class Row(NamedTuple):
     steps: tuple[Step, ...]
     complete: int = 0
     first: int = 0
+    reverse: bool = False
 
     @property
     def mask(self) -> int:
@@ -69,7 +70,7 @@ class Row(NamedTuple):
     def events(self) -> Iterator[Uevent]:
         """Yield the uevents in the order in which the kernel sends them."""
         number = self.first
-        for apqi in ids(self.mask):
+        for apqi in self._domains():
             completes = self.complete >> apqi & 1
             for action in self._actions(apqi):
                 # The probe sends its uevent first, the driver core that of `bind` afterwards.
@@ -77,6 +78,10 @@ class Row(NamedTuple):
                     yield bindings_complete(number)
                     number += 1
                 yield self._queue_event(apqi, action)
+
+    def _domains(self) -> list[int]:
+        domains = ids(self.mask)
+        return domains[::-1] if self.reverse else domains
 
     def _actions(self, apqi: int) -> tuple[Action, ...]:
         return next(step.actions for step in self.steps if step.mask >> apqi & 1)
@@ -96,7 +101,7 @@ class Row(NamedTuple):
             probed = sum(step.mask for step in self.steps if step.probed)
             return self._replace(complete=0 if unbound else probed, first=first), unbound
         complete = 0
-        for apqi in ids(self.mask):
+        for apqi in self._domains():
             step = next(step for step in self.steps if step.mask >> apqi & 1)
             unbound += step.unbound
             if step.probed and not unbound:

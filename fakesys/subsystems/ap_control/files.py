@@ -12,10 +12,16 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Uevent
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.text import kstrtoull, one_word, require_one, zero_or_one
-from fakesys.subsystems.ap_bus.hardware_spec import DEFAULT_FIRMWARE, CardMode, CardSpec
+from fakesys.subsystems.ap_bus.hardware_spec import (
+    DEFAULT_FIRMWARE,
+    MORE_FUNCTIONS,
+    CardMode,
+    CardSpec,
+)
 from fakesys.subsystems.ap_bus.policy import CEX4
 from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
+from fakesys.subsystems.ap_control.key_files import KEY_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.subsystems.control.files import bracketed, journal_rows
 from fakesys.subsystems.control.streams import lines_from, uevents_from
@@ -79,8 +85,15 @@ def _depth(text: str) -> int:
     return depth
 
 
+def _functions(letters: str) -> int:
+    unknown = set(letters) - MORE_FUNCTIONS.keys()
+    if unknown:
+        raise KernelError(EINVAL, f"{min(unknown)!r} is none of {', '.join(MORE_FUNCTIONS)}")
+    return sum(MORE_FUNCTIONS[letter] for letter in set(letters))
+
+
 def parse_card(text: str) -> CardSpec:
-    """Return the card of a text `ID TYPE MODE [serialnr= fw_version= depth=]`.
+    """Return the card of a text `ID TYPE MODE [serialnr= fw_version= depth= functions=]`.
 
     Raises EINVAL, and ERANGE for a number of more than 64 bits.
 
@@ -91,7 +104,7 @@ def parse_card(text: str) -> CardSpec:
         raise KernelError(EINVAL, f"{text!r} is not ID TYPE MODE [key=value ...]")
     apid, mode = kstrtoull(words[0]), CardMode(words[2])
     options = dict(_option(word) for word in words[3:])
-    unknown = options.keys() - {"serialnr", "fw_version", "depth"}
+    unknown = options.keys() - {"serialnr", "fw_version", "depth", "functions"}
     if unknown:
         raise KernelError(EINVAL, f"unknown option {min(unknown)}")
     return CardSpec(
@@ -101,6 +114,7 @@ def parse_card(text: str) -> CardSpec:
         serialnr=options.get("serialnr", ""),
         fw_version=_firmware(options.get("fw_version", DEFAULT_FIRMWARE)),
         depth=_depth(options.get("depth", "7")),
+        extra_functions=_functions(options.get("functions", "")),
     )
 
 
@@ -119,7 +133,7 @@ def _set_remove_policy(system: ApSystem, text: str) -> None:
     word = one_word(text)
     if word not in tuple(RemovePolicy):
         raise KernelError(EINVAL, f"{word!r} is no policy ({', '.join(RemovePolicy)})")
-    system.vfio_ap.state.remove_policy = RemovePolicy(word)
+    system.vfio_ap.state.chosen_policy = RemovePolicy(word)
 
 
 def _set_autoscan(system: ApSystem, text: str) -> None:
@@ -153,7 +167,7 @@ SETTINGS: tuple[Row, ...] = (
     Attr(
         name="remove_policy",
         mode=0o644,
-        doc="`remove` of a device that a guest has: refuse, wait for it, or detach it.",
+        doc="`remove` of a device that a guest has: refuse, wait as real kernels do, or detach it.",
         show=lambda system: bracketed(RemovePolicy, system.vfio_ap.state.remove_policy),
         store=_set_remove_policy,
         errors={EINVAL: "no such policy"},
@@ -177,7 +191,7 @@ SETTINGS: tuple[Row, ...] = (
     Attr(
         name="new_card",
         mode=0o200,
-        doc="Write `ID TYPE MODE [serialnr= fw_version= depth=]` to put a card in.",
+        doc="Write `ID TYPE MODE [serialnr= fw_version= depth= functions=]` to put a card in.",
         store=lambda system, text: system.hardware.install(parse_card(text)),
         errors={
             EINVAL: "not such a command",
@@ -268,6 +282,7 @@ def mounts(
         *SETTINGS,
         *HARDWARE_ROWS,
         *GUEST_ROWS,
+        *KEY_ROWS,
     )
     layout: Layout[ApSystem] = Layout(tuple(rows), kind=CONTROL)
     return (

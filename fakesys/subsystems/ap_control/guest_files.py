@@ -60,6 +60,11 @@ def _detach(files: GuestFiles, text: str) -> None:
     files.guest.detach()
 
 
+def _reset(files: GuestFiles, text: str) -> None:
+    require_one(text)
+    files.guest.reset()
+
+
 def _devices(files: GuestFiles) -> str:
     lines = []
     for card in files.guest.cards():
@@ -120,6 +125,13 @@ GUEST: Layout[GuestFiles] = Layout(
             mode=0o200,
             doc="Write 1 to let go of the mediated device.",
             store=_detach,
+            errors={EINVAL: "not 1", ENODEV: "nothing is attached"},
+        ),
+        Attr(
+            name="reset",
+            mode=0o200,
+            doc="Write 1 to reset all queues of the device (VFIO_DEVICE_RESET).",
+            store=_reset,
             errors={EINVAL: "not 1", ENODEV: "nothing is attached"},
         ),
         Attr(

@@ -7,13 +7,14 @@ from errno import EBUSY, EINVAL, ENODEV, ERANGE
 from typing import Any, NamedTuple
 
 from fakesys.core.errors import ERRNO_NAMES, KernelError
-from fakesys.core.text import format_mask, kstrtoull, parse_mask, zero_or_one
+from fakesys.core.text import format_mask, ids, kstrtoull, parse_mask, zero_or_one
 from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of_digits, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.files.cards import type_name
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, switch
-from fakesys.subsystems.ap_bus.hardware import ANSWERS, Hardware, InstalledCard
+from fakesys.subsystems.ap_bus.hardware import Hardware, InstalledCard
 from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
+from fakesys.subsystems.ap_bus.queues.answers import ANSWERS
 from fakesys.subsystems.ap_control.model import ApSystem
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Row
 
@@ -38,10 +39,9 @@ class CardSwitches(NamedTuple):
 
 
 class QueueSwitches(NamedTuple):
-    """A queue that an installed card can have."""
+    """A queue that an installed card can have, or that has answered a reset."""
 
     system: ApSystem
-    card: InstalledCard
     apqn: Apqn
 
 
@@ -176,7 +176,7 @@ QUEUE: Layout[QueueSwitches] = Layout(
             doc="Answer of the queue: 0 normal, 1 not available, 2, 3, 4, 5.",
             show=lambda queue: f"0x{queue.system.hardware.rc(queue.apqn):02x}\n",
             store=lambda queue, text: queue.system.hardware.set_rc(queue.apqn, kstrtoull(text)),
-            errors=NUMBER_ERRORS,
+            errors={**NUMBER_ERRORS, ENODEV: "the card was taken out"},
         ),
         Attr(
             name="resets",
@@ -210,17 +210,17 @@ def _card(system: ApSystem, name: str) -> CardSwitches | None:
 
 
 def _queue_names(system: ApSystem) -> Iterator[str]:
-    for apid in sorted(system.hardware.cards):
-        for apqi in system.hardware.queues_of(apid):
+    hardware = system.hardware
+    for apid in sorted({*hardware.cards, *hardware.counters}):
+        for apqi in ids(hardware.known_queues(apid)):
             yield str(Apqn(apid, apqi))
 
 
 def _queue(system: ApSystem, name: str) -> QueueSwitches | None:
     apqn = apqn_of(name)
-    card = system.hardware.cards.get(apqn.apid) if apqn else None
-    if apqn is None or card is None or not system.hardware.lpar.domains >> apqn.apqi & 1:
+    if apqn is None or not system.hardware.known_queues(apqn.apid) >> apqn.apqi & 1:
         return None
-    return QueueSwitches(system, card, apqn)
+    return QueueSwitches(system, apqn)
 
 
 HARDWARE_ROWS: tuple[Row, ...] = (

@@ -4,13 +4,13 @@
   registered and all devices, and numbers their iommu groups and vfio devices.
 * `MdevParent` is a device that offers `MdevType`s; it is made by a driver such as vfio_ap, which
   hands in an `MdevDriver`: callbacks that make and remove the model behind a device.
-* `Mdev` is one device. Its `data` is that model.
+* `Mdev` (`device.py`) is one device. Its `data` is that model.
 
 Order of a creation: refuse a UUID that exists (EEXIST), let the driver refuse (`probe`), enter the
-device, send `add`, attach it to an iommu group, send `bind`. A removal asks the driver first.
+device, send `add`, attach it to an iommu group, send `bind`. A removal waits for the user.
 
-Between two operations a device is bound exactly if it has a group and a vfio device, and each
-device of the bus is in `devices` of its type.
+Between two operations a device has a group exactly if it is bound or its end waits (`Stage`), and
+each device of the bus is in `devices` of its type.
 
 `files.py` has the tables of types, devices, groups and bus; the files that only vfio_ap has are in
 `subsystems/vfio_ap/files.py`. Kernels differ by an `MdevPolicy` (`policy.py`).

@@ -5,8 +5,10 @@ Source: drivers/vfio/mdev/mdev_sysfs.c, drivers/iommu/iommu.c (v6.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, EPERM, EUSERS
+
+from msgspec.structs import replace
 
 from fakesys.core.devices import Devices, is_uuid
 from fakesys.core.errors import KernelError
@@ -19,7 +21,8 @@ from fakesys.subsystems.driver_core.files import (
     driver_uevent,
     probe_rows,
 )
-from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevType, VfioDevice, VfioGroup
+from fakesys.subsystems.mdev.device import NONE, Mdev, MdevType, VfioDevice, VfioGroup
+from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevFeature
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
 
@@ -31,12 +34,14 @@ def device_path(mdev: Mdev) -> str:
     return f"sys{mdev.devpath}"
 
 
-def _type_path(mdev: Mdev) -> str:
+def _type_path(mdev: Mdev) -> str | None:
+    if not mdev.is_listed:
+        return None
     return f"sys{mdev.parent.devpath}/mdev_supported_types/{mdev.type.name}"
 
 
 def _group_path(mdev: Mdev) -> str | None:
-    return f"sys/kernel/iommu_groups/{mdev.group}" if mdev.driver else None
+    return None if mdev.group == NONE else f"sys/kernel/iommu_groups/{mdev.group}"
 
 
 def _create(kind: MdevType, text: str) -> None:
@@ -57,13 +62,21 @@ def _remove(mdev: Mdev, text: str) -> None:
         mdev.bus.remove(mdev)
 
 
+def _listed(devices: Mapping[str, Mdev]) -> list[str]:
+    return [uuid for uuid, mdev in devices.items() if mdev.is_listed]
+
+
+def _listed_path(devices: Mapping[str, Mdev], name: str) -> str | None:
+    mdev = devices.get(name)
+    return device_path(mdev) if mdev and mdev.is_listed else None
+
+
 def _devices(kind: MdevType) -> Iterable[str]:
-    return kind.devices
+    return _listed(kind.devices)
 
 
 def _device(kind: MdevType, name: str) -> str | None:
-    mdev = kind.devices.get(name)
-    return device_path(mdev) if mdev else None
+    return _listed_path(kind.devices, name)
 
 
 TYPE: Layout[MdevType] = Layout(
@@ -104,11 +117,29 @@ TYPE: Layout[MdevType] = Layout(
 
 
 def _vfio_device(mdev: Mdev, name: str) -> VfioDevice | None:
-    return mdev.vfio_device if name == mdev.vfio_device.name else None
+    there = mdev.shows_vfio and name == mdev.vfio_device.name
+    return mdev.vfio_device if there else None
+
+
+def _is_listed(mdev: Mdev) -> bool:
+    return mdev.is_listed
+
+
+def _bus_path(mdev: Mdev) -> str | None:
+    return f"sys/bus/{mdev.subsystem}" if mdev.is_listed else None
+
+
+def _own_rows(devices: Devices) -> tuple[Row, ...]:
+    """Return what the driver core gives to a device, which loses it while its removal waits."""
+    rows = device_rows(devices, power=False)
+    files = tuple(replace(row, present=_is_listed) for row in rows if isinstance(row, Attr))
+    links = tuple(row for row in rows if isinstance(row, Link) and row.name != "subsystem")
+    return (*files, Link(name="subsystem", to=_bus_path), *links)
 
 
 def _vfio_dev(devices: Devices) -> Layout[Mdev]:
-    own = tuple(row for row in device_rows(devices) if not isinstance(row, Link))
+    rows = device_rows(devices, power=False)
+    own = tuple(row for row in rows if not isinstance(row, Link))
     links: tuple[Row, ...] = (
         Link(name="device", to=lambda vfio: device_path(vfio.mdev)),
         Link(name="subsystem", to=lambda _vfio: "sys/class/vfio-dev"),
@@ -135,17 +166,22 @@ def device_files(devices: Devices) -> tuple[Row, ...]:
             doc="Write a number other than 0 to remove the device.",
             store=_remove,
             errors={EINVAL: "not a number", EBUSY: "a guest has it, and the policy refuses"},
+            present=_is_listed,
             waits=True,
         ),
-        *device_rows(devices),
+        *_own_rows(devices),
         Link(name="mdev_type", to=_type_path),
         Link(name="iommu_group", to=_group_path),
         Dir(
             name="vfio-dev",
             layout=_vfio_dev(devices),
-            of=lambda mdev: mdev if mdev.driver and mdev.bus.policy.vfio_devices else None,
+            of=lambda mdev: mdev if mdev.shows_vfio else None,
         ),
     )
+
+
+def _set_group_type(_mdev: Mdev, text: str) -> None:
+    raise KernelError(EINVAL, f"{text!r} is no type of a group without default domain")
 
 
 GROUP: Layout[Mdev] = Layout(
@@ -156,6 +192,20 @@ GROUP: Layout[Mdev] = Layout(
             doc="Who made the group.",
             show=lambda _mdev: "vfio-noiommu\n",
             present=lambda mdev: mdev.bus.policy.vfio_devices,
+        ),
+        Attr(
+            name="reserved_regions",
+            mode=0o444,
+            doc="Ranges of addresses that are kept from the group; none.",
+            show=lambda _mdev: "",
+        ),
+        Attr(
+            name="type",
+            mode=0o644,
+            doc="Type of the group's default domain; it has none, and takes no other.",
+            show=lambda _mdev: "unknown\n",
+            store=_set_group_type,
+            errors={EINVAL: "no type, or one that the group cannot have"},
         ),
         Dir(
             name="devices",
@@ -191,12 +241,14 @@ GROUPS: Layout[MdevBus] = Layout(
 )
 
 
-def _bus_device(bus: MdevBus, name: str) -> str | None:
-    mdev = bus.devices.get(name)
-    return device_path(mdev) if mdev else None
-
-
-BUS_DEVICES: Layout[MdevBus] = Layout((Links(names=lambda bus: bus.devices, get=_bus_device),))
+BUS_DEVICES: Layout[MdevBus] = Layout(
+    (
+        Links(
+            names=lambda bus: _listed(bus.devices),
+            get=lambda bus, name: _listed_path(bus.devices, name),
+        ),
+    )
+)
 
 
 def _parent(bus: MdevBus, name: str) -> str | None:

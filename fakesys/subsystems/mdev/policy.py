@@ -19,8 +19,11 @@ class MdevPolicy(Struct, frozen=True):
     `driver`: name of the driver that takes every mediated device of vfio_ap. `module`: the module
     of that driver, None if it has no directory. `vfio_devices`: does each mediated device have a
     device of class vfio-dev below it, and its group a name?
+    `vfio_leaves_first`: is that device removed before the removal of a device in use waits? The
+    driver is asked to request it back from its user then.
     """
 
     driver: str
     module: str | None
     vfio_devices: bool
+    vfio_leaves_first: bool = False

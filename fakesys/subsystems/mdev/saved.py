@@ -8,20 +8,24 @@ from msgspec import Meta
 
 from fakesys.core.devices import is_uuid
 from fakesys.core.saved import Line, Saved, check, check_unique, refuse
-from fakesys.subsystems.mdev.model import NONE, Mdev, MdevBus, MdevType, Numbers
+from fakesys.subsystems.mdev.device import NONE, Mdev, MdevType, Stage
+from fakesys.subsystems.mdev.model import MdevBus
+from fakesys.subsystems.mdev.numbers import Numbers
 
 # No more devices can be made at one time, so no number is higher.
 MOST = 65536
 
 
 class SavedMdev(Saved, frozen=True):
-    """A device. `group`, `vfio`: -1 while it is not bound."""
+    """A device. `group`, `vfio`: -1 while it has none."""
 
     parent: Line
     type: Line
     uuid: Line
     group: Annotated[int, Meta(ge=NONE, lt=MOST)]
     vfio: Annotated[int, Meta(ge=NONE, lt=MOST)]
+    bound: bool
+    stage: Stage
 
 
 class SavedMdevBus(Saved, frozen=True):
@@ -53,6 +57,8 @@ def _save_device(mdev: Mdev) -> SavedMdev:
         uuid=mdev.uuid,
         group=mdev.group,
         vfio=mdev.vfio,
+        bound=mdev.driver is not None,
+        stage=mdev.stage,
     )
 
 
@@ -65,11 +71,14 @@ def restore(saved: SavedMdevBus, bus: MdevBus) -> None:
     check_unique([device.uuid for device in saved.devices], "a mediated device")
     for device in saved.devices:
         _restore_device(device, bus)
-    bound = [mdev for mdev in bus.devices.values() if mdev.driver]
-    _restore_numbers(bus.group_numbers, saved.groups, [mdev.group for mdev in bound])
-    _restore_numbers(bus.vfio_numbers, saved.vfio_devices, [mdev.vfio for mdev in bound])
-    bus.groups = {mdev.group: mdev for mdev in bound}
-    bus.vfio_devices = {mdev.vfio: mdev for mdev in bound}
+    grouped = [mdev for mdev in bus.devices.values() if mdev.group != NONE]
+    with_vfio = [mdev for mdev in bus.devices.values() if mdev.vfio != NONE]
+    _restore_numbers(bus.group_numbers, saved.groups, [mdev.group for mdev in grouped])
+    _restore_numbers(bus.vfio_numbers, saved.vfio_devices, [mdev.vfio for mdev in with_vfio])
+    bus.groups = {mdev.group: mdev for mdev in grouped}
+    for mdev in with_vfio:
+        mdev.shows_vfio = mdev.stage is Stage.ALIVE or not bus.policy.vfio_leaves_first
+    bus.vfio_devices = {mdev.vfio: mdev for mdev in with_vfio if mdev.shows_vfio}
 
 
 def _restore_device(saved: SavedMdev, bus: MdevBus) -> None:
@@ -78,9 +87,13 @@ def _restore_device(saved: SavedMdev, bus: MdevBus) -> None:
     kind = _type(saved, bus)
     mdev = bus.devices[uuid] = kind.devices[uuid] = Mdev(kind, uuid)
     mdev.group, mdev.vfio = saved.group, saved.vfio
-    check((mdev.group == NONE) == (mdev.vfio == NONE), f"{uuid} is bound in half")
-    if mdev.group != NONE:
+    mdev.stage = saved.stage
+    if saved.bound:
         mdev.driver = bus.policy.driver
+    check(not saved.bound or mdev.stage is Stage.ALIVE, f"the end of {uuid} has come in half")
+    check(mdev.in_service == (mdev.group != NONE), f"{uuid} is bound in half")
+    has_vfio = mdev.in_service and bus.policy.vfio_devices
+    check(has_vfio == (mdev.vfio != NONE), f"{uuid} has half of its vfio device")
 
 
 def _type(saved: SavedMdev, bus: MdevBus) -> MdevType:

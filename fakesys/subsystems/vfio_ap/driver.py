@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from errno import EBUSY, ENODEV
+from errno import EAGAIN, EBUSY, ENODEV
 from typing import Any
 
 from fakesys.core.devices import Devices
-from fakesys.core.errors import Blocked, KernelError
+from fakesys.core.errors import KernelError
 from fakesys.core.kernel import Kernel
+from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Lpar
-from fakesys.subsystems.mdev.model import Mdev, MdevBus, MdevDriver, MdevParent, MdevType
+from fakesys.subsystems.ap_bus.queues.answers import NOT_AVAILABLE
+from fakesys.subsystems.mdev.device import Mdev, MdevDriver, MdevParent, MdevType
+from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks, VfioApPolicy
 from fakesys.subsystems.vfio_ap.resets import QueueResets
-from fakesys.subsystems.vfio_ap.state import RemovePolicy, VfioApState
+from fakesys.subsystems.vfio_ap.state import RemovePolicy, VfioApState, masks_of
 
 MAX_INSTANCES = 65536
 MATRIX_DEVPATH = "/devices/vfio_ap/matrix"
@@ -115,11 +118,14 @@ class VfioAp:
         """
         if self.matrix is not None:
             return
+        self.state.query()
         devices = self.state.kernel.devices
         matrix = self.matrix = MatrixDevice(devices, self._mdev_bus, self._mdev_driver())
+        devices.announce("add", "/bus/matrix", "bus")
         devices.add(matrix)
         matrix.driver = "vfio_ap"
         devices.bind(matrix)
+        devices.announce("add", "/bus/matrix/drivers/vfio_ap", "drivers")
         self._bus.register(self.driver)
         self._mdev_bus.register(matrix.parent)
         devices.change(matrix, {"MDEV_STATE": "registered"})
@@ -127,21 +133,25 @@ class VfioAp:
     def unload(self) -> None:
         """Unload the module: remove mediated devices, unbind queues.
 
-        Do nothing if it is not loaded. Raises EBUSY while a guest has a device. Like
+        Do nothing if it is not loaded. Raises EAGAIN while a guest has a device, as the call
+        delete_module(2) does (kernel/module/main.c:try_stop_module, v6.1). Like
         vfio_ap_drv.c:vfio_ap_exit (v6.1).
         """
         if self.matrix is None:
             return
         if self.state.attached:
-            raise KernelError(EBUSY, f"{self.state.attached[0]} is open for a guest")
+            raise KernelError(EAGAIN, f"{self.state.attached[0]} is open for a guest")
         devices, matrix = self.state.kernel.devices, self.matrix
         self._mdev_bus.unregister(matrix.parent)
         devices.change(matrix, {"MDEV_STATE": "unregistered"})
+        self._mdev_bus.unregister_driver()
         self._bus.unregister(self.driver)
         matrix.driver = None
         devices.unbind(matrix)
+        devices.announce("remove", "/bus/matrix/drivers/vfio_ap", "drivers")
         self.matrix = None
         devices.remove(matrix)
+        devices.announce("remove", "/bus/matrix", "bus")
 
     def create(self, mdev: Mdev) -> MatrixMdev:
         """Probe a new mediated device: give it an empty matrix.
@@ -155,20 +165,39 @@ class VfioAp:
         self.assignments.add(made)
         return made
 
+    def release(self, mdev: Mdev) -> None:
+        """Begin the removal of a device: of one in use, refuse it or detach the guest, or wait.
+
+        Which of these is the setting `remove_policy`. Raises EBUSY for the first.
+        """
+        guest = self.mdevs[mdev.uuid].guest
+        if guest is None or self.state.remove_policy is RemovePolicy.BLOCK:
+            return
+        if self.state.remove_policy is RemovePolicy.EBUSY:
+            raise KernelError(EBUSY, f"{mdev.uuid} is open for {guest.name}")
+        guest.detach()
+
+    def is_in_use(self, mdev: Mdev) -> bool:
+        """Return whether a guest has a device."""
+        return self.mdevs[mdev.uuid].guest is not None
+
+    def request(self, mdev: Mdev) -> None:
+        """Ask the guest for a device, which no guest here listens for.
+
+        Like vfio_ap_ops.c:vfio_ap_mdev_request (v6.12).
+        """
+        if self.state.policy.requests_device:
+            self.state.kernel.log(
+                f"vfio_ap_mdev {mdev.uuid}: No device request registered, "
+                "blocked until released by user"
+            )
+
     def remove(self, mdev: Mdev) -> None:
         """Take a mediated device out of service: reset its queues and free them.
 
-        While a guest has it, raises EBUSY or Blocked or detaches the guest, as the setting
-        `remove_policy` says. Like vfio_ap_ops.c:vfio_ap_mdev_remove (v6.1).
+        Like vfio_ap_ops.c:vfio_ap_mdev_remove (v6.1).
         """
         matrix_mdev = self.mdevs[mdev.uuid]
-        guest = matrix_mdev.guest
-        if guest is not None:
-            if self.state.remove_policy is RemovePolicy.EBUSY:
-                raise KernelError(EBUSY, f"{mdev.uuid} is open for {guest.name}")
-            if self.state.remove_policy is RemovePolicy.BLOCK:
-                raise Blocked(matrix_mdev.released)
-            guest.detach()
         matrix_mdev.reset()
         self.assignments.remove(matrix_mdev)
 
@@ -226,8 +255,20 @@ class VfioAp:
                     self.resets.reset({apid: mdev.guest_masks.aqm})
                     in_guest = mask & mdev.guest_masks.aqm
                     own_reset &= ~(in_guest & -in_guest)
+        if self.state.policy.resets_filtered:
+            # The reset of a queue that the machine took away would only fail.
+            own_reset &= self.state.info.row(apid)
         self.resets.reset_row(apid, own_reset)
         self.resets.forget(apid, mask)
+
+    def facilities_changed(self) -> None:
+        """Be as if the module had been loaded on the machine that there is now."""
+        if not self.state.policy.follows_machine:
+            return
+        self.state.query()
+        for mdev in self.mdevs.values():
+            mdev.refilter()
+            mdev.refilter_control_domains()
 
     def config_changed(self, new: Lpar, old: Lpar) -> None:
         """Take from guests what the machine took away, at the beginning of a scan.
@@ -237,19 +278,39 @@ class VfioAp:
         if not self.state.policy.follows_machine:
             return
         gone = Masks(*(before & ~now for before, now in zip(old, new, strict=True)))
-        self._added = Masks(*(now & ~before for before, now in zip(old, new, strict=True)))
         for mdev in self.mdevs.values():
             mdev.unplug(gone)
+        if self.mdevs:
+            self._added = self._supported(masks_of(new), masks_of(old))
+        self.state.info = masks_of(new)
+
+    def _supported(self, new: Masks, old: Masks) -> Masks:
+        """Return what came into the machine, without adapters that this module cannot use.
+
+        An adapter is left out when one of its queues in the new domains does not answer. Like
+        vfio_ap_ops.c:vfio_ap_filter_apid_by_qtype (v6.1, v6.12).
+        """
+        added = Masks(*(now & ~before for before, now in zip(old, new, strict=True)))
+        hardware = self.state.hardware
+        apm = added.apm
+        for apid in ids(added.apm) if added.aqm else ():
+            card = hardware.cards.get(apid)
+            old_type = card is not None and card.spec.type < self.state.policy.oldest_added
+            if old_type or NOT_AVAILABLE in hardware.by_answer(apid, added.aqm):
+                apm &= ~(1 << apid)
+        return added._replace(apm=apm)
 
     def scan_complete(self, new: Lpar, old: Lpar) -> None:
         """Give guests what the machine added, at the end of a scan.
 
-        Like vfio_ap_ops.c:vfio_ap_on_scan_complete (v6.1).
+        Like vfio_ap_ops.c:vfio_ap_on_scan_complete, vfio_ap_mdev_hot_plug_cfg (v6.1).
         """
         added, self._added = self._added, NOTHING
         for mdev in self.mdevs.values():
-            if any(assigned & more for assigned, more in zip(mdev.matrix, added, strict=True)):
+            if added.apm & mdev.matrix.apm or added.aqm & mdev.matrix.aqm:
                 mdev.refilter()
+            if added.adm & mdev.matrix.adm:
+                mdev.refilter_control_domains()
 
     def plain(self) -> dict[str, Any]:
         """Return the module as plain data."""
@@ -267,6 +328,9 @@ class VfioAp:
             device_api="vfio-ap",
             available=_instances_left,
             probe=self.create,
+            release=self.release,
+            in_use=self.is_in_use,
+            request=self.request,
             remove=self.remove,
         )
 

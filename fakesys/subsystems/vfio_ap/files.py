@@ -22,8 +22,8 @@ from fakesys.subsystems.driver_core.files import (
     driver_uevent,
     probe_rows,
 )
+from fakesys.subsystems.mdev.device import Mdev
 from fakesys.subsystems.mdev.files import TYPE, device_files
-from fakesys.subsystems.mdev.model import Mdev
 from fakesys.subsystems.mdev.policy import MdevFeature
 from fakesys.subsystems.modules.files import driver_links
 from fakesys.subsystems.modules.model import Loaded
@@ -230,7 +230,7 @@ def matrix_layout(devices: Devices) -> Layout[MatrixDevice]:
     mdev: Layout[Mdev] = Layout((*own, *device_files(devices)))
     return Layout(
         (
-            *device_rows(devices),
+            *device_rows(devices, power=False),
             Attr(
                 name="features",
                 mode=0o444,
@@ -287,7 +287,7 @@ MATRIX_BUS: Layout[MatrixDevice] = Layout(
 
 def _root(devices: Devices) -> Layout[RootDevice]:
     link: Link[RootDevice] = Link(name="module", to=lambda _root: "sys/module/vfio_ap")
-    return Layout((*device_rows(devices), link))
+    return Layout((*device_rows(devices, power=False), link))
 
 
 def mounts(module: Callable[[], VfioAp], devices: Devices) -> tuple[Mount, ...]:

@@ -11,8 +11,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus, Changed
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
-from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
+from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import CardSpec
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
 
 LAST_ISC = 7
@@ -50,6 +51,9 @@ class GuestMdev(Protocol):
 
     def close(self) -> None:
         """Close the device; its queues are reset."""
+
+    def reset(self) -> None:
+        """Reset its queues."""
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Turn interrupts of a queue on. Raises ENODEV, EFAULT."""
@@ -105,6 +109,15 @@ class Guest:
             raise KernelError(ENODEV, f"{self.name} has nothing attached")
         mdev, self.mdev = self.mdev, None
         mdev.close()
+
+    def reset(self) -> None:
+        """Reset all queues of its mediated device, whatever its CPU model. Raises ENODEV.
+
+        Like vfio_ap_ops.c:vfio_ap_mdev_ioctl with VFIO_DEVICE_RESET (v6.1).
+        """
+        if self.mdev is None:
+            raise KernelError(ENODEV, f"{self.name} has nothing attached")
+        self.mdev.reset()
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Execute PQAP(AQIC) to turn interrupts on. Raises the answer's errno: ENODEV, EFAULT."""

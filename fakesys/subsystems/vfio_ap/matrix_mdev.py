@@ -8,10 +8,10 @@ from __future__ import annotations
 from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, ENODEV
 from typing import Any
 
-from fakesys.core.errors import KernelError, Waiters
+from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
-from fakesys.subsystems.mdev.model import Mdev
+from fakesys.subsystems.mdev.device import Mdev
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.guest import LAST_ISC, Guest
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks
@@ -23,8 +23,8 @@ class MatrixMdev:
     """A matrix of adapters and domains that a guest may use.
 
     `matrix`: what is assigned, written by `Assignments` only. `guest_masks`: what a guest gets of
-    it. `guest`: the one that the device is open for. `released`: wakes those who wait for that
-    guest to detach. `max_apid`, `max_apqi`: the machine's maxima when the device was created.
+    it. `guest`: the one that the device is open for. `max_apid`, `max_apqi`: the machine's maxima
+    when the device was created.
     `interrupts`: queue -> interruption subclass (ISC), where the guest turned interrupts on.
     """
 
@@ -42,9 +42,8 @@ class MatrixMdev:
         self.matrix = NOTHING
         self.guest_masks = NOTHING
         self.guest: Guest | None = None
-        self.released = Waiters()
-        self.max_apid = module.hardware.max_adapter_id
-        self.max_apqi = module.hardware.max_domain_id
+        self.max_apid = module.hardware.highest_adapter
+        self.max_apqi = module.hardware.highest_domain
         self.interrupts: dict[Apqn, int] = {}
 
     @property
@@ -138,10 +137,19 @@ class MatrixMdev:
         module = self._module
         before = self.guest_masks
         bound = self._resets.passable(module.policy.bad_resets)
-        self.guest_masks = module.filtering.run(self.matrix, before, module.lpar, bound)
-        dropped = before.apm & self.matrix.apm & ~self.guest_masks.apm
+        now = module.filtering.run(self.matrix, before, module.lpar, bound)
+        self.guest_masks = now
+        dropped = before.apm & self.matrix.apm & module.lpar.apm & ~now.apm
         if module.policy.resets_filtered and dropped:
-            self._resets.reset(_queues(Masks(dropped, self.matrix.aqm, 0)))
+            self._resets.reset(_queues(Masks(dropped, now.aqm, 0)))
+
+    def refilter_control_domains(self) -> None:
+        """Give the guest the assigned control domains that the machine has.
+
+        Like vfio_ap_ops.c:vfio_ap_mdev_filter_cdoms (v6.1).
+        """
+        adm = self.matrix.adm & self._module.lpar.adm
+        self.guest_masks = self.guest_masks._replace(adm=adm)
 
     def plug(self, apid: int, mask: int) -> None:
         """Give the guest those queues of the matrix that were just bound, if the policy allows."""
@@ -169,12 +177,12 @@ class MatrixMdev:
             self.refilter()
 
     def close(self) -> None:
-        """Close the device: reset every queue and wake those who wait for this."""
+        """Close the device: reset every queue, and finish what waits for this."""
         self.guest = None
         self._module.attached.remove(self.uuid)
         self.reset()
         self.interrupts.clear()
-        self.released.wake()
+        self.mdev.bus.let_go(self.mdev)
 
     def reset(self) -> None:
         """Reset all bound queues of the matrix."""

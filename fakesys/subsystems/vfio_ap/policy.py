@@ -130,6 +130,9 @@ class VfioApPolicy(Struct, frozen=True):
     `resets_unassigned`, `resets_filtered`: are queues reset that leave the guest because they
     were unassigned, or because the filter dropped their adapter?
     `bad_resets`: answers to the last reset of a queue that keep it from a guest.
+    `in_use`: the remove policy of the kernel, by its name: `ebusy` or `block`.
+    `requests_device`: does the log tell when a device in use is asked for?
+    `oldest_added`: adapters of an older type are not added to a guest by a scan.
     `no_instances_errno`: errno of `create` when no instance is left.
     `isc_failure`: answer when interrupts cannot be set up.
     """
@@ -141,5 +144,8 @@ class VfioApPolicy(Struct, frozen=True):
     resets_unassigned: bool
     resets_filtered: bool
     bad_resets: frozenset[int]
+    in_use: str
+    requests_device: bool
+    oldest_added: int
     no_instances_errno: int
     isc_failure: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fakesys.subsystems.ap_bus.hardware import NORMAL, Hardware
+from fakesys.subsystems.ap_bus.hardware import Hardware
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.vfio_ap.assignments import Assignments
 
 

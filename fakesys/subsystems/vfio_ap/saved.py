@@ -19,6 +19,7 @@ from fakesys.core.saved import (
 )
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
+from fakesys.subsystems.mdev.device import Stage
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.vfio_ap.driver import VfioAp
 from fakesys.subsystems.vfio_ap.guest import LAST_ISC, Guests, is_guest_name
@@ -52,13 +53,15 @@ class SavedGuest(Saved, frozen=True):
 class SavedVfioAp(Saved, frozen=True):
     """The module and the guests. `autoprobe`: of the bus `matrix`, None while it is not loaded.
 
+    `info`: the machine's masks as the module knows them. `remove_policy`: None: the kernel's.
     `bad_resets`: an answer, then adapter and domains of the queues that gave it. `mdevs`: the bound
     devices in the order of their creation. `attached`: UUIDs in the order of opening.
     """
 
     autoprobe: bool | None
     filter: FilterName
-    remove_policy: RemovePolicy
+    remove_policy: RemovePolicy | None
+    info: SavedMasks
     bad_resets: Annotated[
         tuple[tuple[U8, Annotated[tuple[tuple[U8, Mask], ...], Meta(max_length=256)]], ...],
         Meta(max_length=256),
@@ -74,7 +77,8 @@ def save(module: VfioAp, guests: Guests) -> SavedVfioAp:
     return SavedVfioAp(
         autoprobe=None if matrix is None else matrix.autoprobe,
         filter=state.filter,
-        remove_policy=state.remove_policy,
+        remove_policy=state.chosen_policy,
+        info=_save_masks(state.info),
         bad_resets=tuple(
             (rc, tuple((apid, mask_text(mask)) for apid, mask in enumerate(rows) if mask))
             for rc, rows in module.resets.bad.items()
@@ -111,7 +115,8 @@ def restore(saved: SavedVfioAp, module: VfioAp, mdev_bus: MdevBus, guests: Guest
     """
     state = module.state
     check(saved.filter in state.policy.filters, f"no filter {saved.filter} in this kernel")
-    state.filter, state.remove_policy = saved.filter, saved.remove_policy
+    state.filter, state.chosen_policy = saved.filter, saved.remove_policy
+    state.info = Masks(*map(mask_of, saved.info))
     if module.matrix is not None:
         module.matrix.autoprobe = bool(saved.autoprobe)
     bad = {rc: {apid: mask_of(mask) for apid, mask in rows} for rc, rows in saved.bad_resets}
@@ -123,13 +128,16 @@ def restore(saved: SavedVfioAp, module: VfioAp, mdev_bus: MdevBus, guests: Guest
     check_unique(saved.attached, "an attached device")
     attached = {guest.mdev.uuid for guest in guests.by_name.values() if guest.mdev}
     check(attached == set(saved.attached), "a device is attached without a guest, or not at all")
+    for mdev in mdev_bus.devices.values():
+        waits = mdev.stage is not Stage.ALIVE
+        check(not waits or mdev.uuid in attached, f"the end of {mdev.uuid} waits for no guest")
     state.attached = list(saved.attached)
 
 
 def _restore_mdevs(saved: tuple[SavedMatrixMdev, ...], module: VfioAp, mdev_bus: MdevBus) -> None:
     for mdev in mdev_bus.devices.values():
         mdev.data = MatrixMdev(mdev, module.state, module.assignments, module.resets)
-    bound = [mdev for mdev in mdev_bus.devices.values() if mdev.driver]
+    bound = [mdev for mdev in mdev_bus.devices.values() if mdev.in_service]
     check(
         [mdev.uuid for mdev in saved] == [mdev.uuid for mdev in bound],
         "the matrices are not those of the bound devices",

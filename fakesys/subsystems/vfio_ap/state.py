@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from fakesys.core.kernel import Kernel
-from fakesys.subsystems.ap_bus.hardware import Hardware
+from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
 from fakesys.subsystems.ap_bus.state import BusState
-from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName, Masks, VfioApPolicy
+from fakesys.subsystems.vfio_ap.policy import NOTHING, Filtering, FilterName, Masks, VfioApPolicy
 
 
 class RemovePolicy(StrEnum):
@@ -34,8 +34,11 @@ class VfioApState:
         self.policy = policy
         self.bound = bound
         self.filter = FilterName.ADAPTER
-        self.remove_policy = RemovePolicy.EBUSY
+        # What a user chose; None: what the kernel does.
+        self.chosen_policy: RemovePolicy | None = None
         self.attached: list[str] = []
+        # What PQAP(QCI) answered last: when the module was loaded, or when its masks changed.
+        self.info = NOTHING
 
     @property
     def hardware(self) -> Hardware:
@@ -48,7 +51,23 @@ class VfioApState:
         return self.policy.filters[self.filter]
 
     @property
+    def remove_policy(self) -> RemovePolicy:
+        """What happens at the removal of a device that is in use."""
+        return self.chosen_policy or RemovePolicy(self.policy.in_use)
+
+    @property
     def lpar(self) -> Masks:
-        """The machine's masks as of the last scan."""
-        lpar = self.bus.lpar
-        return Masks(lpar.adapters, lpar.domains, lpar.control_domains)
+        """The machine's masks as the module knows them."""
+        return self.info if self.policy.follows_machine else masks_of(self.bus.lpar)
+
+    def query(self) -> None:
+        """Ask the machine for its masks, at the load of the module; without PQAP(QCI) it has none.
+
+        Like vfio_ap_drv.c:vfio_ap_matrix_dev_create (v6.1).
+        """
+        self.info = masks_of(self.hardware.lpar) if self.hardware.qci else NOTHING
+
+
+def masks_of(lpar: Lpar) -> Masks:
+    """Return the machine's masks."""
+    return Masks(lpar.adapters, lpar.domains, lpar.control_domains)

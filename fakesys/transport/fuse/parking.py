@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fakesys.core.errors import Waiters
+from fakesys.core.errors import Blocked, Underway
 from fakesys.core.kernel import Caller
 from fakesys.transport.fuse.handlers import Handler
 
@@ -24,10 +24,10 @@ class Call(NamedTuple):
 
 
 class Parked(NamedTuple):
-    """A call that waits, what it waits for, and the process that made it."""
+    """A call that waits, why, and the process that made it."""
 
     call: Call
-    waiters: Waiters
+    blocked: Blocked
     caller: Caller
 
 
@@ -63,22 +63,30 @@ class ParkedCalls:
     def __iter__(self) -> Iterator[int]:
         return iter(tuple(self._calls))
 
-    def park(self, call: Call, waiters: Waiters, caller: Caller) -> None:
-        """Keep a call until `waiters` wake it."""
+    def park(self, call: Call, blocked: Blocked, caller: Caller) -> None:
+        """Keep a call until the waiters of `blocked` wake it."""
         unique, woken = call.unique, self._wakeups.requests
-        self._calls[unique] = Parked(call, waiters, caller)
-        waiters.add(("request", unique), lambda: woken.append(unique))
+        self._calls[unique] = Parked(call, blocked, caller)
+        blocked.waiters.add(("request", unique), lambda: woken.append(unique))
 
     def take(self, unique: int) -> Parked | None:
         """Return a woken call and forget it; None when it was ended before."""
         return self._calls.pop(unique, None)
+
+    def interrupted(self, unique: int) -> bool:
+        """Tell a call of the signal; return whether it waits on nevertheless."""
+        parked = self._calls.get(unique)
+        if parked is None or not isinstance(parked.blocked, Underway):
+            return False
+        parked.blocked.interrupted()
+        return True
 
     def end(self, unique: int) -> bool:
         """Forget a call that waits; return whether it did, and so still needs an answer."""
         parked = self._calls.pop(unique, None)
         if parked is None:
             return False
-        parked.waiters.discard(("request", unique))
+        parked.blocked.waiters.discard(("request", unique))
         return True
 
     def wake_all(self) -> None:

@@ -199,7 +199,7 @@ class Session:
         except Blocked as blocked:
             self._free_inode(handler, nodeid)
             call = Call(unique, handler, nodeid, _whole(message))
-            self._parked.park(call, blocked.waiters, caller)
+            self._parked.park(call, blocked, caller)
             return None
         except TakesLong:
             self._free_inode(handler, nodeid)
@@ -308,6 +308,8 @@ class Session:
     def _interrupt(self, _nodeid: int, message: Message) -> None:
         # A request that neither waits nor works was answered in the meantime.
         unique = protocol.INTERRUPT_IN.unpack_from(message)[0]
+        if self._parked.interrupted(unique):
+            return
         self._end_parked(unique, EINTR)
         if self._long.interrupt(unique):
             self._send(_refusal(unique, EINTR))

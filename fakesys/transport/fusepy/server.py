@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from fakesys.core.errors import Blocked, KernelError, Waiters
+from fakesys.core.errors import Blocked, KernelError, Underway
 from fakesys.core.kernel import Caller
 from fakesys.transport.fusepy import library
 from fakesys.transport.fusepy.open_files import OpenDirectories, OpenFiles
@@ -41,7 +41,7 @@ P = ParamSpec("P")
 class _Wait:
     """A call that must be repeated once it was woken."""
 
-    waiters: Waiters
+    blocked: Blocked
     woken: threading.Event = field(default_factory=threading.Event)
 
 
@@ -165,7 +165,7 @@ class Server:
                 self._cross(self._forget, answer)
 
     def _forget(self, wait: _Wait) -> None:
-        wait.waiters.discard(wait)
+        wait.blocked.waiters.discard(wait)
         self._waiting.discard(wait)
 
     def _caller(self) -> Caller:
@@ -191,7 +191,7 @@ class Server:
                 kernel.on_request(caller)
             return call()
         except Blocked as blocked:
-            wait = _Wait(blocked.waiters)
+            wait = _Wait(blocked)
             blocked.waiters.add(wait, wait.woken.set)
             self._waiting.add(wait)
             return wait
@@ -215,5 +215,7 @@ class Server:
         connection = library.fuse_get_context().contents.fuse
         while not wait.woken.wait(INTERRUPT_CHECK_SECONDS):
             gone = self._ended or library.fuse_exited(connection)
-            if gone or library.fuse_interrupted():
+            if library.fuse_interrupted() and isinstance(wait.blocked, Underway) and not gone:
+                self._cross(wait.blocked.interrupted)
+            elif gone or library.fuse_interrupted():
                 raise KernelError(ENODEV if gone else EINTR, "a waiting call was ended")

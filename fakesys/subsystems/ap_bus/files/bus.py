@@ -168,13 +168,13 @@ BUS: tuple[Row, ...] = (
         name="ap_max_domain_id",
         mode=0o444,
         doc="Highest domain ID.",
-        show=lambda bus: f"{bus.state.hardware.max_domain_id}\n",
+        show=lambda bus: f"{bus.state.hardware.highest_domain}\n",
     ),
     Attr(
         name="ap_max_adapter_id",
         mode=0o444,
         doc="Highest adapter ID.",
-        show=lambda bus: f"{bus.state.hardware.max_adapter_id}\n",
+        show=lambda bus: f"{bus.state.hardware.highest_adapter}\n",
     ),
     Attr(
         name="apmask",
@@ -339,8 +339,9 @@ def mounts(
     `queue_rows`, `drivers`: what other modules add to queues and to the list of drivers.
     """
     # The root device is registered before it gets its bus, so it has no `subsystem` link.
-    own = tuple(row for row in device_rows(devices) if not isinstance(row, Link))
-    card = card_layout(devices, queue_layout(devices, queue_rows))
+    own = tuple(row for row in device_rows(devices, power=False) if not isinstance(row, Link))
+    queue = queue_layout(devices, lambda: bus().zcrypt.info, queue_rows)
+    card = card_layout(devices, lambda: bus().zcrypt.info, queue)
     cards = Children(names=_card_names, get=_card, layout=card, label="cardXX")
     root: Layout[RootDevice] = Layout((*own, cards))
     known: Layout[ApBus] = Layout(

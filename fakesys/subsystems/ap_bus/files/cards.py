@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from errno import EIO, ENODEV, EOPNOTSUPP
 
 from fakesys.core.devices import Devices
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.apqn import Apqn, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
+from fakesys.subsystems.ap_bus.files.card_info import Info, card_rows
 from fakesys.subsystems.ap_bus.files.modules import NOT_A_SWITCH, anything, switch
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
 from fakesys.subsystems.ap_bus.policy import ApFeature
@@ -28,14 +28,6 @@ def type_name(spec: CardSpec) -> str:
 
 def _bound(card: ApCard) -> bool:
     return card.driver is not None
-
-
-def _of_mode(mode: CardMode) -> Callable[[ApCard], bool]:
-    return lambda card: _bound(card) and card.mode is mode
-
-
-def _while_online(value: Callable[[CardSpec], str]) -> Callable[[ApCard], str]:
-    return lambda card: f"{value(card.spec) if card.online else ''}\n"
 
 
 def _waiting(card: ApCard) -> str:
@@ -150,41 +142,6 @@ ZCRYPT_CARD: tuple[Attr[ApCard], ...] = (
         show=_waiting,
         present=_bound,
     ),
-    Attr(
-        name="serialnr",
-        mode=0o444,
-        doc="Serial number of a CCA card, 8 characters; empty while offline.",
-        show=_while_online(lambda spec: f"{spec.serial:.8}"),
-        present=_of_mode(CardMode.CCA),
-    ),
-    Attr(
-        name="API_ordinalnr",
-        mode=0o444,
-        doc="API ordinal number of an EP11 card; empty while offline.",
-        show=_while_online(lambda spec: f"{spec.api_ordinalnr}"),
-        present=_of_mode(CardMode.EP11),
-    ),
-    Attr(
-        name="FW_version",
-        mode=0o444,
-        doc="Firmware version of an EP11 card; empty while offline.",
-        show=_while_online(lambda spec: spec.fw_version),
-        present=_of_mode(CardMode.EP11),
-    ),
-    Attr(
-        name="serialnr",
-        mode=0o444,
-        doc="Serial number of an EP11 card, 16 characters; empty while offline.",
-        show=_while_online(lambda spec: f"{spec.serial:.16}"),
-        present=_of_mode(CardMode.EP11),
-    ),
-    Attr(
-        name="op_modes",
-        mode=0o444,
-        doc="Operation modes of an EP11 card; empty while offline.",
-        show=_while_online(lambda spec: spec.op_modes),
-        present=_of_mode(CardMode.EP11),
-    ),
 )
 
 
@@ -199,7 +156,8 @@ def _queue(card: ApCard, name: str) -> ApQueue | None:
     return queue_of(card, apqn.apqi)
 
 
-def card_layout(devices: Devices, queue: Layout[ApQueue]) -> Layout[ApCard]:
-    """Return a card's directory, which has one directory per queue."""
+def card_layout(devices: Devices, info: Info, queue: Layout[ApQueue]) -> Layout[ApCard]:
+    """Return a card's directory, which has one directory per queue. `info`: what asks cards."""
     queues = Children(names=_queue_names, get=_queue, layout=queue, label="XX.YYYY")
-    return Layout((*CARD, *ZCRYPT_CARD, *device_rows(devices), queues))
+    rows = (*CARD, *ZCRYPT_CARD, *card_rows(info), *device_rows(devices, power=False), queues)
+    return Layout(rows)

@@ -32,7 +32,7 @@ def switch(store: Callable[[M, bool], None]) -> Callable[[M, str], None]:
     return take
 
 
-def anything(store: Callable[[M], None]) -> Callable[[M, str], None]:
+def anything(store: Callable[[M], object]) -> Callable[[M, str], None]:
     """Return a store that accepts any text."""
 
     def take(model: M, _text: str) -> None:

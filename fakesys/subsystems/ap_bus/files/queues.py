@@ -5,18 +5,15 @@ Source: ap_queue.c, zcrypt_queue.c, zcrypt_cex4.c (v6.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from errno import EINVAL, ENODEV
 
 from fakesys.core.devices import Devices
+from fakesys.subsystems.ap_bus.files.card_info import Info, queue_rows
 from fakesys.subsystems.ap_bus.files.modules import anything, switch
-from fakesys.subsystems.ap_bus.hardware_spec import CardMode
 from fakesys.subsystems.ap_bus.policy import ApFeature
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.driver_core.files import device_rows
 from fakesys.tree.attr import Attr, Layout, Row
-
-_CCA_KEYS = (("AES", 16), ("APKA", 16), ("ASYM", 32))
 
 
 def _request_count(queue: ApQueue) -> str:
@@ -30,36 +27,14 @@ def _reset_state(queue: ApQueue) -> str:
     return "Reset Timer armed.\n" if queue.waiting else "No Reset Timer set.\n"
 
 
-def _pattern(queue: ApQueue, digits: int) -> str:
-    # All queues of a card show the same pattern, as if they had the same master key.
-    return f"{0x9E3779B97F4A7C15 * (queue.card.apid + 1) % (1 << 64):016x}" * (digits // 16)
-
-
-def _cca_keys(queue: ApQueue) -> str:
-    lines = []
-    for key, digits in _CCA_KEYS:
-        for register, state in (("NEW", "empty"), ("CUR", "valid"), ("OLD", "invalid")):
-            pattern = _pattern(queue, digits) if state == "valid" else "0" * digits
-            lines.append(f"{key} {register}: {f'{state} 0x{pattern}' if queue.online else '- -'}\n")
-    return "".join(lines)
-
-
-def _ep11_keys(queue: ApQueue) -> str:
-    if not queue.online:
-        return "WK CUR: - -\nWK NEW: - -\n"
-    return f"WK CUR: valid 0x{_pattern(queue, 64)}\nWK NEW: empty -\n"
-
-
-def _op_modes(queue: ApQueue) -> str:
-    return f"{queue.card.spec.op_modes if queue.online else ''}\n"
+def _interrupt(queue: ApQueue) -> str:
+    if queue.enabling:
+        return "Enable Interrupt pending.\n"
+    return f"Interrupts {'enabled' if queue.interrupts else 'disabled'}.\n"
 
 
 def _host(queue: ApQueue) -> bool:
     return queue.is_host
-
-
-def _host_of_mode(mode: CardMode) -> Callable[[ApQueue], bool]:
-    return lambda queue: queue.card.mode is mode and _host(queue)
 
 
 QUEUE: tuple[Attr[ApQueue], ...] = (
@@ -93,7 +68,7 @@ QUEUE: tuple[Attr[ApQueue], ...] = (
         name="interrupt",
         mode=0o444,
         doc="Whether interrupts of the queue are on.",
-        show=lambda queue: f"Interrupts {'enabled' if queue.interrupts else 'disabled'}.\n",
+        show=_interrupt,
     ),
     Attr(
         name="config",
@@ -136,30 +111,13 @@ ZCRYPT_QUEUE: tuple[Attr[ApQueue], ...] = (
         show=lambda queue: f"{queue.waiting}\n",
         present=_host,
     ),
-    Attr(
-        name="mkvps",
-        mode=0o444,
-        doc="Master key verification patterns of a CCA queue.",
-        show=_cca_keys,
-        present=_host_of_mode(CardMode.CCA),
-    ),
-    Attr(
-        name="mkvps",
-        mode=0o444,
-        doc="Wrapping key verification patterns of an EP11 queue.",
-        show=_ep11_keys,
-        present=_host_of_mode(CardMode.EP11),
-    ),
-    Attr(
-        name="op_modes",
-        mode=0o444,
-        doc="Operation modes of an EP11 queue; empty while offline.",
-        show=_op_modes,
-        present=_host_of_mode(CardMode.EP11),
-    ),
 )
 
 
-def queue_layout(devices: Devices, rows: tuple[Row, ...]) -> Layout[ApQueue]:
-    """Return a queue's directory. `rows`: what other drivers add while they have the queue."""
-    return Layout((*QUEUE, *ZCRYPT_QUEUE, *rows, *device_rows(devices)))
+def queue_layout(devices: Devices, info: Info, rows: tuple[Row, ...]) -> Layout[ApQueue]:
+    """Return a queue's directory.
+
+    `info`: what asks cards. `rows`: what other drivers add while they have the queue.
+    """
+    own = (*QUEUE, *ZCRYPT_QUEUE, *queue_rows(info))
+    return Layout((*own, *rows, *device_rows(devices, power=False)))

@@ -24,7 +24,8 @@ from fakesys.subsystems.ap_bus.bus import MAX_POLL_TIMEOUT_NS, ApBus
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import HOST_QUEUE_DRIVER, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Lpar
-from fakesys.subsystems.ap_bus.queue_states import QueueStates
+from fakesys.subsystems.ap_bus.queues.order import QueueOrder
+from fakesys.subsystems.ap_bus.queues.states import QueueStates
 from fakesys.subsystems.ap_bus.saved.hardware import (
     Planes,
     SavedCardSpec,
@@ -33,6 +34,7 @@ from fakesys.subsystems.ap_bus.saved.hardware import (
     save_counter,
     save_spec,
 )
+from fakesys.subsystems.ap_bus.saved.info import SavedCardInfo, restore_info, save_info
 from fakesys.subsystems.ap_bus.state import BusState
 
 # A count for each of some domains.
@@ -43,17 +45,19 @@ class SavedStates(Saved, frozen=True):
     """The state machines of a card's queues."""
 
     operating: Mask
-    reset_started: Mask
+    error: Mask
+    reset_start: Mask
+    reset_wait: Mask
+    irq_wait: Mask
     interrupts: Mask
 
 
 class SavedCard(Saved, frozen=True):
-    """A card device and its queues. `bound`: the card driver has it; else as in `ApCard`."""
+    """A card device and its queues, as in `ApCard`."""
 
     spec: SavedCardSpec
     config: bool
     chkstop: bool
-    bound: bool
     soft_online: bool
     requests: Natural
     queues: Mask
@@ -66,8 +70,16 @@ class SavedCard(Saved, frozen=True):
     waiting: Counts
 
 
+# Adapter and domains of queues, in an order.
+Order = tuple[tuple[U8, Mask], ...]
+
+
 class SavedBus(Saved, frozen=True):
-    """The bus. `drivers`: name of each queue driver, and its domains by adapter."""
+    """The bus. `drivers`: name of each queue driver, and its queues in the order of binding.
+
+    `card_driver`: adapters of its cards in that order. `order`: all queues, in the order of their
+    registration.
+    """
 
     apmask: Mask
     aqmask: Mask
@@ -82,8 +94,12 @@ class SavedBus(Saved, frozen=True):
     rearmed: bool
     completions: U63
     cards: tuple[SavedCard, ...]
-    drivers: tuple[tuple[str, tuple[tuple[U8, Mask], ...]], ...]
+    card_driver: Annotated[tuple[U8, ...], Meta(max_length=256)]
+    drivers: tuple[tuple[str, Order], ...]
+    order: Order
+    info: SavedCardInfo
     timer: SavedTimer
+    poll_timer: SavedTimer | None
 
 
 def save_bus(bus: ApBus) -> SavedBus:
@@ -106,13 +122,17 @@ def save_bus(bus: ApBus) -> SavedBus:
         rearmed=state.rearmed,
         completions=state.completions,
         cards=tuple(_save_card(card) for card in state.cards.values()),
-        drivers=tuple((driver.name, _bound(driver)) for driver in state.queue_drivers.values()),
+        card_driver=tuple(state.card_driver.order),
+        drivers=tuple((name, _rows(driver.order)) for name, driver in state.queue_drivers.items()),
+        order=_rows(state.order),
+        info=save_info(bus.zcrypt.info),
         timer=timer,
+        poll_timer=state.poll_timer,
     )
 
 
-def _bound(driver: QueueDriver) -> tuple[tuple[int, Mask], ...]:
-    return tuple((apid, mask_text(mask)) for apid, mask in enumerate(driver.bound) if mask)
+def _rows(order: QueueOrder) -> Order:
+    return tuple((apid, mask_text(mask)) for apid, mask in order.rows())
 
 
 def _save_card(card: ApCard) -> SavedCard:
@@ -121,7 +141,6 @@ def _save_card(card: ApCard) -> SavedCard:
         spec=save_spec(card.spec),
         config=card.config,
         chkstop=card.chkstop,
-        bound=card.driver is not None,
         soft_online=card.soft_online,
         requests=card.requests,
         queues=mask_text(card.queues),
@@ -130,7 +149,10 @@ def _save_card(card: ApCard) -> SavedCard:
         offline=mask_text(card.offline),
         states=SavedStates(
             operating=mask_text(states.operating),
-            reset_started=mask_text(states.reset_started),
+            error=mask_text(states.error),
+            reset_start=mask_text(states.reset_start),
+            reset_wait=mask_text(states.reset_wait),
+            irq_wait=mask_text(states.irq_wait),
             interrupts=mask_text(states.interrupts),
         ),
         plugs=save_counter(card.plugs),
@@ -155,10 +177,15 @@ def restore_bus(saved: SavedBus, bus: ApBus) -> None:
     check_unique([card.spec.id for card in saved.cards], "a card")
     for card in saved.cards:
         _restore_card(card, state)
-    _restore_registered([name for name, _ in saved.drivers], saved.cards, state)
+    _restore_order(saved.order, state)
+    _restore_registered(saved, state)
+    _restore_card_driver(saved.card_driver, state)
+    restore_info(saved.info, bus.zcrypt.info)
     for name, rows in saved.drivers:
         _restore_driver(state.queue_drivers[name], rows, state)
     bus.start_at(saved.timer)
+    if saved.poll_timer is not None:
+        state.poll_at(saved.poll_timer)
 
 
 def _restore_card(saved: SavedCard, state: BusState) -> None:
@@ -175,18 +202,15 @@ def _restore_card(saved: SavedCard, state: BusState) -> None:
     card.plugs = restored_counter(saved.plugs)
     card.queue_requests = _restored_counts(saved.queue_requests, card)
     card.waiting = _restored_counts(saved.waiting, card)
-    if saved.bound:
-        check(card.has_driver_type, f"{name} is of a type without driver")
-        card.driver = state.card_driver.name
-        state.card_driver.bound |= 1 << spec.id
 
 
-def _restore_registered(names: list[str], cards: tuple[SavedCard, ...], state: BusState) -> None:
+def _restore_registered(saved: SavedBus, state: BusState) -> None:
     """Have these queue drivers registered, in this order."""
+    names = [name for name, _ in saved.drivers]
     registered = ", ".join(state.queue_drivers)
     if HOST_QUEUE_DRIVER not in names:
         check(names == list(state.queue_drivers)[1:], f"the queue drivers are {registered}")
-        check(not any(card.bound for card in cards), "a card is bound to no driver")
+        check(not saved.card_driver, "a card is bound to no driver")
         state.card_driver.registered = False
         del state.queue_drivers[HOST_QUEUE_DRIVER]
     known = state.queue_drivers
@@ -202,8 +226,13 @@ def _some_of(card: ApCard, text: Mask, what: str) -> int:
 
 def _restored_states(saved: SavedStates) -> QueueStates:
     states = QueueStates()
-    states.operating = mask_of(saved.operating)
-    states.reset_started = mask_of(saved.reset_started)
+    states.operating, states.error = mask_of(saved.operating), mask_of(saved.error)
+    states.reset_start, states.reset_wait = mask_of(saved.reset_start), mask_of(saved.reset_wait)
+    check(not states.operating & states.error, "a queue is in operation and in error")
+    states.irq_wait = mask_of(saved.irq_wait)
+    in_two = states.reset_start & (states.reset_wait | states.irq_wait)
+    in_two |= states.reset_wait & states.irq_wait
+    check(not in_two, "a queue is in two states of a reset")
     states.interrupts = mask_of(saved.interrupts)
     return states
 
@@ -217,13 +246,33 @@ def _restored_counts(saved: Counts, card: ApCard) -> dict[int, int]:
     return counts
 
 
-def _restore_driver(
-    driver: QueueDriver, rows: tuple[tuple[int, Mask], ...], state: BusState
-) -> None:
+def _restore_order(rows: Order, state: BusState) -> None:
+    for apid, text in rows:
+        card, mask = state.cards.get(apid), mask_of(text)
+        queues = 0 if card is None else card.queues
+        known = sum(row.mask for row in state.order.rows_of(apid))
+        check(not mask & (known | ~queues), "a queue is registered twice, or is not there")
+        state.order.append(apid, mask)
+    for card in state.cards.values():
+        known = sum(row.mask for row in state.order.rows_of(card.apid))
+        check(known == card.queues, f"card {card.apid:02x} has a queue that is not registered")
+
+
+def _restore_card_driver(apids: tuple[int, ...], state: BusState) -> None:
+    check_unique(apids, "a card of the card driver")
+    for apid in apids:
+        card = state.cards.get(apid)
+        if card is None or not card.has_driver_type:
+            refuse(f"card {apid:02x} is not there, or of a type without driver")
+        card.driver = state.card_driver.name
+    state.card_driver.order = list(apids)
+
+
+def _restore_driver(driver: QueueDriver, rows: Order, state: BusState) -> None:
     for apid, text in rows:
         card, mask = state.cards.get(apid), mask_of(text)
         if card is None or not card.has_driver_type:
             refuse(f"{driver.name} has queues of a card that it cannot have")
         free = state.unbound(card) & driver.fits(state.host_domains(apid))
         check(not mask & ~free, f"{driver.name} has queues that are not there or not its own")
-        driver.bound[apid] |= mask
+        driver.take(apid, mask)

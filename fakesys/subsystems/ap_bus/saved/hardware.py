@@ -19,8 +19,10 @@ from fakesys.core.saved import (
 )
 from fakesys.core.text import ALL_IDS
 from fakesys.subsystems.ap_bus.apqn import Apqn, BitCounter
-from fakesys.subsystems.ap_bus.hardware import ANSWERS, NORMAL, Hardware, InstalledCard, Lpar
+from fakesys.subsystems.ap_bus.hardware import Hardware, InstalledCard, Lpar
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.queues.answers import ANSWERS, NORMAL
+from fakesys.subsystems.ap_bus.saved.info import SavedDomainKey, restore_keys, save_keys
 
 # The planes of counters of up to 128 bits.
 Planes = Annotated[tuple[Mask, ...], Meta(max_length=128)]
@@ -40,6 +42,7 @@ class SavedCardSpec(Saved, frozen=True):
     depth: U8
     ml: U8
     domains: Mask | None
+    extra_functions: Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 
 class SavedInstalledCard(Saved, frozen=True):
@@ -49,7 +52,6 @@ class SavedInstalledCard(Saved, frozen=True):
     config: bool
     checkstop: bool
     rcs: Annotated[tuple[tuple[U8, U8], ...], Meta(max_length=256)]
-    resets: Planes
     irq: Mask
 
 
@@ -69,6 +71,8 @@ class SavedHardware(Saved, frozen=True):
     qci_words: Annotated[tuple[Word, ...], Meta(max_length=16)]
     reset_answers: tuple[tuple[U8, U8, U8], ...]
     configure_errors: tuple[tuple[U8, Errno], ...]
+    keys: tuple[SavedDomainKey, ...]
+    resets: Annotated[tuple[tuple[U8, Planes], ...], Meta(max_length=256)]
 
 
 def save_spec(spec: CardSpec) -> SavedCardSpec:
@@ -84,6 +88,7 @@ def save_spec(spec: CardSpec) -> SavedCardSpec:
         depth=spec.depth,
         ml=spec.ml,
         domains=None if spec.domains is None else mask_text(spec.domains),
+        extra_functions=spec.extra_functions,
     )
 
 
@@ -102,6 +107,7 @@ def restored_spec(saved: SavedCardSpec) -> CardSpec:
         depth=saved.depth,
         ml=saved.ml,
         domains=None if saved.domains is None else mask_of(saved.domains),
+        extra_functions=saved.extra_functions,
     )
 
 
@@ -124,6 +130,8 @@ def save_hardware(hardware: Hardware) -> SavedHardware:
         qci_words=hardware.qci_words,
         reset_answers=tuple((*apqn, rc) for apqn, rc in hardware.reset_answers.items()),
         configure_errors=tuple(hardware.configure_errors.items()),
+        keys=save_keys(hardware.keys),
+        resets=tuple((apid, save_counter(count)) for apid, count in hardware.counters.items()),
     )
 
 
@@ -133,7 +141,6 @@ def _save_card(card: InstalledCard) -> SavedInstalledCard:
         config=card.config,
         checkstop=card.checkstop,
         rcs=tuple(card.rcs.items()),
-        resets=save_counter(card.resets),
         irq=mask_text(card.irq),
     )
 
@@ -141,9 +148,6 @@ def _save_card(card: InstalledCard) -> SavedInstalledCard:
 def restore_hardware(saved: SavedHardware, hardware: Hardware) -> None:
     """Fill hardware without cards. Raises BadSnapshotError."""
     lpar = Lpar(*map(mask_of, saved.lpar))
-    highest = (saved.max_adapter_id, saved.max_domain_id, saved.max_domain_id)
-    for mask, limit in zip(lpar, highest, strict=True):
-        check(not mask >> (limit + 1), f"the machine has an ID above {limit}")
     cards = [_restored_card(card, saved.max_adapter_id) for card in saved.cards]
     check_unique([card.spec.id for card in cards], "an installed card")
     answers = {Apqn(apid, apqi): rc for apid, apqi, rc in saved.reset_answers}
@@ -155,6 +159,9 @@ def restore_hardware(saved: SavedHardware, hardware: Hardware) -> None:
     hardware.max_adapter_id, hardware.max_domain_id = saved.max_adapter_id, saved.max_domain_id
     hardware.interrupts, hardware.qci = saved.interrupts, saved.qci
     hardware.reconfig, hardware.qci_words = saved.reconfig, saved.qci_words
+    restore_keys(saved.keys, hardware.keys)
+    check_unique([apid for apid, _ in saved.resets], "a counter of resets")
+    hardware.counters = {apid: restored_counter(planes) for apid, planes in saved.resets}
     hardware.reset_answers, hardware.configure_errors = answers, dict(saved.configure_errors)
 
 
@@ -169,7 +176,6 @@ def _restored_card(saved: SavedInstalledCard, max_adapter_id: int) -> InstalledC
         config=saved.config,
         checkstop=saved.checkstop,
         rcs=dict(saved.rcs),
-        resets=restored_counter(saved.resets),
         irq=mask_of(saved.irq) & ALL_IDS,
     )
 

@@ -38,6 +38,7 @@ class SavedRow(Saved, frozen=True):
     steps: tuple[SavedStep, ...]
     complete: Mask
     first: U63
+    reverse: bool
 
 
 class SavedRows(Saved, frozen=True, tag="queues"):
@@ -67,6 +68,7 @@ def _save_row(row: Row) -> SavedRow:
         ),
         complete=mask_text(row.complete),
         first=row.first,
+        reverse=row.reverse,
     )
 
 
@@ -79,7 +81,9 @@ def restored_batch(saved: SavedRows) -> UeventBatch:
 
 def _restored_row(saved: SavedRow) -> Row:
     steps = tuple(Step(mask_of(step.mask), _restored_actions(step)) for step in saved.steps)
-    row = Row(saved.apid, str(saved.mode), steps, mask_of(saved.complete), saved.first)
+    row = Row(
+        saved.apid, str(saved.mode), steps, mask_of(saved.complete), saved.first, saved.reverse
+    )
     check(sum(step.mask for step in steps) == row.mask, "a queue is in two steps of a row")
     bound = sum(
         step.mask for step in steps if [action.name for action in step.actions].count("bind") == 1
