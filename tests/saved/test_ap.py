@@ -13,7 +13,17 @@ from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
 from fakesys.machine.timeline import Timeline, log
 from tests.saved.files import sealed
-from tests.whole_machine import AP, CONTROL, CREATE, MATRIX, U1, U2, attempt, differences
+from tests.whole_machine import (
+    AP,
+    CONTROL,
+    CREATE,
+    MATRIX,
+    U1,
+    U2,
+    attempt,
+    differences,
+    everything,
+)
 
 GUESTS = f"{CONTROL}/ap/guests"
 SCENARIO = "vfio-ap-three-guests"
@@ -203,5 +213,15 @@ def test_names_that_are_no_utf8_are_saved() -> None:
     attempt(machine, "sys/kernel/tracing/instances/b\udce9r/events/enable", "x\n")
     assert "/b\xe9r/events/enable EINVAL" in machine.read(f"{CONTROL}/last_error")
     copy = Machine("6.1", "empty")
+    copy.load(machine.save())
+    assert differences(machine, copy) == []
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+def test_what_cards_have_told_is_kept(kernel: str) -> None:
+    """Reading the files of cards fills the caches of the drivers."""
+    machine = Machine(kernel, "default")
+    assert any(path.endswith("mkvps") for path in everything(machine, "sys/devices/ap"))
+    copy = Machine("seed", "empty")
     copy.load(machine.save())
     assert differences(machine, copy) == []

@@ -17,7 +17,7 @@ from fakesys.subsystems.ap_bus.queues.master_keys import (
 )
 
 # A pattern of up to 32 bytes; None: no key.
-Pattern = Annotated[str, Meta(pattern=r"\\A[0-9a-f]{1,64}\\Z")] | None
+Pattern = Annotated[str, Meta(pattern=r"\A[0-9a-f]{1,64}\Z")] | None
 _NEW = {
     KeyKind.WK: (NewState.EMPTY, NewState.UNCOMMITTED, NewState.COMMITTED),
     KeyKind.AES: (NewState.EMPTY, NewState.PARTIAL, NewState.FULL),
