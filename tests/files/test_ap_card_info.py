@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from fakesys.machine.machine import Machine
-from tests.files.ap import BUS, CONTROL, ROOT, every_kernel, machine_of, refused
+from tests.files.ap import (
+    BUS,
+    CONTROL,
+    ROOT,
+    U1,
+    every_kernel,
+    machine_of,
+    new_guest,
+    new_mdev,
+    refused,
+)
 
 CCA, EP11 = f"{ROOT}/card05", f"{ROOT}/card04"
 KEYS = f"{CONTROL}/master_keys"
@@ -116,3 +126,28 @@ def test_commands_for_keys_are_refused(text: str, errno: str) -> None:
 
 def test_functions_that_no_card_has_are_refused() -> None:
     assert refused(machine_of("6.1"), f"{CONTROL}/new_card", "7 CEX6 cca functions=Q") == "EINVAL"
+
+
+def test_a_guest_resets_its_device() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{BUS}/aqmask", "-4")
+    new_mdev(machine, U1, "5", "4")
+    guest = new_guest(machine, "g", U1)
+    resets = f"{CONTROL}/queues/05.0004/resets"
+    before = int(machine.read(resets))
+    machine.write(f"{guest}/reset", "1\n")
+    assert int(machine.read(resets)) == before + 1
+    assert refused(machine, f"{guest}/reset", "2") == "EINVAL"
+    machine.write(f"{guest}/detach", "1\n")
+    assert refused(machine, f"{guest}/reset", "1") == "ENODEV"
+
+
+def test_the_count_of_resets_outlives_a_card() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{BUS}/aqmask", "-4")
+    queue = f"{CONTROL}/queues/05.0004"
+    machine.write(f"{CONTROL}/del_card", "5\n")
+    assert machine.read(f"{queue}/resets") == "1\n"
+    assert refused(machine, f"{queue}/rc", "1") == "ENODEV"
+    machine.write(f"{CONTROL}/new_card", "5 CEX5 cca\n")
+    assert machine.read(f"{queue}/resets") == "1\n"
