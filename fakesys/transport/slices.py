@@ -17,7 +17,7 @@ from fakesys.core.kernel import Caller
 from fakesys.core.scheduling.resched import state
 from fakesys.transport.watchdog import Watchdog
 
-SLICE_SECONDS = 0.008
+SLICE_SECONDS = 0.005
 # So many calls have a thread; others wait for one.
 MOST_THREADS = 64
 

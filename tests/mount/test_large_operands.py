@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -28,9 +29,9 @@ P99_SECONDS = 0.05
 LONGEST_SECONDS = 10.0
 VMS = 1100 if LONG else 40
 GFNS = 1 << 28 if LONG else 1 << 24
-ROUNDS = 1_000_000 if LONG else 30_000
+ROUNDS = 200_000 if LONG else 10_000
 ADVANCE = 8_640_000 if LONG else 400_000
-BUFFER_KB = 65_536 if LONG else 2048
+BUFFER_KB = 16_384 if LONG else 256
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,13 @@ def _fresh(mount: Mount) -> None:
 
 
 @contextmanager
-def serves_others(mount: Mount, process: subprocess.Popen[bytes]) -> Iterator[list[float]]:
-    """Another file is read, until the process has ended; the latencies in ascending order."""
+def serves_others(
+    mount: Mount, process: subprocess.Popen[bytes], steps: int
+) -> Iterator[list[float]]:
+    """Another file is read, until the process has ended; the latencies in ascending order.
+
+    `steps`: so many reads may come upon a step that cannot rest, and do not count.
+    """
     path, found = mount.control / "version", list[float]()
     while process.poll() is None:
         begin = time.monotonic()
@@ -57,16 +63,17 @@ def serves_others(mount: Mount, process: subprocess.Popen[bytes]) -> Iterator[li
     yield found
     assert found[-1] < LONGEST_SECONDS
     if LONG:
-        assert found[len(found) * 99 // 100] <= P99_SECONDS, found[-20:]
+        rest = found[: len(found) - steps]
+        assert rest[len(rest) * 99 // 100] <= P99_SECONDS, found[-20:]
 
 
-def during(mount: Mount, words: list[str], *, stdout: Path | None = None) -> None:
+def during(mount: Mount, words: list[str], *, stdout: Path | None = None, steps: int = 0) -> None:
     """Run a command, and read another file meanwhile."""
     with (
         open(stdout or os.devnull, "wb") as output,
         subprocess.Popen(words, stdout=output, stderr=subprocess.PIPE) as process,
     ):
-        with serves_others(mount, process) as found:
+        with serves_others(mount, process, steps) as found:
             print(words[:3], len(found), "reads, longest", found[-1])
         assert process.stderr is not None
         assert (process.wait(), process.stderr.read()) == (0, b"")
@@ -129,7 +136,7 @@ def test_the_dirty_log_of_a_large_slot(mount: Mount) -> None:
 def test_a_race(mount: Mount) -> None:
     guest(mount)
     livelock = f"flow=zap_all max_rounds={ROUNDS} max_time=3600"
-    ctl(mount, access(), f"g race slot=0 vcpus=8 ws=64M {livelock}")
+    ctl(mount, f"g race slot=0 vcpus=8 ws=64M {livelock}")
     assert "result=livelock" in (mount.control / "kvm/last").read_text()
 
 
@@ -138,14 +145,18 @@ def test_the_time_moves(mount: Mount) -> None:
     assert float((mount.control / "clock/now").read_text()) >= ADVANCE
 
 
-def test_the_trace_of_a_full_buffer(mount: Mount) -> None:
+def test_the_trace_of_a_full_buffer(mount: Mount, tmp_path: Path) -> None:
     guest(mount)
     tracing = mount.root / TRACING
     (tracing / "buffer_size_kb").write_text(f"{BUFFER_KB}\n")
-    (tracing / "events/kvm/enable").write_text("1\n")
-    ctl(mount, *(f"g vcpu 0 access w {start << 32:#x} n=100000 stride=8192" for start in (1, 2)))
-    (tracing / "events/kvm/enable").write_text("0\n")
-    during(mount, ["cat", str(tracing / "trace")])
+    (tracing / "events/enable").write_text("1\n")
+    ctl(mount, f"g vcpu 0 access w 0x100000000 n={BUFFER_KB * 5} stride=32768")
+    (tracing / "events/enable").write_text("0\n")
+    text = tmp_path / "trace"
+    during(mount, ["cat", str(tracing / "trace")], stdout=text)
+    # More was written than is there.
+    there, written = re.findall(rb"entries-written: (\d+)/(\d+)", text.read_bytes())[0]
+    assert int(there) < int(written)
 
 
 def many_vms(mount: Mount) -> None:
@@ -172,7 +183,8 @@ def test_a_snapshot_of_many_vms(mount: Mount, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "state").read_text())["kvm"]["vms"]) == VMS
     mount.command("reset", "1")
     write_snapshot = ["cp", "--no-preserve=all", str(saved), str(mount.control / "snapshot")]
-    during(mount, write_snapshot)
+    # The checksum, the decoding, and the exchange of the machine.
+    during(mount, write_snapshot, steps=3)
     assert len(list((mount.control / "kvm/vms").iterdir())) == VMS
 
 
@@ -233,12 +245,16 @@ def test_a_signal_ends_a_reader_and_its_copy(mount: Mount) -> None:
 
 
 def test_nothing_of_a_copy_stays(mount: Mount) -> None:
-    descriptors = len(os.listdir(f"/proc/{mount.pid}/fd"))
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{mount.pid}/fd"))
+
+    before = descriptors()
     for _ in range(10):
         assert (mount.control / "state").read_bytes()
         assert (mount.control / "snapshot").read_bytes()
     assert copies_of(mount) == 0
-    assert len(os.listdir(f"/proc/{mount.pid}/fd")) == descriptors
+    # Those by which it watched the owners of earlier VMs may go meanwhile.
+    assert descriptors() <= before
 
 
 def copies_of(mount: Mount) -> int:
