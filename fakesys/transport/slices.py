@@ -175,7 +175,7 @@ class LongCalls:
         self._queued: deque[LongCall] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._active)
+        return bool(self._queued) or any(not call.done for call in self._active)
 
     def add(self, run: Callable[[], None], context: Context) -> LongCall:
         """Queue a call and return it. The caller may resume it, too."""
