@@ -199,6 +199,8 @@ class BusState:
         """Run the machines of all queues that have a driver; return whether one moved."""
         moved = False
         for card in self.cards.values():
+            if not card.states.busy:
+                continue
             bound = card.queues & ~self.unbound(card)
             # A queue that finishes its reset goes on at once (AP_SM_WAIT_AGAIN).
             finished = card.states.reset_wait
