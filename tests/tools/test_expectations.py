@@ -88,7 +88,7 @@ def test_modes_bind_root_as_well(plain: Mount) -> None:
         (lambda folder: os.open(folder / "new", os.O_WRONLY | os.O_CREAT, 0o644), errno.EACCES),
         (lambda folder: os.mkdir(folder / "new"), errno.EPERM),
         (lambda folder: os.unlink(folder / "config"), errno.EPERM),
-        (lambda folder: os.rmdir(folder / "power"), errno.EPERM),
+        (lambda folder: os.rmdir(folder / "05.0004"), errno.EPERM),
         (lambda folder: os.rename(folder / "config", folder / "new"), errno.EPERM),
         (lambda folder: os.symlink("config", folder / "new"), errno.EPERM),
     ],
