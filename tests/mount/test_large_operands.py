@@ -195,6 +195,7 @@ def test_what_is_saved_in_the_middle_of_a_command_can_be_loaded(
     guest(mount)
     with writer(mount.control / "kvm/ctl", access()) as process:
         wait_until(lambda: is_writing(process, "ctl"))
+        wait_until(lambda: int(mmu(mount)["n_used"]) > 0)
         text = (mount.control / name).read_bytes()
         assert process.poll() is None
         if name == "state":
