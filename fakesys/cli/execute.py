@@ -50,7 +50,7 @@ def _own_failure() -> Iterator[None]:
 @click.command(
     cls=_ExecCommand,
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
-    epilog="Example: fakesys exec --preset full -- lszcrypt -V",
+    epilog="Example: fakesys exec --preset full -- ls /sys/bus/ap/devices",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
@@ -59,6 +59,11 @@ def _own_failure() -> Iterator[None]:
     help="Show this mount instead of a machine of its own.",
 )
 @click.option("--net", is_flag=True, help="A private network, on which device events are sent.")
+@click.option(
+    "--no-udev",
+    is_flag=True,
+    help="With --net, leave the events of udev to a udevd; so it is while one runs.",
+)
 @click.option(
     "--host-writable",
     is_flag=True,
@@ -72,6 +77,7 @@ def execute(
     command: tuple[str, ...],
     mount: Path | None,
     net: bool,
+    no_udev: bool,
     host_writable: bool,
 ) -> None:
     """Run COMMAND with the fake joined into its /sys.
@@ -82,17 +88,19 @@ def execute(
     """
     with _own_failure():
         find_fake = _own_machine(options) if mount is None else _existing(mount)
-        _enter(find_fake, net=net, host_writable=host_writable)
+        _enter(find_fake, net=net, for_udevd=not no_udev, host_writable=host_writable)
     context.exit(_exec_command(command))
 
 
-def _enter(find_fake: FindFake, *, net: bool, host_writable: bool) -> None:
+def _enter(find_fake: FindFake, *, net: bool, for_udevd: bool, host_writable: bool) -> None:
     """Give this process its private view. Raises ClickException."""
     from fakesys.execution import view
-    from fakesys.execution.syscalls import StepError
+    from fakesys.execution.base.syscalls import StepError
 
     try:
-        view.enter(network=net, host_writable=host_writable, find_fake=find_fake)
+        view.enter(
+            network=net, for_udevd=for_udevd, host_writable=host_writable, find_fake=find_fake
+        )
     except (StepError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -119,7 +127,7 @@ def _existing(mount: Path) -> FindFake:
 
 def _own_machine(options: MachineOptions) -> FindFake:
     """Start a daemon with a machine that ends with the command."""
-    from fakesys.execution import places
+    from fakesys.execution.base import places
 
     lives_with = os.pidfd_open(os.getpid())
 

@@ -7,7 +7,7 @@ Readers follow with the number of the last record that they have read. The ueven
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from fakesys.core.errors import Waiters
@@ -107,18 +107,25 @@ def _events(
             yield from enumerate(islice(chunk.make(), skip, None), first + skip)
 
 
+def _at_boot() -> int:
+    return 0
+
+
 class LineLog:
-    """The last 65,536 log lines, each with its number, beginning at 1."""
+    """The last 65,536 log lines, each with its number, beginning at 1, and its time."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._lines: deque[str] = deque(maxlen=capacity)
+        self._times: deque[int] = deque(maxlen=capacity)
+        self._now_ns = _at_boot
         self.last = 0
         # How often the records were replaced, and the last number then: older cursors are void.
         self.generation = self.replaced_at = 0
         self.waiters = Waiters()
 
-    def listen(self, bus: Bus) -> None:
-        """Record the lines of this bus from now on."""
+    def listen(self, bus: Bus, now_ns: Callable[[], int] = _at_boot) -> None:
+        """Record the lines of this bus from now on, each with the time that `now_ns` gives."""
+        self._now_ns = now_ns
         bus.subscribe(LogLine, self._on_line)
 
     def since(self, number: int) -> Iterator[tuple[int, str]]:
@@ -134,15 +141,27 @@ class LineLog:
         """Return the lines that are kept, oldest first; their numbers end at `last`."""
         return tuple(self._lines)
 
-    def replace(self, last: int, lines: Iterable[str]) -> None:
+    def times(self) -> tuple[int, ...]:
+        """Return the times of the lines that are kept, in nanoseconds."""
+        return tuple(self._times)
+
+    def time_of(self, number: int) -> int:
+        """Return the time of a line, in nanoseconds; 0 for one that is not kept."""
+        place = number - 1 - self.last + len(self._times)
+        return self._times[place] if 0 <= place < len(self._times) else 0
+
+    def replace(self, last: int, lines: Iterable[str], times: Iterable[int]) -> None:
         """Replace all records; readers continue with the records after these."""
         self._lines.clear()
         self._lines.extend(lines)
+        self._times.clear()
+        self._times.extend(times)
         self.last = self.replaced_at = last
         self.generation += 1
 
     def _on_line(self, event: LogLine) -> None:
         self._lines.append(event.text)
+        self._times.append(self._now_ns())
         self.last += 1
         self.waiters.wake()
 

@@ -4,15 +4,18 @@ The command is not changed. It runs in a mount namespace of its own, in which `/
 simulated machine where it has directories and the host elsewhere. The steps (`view.enter`):
 
 1. `namespace.enter`: mounts of its own. `protection.py`: the host's part becomes read-only.
-2. `places.py`: an empty `/run`, in which the mount of the machine is shown.
+2. `base/places.py`: an empty `/run`, in which the mount of the machine is shown.
 3. `join.py`: `Join` makes one `/sys` out of two, by binds into a file system in memory.
-4. `places.py`: private settings, a CPU flag; `missing.py` where the host lacks a directory.
+4. `base/places.py`: private settings, a CPU flag; `base/missing.py` where the host lacks one.
+   `nodes.py`: a `/dev` with the nodes of the machine. `kernel_files.py`: its messages, boot line
+   and modules in `/proc` and `/dev`. `modules/`: `/lib/modules` for modprobe and its like.
 5. `relay.py`: the `Relay`, a process that stays in the mount namespace of the steps before. It owns
    the `Rebinder` (`rebind.py`), which binds directories again that a reset has replaced, and with
    `--net` the `Sender` (`netlink.py`), by which libudev hears of simulated devices.
 6. `namespace.Confinement`: the process moves into a user namespace with copies of these mounts.
 
-7. `mount_requests.py`: its mounts of debugfs, tracefs and sysfs are answered by the relay.
+7. `requests/`: its mounts of debugfs, tracefs and sysfs, its loading and removing of modules, and
+   its reading of kernel messages are answered by the relay.
 
 The copies follow what the relay mounts, but are locked: root of that user namespace can neither
 remove nor change them. Nothing has to be undone: the namespaces end with the last process in them.
@@ -21,5 +24,5 @@ A step that fails raises `StepError` with one line.
 Follows lib/kobject_uevent.c (v6.1) and the monitor of libudev for messages, user_namespaces(7) and
 mount_namespaces(7) for rights. For example:
 
-    fakesys exec --preset full -- lszcrypt -V
+    fakesys exec --preset full -- ls /sys/bus/ap/devices
 """

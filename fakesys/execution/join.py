@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fakesys.execution.syscalls import bind
+from fakesys.execution.base.syscalls import bind
 
 # Directories with entries of both sides, by their paths in /sys.
 JOINED = frozenset(

@@ -14,8 +14,8 @@ import struct
 from errno import EPERM, EROFS
 from pathlib import Path
 
-from fakesys.execution import syscalls
-from fakesys.execution.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, StepError
+from fakesys.execution.base import syscalls
+from fakesys.execution.base.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, StepError
 
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914

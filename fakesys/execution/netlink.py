@@ -10,9 +10,12 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from errno import ECONNREFUSED
+from pathlib import Path
 
 NETLINK_KOBJECT_UEVENT = 15
 UDEV_GROUP = 2
+# udevd binds a socket to it as soon as it starts.
+UDEV_CONTROL = "/run/udev/control"
 NLMSG_HEADER = struct.Struct("=IHHII")
 NLM_F_REQUEST = 1
 # Smaller types are for control messages of netlink itself.
@@ -72,10 +75,20 @@ def murmur_hash2(data: bytes) -> int:
     return value ^ value >> 15
 
 
-class Sender:
-    """Sends events in the network namespace of this process. Raises OSError."""
+def udevd_runs() -> bool:
+    """Return whether a udevd listens on its control socket, in the network of this process."""
+    lines = Path("/proc/self/net/unix").read_text(errors="replace").splitlines()
+    return any(line.endswith(f" {UDEV_CONTROL}") for line in lines)
 
-    def __init__(self) -> None:
+
+class Sender:
+    """Sends events in the network namespace of this process. Raises OSError.
+
+    `for_udevd`: also send what udevd sends, unless one runs in this network and does so itself.
+    """
+
+    def __init__(self, *, for_udevd: bool = True) -> None:
+        self._for_udevd = for_udevd
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT
         )
@@ -84,6 +97,8 @@ class Sender:
     def send(self, fields: Fields) -> None:
         """Send to the listeners of the kernel, then to those of udev, like a real machine."""
         self._socket.sendto(kernel_message(fields), (0, 0))
+        if not self._for_udevd or udevd_runs():
+            return
         try:
             self._socket.sendto(udev_message(fields), (0, UDEV_GROUP))
         except OSError as error:

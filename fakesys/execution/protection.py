@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from fakesys.execution.syscalls import StepError, bind, read_only
+from fakesys.execution.base.syscalls import StepError, bind, read_only
 from fakesys.transport.mountinfo import mount_lines
 
 SYS = Path("/sys")

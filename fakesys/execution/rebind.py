@@ -13,19 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from fakesys.execution import join
-from fakesys.execution.syscalls import StepError, bind, detach
+from fakesys.execution.base.syscalls import StepError, bind, detach
+from fakesys.execution.nodes import DeviceNodes
 
 
 class Rebinder:
     """The binds of one private view.
 
-    `others` maps further mount points to the simulated directories that they show.
+    `others` maps further mount points to what they show of the machine; `nodes`: those in /dev.
     """
 
-    def __init__(self, fake: Path, sys: Path, others: Mapping[Path, Path]) -> None:
+    def __init__(
+        self, fake: Path, sys: Path, others: Mapping[Path, Path], nodes: DeviceNodes
+    ) -> None:
         self._fake = fake
         self._sys = sys
         self._others = others
+        self._nodes = nodes
         self._shown = set(join.bound_directories(fake))
 
     def refresh(self) -> None:
@@ -37,6 +41,8 @@ class Rebinder:
         for target, source in self._others.items():
             with suppress(StepError, OSError):
                 self._show(source, target)
+        with suppress(StepError, OSError):
+            self._nodes.refresh()
         self._shown = present
 
     def _show(self, source: Path, target: Path) -> None:
@@ -48,7 +54,8 @@ class Rebinder:
         if wanted is None:
             target.rmdir()
             return
-        target.mkdir(exist_ok=True)
+        if not target.exists():
+            target.mkdir()
         bind(source, target)
 
 

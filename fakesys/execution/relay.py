@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fakesys.execution import mount_requests
+from fakesys.execution.base.syscalls import StepError
 from fakesys.execution.netlink import Sender, parse_stream
-from fakesys.execution.syscalls import StepError
+from fakesys.execution.requests import seccomp
+from fakesys.execution.requests.answers import handlers
 
 STREAM = "sys/kernel/debug/fakesys/uevents_pipe"
 PIECE = 1 << 16
@@ -30,7 +31,7 @@ class Relay:
 
     `set_up` is called in the relay when `go` was called; StepError and OSError of it are raised by
     `go`. Then `refresh` is called after each event. `network`: events are also sent, on the network
-    that `set_up` has joined. The constructor raises OSError.
+    that `set_up` has joined, with `for_udevd` those of udevd too. The constructor raises OSError.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Relay:
         set_up: Callable[[], None],
         refresh: Callable[[], None],
         network: bool,
+        for_udevd: bool,
     ) -> None:
         self._set_up = set_up
         self._refresh = refresh
         self._network = network
+        self._for_udevd = for_udevd
         # The relay ends with this process.
         self._lives_with = os.pidfd_open(os.getpid())
         self._stream = os.open(mount / STREAM, os.O_RDONLY | os.O_NONBLOCK)
@@ -98,7 +101,7 @@ class Relay:
     def _work(self) -> None:
         try:
             self._set_up()
-            sender = Sender() if self._network else None
+            sender = Sender(for_udevd=self._for_udevd) if self._network else None
             _skip_earlier_events(self._stream)
         except (StepError, OSError) as error:
             self._link.sendall(f"{error}\n".encode())
@@ -127,6 +130,7 @@ class _Events:
         self._sender = sender
         self._lives_with = lives_with
         self._refresh = refresh
+        self._handlers = handlers(refresh)
         self._text = ""
 
     def run(self, listeners: Sequence[int]) -> None:
@@ -140,7 +144,7 @@ class _Events:
                 return
             for listener in listeners:
                 if ready.get(listener, 0) & select.POLLIN:
-                    mount_requests.answer(listener)
+                    seccomp.answer(listener, self._handlers)
             if self._stream in ready and not self._read():
                 return
 

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from fakesys.execution import mount_requests, namespace, places
+from fakesys.execution import kernel_files, namespace
+from fakesys.execution.base import places
+from fakesys.execution.base.missing import ensure_directory_of_root
+from fakesys.execution.base.syscalls import StepError, bind, move, share_mounts, tmpfs
 from fakesys.execution.join import Join
-from fakesys.execution.missing import ensure_directory_of_root
+from fakesys.execution.modules.places import PROGRAMS, private_modules
 from fakesys.execution.namespace import Confinement
+from fakesys.execution.nodes import private_dev
 from fakesys.execution.protection import protect_host
 from fakesys.execution.rebind import Rebinder
 from fakesys.execution.relay import Relay
-from fakesys.execution.syscalls import StepError, bind, move, share_mounts, tmpfs
+from fakesys.execution.requests import seccomp
 
 SYS = Path("/sys")
 # The mount point of the joined /sys until it is complete.
@@ -31,7 +35,7 @@ ShowFake = Callable[[], None]
 FindFake = Callable[[Path], ShowFake]
 
 
-def enter(*, network: bool, host_writable: bool, find_fake: FindFake) -> None:
+def enter(*, network: bool, for_udevd: bool, host_writable: bool, find_fake: FindFake) -> None:
     """Move this process into its private view, of which the relay takes care from then on.
 
     `find_fake` is called in the new namespaces while the files of the host are still visible; what
@@ -47,14 +51,14 @@ def enter(*, network: bool, host_writable: bool, find_fake: FindFake) -> None:
     if not host_writable:
         protect_host()
     show_fake()
-    rebinder = _show(places.FAKE / "sys")
-    _part_from_relay(rebinder, confinement, network=network)
+    rebinder = _show(places.FAKE / "sys", host_writable=host_writable)
+    _part_from_relay(rebinder, confinement, network=network, for_udevd=for_udevd)
     if network:
         namespace.raise_loopback()
     _enter_by_name(folder)
 
 
-def _show(fake: Path) -> Rebinder:
+def _show(fake: Path, *, host_writable: bool) -> Rebinder:
     """Make all binds of the view, and return what keeps them in line."""
     DRAFT.mkdir()
     tmpfs(DRAFT)
@@ -65,10 +69,16 @@ def _show(fake: Path) -> Rebinder:
     places.private_settings()
     places.private_kernel_settings()
     places.cpu_with_virtualisation()
-    return Rebinder(fake, SYS, others)
+    nodes = private_dev()
+    others |= kernel_files.show()
+    if not host_writable:
+        private_modules()
+    return Rebinder(fake, SYS, others, nodes)
 
 
-def _part_from_relay(rebinder: Rebinder, confinement: Confinement | None, *, network: bool) -> None:
+def _part_from_relay(
+    rebinder: Rebinder, confinement: Confinement | None, *, network: bool, for_udevd: bool
+) -> None:
     """Start the relay, which keeps the rights of this process, and give them up."""
     command = os.getpid()
 
@@ -81,7 +91,13 @@ def _part_from_relay(rebinder: Rebinder, confinement: Confinement | None, *, net
 
     # What the relay binds later must appear in the mounts of the command too.
     share_mounts()
-    relay = Relay(places.FAKE, set_up=set_up, refresh=rebinder.refresh, network=network)
+    relay = Relay(
+        places.FAKE,
+        set_up=set_up,
+        refresh=rebinder.refresh,
+        network=network,
+        for_udevd=for_udevd,
+    )
     if confinement is not None:
         confinement.unshare_ids(network=network)
     elif network:
@@ -90,7 +106,7 @@ def _part_from_relay(rebinder: Rebinder, confinement: Confinement | None, *, net
     listener = None
     if confinement is not None:
         confinement.unshare_mounts()
-        listener = mount_requests.watch()
+        listener = seccomp.watch()
     relay.leave_calls_to(listener)
 
 
@@ -128,8 +144,10 @@ def existing_mount(mount: Path, target: Path) -> ShowFake:
 
 def environment() -> dict[str, str]:
     """Return the environment of the command."""
+    path = os.environ.get("PATH", os.defpath)
     return {
         **os.environ,
+        **({"PATH": f"{PROGRAMS}:{path}"} if PROGRAMS.is_dir() else {}),
         "FAKESYS_MOUNT": str(places.FAKE),
         # Without it libudev refuses devices that are not on a real sysfs.
         "SYSTEMD_DEVICE_VERIFY_SYSFS": "0",

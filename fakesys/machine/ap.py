@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fakesys.core.features import FeatureSet
@@ -14,6 +15,7 @@ from fakesys.subsystems.ap_control import files as control_files
 from fakesys.subsystems.ap_control import hardware_files
 from fakesys.subsystems.ap_control.files import ApKernelChoice
 from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
+from fakesys.subsystems.device_nodes import dev_files
 from fakesys.subsystems.device_nodes import files as node_files
 from fakesys.subsystems.mdev import files as mdev_files
 from fakesys.subsystems.modules.model import Modules
@@ -29,6 +31,7 @@ class ApSubsystem:
         self._kernel = kernel
         self._ap = ap
         self.system = system
+        self._dev = dev_files.top(kernel.bus, self._with_nodes)
 
     @property
     def features(self) -> FeatureSet:
@@ -53,10 +56,17 @@ class ApSubsystem:
             ),
             *mdev_files.mounts(lambda: system.mdev_bus, devices, system.modules.is_loaded),
             *node_files.mounts(lambda: system.nodes, devices, system.key_makers),
+            dev_files.mount(self._dev),
             debug_files.mount(lambda: system.debug),
             *vfio_ap_files.mounts(lambda: system.vfio_ap, devices),
             *control_files.mounts(system, choice, uevents, log),
         )
+
+    def _with_nodes(self) -> Iterator[dev_files.WithNode]:
+        """Yield every device that has a node now."""
+        yield from self.system.nodes.present()
+        for mdev in self.system.mdev_bus.groups.values():
+            yield mdev.vfio_group
 
     def faults(self) -> tuple[Attr[Any], ...]:
         """Return the AP part's files below `fakesys/faults/`."""

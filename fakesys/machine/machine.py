@@ -194,7 +194,7 @@ class Machine:
         origin = self.origin
         kernel = Kernel(origin.seed)
         kernel.clock.rate = self._clock_rate
-        self.control.begin(kernel.bus, origin.seed)
+        self.control.begin(kernel, origin.seed)
         profile = profile_of(origin.profile)
         selftest = self._with_selftest
         watch, processes = self._watch, HostTasks()

@@ -99,9 +99,9 @@ class Loaded(Struct, frozen=True):
 
     def show_in(self, control: Control) -> None:
         """Let journals and settings be those of the file; the journals hear the new models."""
-        control.begin(self.models.kernel.bus, self.saved.control.seed)
+        control.begin(self.models.kernel, self.saved.control.seed)
         control.uevents.replace(self.saved.uevents.last, self.uevents)
-        control.log.replace(self.saved.log.last, self.saved.log.kept)
+        control.log.replace(self.saved.log.last, self.saved.log.kept, self.saved.log.times)
         settings.restore(self.saved.control, control)
 
 

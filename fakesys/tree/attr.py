@@ -1,4 +1,4 @@
-"""The rows that declare a directory: attributes, directories, links, children.
+"""The rows that declare a directory: attributes, directories, links, children, device nodes.
 
 A table of rows is data; `tree/plan.py` filters it by the features of the profile.
 """
@@ -6,7 +6,7 @@ A table of rows is data; `tree/plan.py` filters it by the features of the profil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -136,7 +136,26 @@ class Files(Struct, Generic[M, C], frozen=True):
     label: str = "*"
 
 
-Row = Attr[Any] | Link[Any] | Dir[Any] | Children[Any, Any] | Links[Any] | Files[Any, Any]
+class DeviceNumber(NamedTuple):
+    """A character device: mode of its node, major and minor number."""
+
+    mode: int
+    major: int
+    minor: int
+
+
+class DeviceNodes(Struct, Generic[M], frozen=True):
+    """A node of a character device per member of a collection; opening one reaches no model."""
+
+    names: Callable[[M], Iterable[str]]
+    get: Callable[[M, str], DeviceNumber | None]
+    needs: Features = ()
+    unless: Features = ()
+    label: str = "*"
+
+
+Collection = Children[Any, Any] | Links[Any] | Files[Any, Any] | DeviceNodes[Any]
+Row = Attr[Any] | Link[Any] | Dir[Any] | Collection
 
 
 class Layout(Struct, Generic[M], frozen=True, eq=False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM
 from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from fakesys.tree import lockdown
 from fakesys.tree.attr import Handle, PagedHandle
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.kinds import PAGE, Splice
-from fakesys.tree.node import Directory, File, Node, Symlink
+from fakesys.tree.node import DeviceNode, Directory, File, Node, Symlink
 from fakesys.tree.openfile import OpenFile
 
 NAME_MAX = 255
@@ -120,7 +120,12 @@ class FileSystem:
         return node
 
     def open(self, node: Node, flags: int) -> Handle:
-        """Open a file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with."""
+        """Open a file. Raises EISDIR, EACCES, EINVAL, or what the file itself refuses with.
+
+        A device has no driver behind it: ENXIO. Transports never get that far.
+        """
+        if isinstance(node, DeviceNode):
+            raise KernelError(ENXIO, f"{node.path} has no driver")
         if not isinstance(node, File):
             raise KernelError(EISDIR, f"{node.path} is not a file")
         if node.gone:

@@ -1,4 +1,4 @@
-"""The nodes of the tree: directory, file, link. Made when first looked up, then kept.
+"""The nodes of the tree: directory, file, link, device. Made when first looked up, then kept.
 
 A directory asks its model at every look-up, so an answer is always true; `Directory.refresh`
 finds the nodes of what no longer exists.
@@ -14,8 +14,19 @@ from errno import EFBIG
 from typing import Any, NamedTuple, Protocol
 
 from fakesys.core.errors import KernelError, Waiters
-from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links, Row
+from fakesys.tree.attr import (
+    Attr,
+    Children,
+    DeviceNodes,
+    Dir,
+    Files,
+    Layout,
+    Link,
+    Links,
+    Row,
+)
 from fakesys.tree.kinds import Kind
+from fakesys.tree.link_text import relative
 from fakesys.tree.plan import Plan
 
 # None of these file systems asks for more than what a super block begins with: MAX_NON_LFS.
@@ -90,6 +101,11 @@ class Node:
     def nlink(self) -> int:
         """st_nlink."""
         return 1
+
+    @property
+    def rdev(self) -> int:
+        """st_rdev."""
+        return 0
 
     @property
     def times_ns(self) -> tuple[int, int, int]:
@@ -205,6 +221,25 @@ class Symlink(Node):
         """The kind of its directory."""
         assert self.parent is not None
         return self.parent.kind
+
+
+class DeviceNode(Node):
+    """The node of a character device; the recipe's model is its number."""
+
+    def __init__(self, name: str, parent: Directory, recipe: Recipe) -> None:
+        super().__init__(name, parent, recipe, stat.S_IFCHR | recipe.model.mode)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its directory."""
+        assert self.parent is not None
+        return self.parent.kind
+
+    @property
+    def rdev(self) -> int:
+        """st_rdev as include/linux/kdev_t.h:new_encode_dev packs it (v6.1)."""
+        _, major, minor = self.recipe.model if self.recipe else (0, 0, 0)
+        return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 
 class Directory(Node):
@@ -347,6 +382,8 @@ class Directory(Node):
             return File(name, self, recipe, row.attr)
         if isinstance(row, (Link, Links)):
             return Symlink(name, self, recipe)
+        if isinstance(row, DeviceNodes):
+            return DeviceNode(name, self, recipe)
         return Directory(name, self, recipe, row.layout, model, self.binder, self.kind)
 
 
@@ -361,16 +398,3 @@ def _fixed_recipe(row: Attr[Any] | Link[Any] | Dir[Any], model: Any) -> Recipe |
         return Recipe(row, model)
     below = row.of(model)
     return None if below is None else Recipe(row, below)
-
-
-def relative(directory: str, target: str) -> str:
-    """Return the link text from a directory to `target`; both are paths from the root.
-
-    It never ends at a directory above the link: fs/sysfs/symlink.c:sysfs_get_target_path goes up
-    to the parent of the target at least (kernfs_get_target_path in fs/kernfs/symlink.c, v6.1).
-    """
-    here, there = directory.split("/"), target.split("/")
-    common = 0
-    while common < min(len(here), len(there) - 1) and here[common] == there[common]:
-        common += 1
-    return "/".join([".."] * (len(here) - common) + there[common:])

@@ -7,10 +7,19 @@ from typing import Any
 from msgspec import Struct
 
 from fakesys.core.features import FeatureSet, has_features
-from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Link, Links
+from fakesys.tree.attr import (
+    Attr,
+    Children,
+    Collection,
+    DeviceNodes,
+    Dir,
+    Files,
+    Layout,
+    Link,
+    Links,
+)
 
 NamedRow = Attr[Any] | Link[Any] | Dir[Any]
-Collection = Children[Any, Any] | Links[Any] | Files[Any, Any]
 
 
 class Plan(Struct, frozen=True):
@@ -45,7 +54,7 @@ def compile_layout(layout: Layout[Any], features: FeatureSet) -> Plan:
     for row in layout.rows:
         if not has_features(row.needs, row.unless, features):
             continue
-        if isinstance(row, (Children, Links, Files)):
+        if isinstance(row, (Children, DeviceNodes, Files, Links)):
             collections.append(row)
         else:
             named[row.name] = (*named.get(row.name, ()), row)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.execution import places
+from fakesys.execution.base import places
 from fakesys.transport.fusepy import library
 from fakesys.transport.mountinfo import mount_lines
 from fakesys.transport.mounting import MountError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesys.execution.mount_requests import ARCHITECTURES
+from fakesys.execution.requests.seccomp import ARCHITECTURES
 from tests.execution.helpers import exec_command, fakesys_exec, shell
 
 # What a kernel changes by itself.
@@ -23,7 +23,19 @@ SAMPLE = (
     "/sys/module/workqueue/parameters",
     "/sys/power",
 )
-PLACES = ("/etc", "/etc/mdevctl.d", "/etc/udev", "/etc/udev/rules.d", "/run", "/sys/fs/cgroup")
+PLACES = (
+    "/dev",
+    "/dev/vfio",
+    "/etc/modprobe.d",
+    "/lib/modules",
+    f"/lib/modules/{os.uname().release}",
+    "/etc",
+    "/etc/mdevctl.d",
+    "/etc/udev",
+    "/etc/udev/rules.d",
+    "/run",
+    "/sys/fs/cgroup",
+)
 # Not the tool of the shell: each is an attack of its own, and most of them must fail.
 HOSTILE = r"""
 echo 21 > /sys/kernel/mm/ksm/sleep_millisecs
@@ -75,6 +87,17 @@ for p in /proc/[0-9]*; do nsenter --mount=$p/ns/mnt touch /run/hostile; done
 ip link add hostile0 type dummy
 ip link set lo mtu 1400
 modprobe dummy
+modprobe -r vfio_ap; rmmod kvm; insmod /etc/hostname
+echo hostile > /dev/kmsg
+dmesg -C
+dmesg -n 1
+echo hostile > /sys/class/zcrypt/create; mkdir /dev/hostile; touch /dev/vfio/hostile
+mknod /dev/hostile c 1 3
+umount -l /dev; mkdir /dev/hostile
+umount -l /dev/kmsg; echo hostile > /dev/kmsg
+echo options kvm hostile=1 > /etc/modprobe.d/hostile.conf
+umount -l /etc/modprobe.d; touch /etc/modprobe.d/hostile.conf
+umount -l /lib/modules/$(uname -r); touch /lib/modules/$(uname -r)/hostile
 swapoff -a
 date -s 2001-01-01
 touch /sys/hostile /sys/kernel/mm/hostile

@@ -10,7 +10,7 @@ import pytest
 # unshare(CLONE_NEWUSER) is refused with EINVAL while there is a second thread.
 SCRIPT = """
 import threading, time
-from fakesys.execution.syscalls import CLONE_NEWUSER, unshare
+from fakesys.execution.base.syscalls import CLONE_NEWUSER, unshare
 threading.Thread(target=time.sleep, args=(0.3,)).start()
 unshare(CLONE_NEWUSER)
 print("entered")

@@ -19,7 +19,8 @@ from fakesys.tree.attr import Attr, Children, Dir, Handle, Layout, Link, Links, 
 from fakesys.tree.binder import Binder, Stale
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import CONTROL, DEBUGFS, DEBUGFS_SEQ, SYSFS, SYSFS_LONG, TRACEFS, Kind
-from fakesys.tree.node import Directory, File, Symlink, relative
+from fakesys.tree.link_text import relative
+from fakesys.tree.node import Directory, File, Symlink
 from fakesys.tree.openfile import NOTIFIED, READY
 
 

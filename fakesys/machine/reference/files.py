@@ -9,7 +9,16 @@ from typing import Any
 
 from fakesys.machine.machine import Machine
 from fakesys.machine.profiles import PROFILES
-from fakesys.tree.attr import Attr, Children, Dir, Files, Layout, Links, Row
+from fakesys.tree.attr import (
+    Attr,
+    Children,
+    DeviceNodes,
+    Dir,
+    Files,
+    Layout,
+    Links,
+    Row,
+)
 from fakesys.tree.binder import Binder
 
 
@@ -70,7 +79,7 @@ def _rows(binder: Binder, layout: Layout[Any]) -> Iterator[Row]:
 
 
 def _name(row: Row) -> str:
-    if isinstance(row, (Children, Links, Files)):
+    if isinstance(row, (Children, DeviceNodes, Files, Links)):
         return row.label
     return row.name
 
@@ -82,12 +91,16 @@ def _attr(row: Row) -> Attr[Any] | None:
 
 
 def _description(row: Row) -> str:
+    if isinstance(row, DeviceNodes):
+        return "The node of a character device."
     attr = _attr(row)
     return attr.doc if attr is not None else "A symbolic link."
 
 
 def mode_of(row: Row) -> str:
-    """Return the permissions as octal digits, or `link`."""
+    """Return the permissions as octal digits, `link` or `node`."""
+    if isinstance(row, DeviceNodes):
+        return "node"
     attr = _attr(row)
     return f"{attr.mode:04o}" if attr is not None else "link"
 

@@ -31,10 +31,14 @@ class SavedUevents(Saved, frozen=True):
 
 
 class SavedLog(Saved, frozen=True):
-    """The lines that are kept, oldest first; the number of the newest is `last`."""
+    """The lines that are kept, oldest first; the number of the newest is `last`.
+
+    `times`: nanoseconds of the clock, one for each line.
+    """
 
     last: U63
     kept: Annotated[tuple[Annotated[str, Meta(max_length=1 << 17)], ...], Meta(max_length=CAPACITY)]
+    times: Annotated[tuple[U63, ...], Meta(max_length=CAPACITY)]
 
 
 def save_uevents(log: UeventLog) -> SavedUevents:
@@ -77,9 +81,10 @@ def _restored_chunk(saved: SavedUevent | SavedRows) -> Uevent | UeventBatch:
 
 def save_log(log: LineLog) -> SavedLog:
     """Return what a snapshot holds of the kernel log."""
-    return SavedLog(last=log.last, kept=log.kept())
+    return SavedLog(last=log.last, kept=log.kept(), times=log.times())
 
 
 def check_log(saved: SavedLog) -> None:
     """Raise BadSnapshotError for lines that no log has."""
     check(len(saved.kept) <= saved.last, "there are more lines than were logged")
+    check(len(saved.kept) == len(saved.times), "not every line of the log has a time")

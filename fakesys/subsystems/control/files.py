@@ -19,7 +19,9 @@ from fakesys.subsystems.control.streams import (
     Cursor,
     JournalPipe,
     JournalText,
+    MessageDevice,
     lines_from,
+    messages_from,
     uevents_from,
 )
 from fakesys.tree.attr import Attr, Dir, Layout, Mount
@@ -231,6 +233,20 @@ TOP: Layout[Control] = Layout(
             "log",
             "Every line of the kernel log, the last 65,536 of them",
             lambda control: lines_from(control.log),
+        ),
+        Attr(
+            name="messages",
+            mode=0o444,
+            doc="The lines of the kernel log as records of /dev/kmsg; ends with what is there.",
+            open=lambda control, _flags: JournalText(messages_from(control.log)),
+            kind=CONTROL_JOURNAL,
+        ),
+        Attr(
+            name="kmsg",
+            mode=0o644,
+            doc="As /dev/kmsg: a read waits for one record, a write logs a line.",
+            open=lambda control, _flags: MessageDevice(control.log, control.machine.kernel.log),
+            kind=CONTROL_STREAM,
         ),
         Attr(
             name="writes",

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Bus
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.control.faults import Faults
@@ -108,11 +107,11 @@ class Control:
         self.seed = 1
         self.recordings = Recordings(machine.recorded, self._recordings_changed)
 
-    def begin(self, bus: Bus, seed: int) -> None:
-        """Keep journals of the bus of a new machine, whose random generator has this seed."""
+    def begin(self, kernel: Kernel, seed: int) -> None:
+        """Keep journals of a new machine, whose random generator has this seed."""
         self.seed = seed
-        self.uevents.listen(bus)
-        self.log.listen(bus)
+        self.uevents.listen(kernel.bus)
+        self.log.listen(kernel.bus, lambda: kernel.clock.now_ns)
 
     def clear(self) -> None:
         """Forget the last refusal and all faults; internal errors are kept."""

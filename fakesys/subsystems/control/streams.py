@@ -7,6 +7,7 @@ with the oldest record that is kept.
 
 from __future__ import annotations
 
+import re
 import select
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, EINVAL
@@ -22,6 +23,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 # How much is skipped at once, in bytes.
 _PIECE = 1 << 14
+# Level of every line (LOGLEVEL_INFO), and what a writer puts before a line.
+INFO = 6
+NS_PER_US = 1000
+_PRIORITY = re.compile(r"\A<\d+>")
 
 
 def everything(_record: object) -> bool:
@@ -82,14 +87,14 @@ class Cursor(Generic[R]):
         pieces = [self.text]
         length = len(self.text)
         while length < size:
-            piece = self._next()
+            piece = self.record()
             if piece is None:
                 break
             pieces.append(piece)
             length += len(piece)
         self.text = b"".join(pieces)
 
-    def _next(self) -> bytes | None:
+    def record(self) -> bytes | None:
         """Return the text of the next wanted record; None at the end of the journal."""
         fresh = False
         if self._generation != self.journal.generation:
@@ -173,6 +178,63 @@ class JournalPipe(_JournalFile[R]):
     def waiters(self) -> Waiters:
         """Return the waiters that each record wakes."""
         return self._cursor.journal.waiters
+
+
+class MessageDevice(_JournalFile[str]):
+    """An open /dev/kmsg: each read gives one record, each write makes one.
+
+    Like kernel/printk/printk.c:devkmsg_read, devkmsg_write (v6.1).
+    """
+
+    def __init__(self, log: LineLog, write: Callable[[str], None]) -> None:
+        super().__init__(Cursor(log, lambda number, line: message_record(log, number, line)))
+        self._write = write
+        self._record = b""
+
+    def read(self, offset: int, size: int, *, nonblock: bool) -> bytes:
+        """Return the next record.
+
+        Raises EINVAL for less room than it needs, EAGAIN or Blocked when there is none.
+        """
+        record = self._next()
+        if not record:
+            if nonblock:
+                raise KernelError(EAGAIN, "nothing new")
+            raise Blocked(self._cursor.journal.waiters)
+        if len(record) > size:
+            raise KernelError(EINVAL, f"the next record has {len(record)} bytes")
+        self._record = b""
+        return record
+
+    def write(self, data: bytes, offset: int, *, nonblock: bool) -> int:
+        """Log a line, without the `<PRIORITY>` before it."""
+        text = _PRIORITY.sub("", data.decode("latin-1")).removesuffix("\n")
+        self._write(text.replace("\n", "\\x0a"))
+        return len(data)
+
+    def poll(self) -> int:
+        """Return POLLIN while there is something to read."""
+        return select.POLLIN | select.POLLRDNORM if self._next() else 0
+
+    def waiters(self) -> Waiters:
+        """Return the waiters that each record wakes."""
+        return self._cursor.journal.waiters
+
+    def _next(self) -> bytes:
+        """Return the next record, which stays the next; b"" at the end."""
+        if not self._record:
+            self._record = self._cursor.record() or b""
+        return self._record
+
+
+def message_record(log: LineLog, number: int, line: str) -> str:
+    """Return a record of /dev/kmsg: `PRIORITY,NUMBER,MICROSECONDS,-;TEXT`."""
+    return f"{INFO},{number - 1},{log.time_of(number) // NS_PER_US},-;{line}\n"
+
+
+def messages_from(log: LineLog) -> Cursor[str]:
+    """Return the records of /dev/kmsg as one text."""
+    return Cursor(log, lambda number, line: message_record(log, number, line))
 
 
 def uevents_from(log: UeventLog, wanted: Callable[[Uevent], bool] = everything) -> Cursor[Uevent]:

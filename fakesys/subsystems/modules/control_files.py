@@ -54,9 +54,12 @@ def list_text(modules: Modules) -> str:
 
 
 def info_text(module: Module) -> str:
-    """Return what `modinfo` prints of a module, without the file's name: `FIELD: VALUE` lines."""
+    """Return what `modinfo` prints of a module: `FIELD: VALUE` lines.
+
+    The name of the file is relative to `/lib/modules/RELEASE`.
+    """
     info = module.info
-    fields = [("name", info.name)]
+    fields = [("filename", f"kernel/{info.file}"), ("name", info.name)]
     if info.version:
         fields += [("version", info.version), ("srcversion", source_version(module))]
     fields += [

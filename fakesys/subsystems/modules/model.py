@@ -23,7 +23,9 @@ class Parameter(Struct, frozen=True):
 
 
 class ModuleInfo(Struct, frozen=True):
-    """What a module is. `core_size`: bytes in memory; `version`: "" for none, as for most.
+    """What a module is. `file`: its file, from the top of the sources of the kernel.
+
+    `core_size`: bytes in memory; `version`: "" for none, as for most.
 
     `depends`: the modules that it needs, in the order of their loading. `builtin`: it is a part of
     the kernel, which cannot be removed.
@@ -31,6 +33,7 @@ class ModuleInfo(Struct, frozen=True):
 
     name: str
     description: str
+    file: str
     core_size: int = 0
     depends: tuple[str, ...] = ()
     version: str = ""

@@ -57,7 +57,7 @@ class Replies:
             node.nlink,
             node.uid or self._uid,
             node.gid or self._gid,
-            0,
+            node.rdev,
             BLOCK_SIZE,
             0,
         )

@@ -133,6 +133,7 @@ def status_of(node: Node, owner: tuple[int, int]) -> Status:
         "st_size": node.size,
         "st_uid": node.uid or uid,
         "st_gid": node.gid or gid,
+        "st_rdev": node.rdev,
         "st_blksize": BLOCK_SIZE,
         "st_atime": atime,
         "st_mtime": mtime,

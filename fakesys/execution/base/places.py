@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fakesys.execution.missing import ensure_directory
-from fakesys.execution.syscalls import StepError, bind, mount, tmpfs
+from fakesys.execution.base.missing import ensure_directory
+from fakesys.execution.base.syscalls import StepError, bind, mount, tmpfs
 from fakesys.transport.mountinfo import mount_lines
 
 SYS = Path("/sys")
@@ -27,6 +27,10 @@ MDEVCTL = Path("/etc/mdevctl.d")
 UDEV_RULES = Path("/etc/udev/rules.d")
 RESOLV_CONF = Path("/etc/resolv.conf")
 CPUINFO = Path("/proc/cpuinfo")
+# Control files, below the mount.
+CONTROL = Path("sys/kernel/debug/fakesys")
+MODULES, CMDLINE = CONTROL / "modules", CONTROL / "cmdline"
+KMSG, MESSAGES = CONTROL / "kmsg", CONTROL / "messages"
 # Settings that trace-cmd and the kernel's tests of ftrace write before they use tracefs.
 KERNEL_SETTINGS = tuple(
     Path("/proc/sys/kernel", name)

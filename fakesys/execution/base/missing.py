@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from fakesys.execution.syscalls import StepError, bind, move, tmpfs
+from fakesys.execution.base.syscalls import StepError, bind, move, tmpfs
 
 
 def ensure_directory(path: Path, draft: Path) -> None:
@@ -22,10 +22,18 @@ def ensure_directory(path: Path, draft: Path) -> None:
     if path.is_dir():
         return
     above = next(parent for parent in path.parents if parent.is_dir())
+    replace_by_copy(above, draft)
+    _make(path)
+
+
+def replace_by_copy(path: Path, draft: Path) -> None:
+    """Let new names in a directory exist in this mount namespace only. Raises StepError.
+
+    Its entries are bound to the originals; `draft` as for `ensure_directory`.
+    """
     draft.mkdir()
-    _copy_in_memory(above, draft)
-    _make(draft / path.relative_to(above))
-    move(draft, above)
+    _copy_in_memory(path, draft)
+    move(draft, path)
     draft.rmdir()
 
 
