@@ -70,9 +70,9 @@ def path_with(folder: Path, block: str, request: pytest.FixtureRequest) -> str:
     fakesys.chmod(0o755)
     if "kvm_stat" in block:
         need_a_line_of_debugfs()
-    if "kvm_stat" in block and shutil.which("kvm_stat") is None:
-        tools: kernel_source.Source = request.getfixturevalue("kernel_tools")
-        (programs / "kvm_stat").symlink_to(tools.root / kernel_source.KVM_STAT / "kvm_stat")
+        if shutil.which("kvm_stat") is None:
+            tools: kernel_source.Source = request.getfixturevalue("kernel_tools")
+            (programs / "kvm_stat").symlink_to(tools.root / kernel_source.KVM_STAT / "kvm_stat")
     if "qemu" in block and shutil.which(s390.QEMU[0]) is None:
         other = shutil.which(s390.QEMU[1])
         if other:
