@@ -12,9 +12,12 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from fakesys.transport import mounting
+from tests.errnos import Errnos
 
-# These are run by one process: the last of them asks what all others have provoked.
-TOGETHER = "tests/files/"
+# Where coverage is measured, with `--cov`: these tests call the models in their own process.
+MEASURED = ("core", "tree", "models", "files", "saved", "transport", "test_whole_machine.py")
+# They repeat what other tests reach, many times, and would take twice as long.
+REPEATING = ("fuzz", "random_histories", "state_machine", "mutant", "recordings", "recorded")
 # What a mount through fusepy is refused with where fusepy or libfuse 2 is missing.
 NO_FUSEPY = "--transport fusepy needs"
 # No test measures time, so none fails because the host is slow.
@@ -33,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let programs under test begin with the default action of every signal.
 
     `nohup make test &` ignores SIGHUP and SIGINT, and a program cannot catch what was ignored when
@@ -42,6 +45,7 @@ def pytest_configure() -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+    config.pluginmanager.register(Errnos(), "errnos")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -56,12 +60,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{len(reasons)} tests did not run: {reason}", yellow=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure coverage only where it says something and costs little."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent).parts[0]
+        if place not in MEASURED or any(word in item.nodeid for word in REPEATING):
+            item.add_marker("no_cover")
+
+
 class ByModule(LoadScopeScheduling):
     """With `-n 2` a module stays in one process, and so do its mounts."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::")[0]
-        return TOGETHER if path.startswith(TOGETHER) else path
+        return nodeid.split("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:

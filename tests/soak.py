@@ -47,6 +47,7 @@ PAST = (
     "ap/bus/scans",
     "ap/bus/cards/*/requests",
     "ap/bus/cards/*/queue_requests",
+    "ap/debug/*/entries",
     "ap/hardware/resets",
     "ap/vfio_ap/bad_resets",
     "kvm/created",
@@ -261,13 +262,18 @@ def memory_of(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_uninterruptible(pid: int) -> bool:
-    """Return whether a process is in state D now."""
+def state_letter(pid: int) -> str:
+    """Return the state of a process as in `/proc/PID/stat`; empty once it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "D"
+        return ""
+    return text.rpartition(")")[2].split()[0]
+
+
+def is_uninterruptible(pid: int) -> bool:
+    """Return whether a process is in state D now."""
+    return state_letter(pid) == "D"
 
 
 def kernel_stack(pid: int) -> str:
@@ -292,11 +298,16 @@ def cat_p99(mount: Mount) -> float:
 class Watch:
     """What is seen of daemon and clients while they run."""
 
-    def __init__(self, pids: list[int]) -> None:
+    def __init__(self, daemon: int, pids: list[int]) -> None:
         self.longest_d = 0.0
         # Where in the kernel the client waited that was in state D for the longest time.
         self.place = ""
+        # What every process did when a client had waited for too long.
+        self.moments: list[str] = []
+        # Of the daemon, once a minute, in KiB.
+        self.memory: list[int] = []
         self._since: dict[int, float] = {}
+        self._daemon = daemon
         self._pids = pids
 
     def look(self) -> None:
@@ -305,15 +316,29 @@ class Watch:
         for pid in self._pids:
             if is_uninterruptible(pid):
                 since = self._since.setdefault(pid, now)
+                if since and now - since > LONGEST_D_SECONDS and len(self.moments) < 5:
+                    self.moments.append(self._moment(pid, now - since))
+                    self._since[pid] = since
                 if now - since > self.longest_d:
                     self.longest_d, self.place = now - since, kernel_stack(pid)
             else:
                 self._since.pop(pid, None)
 
+    def _moment(self, late: int, seconds: float) -> str:
+        lines = [f"{late} in state D for {seconds * 1000:.0f} ms"]
+        for pid in (self._daemon, *self._pids):
+            call = Path(f"/proc/{pid}/wchan").read_text()
+            lines.append(f"  {pid} {state_letter(pid)} {call} {kernel_stack(pid)}")
+        return "\n".join(lines)
+
     def until(self, end: float) -> None:
         """Look every 10 ms until a moment of `time.monotonic`."""
-        while time.monotonic() < end:
+        minute = time.monotonic()
+        while (now := time.monotonic()) < end:
             self.look()
+            if now >= minute:
+                self.memory.append(memory_of(self._daemon) >> 10)
+                minute = now + 60
             time.sleep(0.01)
 
 
@@ -326,7 +351,7 @@ def soak(mount: Mount, seconds: float, clients: int) -> list[str]:
     workers = [context.Process(target=client, args=(mount.root, n)) for n in range(clients)]
     for worker in workers:
         worker.start()
-    watch = Watch([worker.pid for worker in workers if worker.pid is not None])
+    watch = Watch(mount.pid, [worker.pid for worker in workers if worker.pid is not None])
     start = time.monotonic()
     watch.until(start + min(60.0, seconds / 4))
     early = memory_of(mount.pid)
@@ -344,6 +369,8 @@ def soak(mount: Mount, seconds: float, clients: int) -> list[str]:
     requests = (mount.control / "requests").read_text().split()[0]
     print(f"requests {requests}, seconds {time.monotonic() - start:.0f}, bugs {mount.bugs()}")
     print(f"memory after the first minute {early >> 10} KiB, at the end {late >> 10} KiB")
+    print(f"memory once a minute {watch.memory} KiB")
+    print(*watch.moments, sep="\n")
     print(f"longest state D {watch.longest_d * 1000:.0f} ms {watch.place}")
     print(f"p99 of a read: {first_p99 * 1e6:.0f} us before, {last_p99 * 1e6:.0f} us after")
     if mount.bugs():

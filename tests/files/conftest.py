@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,7 @@ from fakesys.core.errors import KernelError
 from fakesys.tree.attr import Handle
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.node import File, Node
-
-# (name of the row, its description, errno)
-PROVOKED: set[tuple[str, str, int]] = set()
-# The modules of which this process has run tests.
-RUN: set[Path] = set()
+from tests.errnos import PROVOKED, RUN
 
 
 def remember(node: Node, refusal: KernelError) -> None:
@@ -61,4 +56,4 @@ def _watch_refusals() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _note_module(request: pytest.FixtureRequest) -> None:
-    RUN.add(request.path)
+    RUN.add(request.path.name)
