@@ -57,6 +57,7 @@ LONGEST_D_SECONDS = 0.1
 MEMORY_FACTOR = 1.2
 LATENCY_FACTOR = 1.5
 CAT_SAMPLES = 2000
+MOMENTS = 3
 
 
 class Client:
@@ -284,6 +285,15 @@ def kernel_stack(pid: int) -> str:
     return ""
 
 
+def open_files(pid: int) -> list[str]:
+    """Return the files of a sysfs, debugfs or tracefs that a process has open."""
+    found = []
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            found.append(os.readlink(entry.path))
+    return [path.partition("/sys/")[2] for path in found if "/sys/" in path]
+
+
 def cat_p99(mount: Mount) -> float:
     """Return the 99th percentile of the seconds that one read of a file takes."""
     path = mount.root / AP / "apmask"
@@ -316,9 +326,8 @@ class Watch:
         for pid in self._pids:
             if is_uninterruptible(pid):
                 since = self._since.setdefault(pid, now)
-                if since and now - since > LONGEST_D_SECONDS and len(self.moments) < 5:
+                if now - since > LONGEST_D_SECONDS and len(self.moments) < MOMENTS:
                     self.moments.append(self._moment(pid, now - since))
-                    self._since[pid] = since
                 if now - since > self.longest_d:
                     self.longest_d, self.place = now - since, kernel_stack(pid)
             else:
@@ -327,8 +336,7 @@ class Watch:
     def _moment(self, late: int, seconds: float) -> str:
         lines = [f"{late} in state D for {seconds * 1000:.0f} ms"]
         for pid in (self._daemon, *self._pids):
-            call = Path(f"/proc/{pid}/wchan").read_text()
-            lines.append(f"  {pid} {state_letter(pid)} {call} {kernel_stack(pid)}")
+            lines.append(f"  {pid} {state_letter(pid)} {kernel_stack(pid)} {open_files(pid)}")
         return "\n".join(lines)
 
     def until(self, end: float) -> None:
@@ -366,10 +374,11 @@ def soak(mount: Mount, seconds: float, clients: int) -> list[str]:
         worker.kill()
     last_p99 = cat_p99(mount)
     reset_common(mount)
+    watch.memory.append(memory_of(mount.pid) >> 10)
     requests = (mount.control / "requests").read_text().split()[0]
     print(f"requests {requests}, seconds {time.monotonic() - start:.0f}, bugs {mount.bugs()}")
     print(f"memory after the first minute {early >> 10} KiB, at the end {late >> 10} KiB")
-    print(f"memory once a minute {watch.memory} KiB")
+    print(f"memory once a minute, and when all was removed {watch.memory} KiB")
     print(*watch.moments, sep="\n")
     print(f"longest state D {watch.longest_d * 1000:.0f} ms {watch.place}")
     print(f"p99 of a read: {first_p99 * 1e6:.0f} us before, {last_p99 * 1e6:.0f} us after")

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from errno import ECANCELED, EINTR, EIO, ENODEV, ESTALE
+from time import sleep
 
 import pytest
 
@@ -229,14 +230,85 @@ def test_writers_of_a_file_have_an_inode_each(wire: Wire) -> None:
     assert wire.ask(Op.OPEN, second, body)[0] == ESTALE
     third = wire.walk(path)
     assert len({first, second, third}) == 3
-    # Asked again at once, it is let in rather than refused.
-    assert wire.ask(Op.OPEN, second, body)[0] == 0
     wire.ask(Op.RELEASE, first, struct.pack("<QIIQ", handle, 0, 0, 0))
+    wire.thread += 1
     assert wire.ask(Op.OPEN, second, body)[0] == ESTALE
     assert wire.walk(path) in (first, third)
     entry = wire.ask(Op.LOOKUP, wire.walk(f"{CONTROL}/selftest"), b"work\0")[1]
     ino = struct.unpack_from("<Q", entry, 40)[0]
     assert ino == first
+
+
+class Late:
+    """A process that was sent to another inode, which a third one has opened before it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._body = struct.pack("<II", os.O_WRONLY, 0)
+        path = f"{CONTROL}/selftest/work"
+        wire.open(path, os.O_WRONLY)
+        assert wire.ask(Op.OPEN, wire.walk(path), self._body)[0] == ESTALE
+        self.number = wire.walk(path)
+        wire.thread += 1
+        self.handle = wire.open(path, os.O_WRONLY)
+        assert wire.walk(path) == self.number
+        wire.thread -= 1
+
+    def open(self) -> int:
+        """Open once more; the number of the request."""
+        return self._wire.send(Op.OPEN, self.number, self._body)
+
+    def write(self, text: bytes) -> int:
+        """Begin to write as the third process; the number of the request."""
+        return self._wire.send(Op.WRITE, self.number, write_body(self.handle, text))
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fakesys.transport.fuse.nodes.WRITES_AT_ONCE", 0.0)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_an_open_waits_for_the_write_that_holds_the_lock(wire: Wire) -> None:
+    late = Late(wire)
+    writing = late.write(b"100000\n")
+    opening = late.open()
+    assert wire.answer() is None
+    assert list(answers_of(wire, {writing, opening}).items()) == [(writing, 0), (opening, 0)]
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_signal_ends_an_open_that_waits_and_a_write_that_others_wait_for(wire: Wire) -> None:
+    late = Late(wire)
+    writing = late.write(FOREVER)
+    opening = late.open()
+    interrupt(wire, opening)
+    assert wire.answer() == (opening, EINTR, b"")
+    opening = late.open()
+    assert wire.answer() is None
+    interrupt(wire, writing)
+    assert answers_of(wire, {writing, opening}) == {writing: EINTR, opening: 0}
+
+
+def test_an_open_waits_a_little_for_a_file_that_was_just_opened(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Late(wire)
+    opening = late.open()
+    assert wire.answer() is None
+    # The other process does not write: it cannot keep this one waiting.
+    monkeypatch.setattr("fakesys.transport.fuse.nodes.WRITES_AT_ONCE", 0.0)
+    while not wire.soon:
+        sleep(0.01)
+    wire.soon.pop()()
+    assert answer_of(wire, opening) == 0
+
+
+def test_an_open_goes_on_when_the_other_file_is_closed(wire: Wire) -> None:
+    late = Late(wire)
+    opening = late.open()
+    closing = wire.send(Op.RELEASE, late.number, struct.pack("<QIIQ", late.handle, 0, 0, 0))
+    assert answers_of(wire, {closing, opening}) == {closing: 0, opening: 0}
 
 
 def test_faults_count_a_long_request_once(wire: Wire) -> None:

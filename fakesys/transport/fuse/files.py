@@ -57,6 +57,7 @@ class Files:
         wake_poller: Callable[[int], None],
         unsettled: Unsettled,
         splicing: Splicing,
+        writers: Writers,
     ) -> None:
         self._fs = fs
         self._nodes = nodes
@@ -65,7 +66,7 @@ class Files:
         self._unsettled = unsettled
         self._splicing = splicing
         self._beliefs = nodes.beliefs
-        self.writers = Writers(nodes)
+        self.writers = writers
         self._last_number = 0
         self._open_files: dict[int, tuple[File, Handle]] = {}
         self._open_directories: dict[int, OpenDirectory] = {}
@@ -73,19 +74,15 @@ class Files:
         self._polled: dict[int, int] = {}
         # The callers of these hold no lock of a directory while they wait for the answer.
         self.lockless: frozenset[Handler] = frozenset(
-            (self._open, self._read, self._write, self._release)
+            (self._open, self._read, self.write, self._release)
         )
-
-    def writes(self, handler: Handler) -> bool:
-        """Return whether the caller of this handler holds the lock of the file's inode."""
-        return handler == self._write
 
     def handlers(self) -> Mapping[int, Handler]:
         """Return the handlers, which may get a request with further bytes behind its end."""
         return {
             Op.OPEN: self._open,
             Op.READ: self._read,
-            Op.WRITE: self._write,
+            Op.WRITE: self.write,
             Op.RELEASE: self._release,
             Op.POLL: self._poll,
             Op.LSEEK: self._lseek,
@@ -139,7 +136,8 @@ class Files:
         # O_NONBLOCK as it is now: fcntl(2) after open shows in the request only.
         return self._fs.read(node, handle, offset, size, nonblock=flags & O_NONBLOCK != 0)
 
-    def _write(self, nodeid: int, message: Message) -> bytes:
+    def write(self, nodeid: int, message: Message) -> bytes:
+        """Serve WRITE; its caller holds the lock of the file's inode until it is answered."""
         number, offset, size, _, flags = protocol.WRITE_IN.unpack_from(message)
         node, handle = self._open_files[number]
         if nodeid in self._beliefs:

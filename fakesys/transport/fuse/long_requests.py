@@ -12,6 +12,7 @@ from errno import EINTR
 from fakesys.core.errors import KernelError
 from fakesys.core.events import IDLE
 from fakesys.core.kernel import Caller
+from fakesys.transport.fuse.handlers import Handler
 from fakesys.transport.fuse.parking import Call
 from fakesys.transport.slices import Context, LongCall, LongCalls
 
@@ -44,6 +45,11 @@ class LongRequests:
 
     def __bool__(self) -> bool:
         return bool(self._requests)
+
+    def locks(self, nodeid: int, handler: Handler) -> bool:
+        """Return whether a call of this handler on a node is not answered yet."""
+        calls = (request.call for request in self._requests.values() if not request.answered)
+        return any(call.nodeid == nodeid and call.handler == handler for call in calls)
 
     def begin(self, call: Call, caller: Caller) -> None:
         """Queue a request for its first slice."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from errno import ESTALE
+from time import monotonic
+from typing import NamedTuple
 
-from fakesys.core.errors import KernelError
+from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.transport.fuse.protocol import ROOT_ID
 from fakesys.transport.fuse.replies import APART
 from fakesys.tree.kinds import Splice
 from fakesys.tree.node import Directory, File, Node
 
 _apart = itertools.count(APART)
+# A process that has opened a file for writing writes within so many seconds, if it does at once.
+WRITES_AT_ONCE = 0.1
 
 
 class Belief:
@@ -153,34 +157,66 @@ class NodeTable(dict[int, Node]):
                 del self.listings[nodeid]
 
 
+class Opened(NamedTuple):
+    """A file that is open for writing, and when it was opened."""
+
+    nodeid: int
+    moment: float
+
+
 class Writers:
     """The node numbers by which files are open for writing now.
 
     The kernel holds the lock of an inode while a write is not answered (fs/fuse/file.c:
-    fuse_dio_lock, v6.18), and another writer of that inode could not even be killed. So a file that
-    is open for writing, and in which a write may wait, is opened again as another inode: OPEN
-    answers ESTALE, upon which the kernel looks the name up again (fs/namei.c:do_filp_open) and
-    finds the other number.
+    fuse_dio_lock, v6.18), and another writer of that inode could not even be killed: it takes the
+    lock after its OPEN was answered (fs/namei.c:handle_truncate). So a file that is open for
+    writing, and in which a write may wait, is opened again as another inode: OPEN answers ESTALE,
+    upon which the kernel looks the name up again (fs/namei.c:do_filp_open) and finds the other
+    number. It does so once. If a third process has opened that number in the meantime, the OPEN
+    waits, where a signal ends it, until no write holds the lock.
+
+    `is_locked`: whether a write in the file of this number is not answered. `run_later`: runs a
+    callable after so many seconds in the thread of the session.
     """
 
-    def __init__(self, nodes: NodeTable) -> None:
+    def __init__(
+        self,
+        nodes: NodeTable,
+        is_locked: Callable[[int], bool],
+        run_later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
         self._nodes = nodes
-        self._opened: dict[int, int] = {}
+        self._is_locked = is_locked
+        self._run_later = run_later
+        self._opened: dict[int, Opened] = {}
         self._count: Counter[int] = Counter()
-        # Processes that were told to look again; it works once, so they are let in then.
+        # Processes that were told to look again, which works once.
         self._sent_back: set[bytes] = set()
+        # OPEN requests that wait until a write was answered or a file was closed.
+        self.waiting = Waiters()
 
     def check(self, nodeid: int, caller: bytes) -> None:
-        """Refuse to open, with ESTALE, what is open for writing by the same number."""
+        """Refuse to open, with ESTALE, what is open for writing by the same number.
+
+        Raises Blocked for a process that has looked again and found a number that is not free.
+        """
         if not self._count[nodeid]:
             self._sent_back.discard(caller)
             return
-        if caller in self._sent_back:
-            self._sent_back.remove(caller)
-            return
-        self._sent_back.add(caller)
-        self.renew(nodeid)
-        raise KernelError(ESTALE, "another inode of this file is free")
+        if caller not in self._sent_back:
+            self._sent_back.add(caller)
+            self.renew(nodeid)
+            raise KernelError(ESTALE, "another inode of this file is free")
+        if self._is_locked(nodeid):
+            raise Blocked(self.waiting)
+        young = self._youngest(nodeid) + WRITES_AT_ONCE - monotonic()
+        if young > 0:
+            self._run_later(young, self.waiting.wake)
+            raise Blocked(self.waiting)
+        self._sent_back.remove(caller)
+
+    def _youngest(self, nodeid: int) -> float:
+        return max(opened.moment for opened in self._opened.values() if opened.nodeid == nodeid)
 
     def renew(self, nodeid: int) -> Node | None:
         """Let new look-ups of a file find a number by which it is not open for writing.
@@ -191,14 +227,15 @@ class Writers:
 
     def add(self, handle: int, nodeid: int) -> None:
         """Record that a file was opened for writing."""
-        self._opened[handle] = nodeid
+        self._opened[handle] = Opened(nodeid, monotonic())
         self._count[nodeid] += 1
 
     def remove(self, handle: int) -> None:
         """Forget a handle that was closed."""
-        nodeid = self._opened.pop(handle, None)
-        if nodeid is None:
+        opened = self._opened.pop(handle, None)
+        if opened is None:
             return
-        self._count[nodeid] -= 1
-        if not self._count[nodeid]:
-            del self._count[nodeid]
+        self._count[opened.nodeid] -= 1
+        if not self._count[opened.nodeid]:
+            del self._count[opened.nodeid]
+        self.waiting.wake()

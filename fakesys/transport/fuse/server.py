@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from errno import ECONNABORTED, EINTR, ENOENT
 from functools import partial
 
@@ -149,4 +150,6 @@ class Server:
 
     def _run_soon(self, action: Callable[[], None]) -> None:
         assert self._token is not None
-        self._token.run_sync_soon(action)
+        # After the end there is nothing left that an action could deal with.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(action)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from errno import EINTR, EIO, ENODEV, ENOSYS
 
@@ -23,7 +24,7 @@ from fakesys.transport.fuse.handshake import Handshake
 from fakesys.transport.fuse.invalidation import Invalidator, Unsettled
 from fakesys.transport.fuse.long_requests import LongRequests
 from fakesys.transport.fuse.names import Names
-from fakesys.transport.fuse.nodes import NodeTable
+from fakesys.transport.fuse.nodes import NodeTable, Writers
 from fakesys.transport.fuse.parking import Call, ParkedCalls, Wakeups
 from fakesys.transport.fuse.protocol import Message, Op
 from fakesys.transport.fuse.replies import Replies
@@ -84,7 +85,13 @@ class Session:
         splicing = Splicing(machine.fs, nodes, self.invalidator)
         self._names = Names(machine.fs, nodes, pack, splicing, self._later)
         self._files = Files(
-            machine.fs, nodes, pack, self._wakeups.pollers.append, self._unsettled, splicing
+            machine.fs,
+            nodes,
+            pack,
+            self._wakeups.pollers.append,
+            self._unsettled,
+            splicing,
+            Writers(nodes, self._is_locked, self._run_later),
         )
         # Handlers that read their request in place, and those that need it cut to its length.
         self._in_place = dict(self._files.handlers())
@@ -212,10 +219,26 @@ class Session:
 
     def _free_inode(self, handler: Handler, nodeid: int) -> None:
         """Let others open a file in which a write waits: as an inode that is not locked by it."""
-        if self._files.writes(handler):
+        if handler == self._files.write:
             node = self._files.writers.renew(nodeid)
             if node is not None:
                 self.invalidator.look_up_again(node)
+
+    def _is_locked(self, nodeid: int) -> bool:
+        """Return whether the kernel holds the lock of a node for a write that is not answered."""
+        write = self._files.write
+        return self._parked.locks(nodeid, write) or self._long.locks(nodeid, write)
+
+    def _run_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something after so many seconds of real time."""
+
+        def in_turn() -> None:
+            action()
+            self._wake()
+
+        timer = threading.Timer(seconds, self._run_soon, (in_turn,))
+        timer.daemon = True
+        timer.start()
 
     def _attempt(self, call: Call, caller: Caller) -> bytes | None:
         """Return the answer to a request that is performed in slices."""
@@ -226,6 +249,7 @@ class Session:
 
     def _finish(self, call: Call, answer: bytes | None) -> None:
         """Answer a request that was performed in slices."""
+        self._files.writers.waiting.wake()
         if self._binder.unsettled:
             self._answer_and_tell(call.handler, answer)
         elif answer is not None:
@@ -300,10 +324,13 @@ class Session:
                     self._machine.kernel.caller = self._caller = parked.caller
                     self._ids = b""
                     self._perform(*parked.call)
+                    if parked.call.handler == self._files.write:
+                        self._files.writers.waiting.wake()
 
     def _end_parked(self, unique: int, errno: int) -> None:
         if self._parked.end(unique):
             self._send(_refusal(unique, errno))
+            self._files.writers.waiting.wake()
 
     def _interrupt(self, _nodeid: int, message: Message) -> None:
         # A request that neither waits nor works was answered in the meantime.
@@ -313,6 +340,7 @@ class Session:
         self._end_parked(unique, EINTR)
         if self._long.interrupt(unique):
             self._send(_refusal(unique, EINTR))
+            self._files.writers.waiting.wake()
 
 
 def _destroy(_nodeid: int, _message: Message) -> bytes:
