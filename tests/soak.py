@@ -161,6 +161,8 @@ class Client:
         with suppress(OSError):
             instance.mkdir()
         below = f"{TRACING}/instances/{self.instance}"
+        # Small ones are full within the first minute: what grows later is lost.
+        self.put(f"{below}/buffer_size_kb", "64")
         self.put(f"{below}/set_event", self.chance.choice(("kvm:*", "kvmmmu:*", "sched:*", "")))
         self.put(f"{below}/events/kvm/kvm_exit/filter", "exit_reason == 1 || isa == 2")
         self.put(f"{TRACING}/events/kvm/enable", self.chance.choice("01"))

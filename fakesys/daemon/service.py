@@ -129,6 +129,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             # What exists now stays: the collector need not look at it again.
             gc.freeze()
             collecting.leave_to_idle_time()
+            collecting.keep_one_heap()
             trio.run(_serve_until_unmounted, machine, server, service, started)
     except BaseExceptionGroup as group:
         # Nurseries were around it.

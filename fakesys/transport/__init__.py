@@ -10,7 +10,7 @@ other. What both use is in this folder:
 * `pacing.py`: `Pacer`, the task that moves the simulated clock along with real time.
 * `slices.py`: `LongCalls`, the requests and timers that take long, which take turns, each on a
   thread of its own; `watchdog.py`: `Watchdog`, which ends what lets no other in.
-* `collecting.py`: full garbage collections, in idle time.
+* `collecting.py`: full garbage collections, in idle time, and one heap for all threads.
 * `owners.py`: `Owners`, which tells a model when a process of the host has ended.
 * `xattrs.py`: extended attributes, kept per mount.
 * `mounting.py`: mount, find, unmount, and what to do about a mount that does not answer;

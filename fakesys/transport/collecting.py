@@ -1,11 +1,16 @@
-"""Full garbage collections while no request comes: they look at every object of the models.
+"""Full garbage collections while no request comes, and memory that goes back to the system.
 
-Python begins one when the number of objects has grown by a quarter, whatever waits. With many VMs
-or listed devices that takes up to some tenths of a second.
+Python begins a full collection when the number of objects has grown by a quarter, whatever waits.
+It looks at every object of the models: with many VMs or listed devices that takes up to some
+tenths of a second.
+
+The C library gives each of the first threads a heap of its own, and keeps in every heap what was
+freed below something that lives. The threads of long calls take turns, so one heap serves all.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 
 # Objects live through so many collections of the new ones before the idle time is used, and
@@ -13,6 +18,10 @@ import gc
 DUE, OVERDUE = 10, 100
 # Without a request for so long, the next one is not expected at once.
 IDLE_SECONDS = 0.05
+# malloc.h of the GNU C library. A fixed threshold: else the texts of the whole machine, once freed,
+# raise it, and later ones come from the heap.
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+MAPPED_BYTES = 256 << 10
 
 
 def leave_to_idle_time() -> None:
@@ -21,11 +30,22 @@ def leave_to_idle_time() -> None:
     gc.set_threshold(young, middle, OVERDUE)
 
 
+def keep_one_heap() -> None:
+    """Let all threads allocate from one heap, and map large texts apart from it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+
+
 def is_due() -> bool:
     """Return whether there may be something to collect."""
     return gc.get_count()[2] > DUE
 
 
 def collect() -> None:
-    """Collect everything."""
+    """Collect everything, and give free memory back to the system."""
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

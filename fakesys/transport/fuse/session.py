@@ -84,15 +84,9 @@ class Session:
         self._handshake = Handshake(self.invalidator)
         splicing = Splicing(machine.fs, nodes, self.invalidator)
         self._names = Names(machine.fs, nodes, pack, splicing, self._later)
-        self._files = Files(
-            machine.fs,
-            nodes,
-            pack,
-            self._wakeups.pollers.append,
-            self._unsettled,
-            splicing,
-            Writers(nodes, self._is_locked, self._run_later),
-        )
+        writers = Writers(nodes, self._is_locked, self._run_later)
+        wake_poller, unsettled = self._wakeups.pollers.append, self._unsettled
+        self._files = Files(machine.fs, nodes, pack, wake_poller, unsettled, splicing, writers)
         # Handlers that read their request in place, and those that need it cut to its length.
         self._in_place = dict(self._files.handlers())
         self._whole: dict[int, Handler] = {
