@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +36,29 @@ def test_python_collects_everything_rarely(thresholds: None) -> None:
     collecting.collect()
     assert not collecting.is_due()
     assert not [found for found in gc.get_objects() if isinstance(found, Loop)]
+
+
+# Prints how much address space is reserved for heaps of threads: each takes 64 MiB at first.
+THREADS = """
+import threading
+from fakesys.transport import collecting
+KEEP
+barrier = threading.Barrier(4)
+def work():
+    barrier.wait()
+    pieces = [bytes(2000) for _ in range(1000)]
+    barrier.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sum(line.split()[1] == "---p" and "/" not in line
+          and eval("-(0x" + line.split()[0].replace("-", " - 0x") + ")") > 32 << 20
+          for line in open("/proc/self/maps")))
+"""
+
+
+@pytest.mark.parametrize(("keep", "apart"), [("", True), ("collecting.keep_one_heap()", False)])
+def test_threads_allocate_from_one_heap(keep: str, apart: bool) -> None:
+    command = [sys.executable, "-c", THREADS.replace("KEEP", keep)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert (int(done.stdout) > 0) is apart
