@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -75,9 +77,27 @@ def ftracetest(kernel_tools: kernel_source.Source) -> Path:
     return kernel_tools.root / kernel_source.FTRACETEST
 
 
+# It kills five shells and looks for what their last children make: a slow host runs these later.
+RACES_WITH_ITS_CHILDREN = "FAIL: Test creation and deletion of trace instances"
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_group(ftracetest: Path, tmp_path: Path, group: str) -> None:
     cases, verdicts = GROUPS[group]
+    for _ in range(4):
+        done, results = run(ftracetest, tmp_path, cases)
+        wrong = [f"{verdict}: {name}" for name, verdict in results if verdict != "PASS"]
+        if wrong != [RACES_WITH_ITS_CHILDREN]:
+            break
+    assert not wrong, "\n".join([*wrong, *_logs(tmp_path / "logs")])
+    assert len(results) == verdicts, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def run(
+    ftracetest: Path, tmp_path: Path, cases: Iterable[str]
+) -> tuple[subprocess.CompletedProcess[str], list[tuple[str, str]]]:
+    """Run these cases; what the program printed, and the verdict of each by its name."""
     files = [f"test.d/{case}.tc" for case in cases]
     script = 'cd "$0" && log=$1 && shift && exec ./ftracetest -l "$log" "$@"'
     done = fakesys_exec(
@@ -86,11 +106,7 @@ def test_group(ftracetest: Path, tmp_path: Path, group: str) -> None:
         scenario="default",
         seconds=SECONDS,
     )
-    results = re.findall(r"^\[\d+\] (.*)\t\S*\[(\w+)", done.stdout, re.MULTILINE)
-    wrong = [f"{verdict}: {name}" for name, verdict in results if verdict != "PASS"]
-    assert not wrong, "\n".join([*wrong, *_logs(tmp_path / "logs")])
-    assert len(results) == verdicts, done.stdout + done.stderr
-    assert done.returncode == 0
+    return done, re.findall(r"^\[\d+\] (.*)\t\S*\[(\w+)", done.stdout, re.MULTILINE)
 
 
 def _logs(folder: Path) -> list[str]:

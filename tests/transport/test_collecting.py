@@ -30,7 +30,8 @@ def test_python_collects_everything_rarely(thresholds: None) -> None:
     collecting.leave_to_idle_time()
     collecting.collect()
     assert not collecting.is_due()
-    kept = [Loop() for _ in range(250_000)]
+    young, middle, _ = gc.get_threshold()
+    kept = [Loop() for _ in range((young + 1) * (middle + 1) * (collecting.DUE + 2))]
     assert collecting.is_due()
     del kept
     collecting.collect()

@@ -47,7 +47,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "s"))
         assert refused(tmp_path / "s") == "neither a regular file nor a pipe"
     assert refused(tmp_path / "none") == "No such file or directory"
-    assert refused(Path("a\0b")) == "embedded null byte"
+    # "embedded null byte", and from Python 3.13 on "embedded null character in path".
+    assert refused(Path("a\0b")).startswith("embedded null ")
     assert refused(tmp_path / "a\nb\x1b") == "No such file or directory"
     (tmp_path / "loop").symlink_to("loop")
     assert refused(tmp_path / "loop") == "Too many levels of symbolic links"
