@@ -22,6 +22,8 @@ from fakesys.subsystems.kvm.files.control import KernelChoice
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.state import state as kvm_state
+from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
+from fakesys.subsystems.kvm.vcpu_run.params import PROCESSOR
 from fakesys.subsystems.kvm.vm import WatchProcess, watch_no_process
 from fakesys.subsystems.kvm_mmu import params as mmu_params
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
@@ -36,7 +38,7 @@ from fakesys.subsystems.modules.model import Modules
 from fakesys.tree.attr import Mount, Row
 
 # Parameters of every part, and what parts add to `vm create`.
-PARAMS: tuple[Param[Any], ...] = (*mmu_params.PARAMS, *apicv_params.PARAMS)
+PARAMS: tuple[Param[Any], ...] = (PROCESSOR, *mmu_params.PARAMS, *apicv_params.PARAMS)
 VM_OPTIONS: tuple[Option[Any], ...] = (*apicv_params.VM_OPTIONS,)
 
 
@@ -50,19 +52,20 @@ class KvmSubsystem:
     def __init__(
         self,
         kvm: Kvm,
+        runs: VcpuRuns,
         memory: MmuExtension,
         apicv: Apicv,
         mmu_kernel: MmuKernel,
         apicv_kernel: ApicvKernel,
     ) -> None:
-        self.kvm, self.memory, self.apicv = kvm, memory, apicv
+        self.kvm, self.runs, self.memory, self.apicv = kvm, runs, memory, apicv
         self.mmu_kernel, self.apicv_kernel = mmu_kernel, apicv_kernel
         self._ctl, self._preset = self._interpreters()
 
     def use(self, mmu: MmuKernel, apicv: ApicvKernel) -> None:
         """Behave like these kernels. Raises EBUSY while a VM exists."""
         self.kvm.require_idle()
-        self.memory, self.apicv = extend(self.kvm, mmu, apicv)
+        self.runs, self.memory, self.apicv = extend(self.kvm, mmu, apicv)
         self.mmu_kernel, self.apicv_kernel = mmu, apicv
         self._ctl, self._preset = self._interpreters()
 
@@ -133,14 +136,15 @@ def kvm_of(
     return made
 
 
-def extend(kvm: Kvm, mmu: MmuKernel, apicv: ApicvKernel) -> tuple[MmuExtension, Apicv]:
+def extend(kvm: Kvm, mmu: MmuKernel, apicv: ApicvKernel) -> tuple[VcpuRuns, MmuExtension, Apicv]:
     """Give `kvm` the limits, parameters and extensions of these kernels; return the extensions.
 
     Precondition: there is no VM.
     """
     kvm.limits = apicv.limits
     kvm.params.use_kernel({**mmu.params, **apicv.params})
-    memory = MmuExtension(kvm, mmu.policy)
-    interrupts = Apicv(kvm, apicv.policy, memory)
-    kvm.extensions = (memory, interrupts)
-    return memory, interrupts
+    runs = VcpuRuns(kvm)
+    memory = MmuExtension(kvm, mmu.policy, runs)
+    interrupts = Apicv(kvm, apicv.policy, memory, runs)
+    kvm.extensions = (runs, memory, interrupts)
+    return runs, memory, interrupts

@@ -13,6 +13,7 @@ from fakesys.subsystems.ap_control import saved as ap
 from fakesys.subsystems.apicv.saved import apicv
 from fakesys.subsystems.device_nodes import saved as nodes
 from fakesys.subsystems.kvm import saved as kvm
+from fakesys.subsystems.kvm.vcpu_run import saved as runs
 from fakesys.subsystems.kvm.vm import watch_no_process
 from fakesys.subsystems.kvm_mmu.saved import mmu
 from fakesys.subsystems.kvm_module import saved as module
@@ -40,6 +41,7 @@ class SavedModels(Saved, frozen=True):
     selftest: selftest.SavedSelftest | None
     ap: ap.SavedAp
     kvm: kvm.SavedKvm
+    runs: runs.SavedRuns
     memory: mmu.SavedMmu
     interrupts: apicv.SavedApicv
     module: module.SavedModule
@@ -56,6 +58,7 @@ def save_models(models: Subsystems) -> SavedModels:
         selftest=None if toy is None else selftest.save(toy),
         ap=ap.save(models.ap.system),
         kvm=kvm.save(models.kvm.kvm),
+        runs=runs.save(models.kvm.runs),
         memory=mmu.save(models.kvm.memory),
         interrupts=apicv.save(models.kvm.apicv),
         module=module.save(models.kvm.apicv),
@@ -87,6 +90,7 @@ def restored_models(saved: SavedModels, scenario: Scenario, processes: Processes
         selftest.restore(saved.selftest, models.selftest)
     ap.restore(saved.ap, models.ap.system)
     kvm.restore(saved.kvm, models.kvm.kvm)
+    runs.restore(saved.runs, models.kvm.runs)
     mmu.restore(saved.memory, models.kvm.memory)
     apicv.restore(saved.interrupts, models.kvm.apicv)
     module.restore(saved.module, models.kvm.apicv)

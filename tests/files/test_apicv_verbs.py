@@ -127,10 +127,10 @@ def test_sev_comes_before_vcpus_and_once() -> None:
 
 def test_run_states() -> None:
     guests = Guests("v3").boot(2)
-    assert events(guests("g vcpu 1 stop")) == ["kvm_exit", "kvm_userspace_exit"]
+    assert events(guests("g vcpu 1 stop")) == ["kvm_exit", "kvm_fpu", "kvm_userspace_exit"]
     assert guests.lines[-1] == "kvm_userspace_exit: reason restart (4)"
     assert guests.vcpu(1)["run"] == "stopped"
-    assert guests("g vcpu 1 start cpu=5") == ["kvm_entry: vcpu 1"]
+    assert guests("g vcpu 1 start cpu=5") == ["kvm_fpu: load", "kvm_entry: vcpu 1"]
     assert guests.vcpu(1)["host"] == "5"
     assert events(guests("g vcpu 1 hlt")) == ["kvm_exit"]
     assert guests.vcpu(1)["run"] == "halted"

@@ -298,7 +298,7 @@ class Recorder:
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         self._check(f"vcpu {vcpu_id}")
 
-    def add_vcpu(self, vcpu: Vcpu) -> None:
+    def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
         self.heard.append(f"vcpu {vcpu.id}")
 
     def close_vcpu(self, vcpu: Vcpu) -> None:

@@ -171,11 +171,15 @@ def on_mount(root: Path) -> Iterator[tuple[Files, Events]]:
 
 @contextmanager
 def _like_the_recordings(files: Files) -> Iterator[None]:
-    """The kernel and the knobs of the recordings: 6.18, shadow paging, no MMIO caching."""
+    """The kernel and the knobs of the recordings: 6.18, shadow paging, no MMIO caching.
+
+    Their host had no virtualisation in hardware.
+    """
     wanted = {
         "mmu_profile": "6.18",
         "apicv_profile": "6.18",
         "params/paging": "shadow",
+        "params/processor": "software",
         "params/mmio_caching": "0",
         "params/as_num": "1",
     }

@@ -212,7 +212,7 @@ class Replay:
         self._ctl(f"{VM_NAME} guest_tables{words}")
 
     def _op_create_vcpu(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
-        self._ctl(f"{VM_NAME} vcpu add id={args['id']}")
+        self._ctl(f"{VM_NAME} vcpu add id={args['id']} start=0")
         return self._vcpu_directory(args["id"])
 
     def _op_close_vcpu(self, args: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:

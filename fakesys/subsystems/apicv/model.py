@@ -29,6 +29,7 @@ from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm, Engine
 from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 BACKING_PAGES = 0x1_0000_0000
@@ -57,12 +58,13 @@ class Apicv:
     VM got.
     """
 
-    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memories) -> None:
+    def __init__(self, kvm: Kvm, policy: ApicvPolicy, memory: Memories, runs: VcpuRuns) -> None:
         self.kvm = kvm
         self.policy = policy
         self.tracer = ApicTracer(kvm.kernel.bus)
         self.settings: dict[str, str] = {}
         self._memory = memory
+        self.runs = runs
         self._engine = Engine(requests.request_all, self._after)
         self._vms: dict[Vm, ApicVm] = {}
         self.last_vm_id = 0
@@ -143,10 +145,10 @@ class Apicv:
             last = module.highest_id
             raise KernelError(EINVAL, f"vCPU id {highest} is above {last}, the last for AVIC")
 
-    def add_vcpu(self, vcpu: Vcpu) -> None:
-        """Add the state of a new vCPU; vCPU 0 enters its guest, the others wait for INIT."""
+    def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
+        """Add the state of a new vCPU; then vCPU 0 enters its guest, the others wait for INIT."""
         vm = self._vms[vcpu.vm]
-        new = ApicVcpu(vcpu)
+        new = ApicVcpu(vcpu, self.runs.of(vcpu))
         with command(vm):
             vm.add(new)
             vm.tracked |= new.bit
@@ -155,6 +157,10 @@ class Apicv:
             if vm.avic:
                 self._set_up_avic(vm, new)
             ids_changed(vm)
+            if not start:
+                new.stopped_from, new.run = new.run, RunState.STOPPED
+                return
+            new.kvm_run.begin()
             if new.run is RunState.GUEST:
                 new.avic.is_running = vm.inhibit.active or not self.policy.born_as_vm
                 vcpu_load.load(vm, new)

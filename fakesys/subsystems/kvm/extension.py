@@ -29,8 +29,8 @@ class Extension(Protocol):
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         """Refuse to create a vCPU of this id."""
 
-    def add_vcpu(self, vcpu: Vcpu) -> None:
-        """Add state for a new vCPU."""
+    def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
+        """Add state for a new vCPU. `start`: user space runs it at once."""
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Stop a vCPU whose descriptor was closed; it stays in the VM."""

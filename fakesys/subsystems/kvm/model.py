@@ -240,8 +240,10 @@ class Kvm:
         for extension in self.extensions:
             extension.add_irqchip(vm)
 
-    def create_vcpus(self, vm: Vm, *, count: int = 1, first_id: int | None = None) -> list[Vcpu]:
-        """Do KVM_CREATE_VCPU `count` times with ascending ids; all or none.
+    def create_vcpus(
+        self, vm: Vm, *, count: int = 1, first_id: int | None = None, start: bool = True
+    ) -> list[Vcpu]:
+        """Do KVM_CREATE_VCPU `count` times with ascending ids; all or none. Then `start` them.
 
         Raises EINVAL for an id or number above the limits, EEXIST for an id in use (an id stays in
         use after its descriptor is closed). Like kvm_main.c:kvm_vm_ioctl_create_vcpu (v6.1).
@@ -262,7 +264,7 @@ class Kvm:
         vcpus = []
         for vcpu_id in ids:
             cond_resched()
-            vcpus.append(self._add_vcpu(vm, vcpu_id))
+            vcpus.append(self._add_vcpu(vm, vcpu_id, start=start))
         self.kernel.bus.emit(Changed((vm,)))
         return vcpus
 
@@ -324,12 +326,12 @@ class Kvm:
         free = (vcpu_id for vcpu_id in itertools.count() if vcpu_id not in vm.vcpus)
         return list(itertools.islice(free, count))
 
-    def _add_vcpu(self, vm: Vm, vcpu_id: int) -> Vcpu:
+    def _add_vcpu(self, vm: Vm, vcpu_id: int, *, start: bool) -> Vcpu:
         vcpu = Vcpu(vm, vcpu_id, self.new_thread(vm.pid), self._cpus)
         vm.get()
         vm.vcpus[vcpu_id] = vcpu
         for extension in self.extensions:
-            extension.add_vcpu(vcpu)
+            extension.add_vcpu(vcpu, start=start)
         return vcpu
 
     def _make_directory(self, vm: Vm) -> None:

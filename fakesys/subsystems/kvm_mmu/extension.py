@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
@@ -22,9 +23,10 @@ class MmuExtension:
     `policy`: the kernel that all VMs run on. `races`: the result of each VM's last race.
     """
 
-    def __init__(self, kvm: Kvm, policy: MmuPolicy) -> None:
+    def __init__(self, kvm: Kvm, policy: MmuPolicy, runs: VcpuRuns) -> None:
         self.kvm = kvm
         self.policy = policy
+        self._runs = runs
         self.memories: dict[Vm, VmMemory] = {}
         self.guests: dict[Vcpu, Guest] = {}
         self.mmus: dict[Vcpu, VcpuMmu] = {}
@@ -62,12 +64,12 @@ class MmuExtension:
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         """Accept every vCPU."""
 
-    def add_vcpu(self, vcpu: Vcpu) -> None:
+    def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
         """Give the vCPU an MMU without roots, and a guest."""
         memory = self.memories[vcpu.vm]
         mmu = memory.add_vcpu(vcpu.id, vcpu.stats, vcpu.is_in_guest)
         self.mmus[vcpu] = mmu
-        self.guests[vcpu] = Guest(memory, mmu)
+        self.guests[vcpu] = Guest(memory, mmu, self._runs.of(vcpu))
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Do nothing: the roots stay until the VM is removed."""

@@ -214,7 +214,7 @@ def test_faults_and_failures_are_told(policy: MmuPolicy) -> None:
     rig.write(rig.vcpu(), 0)
     fault, left = told
     assert isinstance(fault, KvmPageFault)
-    assert (fault.fault_address, fault.error_code) == (0, 6)
+    assert (fault.fault_address, fault.error_code) == (0, 1 << 32 | 6)
     assert isinstance(left, KvmUserspaceExit)
     assert (left.reason, left.errno) == (0, -EFAULT)
 

@@ -11,10 +11,9 @@ from errno import EINVAL
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.devices import ipi
-from fakesys.subsystems.apicv.engine import guest_steps, requests, vcpu_enter, vcpu_load
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_enter, vcpu_load
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
@@ -31,8 +30,6 @@ PLAIN_WRITES = frozenset((lapic.TPR, lapic.ICR2))
 """Writes that AVIC completes without an exit."""
 LAST_REGISTER = 0x3F0
 LVT_MASK = 0x107FF
-MSR_APICBASE_WRITE = 1
-"""EXITINFO1 of WRMSR."""
 
 
 def require_register(offset: int) -> None:
@@ -127,7 +124,7 @@ def write_base(
 
     Precondition: `require_base` accepted it.
     """
-    requests.exit_guest(vm, vcpu, Exit.MSR, MSR_APICBASE_WRITE, 0)
+    guest_steps.leave_for_msr(vcpu, write=True)
     set_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
     vcpu_enter.enter(vm, vcpu)
 

@@ -15,9 +15,9 @@ from fakesys.subsystems.apicv.chips.lapic import Mode
 from fakesys.subsystems.apicv.engine import delivery, guest_steps, requests, vcpu_enter
 from fakesys.subsystems.apicv.engine.delivery import LapicIrq
 from fakesys.subsystems.apicv.state.avic_tables import CLUSTER_DFR
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, IrqSource
 from fakesys.subsystems.apicv.state.vm import ApicVm, bits_of
+from fakesys.subsystems.kvm.vcpu_run.reasons import INCOMPLETE_IPI, ExitInfo
 
 LOGICAL = 0x800
 ASSERT = 0x4000
@@ -217,7 +217,8 @@ def _exit_incomplete(
     vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int, failure: Failure, index: int
 ) -> None:
     index &= vm.policy.index_mask
-    requests.exit_guest(vm, vcpu, Exit.INCOMPLETE_IPI, icrh << 32 | icrl, failure << 32 | index)
+    info = ExitInfo(icrh << 32 | icrl, failure << 32 | index)
+    requests.exit_guest(vcpu, INCOMPLETE_IPI, info)
     vm.tracer.kvm_avic_incomplete_ipi(vcpu, icrh, icrl, failure, index)
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from errno import EINVAL, ENODEV
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv.engine import requests, vcpu_enter, vcpu_run
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_enter, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import SynicRule
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
@@ -49,7 +48,7 @@ def write_sint(
     if not vcpu.synic.enabled or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
         raise KernelError(EINVAL, f"SINT{sint} cannot be set to vector {vector}")
     with command(vm, vcpu):
-        requests.exit_guest(vm, vcpu, Exit.MSR, 1, 0)
+        guest_steps.leave_for_msr(vcpu, write=True)
         value = vector | (SINT_MASKED if masked else 0) | (SINT_AUTO_EOI if auto_eoi else 0)
         vm.tracer.kvm_msr(MSR_SINT0 + sint, value)
         _set(vm, vcpu, sint, vector if auto_eoi and not masked else None)

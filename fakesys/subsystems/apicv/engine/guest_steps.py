@@ -9,16 +9,19 @@ from __future__ import annotations
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.pic import Chip
 from fakesys.subsystems.apicv.engine import requests, routing, vcpu_enter
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, IrqSource, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run.reasons import (
+    HLT,
+    MISCONFIG,
+    RDMSR,
+    UNACCELERATED,
+    WRMSR,
+    ExitInfo,
+)
 
 MASTER_COMMAND, SLAVE_COMMAND = 0x20, 0xA0
 NON_SPECIFIC_EOI = 0x20
-# EXITINFO1 of OUT: 64-bit address, 8-bit operand (SVM: IOIO intercept).
-OUT_BYTE = 1 << 9 | 1 << 4
-OUT_LENGTH = 2
-"""Bytes of the instruction `out %al, imm8`."""
 # Nested page fault of a guest's access to the APIC page: present, user, reserved bit, write.
 NPF_WRITE, NPF_READ = 0x10000000F, 0x10000000D
 
@@ -34,8 +37,7 @@ def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
 
 def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Execute HLT: sleep, unless an interrupt is pending."""
-    requests.exit_guest(vm, vcpu, Exit.HLT)
-    vcpu.stats.halt_exits += 1
+    requests.exit_guest(vcpu, HLT)
     vcpu.run = RunState.HALTED
     if vcpu_enter.is_runnable(vm, vcpu):
         vcpu_enter.enter(vm, vcpu)
@@ -45,10 +47,8 @@ def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
     """Write a non-specific EOI to the command port of a PIC."""
-    info1 = port << 16 | OUT_BYTE
-    requests.exit_guest(vm, vcpu, Exit.IO, info1, vcpu.rip + OUT_LENGTH)
-    vcpu.stats.io_exits += 1
-    vm.tracer.kvm_pio(port, NON_SPECIFIC_EOI)
+    vcpu.kvm_run.io(port, bytes([NON_SPECIFIC_EOI]), write=True, requests=vcpu.requests)
+    requests.left_guest(vcpu)
     if vm.pic is not None:
         vm.pic.end(vm.pic.master if port == MASTER_COMMAND else vm.pic.slave)
     vcpu_enter.enter(vm, vcpu)
@@ -84,7 +84,7 @@ def _end_at_ioapic(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     routing.end_vector(vm, vcpu, vector)
     if vm.has_lapics and vm.ioapic is None and vcpu.lapic.is_level(vector):
         # KVM_EXIT_IOAPIC_EOI: the IOAPIC is in user space.
-        vm.tracer.kvm_userspace_exit(vcpu, IOAPIC_EOI)
+        vcpu_enter.user_space(vm, vcpu, IOAPIC_EOI)
 
 
 IOAPIC_EOI = 26
@@ -93,7 +93,7 @@ IOAPIC_EOI = 26
 
 def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None:
     """Exit after a write that AVIC carried out but does not complete."""
-    requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, 1 << 32 | offset, max(vector, 0))
+    requests.exit_guest(vcpu, UNACCELERATED, ExitInfo(1 << 32 | offset, max(vector, 0)))
     vm.tracer.kvm_avic_unaccelerated_access(
         vcpu, offset, trap=True, write=True, vector=max(vector, 0)
     )
@@ -101,7 +101,7 @@ def leave_for_trap(vm: ApicVm, vcpu: ApicVcpu, offset: int, vector: int) -> None
 
 def leave_for_fault(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
     """Exit before an access that AVIC does not carry out; KVM emulates it."""
-    requests.exit_guest(vm, vcpu, Exit.UNACCELERATED, write << 32 | offset, 0)
+    requests.exit_guest(vcpu, UNACCELERATED, ExitInfo(write << 32 | offset))
     vm.tracer.kvm_avic_unaccelerated_access(vcpu, offset, trap=False, write=write, vector=0)
     vcpu.stats.insn_emulation += 1
 
@@ -110,11 +110,19 @@ def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> N
     """Exit for an access that KVM emulates: the APIC page is not mapped, or x2APIC uses MSRs."""
     local = vcpu.lapic
     if local.x2apic:
-        requests.exit_guest(vm, vcpu, Exit.MSR, int(write), 0)
+        leave_for_msr(vcpu, write=write)
         return
     error = NPF_WRITE if write else NPF_READ
-    requests.exit_guest(vm, vcpu, Exit.NPF, error, local.base | offset)
+    requests.exit_guest(vcpu, MISCONFIG, ExitInfo(error, local.base | offset))
     vcpu.stats.insn_emulation += 1
+
+
+def leave_for_msr(vcpu: ApicVcpu, *, write: bool) -> None:
+    """Exit because of RDMSR or WRMSR."""
+    if write:
+        requests.exit_guest(vcpu, WRMSR, vcpu.kvm_run.processor.details.msr(write=True))
+    else:
+        requests.exit_guest(vcpu, RDMSR, vcpu.kvm_run.processor.details.msr(write=False))
 
 
 def finish_handler(vm: ApicVm, vcpu: ApicVcpu, source: IrqSource) -> None:

@@ -10,9 +10,9 @@ changes a vCPU calls `sync_vcpu` first; every function that only reads one calls
 
 from __future__ import annotations
 
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import APICV_REQUESTS, EVENT, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, NO_INFO, ExitInfo, Reason
 
 
 def sync_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
@@ -39,21 +39,30 @@ def sync_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> ApicVcpu:
     return vcpu
 
 
-def exit_guest(vm: ApicVm, vcpu: ApicVcpu, reason: Exit, info1: int = 0, info2: int = 0) -> None:
+def exit_guest(vcpu: ApicVcpu, reason: Reason, info: ExitInfo = NO_INFO) -> None:
     """Leave the guest: count and trace the exit.
 
     Precondition: the vCPU is tracked and in guest.
     """
-    vcpu.stats.exits += 1
-    vm.tracer.kvm_exit(vcpu, reason, info1, info2)
+    vcpu.kvm_run.exit(reason, info, requests=vcpu.requests)
+    left_guest(vcpu)
+
+
+def exit_nested(vcpu: ApicVcpu, reason: Reason) -> None:
+    """Leave the nested guest for an exit that its own hypervisor handles."""
+    vcpu.kvm_run.exit_uncounted(reason, requests=vcpu.requests)
+    left_guest(vcpu)
+
+
+def left_guest(vcpu: ApicVcpu) -> None:
+    """Note that the vCPU is in KVM, after an exit that its `VcpuRun` made."""
     vcpu.run = RunState.HOST
     vcpu.kicked = False
 
 
 def exit_for_kick(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Leave the guest because of the IPI of a kick."""
-    exit_guest(vm, vcpu, Exit.INTERRUPT)
-    vcpu.stats.irq_exits += 1
+    exit_guest(vcpu, INTERRUPT)
     vm.runnable |= 1 << vcpu.id
 
 

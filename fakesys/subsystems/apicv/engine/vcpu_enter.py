@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from fakesys.subsystems.apicv.engine import delivery, injection, refresh, requests, vcpu_load
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
-from fakesys.subsystems.apicv.state.tracer import Exit
 from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import bucket_of
+from fakesys.subsystems.kvm.vcpu_run.reasons import WINDOW
 
 IRQ_WINDOW_OPEN = 7
 """KVM_EXIT_IRQ_WINDOW_OPEN."""
@@ -58,9 +58,15 @@ def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
             break
         injection.cancel(vcpu)
     vcpu.run = RunState.GUEST
-    vm.tracer.kvm_entry(vcpu)
+    _trace_entry(vcpu)
     _start_handler(vm, vcpu)
     continue_guest(vm, vcpu)
+
+
+def _trace_entry(vcpu: ApicVcpu) -> None:
+    event = vcpu.event_inj
+    # SVM_EVTINJ_VALID with type INTR; VMX has the same bits.
+    vcpu.kvm_run.enter(0 if event is None else 1 << 31 | event.vector)
 
 
 def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -84,17 +90,23 @@ def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Exit with VINTR. Like svm.c:interrupt_window_interception (v6.1)."""
     requests.sync_vcpu(vm, vcpu)
     vm.tracer.act(vcpu)
-    requests.exit_guest(vm, vcpu, Exit.VINTR)
-    vcpu.stats.irq_window_exits += 1
+    requests.exit_guest(vcpu, WINDOW)
     vcpu.requests |= EVENT
     vcpu.v_irq = False
     vm.inhibit.irq_window_opened(vcpu)
     if vcpu.user_pic.wants_window:
         # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that user space queued.
         vcpu.stats.request_irq_exits += 1
-        vm.tracer.kvm_userspace_exit(vcpu, IRQ_WINDOW_OPEN)
+        user_space(vm, vcpu, IRQ_WINDOW_OPEN)
         vcpu.user_pic.wants_window = False
     enter(vm, vcpu)
+
+
+def user_space(vm: ApicVm, vcpu: ApicVcpu, reason: int) -> None:
+    """Return from KVM_RUN with this KVM_EXIT_*; user space deals with it and calls it again."""
+    vm.tracer.act(vcpu)
+    vcpu.kvm_run.leave(reason)
+    vcpu.kvm_run.begin()
 
 
 def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:

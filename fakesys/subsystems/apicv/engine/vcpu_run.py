@@ -12,9 +12,12 @@ from fakesys.subsystems.apicv.engine import requests, vcpu_enter, vcpu_load
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import NestedRule
-from fakesys.subsystems.apicv.state.tracer import EXIT_INTR, Exit
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, VMMCALL, VMRUN
+
+EXIT_INTR = 10
+"""KVM_EXIT_INTR."""
 
 
 def require(vcpu: ApicVcpu, *states: RunState) -> None:
@@ -41,6 +44,7 @@ def start(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
             RunState.UNINIT,
         )
         _move(vcpu, cpu)
+        vcpu.kvm_run.begin()
         vcpu.stats.blocking = 0
         vcpu.run = RunState.HOST
         if asleep_again:
@@ -68,19 +72,18 @@ def stop(vm: ApicVm, vcpu: ApicVcpu) -> None:
 def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Do what `stop` does, within a command."""
     was = vcpu.run
+    vm.tracer.act(vcpu)
     if was is RunState.GUEST:
-        requests.exit_guest(vm, vcpu, Exit.INTERRUPT)
-        vcpu.stats.irq_exits += 1
-    vcpu.stats.signal_exits += 1
-    vm.tracer.kvm_userspace_exit(vcpu, EXIT_INTR, -EINTR)
-    _rest(vm, vcpu, was)
+        requests.exit_guest(vcpu, INTERRUPT)
+    vcpu.kvm_run.leave(EXIT_INTR, EINTR)
+    _rest(vm, vcpu, RunState.GUEST if was is RunState.PREEMPTED else was)
 
 
 def hold(vm: ApicVm, vcpu: ApicVcpu) -> None:
-    """Put the thread into user space without an exit or a signal, unless it is there already."""
-    if vcpu.run in (RunState.GUEST, RunState.HALTED, RunState.UNINIT):
+    """Bring the thread to user space by a signal, unless it is there already."""
+    if vcpu.run is not RunState.STOPPED:
         with command(vm, vcpu):
-            _rest(vm, vcpu, vcpu.run)
+            to_user_space(vm, vcpu)
 
 
 def _rest(vm: ApicVm, vcpu: ApicVcpu, was: RunState) -> None:
@@ -97,8 +100,7 @@ def preempt(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Schedule the thread out of its host CPU. Raises EBUSY unless the vCPU is in guest."""
     require(vcpu, RunState.GUEST)
     with command(vm, vcpu):
-        requests.exit_guest(vm, vcpu, Exit.INTERRUPT)
-        vcpu.stats.irq_exits += 1
+        requests.exit_guest(vcpu, INTERRUPT)
         vcpu.run = RunState.PREEMPTED
         vcpu_load.put(vm, vcpu)
 
@@ -183,7 +185,7 @@ def run_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if not (vcpu.cpuid.svm and vm.module.nested) or vcpu.in_l2:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} cannot run a nested guest now")
     with command(vm, vcpu):
-        requests.exit_guest(vm, vcpu, Exit.VMRUN)
+        requests.exit_guest(vcpu, VMRUN)
         vcpu.stats.nested_run += 1
         vcpu.stats.guest_mode = 1
         vcpu.in_l2 = True
@@ -200,7 +202,7 @@ def leave_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if not vcpu.in_l2:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} is in no nested guest")
     with command(vm, vcpu):
-        requests.exit_guest(vm, vcpu, Exit.VMMCALL)
+        requests.exit_nested(vcpu, VMMCALL)
         vcpu.stats.guest_mode = 0
         vcpu.in_l2 = False
         _update_for_nested(vm, vcpu)

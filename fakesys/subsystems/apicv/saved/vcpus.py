@@ -161,6 +161,8 @@ def _check_run(saved: SavedApicVcpu, vm: ApicVm, vcpu: ApicVcpu, what: str) -> N
     check(saved.run is not RunState.HOST, f"{what} is neither in user space nor in guest")
     check(saved.stopped_from in _STOPPABLE, f"{what} cannot be stopped from there")
     check(saved.blocked_since <= vm.now_ns, f"{what} blocks in the future")
+    in_guest = saved.run is RunState.GUEST
+    check(in_guest == vcpu.kvm_run.in_guest, f"{what} is in the guest, or it is not")
     stopped = saved.run is RunState.STOPPED
     check(stopped or not vcpu.kvm.closed, f"{what} is closed and not stopped")
 

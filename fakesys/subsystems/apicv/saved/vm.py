@@ -120,7 +120,7 @@ def restore_vm(saved: SavedApicVm, apicv: Apicv, kvm: Vm) -> None:
     vm = apicv.new_vm(kvm, saved.vm_id)
     check(len(saved.vcpus) == len(kvm.vcpus), f"vCPUs of {kvm.name}")
     for found, vcpu in zip(saved.vcpus, kvm.vcpus.values(), strict=True):
-        new = ApicVcpu(vcpu)
+        new = ApicVcpu(vcpu, apicv.runs.of(vcpu))
         vm.add(new)
         restore_vcpu(found, vm, new)
     windows = sum(vcpu.counts_window for vcpu in vm.vcpus.values())

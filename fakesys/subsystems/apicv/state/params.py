@@ -6,7 +6,9 @@ from typing import Any
 
 from fakesys.core.commands import Option, flag
 from fakesys.subsystems.apicv.state.vm import Module
+from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm.params import Param, Params
+from fakesys.subsystems.kvm.vcpu_run.params import processor_of
 
 AVIC = Param("avic", flag, True, "kvm_amd: use AVIC, if there is nested paging.", modprobe=True)
 NPT = Param("npt", flag, True, "kvm_amd: use nested paging.", modprobe=True)
@@ -28,8 +30,8 @@ VM_OPTIONS: tuple[Option[Any], ...] = (PIT, REINJECT)
 
 
 def uses_avic(params: Params) -> bool:
-    """Return what `kvm_amd.avic` reads as: AVIC needs nested paging."""
-    return params[AVIC] and uses_npt(params)
+    """Return what `kvm_amd.avic` reads as: AVIC needs nested paging, and a processor of AMD."""
+    return params[AVIC] and uses_npt(params) and processor_of(params).isa == SVM
 
 
 def uses_npt(params: Params) -> bool:

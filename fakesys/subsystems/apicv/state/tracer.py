@@ -8,32 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.apicv.chips.ioapic import RedirectEntry
 from fakesys.subsystems.apicv.chips.pic import Chip
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.kvm.events import avic, guest, irq, lapic, run
-from fakesys.subsystems.kvm.exits import SVM
-
-EXIT_INTR = 10
-"""KVM_EXIT_INTR."""
-
-
-class Exit(IntEnum):
-    """Exit codes of SVM (AMD manual volume 2, appendix C)."""
-
-    INTERRUPT = 0x60
-    VINTR = 0x64
-    HLT = 0x78
-    IO = 0x7B
-    MSR = 0x7C
-    VMRUN = 0x80
-    VMMCALL = 0x81
-    NPF = 0x400
-    INCOMPLETE_IPI = 0x401
-    UNACCELERATED = 0x402
 
 
 class ApicTracer:
@@ -66,49 +46,11 @@ class ApicTracer:
         self.actor = vcpu
         self._bus.task = self._outside if vcpu is None else vcpu.kvm.task
 
-    def kvm_exit(self, vcpu: ApicVcpu, reason: Exit, info1: int, info2: int) -> None:
-        """Emit that the vCPU left the guest."""
-        if run.KvmExit in self._wanted:
-            self._bus.emit(
-                run.KvmExit(
-                    exit_reason=reason,
-                    guest_rip=vcpu.rip,
-                    isa=SVM,
-                    info1=info1,
-                    info2=info2,
-                    intr_info=0,
-                    error_code=0,
-                    vcpu_id=vcpu.id,
-                    requests=vcpu.requests,
-                )
-            )
-
-    def kvm_entry(self, vcpu: ApicVcpu) -> None:
-        """Emit that the vCPU enters the guest."""
-        if run.KvmEntry in self._wanted:
-            event = vcpu.event_inj
-            self._bus.emit(
-                run.KvmEntry(
-                    vcpu_id=vcpu.id,
-                    rip=vcpu.rip,
-                    immediate_exit=False,
-                    # SVM_EVTINJ_VALID with type INTR.
-                    intr_info=0 if event is None else 1 << 31 | event.vector,
-                    error_code=0,
-                )
-            )
-
     def kvm_vcpu_wakeup(self, vcpu: ApicVcpu, slept_ns: int) -> None:
         """Emit that the vCPU stops sleeping; from now on its thread acts."""
         self.act(vcpu)
         if run.KvmVcpuWakeup in self._wanted:
             self._bus.emit(run.KvmVcpuWakeup(ns=slept_ns, waited=True, valid=True))
-
-    def kvm_userspace_exit(self, vcpu: ApicVcpu, reason: int, errno: int = 0) -> None:
-        """Emit that KVM_RUN returned with this KVM_EXIT_*; from now on the vCPU's thread acts."""
-        self.act(vcpu)
-        if run.KvmUserspaceExit in self._wanted:
-            self._bus.emit(run.KvmUserspaceExit(reason=reason, errno=errno))
 
     def kvm_apicv_activate_request(self, vcpu: ApicVcpu) -> None:
         """Emit a call of make_activate of the series."""
@@ -258,11 +200,6 @@ class ApicTracer:
                     pi_desc_addr=page,
                 )
             )
-
-    def kvm_pio(self, port: int, value: int) -> None:
-        """Emit that the guest writes a byte to an I/O port."""
-        if guest.KvmPio in self._wanted:
-            self._bus.emit(guest.KvmPio(rw=1, port=port, size=1, count=1, val=value))
 
     def kvm_msr(self, number: int, value: int) -> None:
         """Emit that the guest writes an MSR."""

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from fakesys.subsystems.apicv.chips.lapic import BASE, FLAT, Lapic, Mode
 from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
+from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 from fakesys.subsystems.kvm.vm import Vcpu
 
 # Requests, by their bit in vcpu->requests (v5.3, v6.18: asm/kvm_host.h).
@@ -145,8 +146,9 @@ class ApicVcpu:
 
     `apicv_active`, `requests` and the counters may lag behind what happened to all vCPUs of the VM:
     call `requests.sync_vcpu` before changing them, `requests.update_fields` before reading.
-    `kvm`: the vCPU in KVM's register; `stats` are its counters. `run`: where its thread is;
-    `stopped_from`: where it was before STOPPED. `interrupts_on`: RFLAGS.IF of the guest.
+    `kvm_run`: its entries and exits. `kvm`: the vCPU in KVM's register; `stats` are its counters.
+    `run`: where its thread is; `stopped_from`: where it was before STOPPED. `interrupts_on`:
+    RFLAGS.IF of the guest.
     `requests`: bits of vcpu->requests. `kicked`: an IPI is on its way to the vCPU in guest.
     `v_irq`: a virtual interrupt is pending that causes an exit when the window opens. `injected`:
     queued for injection again; `event_inj`: injected by the entry that is being made. `in_l2`: it
@@ -170,10 +172,10 @@ class ApicVcpu:
         "interrupts_on",
         "kicked",
         "kvm",
+        "kvm_run",
         "lapic",
         "nmi_pending",
         "requests",
-        "rip",
         "run",
         "startup",
         "stats",
@@ -183,8 +185,9 @@ class ApicVcpu:
         "v_irq",
     )  # fmt: skip
 
-    def __init__(self, kvm: Vcpu) -> None:
+    def __init__(self, kvm: Vcpu, kvm_run: VcpuRun) -> None:
         self.kvm = kvm
+        self.kvm_run = kvm_run
         self.id = kvm.id
         self.bit = 1 << kvm.id
         self.stats = kvm.stats
@@ -192,7 +195,6 @@ class ApicVcpu:
         self.stopped_from = self.run
         self.blocked_since = 0
         self.interrupts_on = True
-        self.rip = 0xFFFFFFFF81000000
         self.lapic = Lapic(kvm.id)
         self.apicv_active = False
         self.requests = 0

@@ -11,6 +11,7 @@ from fakesys.core.commands import (
     Operand,
     Option,
     Verb,
+    flag,
     number,
     number_within,
     word,
@@ -30,6 +31,7 @@ PID = Option("pid", number_within(1, 4194304), 0, "the owner; the writing proces
 FD = Option("fd", number_within(0, 1 << 20), 0, "number of the VM's descriptor")
 IRQCHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", "where it is")
 ID: Option[int | None] = Option("id", number, None, "the vCPU's id; the next free one by default")
+START = Option("start", flag, True, "0: user space does not run them yet")
 COUNT = Option("count", number_within(1, 4096), 1, "how many vCPUs, with ascending ids")
 
 NO_VM = {ENOENT: "there is no such VM"}
@@ -74,7 +76,8 @@ def _close_vm(kvm: Kvm, args: Args) -> str:
 
 
 def _add_vcpu(kvm: Kvm, args: Args) -> str:
-    kvm.create_vcpus(vm_of(kvm, args), count=args[COUNT], first_id=args[ID])
+    vm = vm_of(kvm, args)
+    kvm.create_vcpus(vm, count=args[COUNT], first_id=args[ID], start=args[START])
     return ""
 
 
@@ -124,10 +127,10 @@ def verbs(vm_options: tuple[Option[Any], ...] = ()) -> tuple[Verb[Kvm], ...]:
         ),
         Verb(
             words=(VM, "vcpu", "add"),
-            options=(ID, COUNT),
+            options=(ID, COUNT, START),
             run=_add_vcpu,
             errors=NO_VM | {EEXIST: "the id is in use", EINVAL: "id or number above the limits"},
-            doc="KVM_CREATE_VCPU.",
+            doc="KVM_CREATE_VCPU, then KVM_RUN: vCPU 0 runs, the others wait for INIT.",
         ),
         Verb(
             words=(VM, "vcpu", VCPU, "close"),

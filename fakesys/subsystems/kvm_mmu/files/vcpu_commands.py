@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno as errno_numbers
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from errno import EINVAL
+from errno import EINTR, EINVAL
 
 from fakesys.core.commands import Args, Tail, Verb, number
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm.files.commands import VCPU, VM, vcpu_of
+from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT
 from fakesys.subsystems.kvm.vm import Vcpu
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.files.operands import (
@@ -26,7 +27,7 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
 from fakesys.subsystems.kvm_mmu.guest.bulk_access import bulk_access
 from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
 from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
 
 _GUEST_OP_KINDS = ("r", "w", "x", "w64", "rloop", "wloop")
 
@@ -51,15 +52,35 @@ def _guest_op(text: str) -> GuestOp:
 
 @contextmanager
 def _in_vcpu_thread(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
-    """Let events come from the vCPU's thread; a refused command does not count as a run."""
+    """Let events come from the vCPU's thread; a refused command does not count as a run.
+
+    Afterwards the thread is where it was: a signal brings it back to user space, or user space
+    calls KVM_RUN again.
+    """
     before, mmu.bus.task = mmu.bus.task, vcpu.task
     mmu.mmus[vcpu].is_running_vcpu = True
+    run = mmu.guests[vcpu].vcpu_run
+    was_in_guest, was_in_kvm_run = run.in_guest, run.in_kvm_run
     try:
         yield
     finally:
+        _return_to(mmu.guests[vcpu], in_guest=was_in_guest, in_kvm_run=was_in_kvm_run)
         mmu.mmus[vcpu].is_running_vcpu = False
         mmu.bus.task = before
     vcpu.runs()
+
+
+def _return_to(guest: Guest, *, in_guest: bool, in_kvm_run: bool) -> None:
+    """Bring a vCPU back to where a command found it."""
+    run = guest.vcpu_run
+    if run.in_guest and not in_guest:
+        run.exit(INTERRUPT)
+    if run.in_kvm_run and not in_kvm_run:
+        guest.leave(VcpuExit(Exit.INTR, errno=EINTR))
+    if in_kvm_run:
+        run.begin()
+    if in_guest:
+        guest.reenter()
 
 
 def _set_up(mmu: MmuExtension, args: Args) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.events.guest import KvmPageFault
+from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit
 from fakesys.subsystems.kvm_mmu.events.sptes import (
     FastPageFault,
     FastPageFaultRetry,
@@ -30,6 +31,8 @@ from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # Each access that faults tells one of these.
 _EVENTS = (
+    KvmEntry,
+    KvmExit,
     KvmPageFault,
     FastPageFault,
     FastPageFaultRetry,

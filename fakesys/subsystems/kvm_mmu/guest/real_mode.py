@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fakesys.subsystems.kvm.events.guest import KvmMmio, KvmPio
 from fakesys.subsystems.kvm_mmu.guest.programs import CODE
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, MmioType, VcpuExit
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
@@ -38,15 +37,14 @@ class RealMode:
         self._memory.guest_memory.write(CODE, code)
         exits: list[VcpuExit] = []
         rip = CODE
-        self._guest.enter()
+        self._guest.begin()
         for _ in range(MAX_STEPS):
             self._guest.let_others_in()
             instruction = self._decode(rip)
             if instruction is None:
                 exits.append(self._stop(Exit.INTERNAL_ERROR))
                 return exits
-            self._vcpu.stats.insn_emulation += 1
-            self._guest.trace_emulate_insn(rip, instruction.code, REAL_MODE)
+            self._guest.vcpu_run.emulate_insn(rip, instruction.code, REAL_MODE)
             rip += len(instruction.code)
             vcpu_exit = instruction.execute(instruction.code)
             if vcpu_exit is None:
@@ -54,7 +52,7 @@ class RealMode:
             exits.append(vcpu_exit)
             if vcpu_exit.reason not in (Exit.IO, Exit.MMIO):
                 return exits
-            self._guest.enter()
+            self._guest.begin()
         return exits
 
     def _decode(self, rip: int) -> Instruction | None:
@@ -100,17 +98,13 @@ class RealMode:
 
     def _mmio(self, gpa: int, *, write: bool) -> VcpuExit:
         self._vcpu.stats.mmio_exits += 1
-        bus = self._memory.arch.bus
-        if KvmMmio in bus.wanted:
-            value = self._ax if write else 0
-            bus.emit(KvmMmio(type=2 if write else 0, len=2, gpa=gpa, val=value))
+        kind = MmioType.WRITE if write else MmioType.UNSATISFIED_READ
+        data = (self._ax if write else 0).to_bytes(2, "little")
+        self._guest.vcpu_run.mmio(kind, gpa, data)
         return self._guest.leave(VcpuExit(Exit.MMIO, (gpa, write, 2)))
 
     def _out(self, port: int) -> VcpuExit:
-        bus = self._memory.arch.bus
-        if KvmPio in bus.wanted:
-            value = self._ax & 0xFF
-            bus.emit(KvmPio(rw=1, port=port, size=1, count=1, val=value))
+        self._guest.vcpu_run.pio(port, bytes([self._ax & 0xFF]), write=True)
         return self._stop(Exit.IO)
 
     def _halt(self) -> VcpuExit:

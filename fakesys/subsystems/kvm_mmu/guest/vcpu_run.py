@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from errno import EINVAL
+from errno import EFAULT, EINTR, EINVAL
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
-from fakesys.subsystems.kvm.events.guest import KvmEmulateInsn, KvmMmio, KvmPageFault, VcpuMatchMmio
-from fakesys.subsystems.kvm.events.run import KvmFpu, KvmUserspaceExit
+from fakesys.subsystems.kvm.events.guest import VcpuMatchMmio
+from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT
+from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 from fakesys.subsystems.kvm_mmu.guest.page_tables import CR3
 from fakesys.subsystems.kvm_mmu.guest.programs import (
     AFTER_DOORBELL,
@@ -86,12 +87,13 @@ class Registers:
 
 
 class Guest:
-    """One vCPU that runs a guest."""
+    """One vCPU that runs a guest. `vcpu_run`: its entries and exits."""
 
-    def __init__(self, memory: VmMemory, vcpu: VcpuMmu) -> None:
+    def __init__(self, memory: VmMemory, vcpu: VcpuMmu, vcpu_run: VcpuRun | None = None) -> None:
         self._memory = memory
         self._vcpu = vcpu
         self._bus = memory.arch.bus
+        self.vcpu_run = vcpu_run or VcpuRun(self._bus, vcpu.id, vcpu.stats)
         self.registers = Registers()
 
     def set_up(self, *, real_mode: bool) -> None:
@@ -113,9 +115,25 @@ class Guest:
         self._memory.roots.reset(self._vcpu, self._vcpu.paging, cr3)
 
     def enter(self) -> None:
-        """Begin KVM_RUN: load the guest FPU, handle requests, load roots."""
-        self._trace_fpu(load=True)
+        """Begin KVM_RUN, unless that was done: load the guest FPU; then enter the guest."""
+        if not self.vcpu_run.in_guest:
+            self.begin()
+            self.vcpu_run.rip = self.registers.rip
+        self.reenter()
+
+    def begin(self) -> None:
+        """Begin KVM_RUN: load the guest FPU, handle requests, load roots. No entry yet."""
+        self.vcpu_run.begin()
         self._memory.roots.enter(self._vcpu)
+
+    def reenter(self) -> None:
+        """Let the guest go on; a request that was made meanwhile makes it exit before that."""
+        vcpu, run = self._vcpu, self.vcpu_run
+        if vcpu.requests or not vcpu.roots:
+            if run.in_guest:
+                run.exit(INTERRUPT)
+            self._memory.roots.enter(vcpu)
+        run.enter()
 
     def run(self, ops: Iterable[GuestOp]) -> list[VcpuExit]:
         """Run a program: fetches from gfn 1, the operations, the doorbell store.
@@ -158,31 +176,32 @@ class Guest:
         try:
             cond_resched_killable()
         except KernelError:
-            self._vcpu.stats.signal_exits += 1
-            self.leave(VcpuExit(Exit.INTR))
+            if self.vcpu_run.in_guest:
+                self.vcpu_run.exit(INTERRUPT)
+            self.leave(VcpuExit(Exit.INTR, errno=EINTR))
             raise
 
     def resume(self, vcpu_exit: VcpuExit) -> None:
         """Call KVM_RUN again after an MMIO exit; a read is completed first."""
-        self.enter()
-        if vcpu_exit.mmio is None or vcpu_exit.mmio[1]:
-            return
-        address, _, length = vcpu_exit.mmio
-        self._trace_mmio(MmioType.READ, address, self.registers.mmio_data[:length])
+        self.vcpu_run.begin()
+        if vcpu_exit.mmio is not None and not vcpu_exit.mmio[1]:
+            address, _, length = vcpu_exit.mmio
+            data = self.registers.mmio_data[:length]
+            self.vcpu_run.mmio(MmioType.READ, address, data)
+        self.reenter()
 
     def access(self, access: Access) -> VcpuExit | None:
         """Access memory as the guest; return the exit to user space that this takes, if any."""
         memory, vcpu = self._memory, self._vcpu
         error = access.error | PF_USER
         for _ in range(MAX_RETRIES):
-            if vcpu.requests or not vcpu.roots:
-                memory.roots.enter(vcpu)
+            self.reenter()
             if memory.shadow_walker.allows(vcpu, access.address, error):
                 self._store_data(access)
                 return None
             code = memory.shadow_walker.error_code(vcpu, access.address, error)
-            vcpu.stats.exits += 1
-            self._trace_page_fault(access, code)
+            nested = vcpu.paging is Paging.TDP
+            self.vcpu_run.page_fault(access.rip, access.address, code, nested=nested)
             result = memory.faults.page_fault(vcpu, access.address, code)
             if result is RetPf.EMULATE:
                 return self._emulate(access)
@@ -194,11 +213,11 @@ class Guest:
 
     def _emulate(self, access: Access) -> VcpuExit | None:
         """Emulate a plain load or store. Like x86.c:x86_emulate_instruction."""
-        vcpu = self._vcpu
-        vcpu.stats.insn_emulation += 1
-        if vcpu.paging is Paging.LONG:
+        vcpu, run = self._vcpu, self.vcpu_run
+        if vcpu.paging is Paging.LONG and not run.processor.decodes:
             self._memory.guest_walker.walk(vcpu.cr3, access.rip, PF_USER | PF_FETCH)
-        self.trace_emulate_insn(access.rip, access.code, PROT64)
+        run.emulate_insn(access.rip, access.code, PROT64)
+        run.rip += len(access.code)
         write = bool(access.error & PF_WRITE)
         gpa, is_mmio = self._translate(access.address, write)
         if gpa is None:
@@ -206,16 +225,18 @@ class Guest:
         if not is_mmio:
             if write and self._memory.guest_memory.write(gpa, access.data):
                 self._memory.pte_writer.pte_write(gpa, access.data)
+                self.reenter()
                 return None
             if not write and self._memory.guest_memory.read(gpa, 1) is not None:
+                self.reenter()
                 return None
         vcpu.stats.mmio_exits += 1
         length = len(access.data)
         if write:
             self.registers.mmio_data = access.data.ljust(8, b"\0")
-            self._trace_mmio(MmioType.WRITE, gpa, access.data)
+            run.mmio(MmioType.WRITE, gpa, access.data)
         else:
-            self._trace_mmio(MmioType.UNSATISFIED_READ, gpa, bytes(length))
+            run.mmio(MmioType.UNSATISFIED_READ, gpa, bytes(length))
         return self.leave(VcpuExit(Exit.MMIO, (gpa, write, length)))
 
     def _translate(self, address: int, write: bool) -> tuple[int | None, bool]:
@@ -255,54 +276,14 @@ class Guest:
 
     def _fail(self) -> VcpuExit:
         """Let KVM_RUN itself fail with EFAULT."""
-        self._trace_fpu(load=False)
-        if KvmUserspaceExit in self._bus.wanted:
-            self._bus.emit(KvmUserspaceExit(reason=0, errno=-14))
-        return VcpuExit(None, errno=14)
+        return self.leave(VcpuExit(None, errno=EFAULT))
 
     def leave(self, vcpu_exit: VcpuExit) -> VcpuExit:
         """Return from KVM_RUN to user space with this exit."""
-        self._trace_fpu(load=False)
-        if KvmUserspaceExit in self._bus.wanted:
-            reason = int(vcpu_exit.reason or 0)
-            self._bus.emit(KvmUserspaceExit(reason=reason, errno=0))
+        self.vcpu_run.leave(int(vcpu_exit.reason or 0), vcpu_exit.errno)
         return vcpu_exit
-
-    def trace_emulate_insn(self, rip: int, code: bytes, mode: int) -> None:
-        """Emit kvm_emulate_insn, if a listener wants it."""
-        if KvmEmulateInsn not in self._bus.wanted:
-            return
-        event = KvmEmulateInsn(
-            rip=rip,
-            csbase=0,
-            len=len(code),
-            insn=code.ljust(15, b"\0"),
-            flags=mode,
-            failed=0,
-        )
-        self._bus.emit(event)
-
-    def _trace_fpu(self, *, load: bool) -> None:
-        if KvmFpu in self._bus.wanted:
-            self._bus.emit(KvmFpu(load=int(load)))
-
-    def _trace_mmio(self, kind: MmioType, gpa: int, data: bytes) -> None:
-        if KvmMmio in self._bus.wanted:
-            value = int.from_bytes(data, "little")
-            self._bus.emit(KvmMmio(type=int(kind), len=len(data), gpa=gpa, val=value))
 
     def _trace_match_mmio(self, gva: int, gpa: int, write: bool, *, by_gpa: bool) -> None:
         if VcpuMatchMmio in self._bus.wanted:
             event = VcpuMatchMmio(gva=gva, gpa=gpa, write=write, gpa_match=by_gpa)
             self._bus.emit(event)
-
-    def _trace_page_fault(self, access: Access, code: int) -> None:
-        if KvmPageFault not in self._bus.wanted or self._vcpu.paging is not Paging.TDP:
-            return
-        event = KvmPageFault(
-            vcpu_id=self._vcpu.id,
-            guest_rip=access.rip,
-            fault_address=access.address,
-            error_code=code,
-        )
-        self._bus.emit(event)

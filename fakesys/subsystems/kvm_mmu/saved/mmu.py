@@ -101,7 +101,7 @@ def _restore_vm(saved: SavedMmuVm, mmu: MmuExtension, vm: Vm) -> None:
     used = restore_memory(saved.memory, memory)
     check(len(saved.vcpus) == len(vm.vcpus), f"vCPUs of {vm.name}")
     for found, vcpu in zip(saved.vcpus, vm.vcpus.values(), strict=True):
-        mmu.add_vcpu(vcpu)
+        mmu.add_vcpu(vcpu, start=False)
         restore_vcpu(found, mmu.mmus[vcpu], mmu.guests[vcpu], memory.arch, used)
     check_roots(memory.arch, used)
     restore_thread(saved.nx_thread, mmu.nx, vm, memory)

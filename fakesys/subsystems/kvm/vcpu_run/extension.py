@@ -1,0 +1,59 @@
+"""The `VcpuRun` of every vCPU, as the model of virtual machines in `kvm` asks for it."""
+
+from __future__ import annotations
+
+from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vcpu_run.params import processor_of
+from fakesys.subsystems.kvm.vcpu_run.processor import Processor
+from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
+from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
+
+
+class VcpuRuns:
+    """Entries and exits by vCPU. `processors`: what the host had when each VM was made."""
+
+    def __init__(self, kvm: Kvm) -> None:
+        self.kvm = kvm
+        self.processors: dict[Vm, Processor] = {}
+        self._runs: dict[Vcpu, VcpuRun] = {}
+
+    def of(self, vcpu: Vcpu) -> VcpuRun:
+        """Return the entries and exits of a vCPU."""
+        return self._runs[vcpu]
+
+    def check_vm(self, irqchip: Irqchip, options: VmOptions) -> None:
+        """Accept every VM."""
+
+    def add_vm(self, vm: Vm, options: VmOptions) -> None:
+        """Let the VM run on the processor that the host has now."""
+        self.processors[vm] = processor_of(self.kvm.params)
+
+    def check_irqchip(self, vm: Vm) -> None:
+        """Accept every irqchip."""
+
+    def add_irqchip(self, vm: Vm) -> None:
+        """Do nothing: an irqchip does not concern exits."""
+
+    def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
+        """Accept every vCPU."""
+
+    def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
+        """Add a vCPU whose thread is in user space; another extension starts it."""
+        bus, processor = self.kvm.kernel.bus, self.processors[vcpu.vm]
+        self._runs[vcpu] = VcpuRun(bus, vcpu.id, vcpu.stats, processor)
+
+    def close_vcpu(self, vcpu: Vcpu) -> None:
+        """Do nothing: the thread has left already."""
+
+    def hold_vcpu(self, vcpu: Vcpu) -> None:
+        """Do nothing: the model of interrupts brings the thread to user space."""
+
+    def is_in_guest(self, vcpu: Vcpu) -> bool:
+        """Return whether the vCPU runs the guest."""
+        return self._runs[vcpu].in_guest
+
+    def remove_vm(self, vm: Vm) -> None:
+        """Drop what belongs to a VM."""
+        del self.processors[vm]
+        for vcpu in vm.vcpus.values():
+            del self._runs[vcpu]
