@@ -49,8 +49,9 @@ class VcpuRuns:
         """Do nothing: the model of interrupts brings the thread to user space."""
 
     def is_in_guest(self, vcpu: Vcpu) -> bool:
-        """Return whether the vCPU runs the guest."""
-        return self._runs[vcpu].in_guest
+        """Return whether the vCPU runs the guest; False once its VM is removed."""
+        run = self._runs.get(vcpu)
+        return run is not None and run.in_guest
 
     def remove_vm(self, vm: Vm) -> None:
         """Drop what belongs to a VM."""
