@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
@@ -15,11 +15,15 @@ from fakesys.core.event_format import EventFormat
 from fakesys.core.tracepoint import declared_fields
 from fakesys.machine.machine import Machine
 from fakesys.machine.tracing import TRACEPOINTS
+from fakesys.subsystems.kvm.events.guest import KvmPio
 from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, stack_of, symbol
 from fakesys.subsystems.tracing.filter.dialect import Dialect
 from fakesys.subsystems.tracing.filter.filters import compile_filter
 from fakesys.subsystems.tracing.filter.patterns import exact, glob
+from fakesys.subsystems.tracing.output.iterators import TraceIterator
 from fakesys.subsystems.tracing.output.render import Renderer, delay_mark, flag_letters
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
+from tests.long import LONG
 
 TRACING = Machine("6.18").subsystems.tracing.tracing
 TASK_BYTES = struct.pack("<BBi", 0, 0, 100)
@@ -207,3 +211,36 @@ def test_a_filter_of_a_real_event() -> None:
     form, event = form_and_event("kvm:kvm_pio", port=0x80)
     task = Machine("6.18").kernel.bus.task
     assert compile_filter("port == 0x80 && COMM ~ '<*'", form, Dialect()).test(event, task)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([0, 0, 1, 700, 999_999_500]), st.booleans()),
+        max_size=60,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=60 if not LONG else 2000, deadline=None)
+def test_lines_made_together_are_those_made_one_by_one(
+    events: list[tuple[int, int, bool]], annotate: bool
+) -> None:
+    """Of several CPUs, merged by time, with long jumps between and tasks that come later."""
+    tracing = Machine("6.18").subsystems.tracing.tracing
+    pio = tracing.shared.catalog.by_name["kvm:kvm_pio"]
+    buffers = [CpuBuffer(9) for _ in range(4)]
+    stamp = 5
+    for number, (cpu, delta, is_pio) in enumerate(events):
+        stamp += delta
+        task = 100 + number % 3
+        if is_pio:
+            payload = pio.encode(KvmPio(rw=1, port=number, size=1, count=1, val=7), task)
+        else:
+            payload = tracing.shared.catalog.print.encode(Print(MARKER_IP, b"x%s\n\0"), task)
+        buffers[cpu].write(stamp, payload)
+    tracing.shared.cmdlines.save(101, "known")
+    together, single = tracing.top.renderer(), tracing.top.renderer()
+    single.plain = None
+    iterator = TraceIterator(list(enumerate(buffers)))
+    text = b"".join(iterator.chunks(together, annotate=annotate))
+    assert text == b"".join(iterator.chunks(single, annotate=annotate))
+    assert text.count(b"\n") == len(events) + annotate * max(0, len({e[0] for e in events}) - 1)

@@ -5,6 +5,7 @@
 * `host.py`: events of the real processes that use the mount; `instances/task_watch.py` emits them.
 * `catalog.py`: `EventCatalog`, made once per kernel from the declarations of all subsystems. It
   numbers the events and finds their `EventFormat` by number, by name and by system.
+* `printing.py`: `Printers`, the functions that make the lines of events.
 
 The order of the declarations is the order of `available_events` and determines the numbers, as
 the linker's order does in the kernel. A catalog never changes: another kernel makes another one.

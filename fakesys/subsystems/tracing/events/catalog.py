@@ -17,6 +17,7 @@ from fakesys.subsystems.tracing.events.ftrace import (
     Print,
     RawData,
 )
+from fakesys.subsystems.tracing.events.printing import Printers
 
 
 class EventCatalog:
@@ -44,6 +45,7 @@ class EventCatalog:
         self.by_id = {form.id: form for form in everything}
         self.by_name = {form.name: form for form in everything}
         self._rank = {form.name: index for index, form in enumerate(everything)}
+        self.printers = Printers()
         self.systems: dict[str, dict[str, EventFormat]] = {}
         for form in self.events:
             self.systems.setdefault(form.system, {})[form.event] = form

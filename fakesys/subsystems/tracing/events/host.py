@@ -24,6 +24,8 @@ from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 SLEEPING = 1
 PRIORITY = 120
 TIMER_SOFTIRQ = 1
+_SOFTIRQS = ("HI", "TIMER")
+_LETTERS = "SDTtXZPI"
 
 _STATES = (
     "0x00000000 | 0x00000001 | 0x00000002 | 0x00000004 | 0x00000008 | 0x00000010 | "
@@ -55,7 +57,9 @@ class SchedSwitch(Tracepoint):
     next_prio: Int
 
     def text(self) -> str:
-        state = "S" if self.prev_state == SLEEPING else "R"
+        known = self.prev_state & ((1 << len(_LETTERS)) - 1)
+        state = "|".join(letter for bit, letter in enumerate(_LETTERS) if known >> bit & 1) or "R"
+        state += "+" if self.prev_state & 1 << len(_LETTERS) else ""
         return (
             f"prev_comm={self.prev_comm} prev_pid={self.prev_pid} prev_prio={self.prev_prio} "
             f"prev_state={state} ==> next_comm={self.next_comm} next_pid={self.next_pid} "
@@ -219,7 +223,8 @@ class SoftirqEntry(Tracepoint):
     vec: UnsignedInt
 
     def text(self) -> str:
-        return f"vec={self.vec} [action={'TIMER' if self.vec == TIMER_SOFTIRQ else 'HI'}]"
+        action = _SOFTIRQS[self.vec] if self.vec < len(_SOFTIRQS) else hex(self.vec)
+        return f"vec={self.vec} [action={action}]"
 
 
 _SITES = {address: f"{name}+0x0/0x1000" for name, address in ADDRESSES.items()}

@@ -276,8 +276,15 @@ class Instance:
     def renderer(self) -> Renderer:
         """Return a renderer of lines with the options of this moment."""
         shared = self.shared
-        formats = shared.catalog.by_id
-        return Renderer(formats, self.options, shared.cmdlines, self.clock, self.started_at)
+        catalog = shared.catalog
+        return Renderer(
+            catalog.by_id,
+            catalog.printers,
+            self.options,
+            shared.cmdlines,
+            self.clock,
+            self.started_at,
+        )
 
     def close(self) -> None:
         """Detach all events and wake all waiters: the directory is removed."""

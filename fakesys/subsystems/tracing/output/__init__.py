@@ -3,6 +3,7 @@
 * `iterators.py`: `TraceIterator`, the unread events of one moment, for `trace`; `Consumer`, which
   takes events out of the buffers, for `trace_pipe`. Both merge the CPUs by time.
 * `render.py`: `Renderer`, made from options, clock and names of tasks, makes the line of a record.
+* `plain.py`: `PlainLines` does so for the usual options and many records at once.
 * `headers.py`: the comment lines that begin `trace`.
 
 A renderer keeps the options with which it was made; code that keeps a renderer must compare

@@ -5,6 +5,7 @@ Like kernel/trace/trace.c:trace_iterator, find_next_entry, and ring_buffer.c:rin
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain, pairwise, repeat
 
@@ -12,6 +13,9 @@ from fakesys.subsystems.tracing.output.render import AheadMaker, Renderer
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, Page, Record
 
 CHUNK_LINES = 512
+
+# A CPU, and the stamps and payloads of events on it.
+Run = tuple[int, list[int], list[bytes]]
 
 
 class TraceIterator:
@@ -24,18 +28,43 @@ class TraceIterator:
 
     def chunks(self, render: Renderer, *, annotate: bool) -> Iterator[bytes]:
         """Return the lines, many at once. `annotate`: mark where the events of a CPU begin."""
-        lines: list[str] = []
+        lines: list[bytes] = []
         started: set[int] = set()
-        for cpu, line in self._lines(render):
+        for cpu, some in self._line_runs(render):
             if annotate and cpu not in started:
                 if started:
-                    lines.append(f"##### CPU {cpu} buffer started ####\n")
+                    lines.append(b"##### CPU %d buffer started ####\n" % cpu)
                 started.add(cpu)
-            lines.append(line)
+            lines += some
             if len(lines) >= CHUNK_LINES:
-                yield "".join(lines).encode("latin-1")
+                yield b"".join(lines)
                 lines.clear()
-        yield "".join(lines).encode("latin-1")
+        yield b"".join(lines)
+
+    def _line_runs(self, render: Renderer) -> Iterator[tuple[int, list[bytes]]]:
+        """Return the lines, those that follow each other on one CPU together."""
+        if render.plain is None:
+            return ((cpu, [line.encode("latin-1")]) for cpu, line in self._lines(render))
+        make = render.plain.lines
+        return ((cpu, make(cpu, stamps, payloads)) for cpu, stamps, payloads in self._runs())
+
+    def _runs(self) -> Iterator[Run]:
+        """Return events that follow each other on one CPU: their stamps and payloads."""
+        sources = {cpu: _decoded(pages) for cpu, pages in self._pages}
+        heads = {cpu: next(source) for cpu, source in sources.items()}
+        while heads:
+            # Equal stamps: the lower CPU first, as trace.c:__find_next_entry does.
+            (_, cpu), *others = sorted((stamps[0], cpu) for cpu, (stamps, _) in heads.items())
+            stamps, payloads = heads.pop(cpu)
+            end = len(stamps)
+            if others:
+                limit, other = others[0]
+                end = bisect_right(stamps, limit) if cpu < other else bisect_left(stamps, limit)
+            yield cpu, stamps[:end], payloads[:end]
+            if end < len(stamps):
+                heads[cpu] = stamps[end:], payloads[end:]
+            elif (following := next(sources[cpu], None)) is not None:
+                heads[cpu] = following
 
     def _lines(self, render: Renderer) -> Iterator[tuple[int, str]]:
         make, ahead = render.line, render.ahead
@@ -69,6 +98,10 @@ class TraceIterator:
                 del heads[cpu]
             else:
                 heads[cpu] = following
+
+
+def _decoded(pages: list[tuple[Page, int, int, int]]) -> Iterator[tuple[list[int], list[bytes]]]:
+    return (found for page, *place in pages if (found := page.decoded(*place))[0])
 
 
 def _records(pages: list[tuple[Page, int, int, int]]) -> Iterator[Record]:

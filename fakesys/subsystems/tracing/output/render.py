@@ -12,10 +12,19 @@ from typing import Any
 
 from fakesys.core.c_types import CType, Holds
 from fakesys.core.event_format import EventFormat
+from fakesys.core.print_fmt.compiler import LinePrinter
 from fakesys.subsystems.tracing.base.clocks import NOT_NS
 from fakesys.subsystems.tracing.base.options import Options
 from fakesys.subsystems.tracing.base.saved_cmdlines import SavedCmdlines
-from fakesys.subsystems.tracing.events.ftrace import PRINT_ID, KernelStack, Print, RawData, symbol
+from fakesys.subsystems.tracing.events.ftrace import (
+    FTRACE,
+    PRINT_ID,
+    KernelStack,
+    Print,
+    RawData,
+    symbol,
+)
+from fakesys.subsystems.tracing.output.plain import MICROSECONDS, PlainLines
 
 _COMMON = Struct("<HBBi")
 _IRQS = {0: ".", 0x01: "d", 0x80: "b", 0x81: "D"}
@@ -25,7 +34,6 @@ _ADDRESS = Struct("<Q")
 _PRINT_HEAD = _COMMON.size + _ADDRESS.size
 _DEPTHS = "0123456789abcdef"
 
-MICROSECONDS = 1_000_000
 _MARKS = ((1_000_000, "$"), (100_000, "@"), (10_000, "*"), (1000, "#"), (100, "!"), (10, "+"))
 
 LineMaker = Callable[[int, int, bytes], str]
@@ -65,12 +73,14 @@ class Renderer:
     def __init__(
         self,
         formats: Mapping[int, EventFormat],
+        printers: Mapping[EventFormat, LinePrinter],
         options: Options,
         cmdlines: SavedCmdlines,
         clock: str,
         start_ns: int = 0,
     ) -> None:
         self._formats = formats
+        self._printers = printers
         self._cmdlines = cmdlines
         self._in_ns = clock not in NOT_NS
         self._tgid = options["record-tgid"]
@@ -86,8 +96,8 @@ class Renderer:
             symbol, with_offset=options["sym-offset"], with_address=options["sym-addr"]
         )
         self._symbols: dict[int, str] = {}
-        # The second that was printed last, as text, and where it begins in microseconds.
-        self._second, self._second_at = "", -MICROSECONDS
+        # Makes lines with the usual options fast; None with others.
+        self.plain: PlainLines | None = None
         # None: `line` depends on no other event.
         self.ahead: AheadMaker | None = None
         self.line: LineMaker = self._choose(options)
@@ -113,6 +123,20 @@ class Renderer:
             return lambda payload: self._stack_body(decode(payload))
         return lambda payload: f"{name}: {text(decode(payload))}\n"
 
+    def _printer(self, number: int) -> LinePrinter:
+        form = self._formats.get(number)
+        if form is not None and form.system != FTRACE:
+            return self._printers[form]
+        make = self._body_maker(number)
+        return lambda head, micro, record: (
+            b"%b%06d: %b"
+            % (
+                head,
+                micro,
+                make(record).encode("latin-1"),
+            )
+        )
+
     def _print_body(self, payload: bytes) -> str:
         (address,) = _ADDRESS.unpack_from(payload, _COMMON.size)
         name = self._symbols.get(address)
@@ -127,6 +151,7 @@ class Renderer:
         make = self._of_all(options)
         if not (options["trace_printk"] and options["printk-msg-only"]):
             return make
+        self.plain = None
         marker, ahead = PRINT_ID.to_bytes(2, "little"), self.ahead
         if ahead is not None:
             self.ahead = lambda stamp, cpu, payload, following, index: (
@@ -150,21 +175,15 @@ class Renderer:
         if options["latency-format"]:
             self.ahead = self._latency
             return self._latency
-        return self._plain if self._in_ns and not self._fields else self._normal
+        if not self._in_ns or self._fields:
+            return self._normal
+        plain = self.plain = PlainLines(self._make_prefix, self._printer, self._cmdlines)
+        return lambda stamp, cpu, payload: plain.lines(cpu, (stamp,), (payload,))[0].decode(
+            "latin-1"
+        )
 
     def _visible(self, payload: bytes) -> str:
         return self._field_list(payload) if self._fields else self.body(payload)
-
-    def _plain(self, stamp: int, cpu: int, payload: bytes) -> str:
-        """Do what `_normal` does, faster, for the usual options."""
-        prefix = self._prefixes.get((cpu, payload[2:8]))
-        if prefix is None or self._version != self._cmdlines.version:
-            prefix = self._make_prefix(cpu, payload)
-        passed = (stamp + 500) // 1000 - self._second_at
-        if not 0 <= passed < MICROSECONDS:
-            passed = self._begin_second(passed + self._second_at)
-        make = self._bodies.get(payload[:2], self.body)
-        return f"{prefix}{self._second}{passed:06}: {make(payload)}"
 
     def _normal(self, stamp: int, cpu: int, payload: bytes) -> str:
         # The common fields and the CPU determine the prefix, so they are its key.
@@ -172,15 +191,9 @@ class Renderer:
         if prefix is None or self._version != self._cmdlines.version:
             prefix = self._make_prefix(cpu, payload)
         if self._in_ns:
-            micro = self._begin_second(_micro(stamp))
-            return f"{prefix}{self._second}{micro:06}: {self._visible(payload)}"
+            seconds, micro = divmod(_micro(stamp), MICROSECONDS)
+            return f"{prefix}{seconds:5}.{micro:06}: {self._visible(payload)}"
         return f"{prefix}{stamp:12}: {self._visible(payload)}"
-
-    def _begin_second(self, micro: int) -> int:
-        """Keep the text of the second of this time; return the microseconds into it."""
-        seconds, passed = divmod(micro, MICROSECONDS)
-        self._second, self._second_at = f"{seconds:5}.", micro - passed
-        return passed
 
     def _make_prefix(self, cpu: int, payload: bytes) -> str:
         if self._version != self._cmdlines.version:
@@ -253,7 +266,7 @@ class Renderer:
     def _field_list(self, payload: bytes) -> str:
         number = payload[0] | payload[1] << 8
         form = self._formats.get(number)
-        if form is None or form.system == "ftrace":
+        if form is None or form.system == FTRACE:
             return f"UNKNOWN TYPE {number}\n"
         event = form.decode(payload)
         texts = (

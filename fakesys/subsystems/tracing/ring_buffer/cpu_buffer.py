@@ -63,6 +63,31 @@ class Page:
         self.entries = 0
         self.filler = 0
 
+    def decoded(self, start: int, stamp: int, limit: int) -> tuple[list[int], list[bytes]]:
+        """Return stamps and payloads of the events from byte `start` to `limit`, all at once.
+
+        Usual records are decoded here, for speed; from the first other one on, `records` does it.
+        """
+        data = bytes(self.data[:limit])
+        words = memoryview(data).cast("I")
+        position, time = start, stamp
+        stamps: list[int] = []
+        payloads: list[bytes] = []
+        while position < limit:
+            head = words[position >> 2]
+            size = (head & 31) << 2
+            if not 0 < size <= SMALL_MAX:
+                for record in self.records(position, time, limit):
+                    stamps.append(record.stamp)
+                    payloads.append(record.payload)
+                break
+            time += head >> 5
+            begin = position + 4
+            position = begin + size
+            stamps.append(time)
+            payloads.append(data[begin:position])
+        return stamps, payloads
+
     def records(
         self, start: int = 0, stamp: int | None = None, limit: int | None = None
     ) -> Iterator[Record]:

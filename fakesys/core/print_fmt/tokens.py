@@ -1,0 +1,52 @@
+"""C source of print formats as tokens."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<text>"(?:[^"\\]|\\.)*")
+  | (?P<char>'(?:[^'\\]|\\.)')
+  | (?P<number>0[xX][0-9a-fA-F]+|\d+)[uUlL]*
+  | (?P<name>[A-Za-z_]\w*)
+  | (?P<sign><<|>>|<=|>=|==|!=|&&|\|\||->|[-+*/%&|^~!<>?:(){}\[\],])
+  | (?P<end>\Z)
+    )""",
+    re.VERBOSE,
+)
+_ESCAPES = {"n": "\n", "t": "\t", "0": "\0"}
+
+
+class CannotCompileError(Exception):
+    """A print format that uses more of C than is understood here."""
+
+
+class Token(NamedTuple):
+    """A token: `kind` is text, char, number, name, sign or end. `wide`: a constant of 64 bits."""
+
+    kind: str
+    text: str
+    wide: bool = False
+    unsigned: bool = False
+
+
+def tokens_of(source: str) -> list[Token]:
+    """Return the tokens of a C source, the last one of kind `end`. Raises CannotCompileError."""
+    found: list[Token] = []
+    place = 0
+    while not found or found[-1].kind != "end":
+        match = _TOKEN.match(source, place)
+        if match is None or match.lastgroup is None:
+            raise CannotCompileError(f"no token: {source[place : place + 20]!r}")
+        text = match[match.lastgroup]
+        suffix = source[match.end(match.lastgroup) : match.end()].lower()
+        found.append(Token(match.lastgroup, text, "l" in suffix, "u" in suffix))
+        place = match.end()
+    return found
+
+
+def unquoted(literal: str) -> str:
+    """Return the characters of a C literal with its quotes."""
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), literal[1:-1])
