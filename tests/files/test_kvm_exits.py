@@ -146,3 +146,222 @@ def test_the_processor_of_a_vm_is_saved() -> None:
     vm = kvm.kvm.vm("a")
     assert kvm.runs.processors[vm].name == "software"
     assert kvm.runs.of(vm.vcpu(0)).in_guest
+
+
+def running(profile: str = "6.1", **params: object) -> Host:
+    """A VM whose vCPU 0 runs."""
+    host = Host(profile, **params)
+    host("vm create a", "a vcpu add")
+    return host
+
+
+def test_the_start_of_a_vm_tells_of_its_clocks() -> None:
+    host = Host()
+    host.machine.clock.advance(1)
+    lines = host("vm create a")
+    assert lines[0] == "kvm_update_master_clock: masterclock 0 hostclock tsc offsetmatched 0"
+    lines = host("a vcpu add start=0")
+    offset = (1 << 64) - 2_000_000_000
+    assert lines[:2] == [
+        f"kvm_write_tsc_offset: vcpu=0 prev=0 next={offset}",
+        "kvm_track_tsc: vcpu_id 0 masterclock 0 offsetmatched 0 nr_online 1 hostclock tsc",
+    ]
+    (directory,) = [name for name in host.machine.listdir("sys/kernel/debug/kvm") if "-" in name]
+    path = f"sys/kernel/debug/kvm/{directory}/vcpu0/tsc-offset"
+    assert host.machine.read(path) == "-2000000000\n"
+    assert host("a vcpu 0 start")[:3] == [
+        "kvm_fpu: load",
+        "kvm_update_master_clock: masterclock 1 hostclock tsc offsetmatched 1",
+        "kvm_entry: vcpu 0, rip 0xffffffff81000000",
+    ]
+
+
+# Of each exit: what is traced between it and the entry.
+EXITS = {
+    "amd": {
+        "cpuid nr=0x40000000": [
+            "kvm_cpuid: func 40000000 idx 0 rax 40000001 rbx 4b4d564b rcx 564b4d56 rdx 4d,"
+            " cpuid entry found"
+        ],
+        "msr ecx=0xc0000080": ["kvm_msr: msr_read c0000080 = 0x0"],
+        "msr write=1 ecx=0x1b data=1 fails=1": [
+            "kvm_msr: msr_write 1b = 0x1 (#GP)",
+            "kvm_inj_exception: #GP (0x0)",
+        ],
+        "write_cr4 data=0x20": ["kvm_cr: cr_write 4 = 0x20"],
+        "read_cr0 data=0x11": ["kvm_cr: cr_read 0 = 0x11"],
+        "cr0_sel_write data=0x33": ["kvm_cr: cr_write 0 = 0x33"],
+        "hypercall nr=5 a0=1": ["kvm_hypercall: nr 0x5 a0 0x1 a1 0x0 a2 0x0 a3 0x0"],
+        "io port=0x3f8 write=1 data=0x41": [
+            "kvm_pio: pio_write at 0x3f8 size 1 count 1 val 0x41",
+            "kvm_fpu: unload",
+            "kvm_userspace_exit: reason KVM_EXIT_IO (2)",
+            "kvm_fpu: load",
+        ],
+        "io port=0x71 data=7": [
+            "kvm_fpu: unload",
+            "kvm_userspace_exit: reason KVM_EXIT_IO (2)",
+            "kvm_fpu: load",
+            "kvm_pio: pio_read at 0x71 size 1 count 1 val 0x7",
+        ],
+        "io port=0x40 kernel=1": ["kvm_pio: pio_read at 0x40 size 1 count 1 val 0x0"],
+        "UD_excp": [
+            "kvm_emulate_insn: 0:ffffffff81000000:0f 0b (prot64)",
+            "kvm_inj_exception: #UD",
+        ],
+        "invlpga ecx=1 data=0x1000": [
+            "kvm_invlpga: rip: 0xffffffff81000000 asid: 1 address: 0x0000000000001000"
+        ],
+        "skinit data=0x5000": [
+            "kvm_skinit: rip: 0xffffffff81000000 slb: 0x00005000",
+            "kvm_inj_exception: #UD",
+        ],
+        "shutdown": [
+            "kvm_fpu: unload",
+            "kvm_userspace_exit: reason KVM_EXIT_SHUTDOWN (8)",
+            "kvm_fpu: load",
+        ],
+        "wbinvd": [],
+        "nmi": [],
+        "interrupt": [],
+    },
+    "intel": {
+        "CPUID": [
+            "kvm_cpuid: func 0 idx 0 rax 16 rbx 756e6547 rcx 6c65746e rdx 49656e69,"
+            " cpuid entry found"
+        ],
+        "MSR_WRITE ecx=0x6e0 data=5": ["kvm_msr: msr_write 6e0 = 0x5"],
+        "MSR_READ ecx=0x10": ["kvm_msr: msr_read 10 = 0x0"],
+        "CR_ACCESS cr=3 write=1 data=0x1000": ["kvm_cr: cr_write 3 = 0x1000"],
+        "VMCALL nr=1": ["kvm_hypercall: nr 0x1 a0 0x0 a1 0x0 a2 0x0 a3 0x0"],
+        "EXCEPTION_NMI vec=13 code=8": ["kvm_inj_exception: #GP (0x8)"],
+        "PREEMPTION_TIMER": [],
+        "EXTERNAL_INTERRUPT": [],
+    },
+}
+
+
+@pytest.mark.parametrize("processor", EXITS)
+def test_a_guest_exits_for_any_reason(processor: str) -> None:
+    for command, between in EXITS[processor].items():
+        host = running(processor=processor)
+        lines = host(f"a vcpu 0 exit {command}")
+        name = command.split()[0].replace("_excp", " excp")
+        assert lines[0].startswith(f"kvm_exit: vcpu 0 reason {name} rip 0xffffffff81000000 ")
+        assert lines[1:-1] == between, command
+        assert lines[-1].startswith("kvm_entry: vcpu 0, rip 0xffffffff8100000")
+        require_equal(host)
+
+
+def test_exits_that_a_processor_or_the_verb_has_not() -> None:
+    host = running()
+    for word in ("VMCALL", "nothing", "npf", "vmrun"):
+        with pytest.raises(OSError, match="EINVAL"):
+            host(f"a vcpu 0 exit {word}")
+    host("a vcpu 0 stop")
+    with pytest.raises(OSError, match="EBUSY"):
+        host("a vcpu 0 exit cpuid")
+    require_equal(host)
+
+
+def test_without_nrips_skipped_instructions_are_emulated() -> None:
+    host = running(processor="qemu")
+    lines = host("a vcpu 0 exit cpuid", "a vcpu 0 exit write_cr4", "a vcpu 0 exit wbinvd")
+    assert [text.split(":")[2] for text in told(lines, "kvm_emulate_insn")] == [
+        "0f a2 (prot64)",
+        "0f 22 20 (prot64)",
+        "0f 09 (prot64)",
+    ]
+    require_equal(host)
+
+
+def test_the_pvclock_is_written_when_its_msr_is() -> None:
+    host = running()
+    lines = host("a vcpu 0 exit msr write=1 ecx=0x4b564d01 data=0x1001")
+    lines += host("a vcpu 0 exit msr write=1 ecx=0x4b564d01 data=0x1001")
+    versions = [
+        text.split(" version ")[1].split(",")[0] for text in told(lines, "kvm_pvclock_update")
+    ]
+    assert versions == ["2", "4"]
+
+
+def test_nested_guests_tell_of_their_entries_and_exits() -> None:
+    host = Host()
+    host("vm create a", "a vcpu add", "a vcpu 0 stop", "a vcpu 0 cpuid svm=1", "a vcpu 0 start")
+    lines = host("a vcpu 0 nested vmrun")
+    assert [line.split(":")[0] for line in lines] == [
+        "kvm_exit",
+        "kvm_nested_vmenter",
+        "kvm_nested_intercepts",
+        "kvm_entry",
+    ]
+    assert told(lines, "kvm_entry") == ["vcpu 0, rip 0xffffffff82000000"]
+    lines = host("a vcpu 0 nested vmexit")
+    assert [line.split(":")[0] for line in lines] == [
+        "kvm_exit",
+        "kvm_nested_vmexit",
+        "kvm_nested_vmexit_inject",
+        "kvm_entry",
+    ]
+    assert told(lines, "kvm_entry") == ["vcpu 0, rip 0xffffffff81000000"]
+    require_equal(host)
+
+
+def halt(host: Host, seconds: float) -> list[str]:
+    """The lines about a halt of so long."""
+    host("a vcpu 0 hlt")
+    host.machine.clock.advance(seconds)
+    lines = host("a ioapic 5 vec=0x40", "a pulse 5")
+    return [line for line in lines if line.startswith(("kvm_halt", "kvm_vcpu_wake"))]
+
+
+def polling(**parameters: int) -> Host:
+    """A VM with these parameters of halt polling, whose guest handles its interrupts."""
+    host = running()
+    for name, value in parameters.items():
+        host.machine.write(f"sys/module/kvm/parameters/{name}", f"{value}\n")
+    host("a handler auto")
+    return host
+
+
+def test_a_vcpu_polls_longer_after_short_halts_and_not_after_long_ones() -> None:
+    host = polling()
+    assert halt(host, 50e-6) == [
+        "kvm_halt_poll_ns: vcpu 0: halt_poll_ns 10000 (grow 0)",
+        "kvm_vcpu_wakeup: wait time 50000 ns, polling valid",
+    ]
+    assert halt(host, 5e-6) == ["kvm_vcpu_wakeup: poll time 5000 ns, polling valid"]
+    assert halt(host, 50e-6)[0] == "kvm_halt_poll_ns: vcpu 0: halt_poll_ns 20000 (grow 10000)"
+    assert halt(host, 1e-3)[0] == "kvm_halt_poll_ns: vcpu 0: halt_poll_ns 0 (shrink 20000)"
+    names = (
+        "halt_attempted_poll",
+        "halt_successful_poll",
+        "halt_poll_success_ns",
+        "halt_poll_fail_ns",
+        "halt_wait_ns",
+        "halt_wakeup",
+    )
+    waits = 50_000 + (50_000 - 10_000) + (1_000_000 - 20_000)
+    assert [host.counter(name) for name in names] == [3, 1, 5000, 30_000, waits, 3]
+    require_equal(host)
+
+
+def test_each_parameter_of_halt_polling_has_an_effect() -> None:
+    assert "20000" in halt(polling(halt_poll_ns_grow_start=20_000), 50e-6)[0]
+    assert halt(polling(halt_poll_ns=0), 50e-6) == [
+        "kvm_vcpu_wakeup: wait time 50000 ns, polling valid"
+    ]
+    host = polling(halt_poll_ns_grow=0)
+    assert halt(host, 50e-6)[0] == "kvm_halt_poll_ns: vcpu 0: halt_poll_ns 0 (grow 0)"
+    host = polling(halt_poll_ns_shrink=2, halt_poll_ns_grow_start=40_000)
+    halt(host, 50e-6)
+    halt(host, 50e-6)
+    assert "halt_poll_ns 40000 (shrink 80000)" in halt(host, 1e-3)[0]
+
+
+def test_later_kernels_shrink_by_half() -> None:
+    host = running("6.12")
+    host("a handler auto")
+    for _ in range(2):
+        halt(host, 50e-6)
+    assert "halt_poll_ns 10000 (shrink 20000)" in halt(host, 1e-3)[0]

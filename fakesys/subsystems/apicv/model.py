@@ -62,7 +62,7 @@ class Apicv:
         self.kvm = kvm
         self.policy = policy
         self.tracer = ApicTracer(kvm.kernel.bus)
-        self.settings: dict[str, str] = {}
+        self.settings = runs.settings
         self._memory = memory
         self.runs = runs
         self._engine = Engine(requests.request_all, self._after)
@@ -105,6 +105,7 @@ class Apicv:
         module = module_of(self.kvm.params)
         memory = self._memory.memories[vm]
         new = ApicVm(vm, self.policy, module, self.tracer, vm_id, memory, self._engine)
+        new.polling = self.runs.polling
         self._vms[vm] = new
         vm.before_read.append(lambda: requests.account_batched(new))
         return new
@@ -160,7 +161,7 @@ class Apicv:
             if not start:
                 new.stopped_from, new.run = new.run, RunState.STOPPED
                 return
-            new.kvm_run.begin()
+            new.kvm_run.begin(blocks=new.run is not RunState.GUEST)
             if new.run is RunState.GUEST:
                 new.avic.is_running = vm.inhibit.active or not self.policy.born_as_vm
                 vcpu_load.load(vm, new)

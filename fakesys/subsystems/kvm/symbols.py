@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
 class Symbols:
@@ -11,6 +11,10 @@ class Symbols:
     def __init__(self, names: Mapping[int, str], entry: Callable[[int, str], str]) -> None:
         self._names = dict(names)
         self.listing = ", ".join(entry(value, name) for value, name in names.items())
+
+    def items(self) -> Iterable[tuple[int, str]]:
+        """Return each number with its name."""
+        return self._names.items()
 
     def name(self, value: int) -> str:
         """Return the name of a number, the number in hex if it has none.

@@ -212,8 +212,13 @@ _MEMORY = (
 )
 
 _POLLING = (
-    _setting("halt_poll_ns", "200000", natural, "How long a halted vCPU polls; here it sleeps."),
-    _setting("halt_poll_ns_grow", "2", natural, "Factor by which it polls longer."),
+    _setting(
+        "halt_poll_ns",
+        "200000",
+        natural,
+        "Nanoseconds that a halted vCPU polls at most; 0: it sleeps.",
+    ),
+    _setting("halt_poll_ns_grow", "2", natural, "Factor by which it polls longer; 0: it does not."),
     _setting("halt_poll_ns_grow_start", "10000", natural, "Nanoseconds that growing begins with."),
     _setting(
         "halt_poll_ns_shrink",

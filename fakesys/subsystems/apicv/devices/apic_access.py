@@ -30,6 +30,9 @@ PLAIN_WRITES = frozenset((lapic.TPR, lapic.ICR2))
 """Writes that AVIC completes without an exit."""
 LAST_REGISTER = 0x3F0
 LVT_MASK = 0x107FF
+MSR_APICBASE = 0x1B
+# KVM_TRACE_MMIO_READ
+MMIO_READ = 1
 
 
 def require_register(offset: int) -> None:
@@ -50,8 +53,11 @@ def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
     if accelerated:
         guest_steps.leave_for_fault(vm, vcpu, offset, write=False)
     else:
-        guest_steps.leave_for_page(vm, vcpu, offset, write=False)
+        guest_steps.leave_for_page(vcpu, offset, value, write=False)
     vm.tracer.kvm_apic(offset, value, write=False)
+    if not accelerated and not vcpu.lapic.x2apic:
+        data = value.to_bytes(8, "little")[:4]
+        vcpu.kvm_run.mmio(MMIO_READ, vcpu.lapic.base | offset, data)
     vcpu_enter.enter(vm, vcpu)
     return value
 
@@ -76,7 +82,7 @@ def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
 def _write_with_exit(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
     accelerated = vm.accelerates(vcpu)
     if not accelerated:
-        guest_steps.leave_for_page(vm, vcpu, offset, write=True)
+        guest_steps.leave_for_page(vcpu, offset, value, write=True)
     elif offset in TRAPS:
         guest_steps.leave_for_trap(vm, vcpu, offset, 0)
     else:
@@ -124,7 +130,10 @@ def write_base(
 
     Precondition: `require_base` accepted it.
     """
-    guest_steps.leave_for_msr(vcpu, write=True)
+    local = vcpu.lapic
+    value = (local.base if base is None else base) | enabled << 11 | x2apic << 10
+    value |= (vcpu.id == 0) << 8
+    guest_steps.leave_for_msr(vcpu, MSR_APICBASE, value, write=True)
     set_base(vm, vcpu, base=base, enabled=enabled, x2apic=x2apic)
     vcpu_enter.enter(vm, vcpu)
 

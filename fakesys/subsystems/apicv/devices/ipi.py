@@ -65,9 +65,14 @@ def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
     if vm.accelerates(vcpu):
         _send_by_hardware(vm, vcpu, icrh, icrl)
         return
-    guest_steps.leave_for_page(vm, vcpu, lapic.ICR, write=True)
+    guest_steps.leave_for_page(vcpu, lapic.ICR, _icr(vcpu, icrh, icrl), write=True)
     _write_icr(vm, vcpu, icrh, icrl)
     vcpu_enter.enter(vm, vcpu)
+
+
+def _icr(vcpu: ApicVcpu, icrh: int, icrl: int) -> int:
+    """Return what is written: in x2APIC mode both halves at once."""
+    return icrh << 32 | icrl if vcpu.lapic.x2apic else icrl
 
 
 def _write_icr(vm: ApicVm, vcpu: ApicVcpu, icrh: int, icrl: int) -> None:

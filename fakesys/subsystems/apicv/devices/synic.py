@@ -48,9 +48,8 @@ def write_sint(
     if not vcpu.synic.enabled or sint >= SINTS or (vector < FIRST_VECTOR and not masked):
         raise KernelError(EINVAL, f"SINT{sint} cannot be set to vector {vector}")
     with command(vm, vcpu):
-        guest_steps.leave_for_msr(vcpu, write=True)
         value = vector | (SINT_MASKED if masked else 0) | (SINT_AUTO_EOI if auto_eoi else 0)
-        vm.tracer.kvm_msr(MSR_SINT0 + sint, value)
+        guest_steps.leave_for_msr(vcpu, MSR_SINT0 + sint, value, write=True)
         _set(vm, vcpu, sint, vector if auto_eoi and not masked else None)
         vcpu_enter.enter(vm, vcpu)
 

@@ -13,7 +13,6 @@ from fakesys.subsystems.apicv.state.vcpu import EVENT, ApicVcpu, IrqSource, RunS
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.vcpu_run.reasons import (
     HLT,
-    MISCONFIG,
     RDMSR,
     UNACCELERATED,
     WRMSR,
@@ -23,7 +22,12 @@ from fakesys.subsystems.kvm.vcpu_run.reasons import (
 MASTER_COMMAND, SLAVE_COMMAND = 0x20, 0xA0
 NON_SPECIFIC_EOI = 0x20
 # Nested page fault of a guest's access to the APIC page: present, user, reserved bit, write.
-NPF_WRITE, NPF_READ = 0x10000000F, 0x10000000D
+NPF_WRITE, NPF_READ = 0xF, 0xD
+FIRST_X2APIC_MSR = 0x800
+# KVM_TRACE_MMIO_WRITE; 64-bit code in kvm_emulate_insn.
+MMIO_WRITE, PROT64 = 2, 9
+# mov %esi, -0xa04000(%rdi) and mov -0xa04000(%rdi), %eax
+APIC_STORE, APIC_LOAD = bytes.fromhex("89b700c05fff"), bytes.fromhex("8b8700c05fff")
 
 
 def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
@@ -47,7 +51,8 @@ def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
 
 def pic_eoi(vm: ApicVm, vcpu: ApicVcpu, port: int = MASTER_COMMAND) -> None:
     """Write a non-specific EOI to the command port of a PIC."""
-    vcpu.kvm_run.io(port, bytes([NON_SPECIFIC_EOI]), write=True, requests=vcpu.requests)
+    vcpu.kvm_run.requests = vcpu.requests
+    vcpu.kvm_run.io(port, bytes([NON_SPECIFIC_EOI]), write=True)
     requests.left_guest(vcpu)
     if vm.pic is not None:
         vm.pic.end(vm.pic.master if port == MASTER_COMMAND else vm.pic.slave)
@@ -70,7 +75,7 @@ def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if accelerated:
         leave_for_trap(vm, vcpu, lapic.EOI, vector)
     else:
-        leave_for_page(vm, vcpu, lapic.EOI, write=True)
+        leave_for_page(vcpu, lapic.EOI, 0, write=True)
     vm.tracer.kvm_apic(lapic.EOI, 0, write=True)
     vm.tracer.kvm_eoi(vcpu, vector)
     if vector >= 0:
@@ -103,26 +108,38 @@ def leave_for_fault(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> 
     """Exit before an access that AVIC does not carry out; KVM emulates it."""
     requests.exit_guest(vcpu, UNACCELERATED, ExitInfo(write << 32 | offset))
     vm.tracer.kvm_avic_unaccelerated_access(vcpu, offset, trap=False, write=write, vector=0)
-    vcpu.stats.insn_emulation += 1
+    _emulate(vcpu, write=write)
 
 
-def leave_for_page(vm: ApicVm, vcpu: ApicVcpu, offset: int, *, write: bool) -> None:
-    """Exit for an access that KVM emulates: the APIC page is not mapped, or x2APIC uses MSRs."""
-    local = vcpu.lapic
+def leave_for_page(vcpu: ApicVcpu, offset: int, value: int, *, write: bool) -> None:
+    """Exit for an access that KVM emulates: the APIC page is not mapped, or x2APIC uses MSRs.
+
+    `value`: what is written, or will be read.
+    """
+    local, run = vcpu.lapic, vcpu.kvm_run
     if local.x2apic:
-        leave_for_msr(vcpu, write=write)
+        leave_for_msr(vcpu, FIRST_X2APIC_MSR + (offset >> 4), value, write=write)
         return
+    run.requests = vcpu.requests
     error = NPF_WRITE if write else NPF_READ
-    requests.exit_guest(vcpu, MISCONFIG, ExitInfo(error, local.base | offset))
-    vcpu.stats.insn_emulation += 1
-
-
-def leave_for_msr(vcpu: ApicVcpu, *, write: bool) -> None:
-    """Exit because of RDMSR or WRMSR."""
+    run.page_fault(run.rip, local.base | offset, error, nested=True)
+    requests.left_guest(vcpu)
+    _emulate(vcpu, write=write)
     if write:
-        requests.exit_guest(vcpu, WRMSR, vcpu.kvm_run.processor.details.msr(write=True))
-    else:
-        requests.exit_guest(vcpu, RDMSR, vcpu.kvm_run.processor.details.msr(write=False))
+        run.mmio(MMIO_WRITE, local.base | offset, value.to_bytes(8, "little")[:4])
+
+
+def _emulate(vcpu: ApicVcpu, *, write: bool) -> None:
+    """Emulate MOV with the APIC's page, as Linux has it in native_apic_mem_write."""
+    run = vcpu.kvm_run
+    run.emulate_insn(run.rip, APIC_STORE if write else APIC_LOAD, PROT64)
+
+
+def leave_for_msr(vcpu: ApicVcpu, number: int, value: int, *, write: bool) -> None:
+    """Exit because of RDMSR or WRMSR."""
+    run = vcpu.kvm_run
+    requests.exit_guest(vcpu, WRMSR if write else RDMSR, run.processor.details.msr(write=write))
+    run.msr(number, value, write=write)
 
 
 def finish_handler(vm: ApicVm, vcpu: ApicVcpu, source: IrqSource) -> None:

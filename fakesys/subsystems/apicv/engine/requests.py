@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from fakesys.subsystems.apicv.state.vcpu import APICV_REQUESTS, EVENT, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run import nested
 from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, NO_INFO, ExitInfo, Reason
 
 
@@ -44,13 +45,18 @@ def exit_guest(vcpu: ApicVcpu, reason: Reason, info: ExitInfo = NO_INFO) -> None
 
     Precondition: the vCPU is tracked and in guest.
     """
-    vcpu.kvm_run.exit(reason, info, requests=vcpu.requests)
+    vcpu.kvm_run.requests = vcpu.requests
+    vcpu.kvm_run.exit(reason, info)
+    if vcpu.in_l2:
+        nested.trace_exit(vcpu.kvm_run, reason, info)
     left_guest(vcpu)
 
 
 def exit_nested(vcpu: ApicVcpu, reason: Reason) -> None:
     """Leave the nested guest for an exit that its own hypervisor handles."""
-    vcpu.kvm_run.exit_uncounted(reason, requests=vcpu.requests)
+    vcpu.kvm_run.requests = vcpu.requests
+    vcpu.kvm_run.exit_uncounted(reason)
+    nested.trace_exit(vcpu.kvm_run, reason)
     left_guest(vcpu)
 
 
@@ -82,7 +88,10 @@ def wake(vm: ApicVm, vcpu: ApicVcpu) -> None:
     if vm.runnable & bit or not vcpu.blocked:
         return
     sync_vcpu(vm, vcpu)
-    vcpu.stats.halt_wakeup += 1
+    if vcpu.run is not RunState.HALTED or not vm.polling.is_awake(
+        vcpu.kvm_run, vm.now_ns - vcpu.blocked_since
+    ):
+        vcpu.stats.halt_wakeup += 1
     vm.runnable |= bit
 
 

@@ -11,7 +11,6 @@ from fakesys.subsystems.apicv.engine import delivery, injection, refresh, reques
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
-from fakesys.subsystems.kvm.stats import bucket_of
 from fakesys.subsystems.kvm.vcpu_run.reasons import WINDOW
 
 IRQ_WINDOW_OPEN = 7
@@ -136,11 +135,12 @@ def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Stop sleeping, and enter the guest. An AP that got only INIT blocks again until SIPI."""
     was = vcpu.run
     slept = vm.now_ns - vcpu.blocked_since
-    vm.tracer.kvm_vcpu_wakeup(vcpu, slept)
     vcpu.stats.blocking = 0
     if was is RunState.HALTED:
-        vcpu.stats.halt_wait_ns += slept
-        vcpu.stats.halt_wait_hist[bucket_of(slept)] += 1
+        vm.tracer.act(vcpu)
+        vm.polling.end(vcpu.kvm_run, slept)
+    else:
+        vm.tracer.kvm_vcpu_wakeup(vcpu, slept)
     vcpu.run = RunState.HOST
     if vm.policy.toggles_running:
         refresh.serve_requests(vm, vcpu)

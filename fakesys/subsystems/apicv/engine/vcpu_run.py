@@ -14,6 +14,7 @@ from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import NestedRule
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run import nested
 from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, VMMCALL, VMRUN
 
 EXIT_INTR = 10
@@ -44,7 +45,7 @@ def start(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
             RunState.UNINIT,
         )
         _move(vcpu, cpu)
-        vcpu.kvm_run.begin()
+        vcpu.kvm_run.begin(blocks=asleep_again)
         vcpu.stats.blocking = 0
         vcpu.run = RunState.HOST
         if asleep_again:
@@ -186,6 +187,7 @@ def run_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} cannot run a nested guest now")
     with command(vm, vcpu):
         requests.exit_guest(vcpu, VMRUN)
+        nested.vmenter(vcpu.kvm_run)
         vcpu.stats.nested_run += 1
         vcpu.stats.guest_mode = 1
         vcpu.in_l2 = True
@@ -203,6 +205,7 @@ def leave_nested(vm: ApicVm, vcpu: ApicVcpu) -> None:
         raise KernelError(EINVAL, f"vCPU {vcpu.id} is in no nested guest")
     with command(vm, vcpu):
         requests.exit_nested(vcpu, VMMCALL)
+        nested.vmexit(vcpu.kvm_run, VMMCALL)
         vcpu.stats.guest_mode = 0
         vcpu.in_l2 = False
         _update_for_nested(vm, vcpu)

@@ -13,7 +13,7 @@ from fakesys.core.events import Bus
 from fakesys.subsystems.apicv.chips.ioapic import RedirectEntry
 from fakesys.subsystems.apicv.chips.pic import Chip
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
-from fakesys.subsystems.kvm.events import avic, guest, irq, lapic, run
+from fakesys.subsystems.kvm.events import avic, irq, lapic, run
 
 
 class ApicTracer:
@@ -200,8 +200,3 @@ class ApicTracer:
                     pi_desc_addr=page,
                 )
             )
-
-    def kvm_msr(self, number: int, value: int) -> None:
-        """Emit that the guest writes an MSR."""
-        if guest.KvmMsr in self._wanted:
-            self._bus.emit(guest.KvmMsr(write=1, ecx=number, data=value, exception=0))

@@ -30,6 +30,7 @@ from fakesys.subsystems.apicv.state.inhibit import make_inhibit
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, IrqSource
+from fakesys.subsystems.kvm.vcpu_run.halt_poll import HaltPolling
 from fakesys.subsystems.kvm.vm import Irqchip, Vm
 
 MEMBER_CACHE = 64
@@ -79,7 +80,8 @@ class Engine(Struct, frozen=True):
 class ApicVm:
     """One VM.
 
-    `vm_id`: its AVIC id, 0 without AVIC. `inhibit`: whether AVIC is on, and what keeps it off.
+    `vm_id`: its AVIC id, 0 without AVIC. `inhibit`: whether AVIC is on, and what keeps it off. `polling`:
+    parameters of halt polling.
     `running`: mask of vCPUs with IsRunning set in their physical table entry. `devices`: interrupts
     of assigned devices by name. `auto_handler`: interrupt handlers of the guest send their EOI and
     return at once; `handlers`: those that still have to do so, with what they must end.
@@ -106,6 +108,7 @@ class ApicVm:
         self.vcpus: dict[int, ApicVcpu] = {}
         self.map = ApicMap(self.vcpus)
         self.access_page = AccessPage(memory, policy.access_page_slot, follows=policy.page_follows)
+        self.polling = HaltPolling({}, 0)
         self.inhibit = make_inhibit(
             policy, tracer, self.access_page, lambda request: engine.request_all(self, request)
         )

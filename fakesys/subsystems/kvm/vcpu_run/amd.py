@@ -10,6 +10,7 @@ _IN = 1
 _SIZES = {1: 1 << 4, 2: 1 << 5, 4: 1 << 6}
 _ADDRESS = {16: 1 << 7, 32: 1 << 8, 64: 1 << 9}
 _STRING, _REP = 1 << 2, 1 << 3
+_MOV_CR = 1 << 63
 
 
 def io(
@@ -38,3 +39,13 @@ def page_fault(address: int, error: int) -> ExitInfo:
 def msr(*, write: bool) -> ExitInfo:
     """Return the details of RDMSR or WRMSR."""
     return ExitInfo(int(write))
+
+
+def cr(number: int, *, write: bool, decodes: bool) -> ExitInfo:
+    """Return the details of MOV to or from a control register; the general register is RAX."""
+    return ExitInfo(_MOV_CR if decodes else 0)
+
+
+def exception(vector: int, code: int | None) -> ExitInfo:
+    """Return the details of an intercepted exception. `code`: None if it has no error code."""
+    return ExitInfo(code or 0)

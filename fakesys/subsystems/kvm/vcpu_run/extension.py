@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.vcpu_run.clock import synchronize_tsc, trace_master_clock
+from fakesys.subsystems.kvm.vcpu_run.halt_poll import HaltPolling
 from fakesys.subsystems.kvm.vcpu_run.params import processor_of
 from fakesys.subsystems.kvm.vcpu_run.processor import Processor
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
@@ -10,10 +12,16 @@ from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 
 
 class VcpuRuns:
-    """Entries and exits by vCPU. `processors`: what the host had when each VM was made."""
+    """Entries and exits by vCPU. `processors`: what the host had when each VM was made.
 
-    def __init__(self, kvm: Kvm) -> None:
+    `settings`: values, as text, of the parameters of the modules kvm and kvm_amd that were written
+    or given at the load and that are no `Param`. `polling`: those of them about halt polling.
+    """
+
+    def __init__(self, kvm: Kvm, halt_poll_shrink: int = 0) -> None:
         self.kvm = kvm
+        self.settings: dict[str, str] = {}
+        self.polling = HaltPolling(self.settings, halt_poll_shrink)
         self.processors: dict[Vm, Processor] = {}
         self._runs: dict[Vcpu, VcpuRun] = {}
 
@@ -27,6 +35,7 @@ class VcpuRuns:
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """Let the VM run on the processor that the host has now."""
         self.processors[vm] = processor_of(self.kvm.params)
+        trace_master_clock(self.kvm.kernel.bus, used=False)
 
     def check_irqchip(self, vm: Vm) -> None:
         """Accept every irqchip."""
@@ -39,8 +48,15 @@ class VcpuRuns:
 
     def add_vcpu(self, vcpu: Vcpu, *, start: bool) -> None:
         """Add a vCPU whose thread is in user space; another extension starts it."""
+        self.new_run(vcpu).clock_request = True
+        synchronize_tsc(self.kvm.kernel.bus, vcpu, self.kvm.kernel.clock.now_ns)
+
+    def new_run(self, vcpu: Vcpu) -> VcpuRun:
+        """Return the entries and exits of a vCPU before anything was done to it."""
         bus, processor = self.kvm.kernel.bus, self.processors[vcpu.vm]
-        self._runs[vcpu] = VcpuRun(bus, vcpu.id, vcpu.stats, processor)
+        run = self._runs[vcpu] = VcpuRun(bus, vcpu.id, vcpu.stats, processor)
+        run.now_ns = lambda: self.kvm.kernel.clock.now_ns
+        return run
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Do nothing: the thread has left already."""

@@ -8,7 +8,9 @@ _IN, _STRING, _REP = 1 << 3, 1 << 4, 1 << 5
 _WRITE, _FETCH = 1 << 1, 1 << 4
 _PRESENT = 1
 # A hardware exception with an error code; valid.
-_EXCEPTION = 1 << 31 | 1 << 11 | 3 << 8
+_VALID, _HARDWARE = 1 << 31, 3 << 8
+_EXCEPTION = _VALID | 1 << 11 | _HARDWARE
+_FROM_CR = 1 << 4
 # Of an EPT violation: what was tried, what the entry allows, and that a linear address is known.
 _READ_TRIED, _WRITE_TRIED, _FETCH_TRIED = 1 << 0, 1 << 1, 1 << 2
 _READABLE, _WRITABLE, _EXECUTABLE = 1 << 3, 1 << 4, 1 << 5
@@ -41,3 +43,15 @@ def page_fault(address: int, error: int) -> ExitInfo:
 def msr(*, write: bool) -> ExitInfo:
     """Return the details of RDMSR or WRMSR: none, as the reason tells which."""
     return NO_INFO
+
+
+def cr(number: int, *, write: bool, decodes: bool) -> ExitInfo:
+    """Return the details of MOV to or from a control register; the general register is RAX."""
+    return ExitInfo(number | (0 if write else _FROM_CR))
+
+
+def exception(vector: int, code: int | None) -> ExitInfo:
+    """Return the details of an intercepted exception. `code`: None if it has no error code."""
+    if code is None:
+        return ExitInfo(0, 0, _VALID | _HARDWARE | vector)
+    return ExitInfo(0, 0, _EXCEPTION | vector, code)

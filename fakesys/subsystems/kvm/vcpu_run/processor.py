@@ -7,11 +7,19 @@ from types import ModuleType
 
 from msgspec import Struct
 
-from fakesys.subsystems.kvm.exits import SVM, VMX
+from fakesys.subsystems.kvm.exits import REASONS, SVM, VMX
+from fakesys.subsystems.kvm.symbols import Symbols
 from fakesys.subsystems.kvm.vcpu_run import amd, intel
 from fakesys.subsystems.kvm.vcpu_run.reasons import Reason
 
 _PRESENT, _RSVD = 1, 8
+
+
+def _words(symbols: Symbols) -> Mapping[str, int]:
+    return {name.replace(" ", "_").lower(): value for value, name in symbols.items()}
+
+
+_NUMBERS = {VMX: _words(REASONS.vmx), SVM: _words(REASONS.svm)}
 
 
 class Processor(Struct, frozen=True):
@@ -34,6 +42,11 @@ class Processor(Struct, frozen=True):
     reserved_is_present: bool = True
     traces_faults: bool = True
     real_mode: bool = True
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """The exits that it has, by name in small letters, blanks being underscores."""
+        return _NUMBERS[self.isa]
 
     def code(self, reason: Reason) -> int:
         """Return the number of a reason, -1 where the vendor has none."""

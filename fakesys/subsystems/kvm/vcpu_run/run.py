@@ -5,15 +5,27 @@ Follows x86.c:kvm_arch_vcpu_ioctl_run, vcpu_enter_guest, x86_emulate_instruction
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EINTR
 
 from fakesys.core.events import Bus
-from fakesys.subsystems.kvm.events.guest import KvmEmulateInsn, KvmMmio, KvmPageFault, KvmPio
+from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.kvm.events.guest import (
+    KvmEmulateInsn,
+    KvmMmio,
+    KvmMsr,
+    KvmPageFault,
+    KvmPio,
+)
+from fakesys.subsystems.kvm.events.lapic import KvmInjException
 from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit, KvmFpu, KvmUserspaceExit
+from fakesys.subsystems.kvm.exits import VMX
 from fakesys.subsystems.kvm.stats import VcpuStats
+from fakesys.subsystems.kvm.vcpu_run.clock import trace_master_clock
 from fakesys.subsystems.kvm.vcpu_run.processor import PROCESSORS, Processor
 from fakesys.subsystems.kvm.vcpu_run.reasons import (
     IO,
+    MISCONFIG,
     NESTED_FAULT,
     NO_INFO,
     PAGE_FAULT,
@@ -23,17 +35,39 @@ from fakesys.subsystems.kvm.vcpu_run.reasons import (
 
 # Where a vCPU that no command has set up runs: the text of a 64-bit Linux.
 KERNEL_TEXT = 0xFFFFFFFF81000000
-_U32 = 0xFFFFFFFF
+_RSVD = 1 << 3
+_U32, _U64 = 0xFFFFFFFF, (1 << 64) - 1
+# Bits of an event that an entry injects, the same for both vendors.
+_VALID, _HAS_CODE, _EXCEPTION = 1 << 31, 1 << 11, 3 << 8
 
 
 class VcpuRun:
     """KVM_RUN of one vCPU. `id`, `stats`: of the vCPU. `processor`: that the VM runs on.
 
-    `rip`: of the guest. `in_guest`: it runs the guest. `in_kvm_run`: its thread is within KVM_RUN,
-    so the guest's floating point state is loaded.
+    `rip`: of the guest; `l1_rip`: of the guest that runs a nested one, else 0. `in_guest`: it runs
+    the guest. `in_kvm_run`: its thread is within KVM_RUN, so the guest's floating point state is
+    loaded. `clock_request`: KVM_REQ_MASTERCLOCK_UPDATE is pending, as the vCPU is new.
+    `pvclock_version`: of its pvclock page. `halt_poll_ns`: how long it polls when it halts.
+    `requests`: bits of vcpu->requests, which the next exit records.
     """
 
-    __slots__ = ("_bus", "_wanted", "id", "in_guest", "in_kvm_run", "processor", "rip", "stats")
+    __slots__ = (
+        "_bus",
+        "_exception",
+        "_wanted",
+        "clock_request",
+        "halt_poll_ns",
+        "id",
+        "in_guest",
+        "in_kvm_run",
+        "l1_rip",
+        "now_ns",
+        "processor",
+        "pvclock_version",
+        "requests",
+        "rip",
+        "stats",
+    )
 
     def __init__(
         self, bus: Bus, vcpu_id: int, stats: VcpuStats, processor: Processor = PROCESSORS["amd"]
@@ -46,19 +80,35 @@ class VcpuRun:
         self.rip = KERNEL_TEXT
         self.in_guest = False
         self.in_kvm_run = False
+        self.clock_request = False
+        self.pvclock_version = 0
+        self.halt_poll_ns = 0
+        self.l1_rip = 0
+        self.requests = 0
+        self.now_ns: Callable[[], int] = lambda: 0
+        # Vector and error code of the exception that the next entry injects.
+        self._exception: tuple[int, int | None] | None = None
 
     @property
     def wants_entries(self) -> bool:
         """Whether entries or exits are recorded."""
         return KvmExit in self._wanted or KvmEntry in self._wanted
 
-    def begin(self) -> None:
-        """Begin KVM_RUN, if its thread is in user space. Like x86.c:kvm_load_guest_fpu."""
-        if self.in_kvm_run:
-            return
-        self.in_kvm_run = True
-        if KvmFpu in self._wanted:
-            self._bus.emit(KvmFpu(load=1))
+    def begin(self, *, blocks: bool = False) -> None:
+        """Begin KVM_RUN, if its thread is in user space. Like x86.c:kvm_load_guest_fpu.
+
+        `blocks`: the vCPU waits for something before it can enter the guest.
+        """
+        if not self.in_kvm_run:
+            self.in_kvm_run = True
+            self.emit(KvmFpu, lambda: KvmFpu(load=1))
+        if not blocks:
+            self._update_clock()
+
+    def _update_clock(self) -> None:
+        if self.clock_request:
+            self.clock_request = False
+            trace_master_clock(self._bus, used=True)
 
     def enter(
         self, intr_info: int = 0, error_code: int = 0, *, immediate_exit: bool = False
@@ -69,7 +119,11 @@ class VcpuRun:
         """
         if self.in_guest:
             return
+        self._update_clock()
         self.in_guest = True
+        if self._exception is not None:
+            intr_info, error_code = self._inject_exception(*self._exception)
+            self._exception = None
         if KvmEntry in self._wanted:
             event = KvmEntry(
                 vcpu_id=self.id,
@@ -80,19 +134,49 @@ class VcpuRun:
             )
             self._bus.emit(event)
 
-    def exit(self, reason: Reason, info: ExitInfo = NO_INFO, *, requests: int = 0) -> None:
+    def queue_exception(self, vector: int, code: int | None) -> None:
+        """Let the next entry inject an exception. `code`: its error code, None if it has none."""
+        self._exception = (vector, code)
+
+    def _inject_exception(self, vector: int, code: int | None) -> tuple[int, int]:
+        """Trace the exception; return event and error code as the entry has them.
+
+        Like x86.c:kvm_inject_exception.
+        """
+        event = KvmInjException(
+            exception=vector,
+            has_error=int(code is not None),
+            error_code=code or 0,
+            reinjected=False,
+        )
+        self.emit(KvmInjException, lambda: event)
+        return _VALID | _EXCEPTION | vector | (0 if code is None else _HAS_CODE), code or 0
+
+    def emit(self, kind: type[Tracepoint], make: Callable[[], Tracepoint]) -> None:
+        """Emit an event if it is recorded."""
+        if kind in self._wanted:
+            self._bus.emit(make())
+
+    def advance(self, length: int) -> None:
+        """Move rip behind an instruction of so many bytes."""
+        self.rip = self.rip + length & _U64
+
+    def skip(self, code: bytes, mode: int) -> None:
+        """Skip an instruction that KVM has handled; without NRIPS that takes its emulation."""
+        if not self.processor.next_rip:
+            self.emulate_insn(self.rip, code, mode)
+        self.advance(len(code))
+
+    def exit(self, reason: Reason, info: ExitInfo = NO_INFO) -> None:
         """Leave the guest, for KVM to handle the exit; count and trace it.
 
-        `requests`: bits of vcpu->requests. Precondition: the vCPU is in the guest. Like
-        svm.c:svm_handle_exit, vmx.c:vmx_vcpu_run.
+        Precondition: the vCPU is in the guest. Like svm.c:svm_handle_exit, vmx.c:vmx_vcpu_run.
         """
-        self.exit_uncounted(reason, info, requests=requests)
+        self.exit_uncounted(reason, info)
         if reason.counter:
             setattr(self.stats, reason.counter, getattr(self.stats, reason.counter) + 1)
 
-    def exit_uncounted(
-        self, reason: Reason, info: ExitInfo = NO_INFO, *, requests: int = 0
-    ) -> None:
+    def exit_uncounted(self, reason: Reason, info: ExitInfo = NO_INFO) -> None:
         """Leave the guest for something that only a nested hypervisor handles: count `exits`."""
         assert self.in_guest, f"vCPU {self.id} is not in the guest"
         self.in_guest = False
@@ -107,9 +191,10 @@ class VcpuRun:
                 intr_info=info.intr_info,
                 error_code=info.error_code,
                 vcpu_id=self.id,
-                requests=requests,
+                requests=self.requests,
             )
             self._bus.emit(event)
+        self.requests = 0
 
     def page_fault(
         self, rip: int, address: int, error: int, *, nested: bool, in_tables: bool = False
@@ -123,6 +208,9 @@ class VcpuRun:
         self.rip = rip
         error = self.processor.error_code(error)
         details = self.processor.details
+        if nested and error & _RSVD and self.processor.isa == VMX:
+            self.exit(MISCONFIG)
+            return
         if nested:
             info: ExitInfo = details.nested_fault(address, error, in_tables=in_tables)
             self.exit(NESTED_FAULT, info)
@@ -175,19 +263,25 @@ class VcpuRun:
             )
             self._bus.emit(event)
 
+    def msr(self, number: int, value: int, *, write: bool, fails: bool = False) -> None:
+        """Trace an access to a model-specific register. Like x86.c:kvm_emulate_wrmsr."""
+        event = KvmMsr(write=int(write), ecx=number, data=value, exception=int(fails))
+        self.emit(KvmMsr, lambda: event)
+
     def io(
         self,
         port: int,
         data: bytes,
         *,
         write: bool,
-        requests: int = 0,
         length: int = 2,
         address: int = 64,
+        traced: bool = True,
     ) -> None:
         """Leave the guest because of IN or OUT, which takes `length` bytes, and trace the access.
 
         `data`: what is written or read. `address`: how many bits the guest's addresses have.
+        `traced`: not so if user space has to answer first.
         """
         info = self.processor.details.io(
             port,
@@ -196,9 +290,10 @@ class VcpuRun:
             next_rip=self.rip + length,
             address=address if self.processor.tells_address_size else 0,
         )
-        self.exit(IO, info, requests=requests)
-        self.rip += length
-        self.pio(port, data, write=write)
+        self.exit(IO, info)
+        self.advance(length)
+        if traced:
+            self.pio(port, data, write=write)
 
     def pio(self, port: int, data: bytes, *, write: bool, count: int = 1) -> None:
         """Trace an access to an I/O port. Like x86.c:emulator_pio_out, emulator_pio_in."""

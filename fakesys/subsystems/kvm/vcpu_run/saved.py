@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core.errors import KernelError
-from fakesys.core.saved import Natural, Saved, Word, check, check_range, refuse
+from fakesys.core.saved import U32, Natural, Saved, Word, check, check_range, refuse
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vcpu_run.params import processor_named
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
@@ -14,8 +14,12 @@ class SavedRun(Saved, frozen=True):
     """See `VcpuRun`."""
 
     rip: Natural
+    l1_rip: Natural
     in_guest: bool
     in_kvm_run: bool
+    clock_request: bool
+    pvclock_version: U32
+    halt_poll_ns: U32
 
 
 class SavedVmRuns(Saved, frozen=True):
@@ -53,7 +57,15 @@ def restore(saved: SavedRuns, runs: VcpuRuns) -> None:
 
 
 def _save_run(run: VcpuRun) -> SavedRun:
-    return SavedRun(rip=run.rip, in_guest=run.in_guest, in_kvm_run=run.in_kvm_run)
+    return SavedRun(
+        rip=run.rip,
+        l1_rip=run.l1_rip,
+        in_guest=run.in_guest,
+        in_kvm_run=run.in_kvm_run,
+        clock_request=run.clock_request,
+        pvclock_version=run.pvclock_version,
+        halt_poll_ns=run.halt_poll_ns,
+    )
 
 
 def _restore_vm(saved: SavedVmRuns, runs: VcpuRuns, vm: Vm) -> None:
@@ -63,9 +75,11 @@ def _restore_vm(saved: SavedVmRuns, runs: VcpuRuns, vm: Vm) -> None:
         refuse(f"VM {vm.name}: {error.why}")
     check(len(saved.vcpus) == len(vm.vcpus), f"exits of the vCPUs of {vm.name}")
     for found, vcpu in zip(saved.vcpus, vm.vcpus.values(), strict=True):
-        runs.add_vcpu(vcpu, start=False)
-        run = runs.of(vcpu)
+        run = runs.new_run(vcpu)
         what = f"vCPU {vcpu.id} of {vm.name}"
         run.rip = check_range(found.rip, 1 << 64, f"{what}: rip")
+        run.halt_poll_ns = found.halt_poll_ns
+        run.l1_rip = check_range(found.l1_rip, 1 << 64, f"{what}: rip")
         check(found.in_kvm_run or not found.in_guest, f"{what} is in the guest, not in KVM_RUN")
+        run.clock_request, run.pvclock_version = found.clock_request, found.pvclock_version
         run.in_guest, run.in_kvm_run = found.in_guest, found.in_kvm_run
