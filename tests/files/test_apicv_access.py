@@ -76,7 +76,7 @@ def test_reads_that_fault(kernel: str, offset: int) -> None:
     assert lines[1] == (
         f"{UNACCELERATED}: vcpu=0, offset={offset:#x}({NAMES[offset]}), fault, read, vec=0x0"
     )
-    assert events(lines)[2:] == ["kvm_apic", "kvm_entry"]
+    assert events(lines)[2:] == ["kvm_emulate_insn", "kvm_apic", "kvm_entry"]
     assert guests.counts(0, "exits", "insn_emulation") == (1, 1)
 
 
@@ -96,10 +96,18 @@ def test_every_access_without_avic_is_a_nested_page_fault(kernel: str) -> None:
     guests.clear()
     lines = guests("g vcpu 0 apic read 0x30")
     assert info(kernel, 0x10000000D, 0xFEE00030) in lines[0]
-    assert lines[1] == "kvm_apic: apic_read APIC_LVR = 0x50014"
+    assert events(lines)[1:3] == ["kvm_page_fault", "kvm_emulate_insn"]
+    assert lines[3:5] == [
+        "kvm_apic: apic_read APIC_LVR = 0x50014",
+        "kvm_mmio: mmio read len 4 gpa 0xfee00030 val 0x50014",
+    ]
     lines = guests("g vcpu 0 apic write 0x80 0x10")
     assert info(kernel, 0x10000000F, 0xFEE00080) in lines[0]
-    assert lines[1] == "kvm_apic: apic_write APIC_TASKPRI = 0x10"
+    assert events(lines)[1:3] == ["kvm_page_fault", "kvm_emulate_insn"]
+    assert lines[3:5] == [
+        "kvm_mmio: mmio write len 4 gpa 0xfee00080 val 0x10",
+        "kvm_apic: apic_write APIC_TASKPRI = 0x10",
+    ]
     assert guests.counts(0, "exits", "insn_emulation") == (2, 2)
 
 

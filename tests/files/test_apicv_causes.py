@@ -362,7 +362,7 @@ def test_a_vcpu_id_above_the_table(kernel: str) -> None:
     guests = quiet(kernel)
     if kernel not in TOO_BIG:
         guests.refuses(EINVAL, "g vcpu add id=255")
-        assert guests("g vcpu add id=254") == ["kvm_fpu: load"]
+        assert guests("g vcpu add id=254")[2:] == ["kvm_fpu: load"]
         return
     lines = only(guests("g vcpu add id=255"), INHIBIT)
     assert lines[0] == f"{INHIBIT}: set reason=12, inhibits=0x1000 PHYSICAL_ID_TOO_BIG"

@@ -80,8 +80,8 @@ class Engine(Struct, frozen=True):
 class ApicVm:
     """One VM.
 
-    `vm_id`: its AVIC id, 0 without AVIC. `inhibit`: whether AVIC is on, and what keeps it off. `polling`:
-    parameters of halt polling.
+    `vm_id`: its AVIC id, 0 without AVIC. `inhibit`: whether AVIC is on, and what keeps it off.
+    `polling`: parameters of halt polling.
     `running`: mask of vCPUs with IsRunning set in their physical table entry. `devices`: interrupts
     of assigned devices by name. `auto_handler`: interrupt handlers of the guest send their EOI and
     return at once; `handlers`: those that still have to do so, with what they must end.

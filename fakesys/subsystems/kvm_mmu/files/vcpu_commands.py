@@ -79,7 +79,7 @@ def _return_to(guest: Guest, *, in_guest: bool, in_kvm_run: bool) -> None:
         guest.leave(VcpuExit(Exit.INTR, errno=EINTR))
     if in_kvm_run:
         run.begin()
-    if in_guest:
+    if in_guest and not run.in_guest:
         guest.reenter()
 
 
