@@ -25,8 +25,9 @@ TRACEPOINTS: tuple[type[Tracepoint], ...] = (
     *HOST_EVENTS,
 )
 
-# Fields of /proc/PID/stat behind the name: state, ppid, ... cminflt, ..., cmajflt (proc(5)).
-_PPID, _CMINFLT, _CMAJFLT = 1, 8, 10
+# Fields of /proc/PID/stat behind the name: state, ppid, ... cminflt, ..., cmajflt, ..., processor
+# (proc(5)).
+_PPID, _CMINFLT, _CMAJFLT, _PROCESSOR = 1, 8, 10, 36
 
 
 class TraceSubsystem:
@@ -79,6 +80,11 @@ class HostTasks:
         """Return the pid of the parent; 0 for a task that is gone."""
         fields = _stat(pid)
         return int(fields[_PPID]) if len(fields) > _PPID else 0
+
+    def cpu(self, pid: int) -> int:
+        """Return the CPU on which a thread runs or ran last; 0 for one that is gone."""
+        fields = _stat(pid) if pid else []
+        return int(fields[_PROCESSOR]) if len(fields) > _PROCESSOR else 0
 
     def reaped(self, pid: int) -> int:
         """Return the number of page faults of all children that were waited for."""

@@ -14,7 +14,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.kvm.events.guest import KvmMsr, KvmPio
-from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
+from fakesys.subsystems.tracing.events.stacks import ADDRESSES
 from fakesys.subsystems.tracing.hist.fields import Context, HistError
 from fakesys.subsystems.tracing.hist.parse import parse_hist
 

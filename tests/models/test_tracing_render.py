@@ -16,7 +16,8 @@ from fakesys.core.tracepoint import declared_fields
 from fakesys.machine.machine import Machine
 from fakesys.machine.tracing import TRACEPOINTS
 from fakesys.subsystems.kvm.events.guest import KvmPio
-from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, stack_of, symbol
+from fakesys.subsystems.tracing.events.ftrace import Print, stack_of
+from fakesys.subsystems.tracing.events.stacks import MARKER_IP, symbol
 from fakesys.subsystems.tracing.filter.dialect import Dialect
 from fakesys.subsystems.tracing.filter.filters import compile_filter
 from fakesys.subsystems.tracing.filter.patterns import exact, glob

@@ -59,6 +59,8 @@ class Options:
         self._on = dict(flags)
         # Incremented with every change, so that a renderer made for these options can be kept.
         self.version = 0
+        # The option `stacktrace`, which each recorded event asks for.
+        self.stacks = self["stacktrace"]
 
     def __getitem__(self, name: str) -> bool:
         return self._on.get(name, False)
@@ -84,6 +86,7 @@ class Options:
             raise KernelError(EINVAL, f"{name!r} is no trace option")
         self._on[name] = on
         self.version += 1
+        self.stacks = self["stacktrace"]
 
     def switched_on(self) -> tuple[str, ...]:
         """Return the options that are on, those without a file too, in the kernel's order."""

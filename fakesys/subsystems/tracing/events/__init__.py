@@ -2,6 +2,7 @@
 
 * `ftrace.py`: system `ftrace`: `Print` and `RawData` for markers, `KernelStack` for the trigger
   stacktrace. They are recorded without the bus, and `available_events` does not list them.
+* `stacks.py`: call chains by event and task, and the symbols of `/proc/kallsyms` in `exec`.
 * `host.py`: events of the real processes that use the mount; `instances/task_watch.py` emits them.
 * `catalog.py`: `EventCatalog`, made once per kernel from the declarations of all subsystems. It
   numbers the events and finds their `EventFormat` by number, by name and by system.

@@ -19,7 +19,7 @@ from fakesys.core.c_types import (
     VoidPointer,
 )
 from fakesys.core.tracepoint import Tracepoint, hashed
-from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
+from fakesys.subsystems.tracing.events.stacks import ADDRESSES
 
 SLEEPING = 1
 PRIORITY = 120

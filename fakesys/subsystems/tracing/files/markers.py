@@ -6,7 +6,8 @@ from errno import EBADF, EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
-from fakesys.subsystems.tracing.events.ftrace import MARKER_IP, Print, RawData
+from fakesys.subsystems.tracing.events.ftrace import Print, RawData
+from fakesys.subsystems.tracing.events.stacks import MARKER_IP
 from fakesys.subsystems.tracing.instances.instance import Instance
 
 ID_SIZE = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -12,10 +13,12 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.subsystems.tracing.events.ftrace import (
-    ADDRESSES,
-    STACK,
+from fakesys.subsystems.tracing.events.ftrace import FTRACE
+from fakesys.subsystems.tracing.events.stacks import (
+    MARKER_STACK,
+    PROBE,
     SYMBOL_REACH,
+    chain_of,
     place_of,
     symbol,
 )
@@ -66,7 +69,7 @@ def parse_field(text: str, form: EventFormat, context: Context) -> HistField:
     """Parse FIELD[.MODIFIER]. Raises HistError, which points at the name or the modifier."""
     name, _, modifier = text.partition(".")
     if name in ("stacktrace", "common_stacktrace"):
-        return HistField(name, "", True, lambda event, task: _stack(), str)
+        return HistField(name, "", True, partial(_stack, form), str)
     if name == "common_timestamp":
         return _timestamp(modifier, context)
     if name in ("cpu", "common_cpu"):
@@ -125,10 +128,9 @@ def _syscall(value: Value) -> str:
     return f"{_SYSCALLS.get(int(value), 'unknown_syscall'):<30}[{value:3}]"
 
 
-def _stack() -> str:
-    return "".join(
-        f"\n         {name}+0x0/{SYMBOL_REACH:#x}" for name in STACK if name in ADDRESSES
-    )
+def _stack(form: EventFormat, _event: Any, task: Task) -> str:
+    chain = MARKER_STACK if form.system == FTRACE else chain_of(form.system, form.event, task)
+    return "".join(f"\n         {name}+0x0/{SYMBOL_REACH:#x}" for name in (PROBE, *chain))
 
 
 def _log2(get: Getter) -> Getter:

@@ -14,6 +14,8 @@ from fakesys.core.events import Task
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
 from fakesys.subsystems.tracing.base.error_log import ErrorLog
 from fakesys.subsystems.tracing.base.options import Options
+from fakesys.subsystems.tracing.events.ftrace import stack_of
+from fakesys.subsystems.tracing.events.stacks import MARKER_STACK, PROBE, chain_of
 from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.pid_list import PidList
@@ -114,7 +116,23 @@ class Instance:
         if not self.recording and reserved is None:
             return False
         self.shared.cmdlines.learn(task)
-        return self.store(task.cpu, form.encode(event, task.pid), reserved)
+        if not self.store(task.cpu, form.encode(event, task.pid), reserved):
+            return False
+        if self.options.stacks:
+            self.record_stack(form, task)
+        return True
+
+    def record_stack(self, form: EventFormat, task: Task) -> None:
+        """Record the call chain that led to an event. Like trace.c:ftrace_trace_stack (v6.1)."""
+        if not self.recording:
+            return
+        self.shared.cmdlines.learn(task)
+        catalog = self.shared.catalog
+        if form is catalog.print:
+            chain = MARKER_STACK
+        else:
+            chain = (PROBE, *chain_of(form.system, form.event, task))
+        self.store(task.cpu, catalog.stack.encode(stack_of(chain), task.pid))
 
     def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:
         """Put an encoded event into the buffer of a CPU; return False if it was dropped."""

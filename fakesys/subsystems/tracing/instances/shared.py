@@ -47,6 +47,6 @@ class Shared:
         )
 
     def client_task(self) -> Task:
-        """Return the process behind the present system call, as a task on CPU 0."""
+        """Return the process behind the present system call, as a task on its CPU."""
         pid = self.kernel.caller.pid
-        return Task(pid, self.processes.comm(pid), 0)
+        return Task(pid, self.processes.comm(pid), self.processes.cpu(pid))

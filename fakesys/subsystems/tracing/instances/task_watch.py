@@ -11,7 +11,6 @@ from typing import Protocol
 
 from fakesys.core.events import Bus, Task
 from fakesys.core.kernel import Caller
-from fakesys.subsystems.tracing.events.ftrace import ADDRESSES
 from fakesys.subsystems.tracing.events.host import (
     PRIORITY,
     SLEEPING,
@@ -25,6 +24,7 @@ from fakesys.subsystems.tracing.events.host import (
     SoftirqEntry,
     SysExit,
 )
+from fakesys.subsystems.tracing.events.stacks import ADDRESSES
 
 SWAPPER = "swapper/0"
 # More processes than a shell script has at a time; older ones are dropped without an exit event.
@@ -42,6 +42,9 @@ class Processes(Protocol):
 
     def comm(self, pid: int) -> str:
         """Return the short name, `<...>` if the process is gone."""
+
+    def cpu(self, pid: int) -> int:
+        """Return the CPU on which a thread runs or ran last, 0 if unknown."""
 
     def parent(self, pid: int) -> int:
         """Return the pid of the parent, 0 if unknown."""

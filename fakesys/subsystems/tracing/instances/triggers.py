@@ -21,7 +21,6 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.policy import Build
-from fakesys.subsystems.tracing.events.ftrace import MARKER_STACK, STACK, stack_of
 from fakesys.subsystems.tracing.filter.dialect import FilterError
 from fakesys.subsystems.tracing.filter.filters import Filter, compile_filter
 from fakesys.subsystems.tracing.instances.event_file import EventFile, Trigger
@@ -336,9 +335,7 @@ def _switch(instance: Instance, *, on: bool) -> bool:
 
 
 def _record_stack(instance: Instance, file: EventFile, task: Task) -> bool:
-    catalog = instance.shared.catalog
-    stack = stack_of(MARKER_STACK if file.form is catalog.print else STACK)
-    instance.record(catalog.stack, stack, task)
+    instance.record_stack(file.form, task)
     return True
 
 

@@ -22,8 +22,8 @@ from fakesys.subsystems.tracing.events.ftrace import (
     KernelStack,
     Print,
     RawData,
-    symbol,
 )
+from fakesys.subsystems.tracing.events.stacks import symbol
 from fakesys.subsystems.tracing.output.plain import MICROSECONDS, PlainLines
 
 _COMMON = Struct("<HBBi")

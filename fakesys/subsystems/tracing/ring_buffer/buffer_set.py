@@ -96,10 +96,17 @@ class BufferSet:
         return self.asked.get(cpu, DEFAULT_KB)
 
     def grow(self, cpus: int) -> None:
-        """Add buffers for further CPUs, of the size of the first one."""
+        """Add buffers for further CPUs: of the size of the others if that is one, else the least.
+
+        Like kernel/trace/ring_buffer.c:trace_rb_cpu_prepare (v6.1).
+        """
         for buffers in (self.live, self.snapshot or []):
+            limits = {buffer.limit for buffer in buffers}
+            limit = limits.pop() if len(limits) == 1 else MINIMUM_PAGES
             while buffers and len(buffers) < cpus:
-                buffers.append(CpuBuffer(buffers[0].limit, overwrite=buffers[0].overwrite))
+                if buffers is self.live and limit == buffers[0].limit and 0 in self.asked:
+                    self.asked[len(buffers)] = self.asked[0]
+                buffers.append(CpuBuffer(limit, overwrite=buffers[0].overwrite))
 
     # The snapshot.
 
