@@ -48,6 +48,7 @@ PAST = (
     "ap/bus/cards/*/requests",
     "ap/bus/cards/*/queue_requests",
     "ap/debug/*/entries",
+    "ap/hardware/rapq",
     "ap/hardware/resets",
     "ap/vfio_ap/bad_resets",
     "kvm/created",

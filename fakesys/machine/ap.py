@@ -84,4 +84,4 @@ def ap_of(
 
 
 def _policies(ap: ApKernel) -> ApPolicies:
-    return ApPolicies(ap.bus, ap.mdev, ap.vfio_ap)
+    return ApPolicies(ap.bus, ap.mdev, ap.vfio_ap, ap.debug)

@@ -26,6 +26,7 @@ from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.subsystems.mdev.policy import MdevFeature, MdevPolicy
+from fakesys.subsystems.s390dbf.model import DebugPolicy, Level
 from fakesys.subsystems.tracing.base.policy import V6_1, V6_12, V6_18, Build
 from fakesys.subsystems.vfio_ap import policy as vfio_ap
 from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName, VfioApFeature
@@ -69,6 +70,7 @@ class ApKernel(Struct, frozen=True):
     bus: ap_bus.BusPolicy
     mdev: MdevPolicy
     vfio_ap: vfio_ap.VfioApPolicy
+    debug: DebugPolicy = DebugPolicy()
 
 
 class MmuKernel(Struct, frozen=True):
@@ -152,6 +154,7 @@ _AP_6_12 = ApKernel(
         ApFeature.MESSAGE_POOL,
         ApFeature.QUEUE_FUNCTIONS,
         ApFeature.STRICT_POLL,
+        NodeFeature.KEY_HANDLERS,
         NodeFeature.LONG_EP11_KEYS,
         VfioApFeature.AP_CONFIG,
     },
@@ -175,6 +178,7 @@ _AP_6_12 = ApKernel(
         oldest_added=ap_bus.CEX4,
         isc_failure=0x06,
     ),
+    debug=DebugPolicy(debug_messages=False, pkey_level=Level.WARN),
 )
 AP_KERNELS: dict[str, ApKernel] = {kernel.name: kernel for kernel in (_AP_V6, _AP_6_1, _AP_6_12)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.replay_ap.compare import same
+from tests.replay_ap.compare import Passed, same
 from tests.replay_ap.recordings import ORACLE, Recording, Step, recordings
 from tests.replay_ap.replay import differences
 
@@ -32,10 +32,23 @@ def test_all_recordings_are_there() -> None:
         ("log", "a line\\n", ""),
         ("snap", "apmask:0x0;", "apmask:0x1;"),
         ("r devices/ap/card05/serialnr", "93AADAU5\\n", "\\n"),
+        ("zap 05.0004", "rapq 1 zapq 2", "rapq 2 zapq 2"),
+        ("ls class", "bdi/ misc/ vfio/", "misc/"),
+        ("ls module", "ap/ cmf/ vfio_ap/", "ap/ cmf/"),
     ],
 )
 def test_a_comparison_sees_a_difference(operation: str, recorded: str, other: str) -> None:
     step = Step("", operation, "0", recorded)
-    assert same(step, "0", recorded, "")
-    assert not same(step, "0", other, "")
-    assert not same(step, "EINVAL", recorded, "")
+    assert same(step, "0", recorded)
+    assert not same(step, "0", other)
+    assert not same(step, "EINVAL", recorded)
+
+
+def test_a_snapshot_after_a_reset_has_to_show_a_state_of_the_queue() -> None:
+    parts = ("interrupt:Off.;reset:In progress.;", "interrupt:On.;reset:None.;")
+    step = Step("", "snap", "0", f"bus|05.0004 driver {parts[0]}|06.0004 driver {parts[1]}")
+    found = f"bus|05.0004 driver {parts[1]}|06.0004 driver {parts[1]}"
+    assert same(step, "0", found, Passed("05.0004", parts))
+    assert not same(step, "0", found)
+    assert not same(step, "0", found, Passed("05.0004", parts[1:]))
+    assert not same(step, "0", found, Passed("06.0004", parts))

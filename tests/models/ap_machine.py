@@ -22,7 +22,7 @@ SMALL = HardwareSpec(
 def policies_of(kernel: str) -> ApPolicies:
     """The choices of a kernel."""
     ap = AP_KERNELS[kernel]
-    return ApPolicies(ap.bus, ap.mdev, ap.vfio_ap)
+    return ApPolicies(ap.bus, ap.mdev, ap.vfio_ap, ap.debug)
 
 
 def system_of(kernel: str, spec: HardwareSpec = SMALL) -> ApSystem:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
-from fakesys.core.events import Uevent
+from fakesys.core.events import Task, Uevent
 from fakesys.machine.machine import Machine
+from tests.replay_ap.compare import NOTHING_PASSED, Passed
 from tests.replay_ap.host import Answer, Held, Host, Writer, answer
-from tests.replay_ap.snapshot import snapshot
+from tests.replay_ap.snapshot import queue_state, snapshot
 from tests.replay_ap.words import escaped, unescaped
 
 FLAGS = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
-SNAPSHOT_SECONDS = 0.2
+SNAPSHOT_SECONDS, SNAPSHOT_STEPS = 0.2, 10
+RESET = re.compile(r"w \S*/([0-9a-f]{2}\.[0-9a-f]{4})/reset ")
 NO_ID = ("EBADF", "id")
 DONE = ("0", "")
+# The recording program is process 1 of its machine.
+TASK = Task(pid=1, comm="init", cpu=0)
 
 
 class Player:
@@ -28,12 +33,17 @@ class Player:
         self.host = Host(machine)
         self.held: dict[str, Held] = {}
         self.writers: dict[str, Writer] = {}
+        self.passed = NOTHING_PASSED
+        machine.kernel.bus.task = TASK
         self._uevents = machine.control.uevents.last
         self._lines = machine.control.log.last
 
     def play(self, operation: str) -> tuple[str, str]:
         """Errno by name and text, escaped as in a recording."""
         verb, _, rest = operation.partition(" ")
+        if verb != "snap":
+            reset = RESET.match(operation)
+            self.passed = Passed(reset[1], ()) if reset else NOTHING_PASSED
         method: Callable[[str], tuple[str, str]] = getattr(self, f"do_{verb}")
         result = method(rest.lstrip(" "))
         self.machine.fs.settle()
@@ -160,12 +170,22 @@ class Player:
 
     def do_snap(self, _rest: str) -> tuple[str, str]:
         # It reads hundreds of files before it comes to those that tell of resets.
-        self.machine.clock.advance(SNAPSHOT_SECONDS)
-        return "0", escaped(snapshot(self.host).encode())
+        states = []
+        for _ in range(SNAPSHOT_STEPS):
+            states.append(queue_state(self.host, self.passed.queue) if self.passed.queue else "")
+            self.machine.clock.advance(SNAPSHOT_SECONDS / SNAPSHOT_STEPS)
+        text = snapshot(self.host)
+        if self.passed.queue:
+            states.append(queue_state(self.host, self.passed.queue))
+            self.passed = self.passed._replace(states=tuple(states))
+        return "0", escaped(text.encode())
 
     def do_zap(self, apqn: str) -> tuple[str, str]:
-        found = self.host.read(f"kernel/debug/fakesys/ap/queues/{apqn}/resets")
-        return found.errno, f"zapq {found.data.decode().strip()}"
+        told = []
+        for name, file in (("rapq", "rapq"), ("zapq", "resets")):
+            found = self.host.read(f"kernel/debug/fakesys/ap/queues/{apqn}/{file}")
+            told.append(f"{name} {found.data.decode().strip()}")
+        return found.errno, " ".join(told)
 
     # What is done to the machine
 

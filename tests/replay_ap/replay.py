@@ -35,9 +35,8 @@ def machine_for(recording: Recording) -> Machine:
 
 def differences(recording: Recording) -> Iterator[Difference]:
     """The steps that are answered otherwise than recorded."""
-    player, before = Player(machine_for(recording)), ""
+    player = Player(machine_for(recording))
     for number, step in enumerate(recording.steps, start=1):
         errno, text = player.play(step.operation)
-        if not same(step, errno, text, before):
+        if not same(step, errno, text, player.passed):
             yield Difference(number, step, errno, text)
-        before = step.operation

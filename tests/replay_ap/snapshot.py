@@ -40,6 +40,12 @@ def _card(host: Host, card: str) -> Iterator[str]:
             yield from _files(host, f"{folder}/{queue}", QUEUE)
 
 
+def queue_state(host: Host, queue: str) -> str:
+    """The part of a queue's state that a reset changes, as a snapshot has it."""
+    folder = f"devices/ap/card{queue[:2]}/{queue}"
+    return "".join(_files(host, folder, ("interrupt", "reset")))
+
+
 def _driver(host: Host, folder: str) -> str:
     try:
         return host.target(f"{folder}/driver").decode().rpartition("/")[2] + " "

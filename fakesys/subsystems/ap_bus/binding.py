@@ -39,6 +39,7 @@ class Binding:
         card.driver = driver.name
         card.soft_online = True
         driver.order.append(card.apid)
+        self._bus.zcrypt_messages.card_registered(card.apid)
         self._card_probed()
         self._bus.kernel.devices.bind(card)
 
@@ -59,6 +60,7 @@ class Binding:
         """Take a card from the card driver."""
         card.driver = None
         self._bus.card_driver.order.remove(card.apid)
+        self._bus.zcrypt_messages.card_unregistered(card.apid)
         self._bus.kernel.devices.unbind(card)
 
     def bind(self, driver: QueueDriver, queue: ApQueue) -> None:
@@ -233,9 +235,11 @@ class Binding:
         host = self._bus.host_domains(card.apid)
         steps: list[Step] = []
         free = self._bus.unbound(card) & mask & host
+        self._bus.messages.reprobing(card.apid, free)
         for driver in self._bus.queue_drivers.values():
             wrong = driver.bound[card.apid] & mask & ~driver.fits(host)
             if wrong:
+                self._bus.messages.reprobing(card.apid, wrong)
                 self._release(driver, card, wrong)
                 steps.extend(_handed_over(wrong, self._probe(card, wrong)))
         steps.extend(self._probe(card, free))

@@ -20,6 +20,8 @@ from fakesys.subsystems.ap_bus.drivers import (
     QueueDriver,
 )
 from fakesys.subsystems.ap_bus.hardware import Hardware
+from fakesys.subsystems.ap_bus.messages.bus import BusMessages
+from fakesys.subsystems.ap_bus.messages.zcrypt import ZcryptMessages
 from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
@@ -27,6 +29,7 @@ from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.ap_bus.scan import follow_hardware, scan
 from fakesys.subsystems.ap_bus.state import NO_DOMAIN, BusState
 from fakesys.subsystems.ap_bus.zcrypt import Zcrypt
+from fakesys.subsystems.s390dbf.model import DebugFeatures
 
 MAX_POLL_TIMEOUT_NS = 120_000_000_000
 
@@ -40,14 +43,25 @@ class ApBus:
         hardware: Hardware,
         policy: BusPolicy,
         params: ApParams | None = None,
+        debug: DebugFeatures | None = None,
     ) -> None:
         cards: dict[int, ApCard] = {}
-        self.zcrypt = Zcrypt(lambda: self.state, self.rescan)
+        debug = debug or DebugFeatures(kernel)
+        messages = BusMessages(debug)
+        self.zcrypt = Zcrypt(lambda: self.state, self.rescan, ZcryptMessages(debug))
         host = QueueDriver(
             self, HOST_QUEUE_DRIVER, ZCRYPT_MODULE, self.zcrypt, takes_host_queues=True
         )
         self.state = BusState(
-            kernel, hardware, policy, cards, CardDriver(self), host, params or ApParams()
+            kernel,
+            hardware,
+            policy,
+            cards,
+            CardDriver(self),
+            host,
+            params or ApParams(),
+            messages,
+            self.zcrypt.messages,
         )
         self._binding = Binding(self.state)
         self._scanning = False
@@ -124,6 +138,11 @@ class ApBus:
         """
         return bool(self.state.scans) and not self._scanning and self.scan()
 
+    def rescan_for_user(self) -> None:
+        """Scan because a user wants it. Like ap_bus.c:scans_store (v6.1)."""
+        self.state.messages.rescan_forced()
+        self.rescan()
+
     def machine_changed(self) -> None:
         """React to the machine's notification. Like ap_bus.c:ap_bus_cfg_chg (v6.1).
 
@@ -134,6 +153,7 @@ class ApBus:
                 card.flush(self.state.hardware.by_answer(card.apid, ALL_IDS).get(NORMAL, 0))
         self.state.poll()
         if self.state.autoscan:
+            self.state.messages.config_changed()
             self.rescan()
 
     def facilities_changed(self) -> None:
@@ -155,6 +175,7 @@ class ApBus:
             highest = self.state.hardware.highest_domain
             raise KernelError(EINVAL, f"{domain} is not a domain of the host within 0-{highest}")
         self.state.domain = domain
+        self.state.messages.domain_stored(domain)
 
     def set_config_time(self, seconds: int) -> None:
         """Set the period of the scans and restart their timer. Raises EINVAL outside 5-120."""

@@ -14,6 +14,8 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, BitCounter
 from fakesys.subsystems.ap_bus.drivers import OLDEST_TYPE_WITH_DRIVER, CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
+from fakesys.subsystems.ap_bus.messages.bus import BusMessages
+from fakesys.subsystems.ap_bus.messages.zcrypt import ZcryptMessages
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queues.states import QueueStates
 from fakesys.subsystems.ap_bus.uevents import Action, Row, Step, send
@@ -37,6 +39,14 @@ class CardBus(Protocol):
     @property
     def policy(self) -> BusPolicy:
         """The choices of the kernel."""
+
+    @property
+    def messages(self) -> BusMessages:
+        """What the bus says in `debug/s390dbf`."""
+
+    @property
+    def zcrypt_messages(self) -> ZcryptMessages:
+        """What zcrypt says there."""
 
     @property
     def interrupts(self) -> bool:
@@ -195,9 +205,12 @@ class ApCard:
             return False
         answers = self.hardware.by_answer(self.apid, runnable)
         steps = states.poll(runnable, answers, interrupts=self.bus.interrupts)
-        self.hardware.reset(self.apid, steps.reset)
+        if steps.reset:
+            self.hardware.reset(self.apid, steps.reset)
         if steps.enabled:
             self.hardware.set_irq(self.apid, steps.enabled, on=True)
+        for function, mask in steps.failed.items():
+            self.bus.messages.failed(function, self.apid, mask, answers)
         return bool(steps.moved)
 
     def configure(self, config: bool) -> None:
@@ -220,6 +233,7 @@ class ApCard:
         if online and not self.usable:
             raise KernelError(ENODEV, f"card {self.apid:02x} cannot work now")
         self.soft_online = online
+        self.bus.zcrypt_messages.card_online(self.apid, online=online)
         self.send_change("ONLINE", online)
         host = self.bus.host_driver
         changing = host.bound[self.apid] & (self.offline if online else ~self.offline)

@@ -6,7 +6,7 @@ before. Knows no bus: `Hardware.on_change` stands for the machine's notification
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, EOPNOTSUPP
 from typing import Any, NamedTuple
 
@@ -85,8 +85,10 @@ class Hardware:
         self.reset_answers: dict[Apqn, int] = {}
         self.configure_errors: dict[int, int] = {}
         self.keys = MasterKeys()
-        # Resets that the queues of each adapter answered; they stay when a card is taken out.
+        # Resets that the queues of each adapter answered, by ZAPQ and by RAPQ. They stay when a
+        # card is taken out.
         self.counters: dict[int, BitCounter] = {}
+        self.rapq_counters: dict[int, BitCounter] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.on_facilities: Callable[[], None] = lambda: None
 
@@ -258,7 +260,13 @@ class Hardware:
         return answers
 
     def reset(self, apid: int, mask: int) -> None:
-        """Reset these queues by PQAP(RAPQ), which turns their interrupts off."""
+        """Reset these queues by PQAP(RAPQ), which turns their interrupts off.
+
+        A reset that is answered normally is counted.
+        """
+        done = self.by_answer(apid, mask).get(NORMAL, 0)
+        if done:
+            self.rapq_counters.setdefault(apid, BitCounter()).add(done)
         self.set_irq(apid, mask, on=False)
 
     def irq(self, apid: int) -> int:
@@ -282,9 +290,12 @@ class Hardware:
         return RESET_IN_PROGRESS in self.by_answer(apqn.apid, 1 << apqn.apqi)
 
     def resets(self, apqn: Apqn) -> int:
-        """Return how many resets a queue has answered since power on."""
-        counter = self.counters.get(apqn.apid)
-        return 0 if counter is None else counter.count(apqn.apqi)
+        """Return how many resets by PQAP(ZAPQ) a queue has answered since power on."""
+        return _count(self.counters, apqn)
+
+    def rapq(self, apqn: Apqn) -> int:
+        """Return how many resets by PQAP(RAPQ) a queue has answered since power on."""
+        return _count(self.rapq_counters, apqn)
 
     def state(self) -> dict[str, Any]:
         """Return the hardware as plain data, without the faults."""
@@ -297,9 +308,10 @@ class Hardware:
             "max_adapter_id": self.max_adapter_id,
             "max_domain_id": self.max_domain_id,
             "qci": self.qci,
-            "resets": {f"{apid:02x}": count.state() for apid, count in self.counters.items()},
             "qci_words": list(self.qci_words),
+            "rapq": _counter_state(self.rapq_counters),
             "reconfig": self.reconfig,
+            "resets": _counter_state(self.counters),
         }
 
     def known_queues(self, apid: int) -> int:
@@ -322,6 +334,15 @@ def _configure(card: InstalledCard, config: bool) -> None:
     if not config:
         # A queue that is configured off forgets the registration of its interrupts.
         card.irq = 0
+
+
+def _count(counters: Mapping[int, BitCounter], apqn: Apqn) -> int:
+    counter = counters.get(apqn.apid)
+    return 0 if counter is None else counter.count(apqn.apqi)
+
+
+def _counter_state(counters: Mapping[int, BitCounter]) -> dict[str, list[str]]:
+    return {f"{apid:02x}": count.state() for apid, count in counters.items()}
 
 
 def _card_state(card: InstalledCard) -> dict[str, Any]:

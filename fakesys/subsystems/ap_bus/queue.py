@@ -149,6 +149,7 @@ class ApQueue(NamedTuple):
             raise KernelError(EINVAL, f"card {card.apid:02x} is offline")
         bit = 1 << self.apqi
         card.offline = card.offline & ~bit if online else card.offline | bit
+        card.bus.zcrypt_messages.queue_online(*self.apqn, online=online)
         if not online:
             card.flush(bit)
         card.devices.change(self, {"ONLINE": str(int(online))})
@@ -183,6 +184,7 @@ class ApQueue(NamedTuple):
         self.card.flush(1 << self.apqi)
         self.card.restart(1 << self.apqi)
         self.card.bus.poll_later()
+        self.card.bus.messages.queue_reset(*self.apqn)
 
 
 def queue_of(card: ApCard, apqi: int) -> ApQueue | None:

@@ -6,6 +6,8 @@ readers, and all queues of a card at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fakesys.core.events import Changed, Uevent
 from fakesys.core.text import ids
 from fakesys.subsystems.ap_bus.binding import Binding
@@ -34,12 +36,15 @@ def scan(bus: BusState, binding: Binding) -> bool:
         for driver in drivers:
             driver.owner.config_changed(new, old)
     _select_domain(bus)
+    bus.messages.scanning()
     follow_hardware(bus, binding)
     if changed:
         for driver in drivers:
             driver.owner.scan_complete(new, old)
+    _look_for_default_queue(bus)
     bus.scans += 1
     if bus.scans == 1:
+        bus.messages.first_scan_done()
         bus.kernel.bus.emit(Uevent("change", bus.root.devpath, "ap", {"INITSCAN": "done"}))
         binding.first_scan_done()
     binding.check_complete()
@@ -49,46 +54,87 @@ def scan(bus: BusState, binding: Binding) -> bool:
 
 def follow_hardware(bus: BusState, binding: Binding) -> None:
     """Make, change and remove devices until they are what the hardware answers."""
-    for apid in sorted({*bus.cards, *bus.hardware.cards}):
+    for apid in sorted({*bus.cards, *bus.hardware.cards, *_silent_adapters(bus)}):
         _scan_adapter(bus, binding, apid)
+
+
+def _silent_adapters(bus: BusState) -> Iterable[int]:
+    """Return the adapters of this Linux that the bus has a message on, whatever they answer."""
+    if not bus.messages.wants_debug:
+        return ()
+    return ids(bus.lpar.adapters) if bus.hardware.qci else range(bus.hardware.highest_adapter + 1)
 
 
 def _scan_adapter(bus: BusState, binding: Binding, apid: int) -> None:
     answers = bus.hardware.test(apid)
     card = bus.cards.get(apid)
     installed = bus.hardware.cards.get(apid)
-    if installed is None or not answers.present or installed.spec.type < bus.policy.oldest_type:
-        if card is not None:
-            _remove_card(bus, binding, card)
+    if installed is None or not answers.present:
+        _lose_adapter(bus, binding, apid, card)
         return
     spec = installed.spec
+    if card is not None and _is_another(bus, card.spec, spec):
+        _remove_card(bus, binding, card)
+        card = None
     # The first queue that answers speaks for the card.
     first = answers.present & -answers.present
     config, chkstop = not answers.deconfigured & first, bool(answers.checkstopped & first)
-    if card is not None and (card.spec.type, card.spec.functions) != (spec.type, spec.functions):
-        _remove_card(bus, binding, card)
-        card = None
-    if card is None:
-        card = _add_card(bus, binding, spec, config, chkstop)
+    if card is not None:
+        _follow_card(bus, card, config, chkstop)
     else:
-        _follow_card(card, config, chkstop)
-    _scan_domains(bus, binding, card, answers)
+        card = _add_card(bus, binding, spec, first, config=config, chkstop=chkstop)
+    if card is not None:
+        _scan_domains(bus, binding, card, answers)
+
+
+def _lose_adapter(bus: BusState, binding: Binding, apid: int, card: ApCard | None) -> None:
+    """Remove the card device of an adapter of which no queue answers."""
+    given = not bus.hardware.qci or bus.lpar.adapters >> apid & 1
+    if card is None:
+        if given:
+            bus.messages.adapter_ignored(apid)
+        return
+    if given and apid <= bus.hardware.highest_adapter:
+        bus.messages.no_queue_found(apid)
+    else:
+        bus.messages.adapter_removed(apid)
+    _remove_card(bus, binding, card)
+
+
+def _is_another(bus: BusState, old: CardSpec, new: CardSpec) -> bool:
+    """Return whether the card in a place is another one than that of the device."""
+    if old.type != new.type:
+        bus.messages.type_changed(new.id, new.type)
+    elif old.functions != new.functions:
+        bus.messages.functions_changed(new.id, new.type, new.functions)
+    return (old.type, old.functions) != (new.type, new.functions)
 
 
 def _add_card(
-    bus: BusState, binding: Binding, spec: CardSpec, config: bool, chkstop: bool
-) -> ApCard:
+    bus: BusState, binding: Binding, spec: CardSpec, first: int, *, config: bool, chkstop: bool
+) -> ApCard | None:
+    """Make a card device; None for a card that is too old. `first`: the domain that answered."""
+    apqi = first.bit_length() - 1
+    if spec.type < bus.policy.oldest_type:
+        bus.messages.unsupported_type(spec.id, apqi, spec.type)
+        return None
+    if spec.hwtype != spec.type:
+        bus.messages.type_mapped(spec.id, apqi, spec.type, spec.hwtype)
     card = bus.cards[spec.id] = ApCard(bus, spec, config=config, chkstop=chkstop)
     bus.kernel.devices.add(card)
+    bus.messages.card_created(spec.id, spec.type, spec.functions, config=config, chkstop=chkstop)
     if bus.autoprobe:
         binding.offer_card(card)
     return card
 
 
-def _follow_card(card: ApCard, config: bool, chkstop: bool) -> None:
-    card.chkstop = chkstop
+def _follow_card(bus: BusState, card: ApCard, config: bool, chkstop: bool) -> None:
+    if card.chkstop != chkstop:
+        card.chkstop = chkstop
+        bus.messages.card_stopped(card.apid, stopped=chkstop)
     if card.config != config:
         card.config = config
+        bus.messages.card_configured(card.apid, config=config)
         card.send_change("CONFIG", config)
 
 
@@ -98,6 +144,8 @@ def _scan_domains(bus: BusState, binding: Binding, card: ApCard, answers: Answer
     staying = card.queues & present
     unbound = bus.unbound_count() if gone or fresh else 0
     steps = binding.remove_queues(card, gone) if gone else []
+    bus.messages.queues_removed(card.apid, gone & ~bus.lpar.domains)
+    bus.messages.queues_lost(card.apid, gone & bus.lpar.domains)
     steps += _follow_queues(bus, binding, card, staying, answers)
     if fresh:
         steps += _add_queues(bus, binding, card, fresh, answers)
@@ -115,6 +163,10 @@ def _add_queues(
     card.deconfigured |= fresh & answers.deconfigured
     card.checkstopped |= fresh & answers.checkstopped
     card.states.create(fresh)
+    off, stopped = fresh & answers.deconfigured, fresh & answers.checkstopped
+    bus.messages.queues_created(card.apid, off, config=False, chkstop=False)
+    bus.messages.queues_created(card.apid, stopped, config=True, chkstop=True)
+    bus.messages.queues_created(card.apid, fresh & ~(off | stopped), config=True, chkstop=False)
     steps = binding.add_queues(card, fresh)
     if bus.policy.initiates_queues:
         card.start(fresh & ~(answers.deconfigured | answers.checkstopped))
@@ -138,6 +190,12 @@ def _follow_queues(
     card.flush(stops | switched_off | broken)
     _start_again(bus, card, (recovers | switched_on) & card.states.initiated)
     card.start(broken)
+    says = bus.messages
+    says.queues_stopped(card.apid, stops, stopped=True)
+    says.queues_stopped(card.apid, recovers, stopped=False)
+    says.queues_configured(card.apid, switched_off, config=False)
+    says.queues_configured(card.apid, switched_on, config=True)
+    says.queues_initiated_again(card.apid, broken)
     steps = []
     if switched_off:
         steps += binding.change_steps(card, switched_off, ("CONFIG", "0"))
@@ -182,4 +240,14 @@ def _select_domain(bus: BusState) -> None:
     usable = 0
     for apid in ids(bus.lpar.adapters & bus.apmask):
         usable |= bus.hardware.by_answer(apid, bus.lpar.domains & bus.aqmask).get(NORMAL, 0)
-    bus.domain = (usable & -usable).bit_length() - 1 if usable else NO_DOMAIN
+    if usable:
+        bus.domain = (usable & -usable).bit_length() - 1
+        bus.messages.domain_selected(bus.domain)
+
+
+def _look_for_default_queue(bus: BusState) -> None:
+    """Say it where no queue has the default domain. Like ap_bus.c:ap_scan_bus (v6.1)."""
+    if bus.domain == NO_DOMAIN:
+        return
+    if not any(card.queues >> bus.domain & 1 for card in bus.cards.values()):
+        bus.messages.no_default_queue(bus.domain)

@@ -17,6 +17,8 @@ from fakesys.subsystems.ap_bus.apqn import Apqn, apid_of, apqn_of
 from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.drivers import CardDriver, QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
+from fakesys.subsystems.ap_bus.messages.bus import BusMessages
+from fakesys.subsystems.ap_bus.messages.zcrypt import ZcryptMessages
 from fakesys.subsystems.ap_bus.module.params import ApParams
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue, queue_of
@@ -55,7 +57,8 @@ class BusState:
     offered to the drivers? `autoscan`: does a change of the machine cause a scan?
     `scans`: scans since boot. `rearmed`: did a probe, or an addition to the machine's masks,
     happen since the last `BINDINGS=complete`? `completions`: how many of these were sent.
-    `order`: the queue devices in the order of their registration.
+    `order`: the queue devices in the order of their registration. `messages`, `zcrypt_messages`:
+    what the drivers say in `debug/s390dbf`.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class BusState:
         card_driver: CardDriver,
         host_driver: QueueDriver,
         params: ApParams,
+        messages: BusMessages,
+        zcrypt_messages: ZcryptMessages,
     ) -> None:
         self.kernel = kernel
         self.hardware = hardware
@@ -77,6 +82,8 @@ class BusState:
         self.host_driver = host_driver
         self.queue_drivers: dict[str, QueueDriver] = {host_driver.name: host_driver}
         self.params = params
+        self.messages = messages
+        self.zcrypt_messages = zcrypt_messages
         self.apmask, self.aqmask = params.adapters, params.domains
         self.lpar = Lpar(0, 0, 0)
         self.domain = NO_DOMAIN

@@ -12,6 +12,7 @@ from fakesys.subsystems.ap_bus.card_info import CardInfo
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Lpar
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode
+from fakesys.subsystems.ap_bus.messages.zcrypt import ZcryptMessages
 from fakesys.subsystems.ap_bus.policy import BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.ap_bus.queues.answers import NORMAL
@@ -50,9 +51,12 @@ class Zcrypt:
     the machine changed.
     """
 
-    def __init__(self, bus: Callable[[], HostBus], rescan: Callable[[], bool]) -> None:
+    def __init__(
+        self, bus: Callable[[], HostBus], rescan: Callable[[], bool], messages: ZcryptMessages
+    ) -> None:
         self._get_bus = bus
         self._rescan = rescan
+        self.messages = messages
         self.info = CardInfo(self)
 
     @property
@@ -70,15 +74,17 @@ class Zcrypt:
         """
         card = self._bus.cards[apid]
         card.offline &= ~mask
+        self.messages.queues_registered(apid, mask)
         card.start(mask)
         # Like ap_queue.c:ap_queue_init_reply (v6.1).
         card.poke(mask)
         if card.mode is CardMode.CCA and not self._has_other_cca_queues(apid, mask):
             # Like zcrypt_api.c:zcrypt_rng_device_add (v6.1): one request fills a page.
-            self._put(card, iter([ids(mask)[0]]))
+            self._put(card, self._usable(card, iter([ids(mask)[0]])))
 
     def queues_leaving(self, apid: int, mask: int) -> None:
         """End pending requests with EAGAIN."""
+        self.messages.queues_unregistered(apid, mask)
         self._bus.cards[apid].flush(mask)
 
     def facilities_changed(self) -> None:
@@ -95,9 +101,11 @@ class Zcrypt:
 
         Like zcrypt_api.c:zcrypt_send_cprb (v6.1, v6.12).
         """
-        queue = self._put(card, self._order(card, domain))
+        queue = self._try(card, domain)
         if queue is None and self._bus.policy.rescans and self._rescan():
-            queue = self._put(card, self._order(card, domain))
+            queue = self._try(card, domain)
+        if queue is None:
+            self.messages.nobody_answers(card.apid, domain, ep11=card.mode is CardMode.EP11)
         return queue
 
     def _order(self, card: ApCard, domain: int | None) -> Iterator[int]:
@@ -105,12 +113,20 @@ class Zcrypt:
         for _, mask in self._bus.host_driver.order.rows_of(card.apid):
             yield from (apqi for apqi in ids(mask) if domain in (None, apqi))
 
-    def _put(self, card: ApCard, domains: Iterator[int]) -> ApQueue | None:
-        """Give a request to the queue that had the fewest; None when none of them takes it."""
+    def _try(self, card: ApCard, domain: int | None) -> ApQueue | None:
+        usable = self._usable(card, self._order(card, domain))
+        if not usable:
+            self.messages.no_match(card.apid, domain, ep11=card.mode is CardMode.EP11)
+        return self._put(card, usable)
+
+    def _usable(self, card: ApCard, domains: Iterator[int]) -> list[ApQueue]:
         if not card.soft_online or not card.config or card.chkstop or card.driver is None:
-            return None
+            return []
         queues = filter(None, (self._bus.queue(Apqn(card.apid, apqi)) for apqi in domains))
-        usable = [queue for queue in queues if self._is_usable(queue)]
+        return [queue for queue in queues if self._is_usable(queue)]
+
+    def _put(self, card: ApCard, usable: list[ApQueue]) -> ApQueue | None:
+        """Give a request to the queue that had the fewest; None when none of them takes it."""
         if not usable:
             return None
         picked = min(usable, key=lambda queue: card.queue_requests.get(queue.apqi, 0))

@@ -3,7 +3,7 @@
 * `ApSystem` (`model.py`) owns the models of the AP part: `Hardware`, `ApBus`, `MdevBus`,
   `VfioAp`, `Guests`, `DeviceNodes` and `DebugFeatures`. It builds them in this order, and again
   for a preset or a reset. `modules.py` says what loading and removing its kernel modules does to
-  them, `debug_messages.py` what the drivers say in `debug/s390dbf`.
+  them.
 * `files.py`: settings, cards put in and taken out, the kernel that the AP part behaves as, and the
   streams of its uevents and log lines; `mounts` collects all tables.
 * `hardware_files.py`: `lpar/`, `cards/` and `queues/`, the side of the support element; and the

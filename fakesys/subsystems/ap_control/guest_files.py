@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, EPERM, ERANGE
+from errno import EBUSY, EEXIST, EFAULT, EINVAL, EIO, ENODEV, EPERM, ERANGE
 from typing import NamedTuple
 
 from fakesys.core.devices import is_uuid
@@ -160,6 +160,7 @@ GUEST: Layout[GuestFiles] = Layout(
                 ERANGE: "a subclass of more than 64 bits",
                 ENODEV: "answer 01: not a bound queue of the guest",
                 EFAULT: "answer 06 or 08: the interrupt cannot be set up",
+                EIO: "the queue does not work: its own answer",
             },
         ),
     )

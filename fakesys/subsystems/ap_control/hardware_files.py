@@ -185,6 +185,12 @@ QUEUE: Layout[QueueSwitches] = Layout(
             show=lambda queue: f"{queue.system.hardware.resets(queue.apqn)}\n",
         ),
         Attr(
+            name="rapq",
+            mode=0o444,
+            doc="Resets by the host's state machine (RAPQ) that the queue has answered since boot.",
+            show=lambda queue: f"{queue.system.hardware.rapq(queue.apqn)}\n",
+        ),
+        Attr(
             name="submit",
             mode=0o200,
             doc="Write a number: that many requests of the host.",

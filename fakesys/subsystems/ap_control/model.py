@@ -7,32 +7,32 @@ from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
 from fakesys.core.errors import KernelError
-from fakesys.core.events import Changed
+from fakesys.core.events import Changed, Uevent
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.ap_bus.bus import ApBus
 from fakesys.subsystems.ap_bus.hardware import Hardware
 from fakesys.subsystems.ap_bus.hardware_spec import PRESETS, HardwareSpec
 from fakesys.subsystems.ap_bus.module.params import boot_params
 from fakesys.subsystems.ap_bus.policy import BusPolicy
-from fakesys.subsystems.ap_control.debug_messages import DebugWriter
 from fakesys.subsystems.ap_control.modules import register
 from fakesys.subsystems.device_nodes.model import DeviceNodes
 from fakesys.subsystems.mdev.model import MdevBus
 from fakesys.subsystems.mdev.policy import MdevPolicy
 from fakesys.subsystems.modules.known import AP_MODULES
 from fakesys.subsystems.modules.model import Modules
-from fakesys.subsystems.s390dbf.model import DebugFeatures, Level
+from fakesys.subsystems.s390dbf.model import DebugFeatures, DebugPolicy
 from fakesys.subsystems.vfio_ap.driver import VfioAp
 from fakesys.subsystems.vfio_ap.guest import Guests
 from fakesys.subsystems.vfio_ap.policy import VfioApPolicy
 
 
 class ApPolicies(NamedTuple):
-    """The choices of one kernel, for each of the three subsystems."""
+    """The choices of one kernel, for each of the four subsystems."""
 
     bus: BusPolicy
     mdev: MdevPolicy
     vfio_ap: VfioApPolicy
+    debug: DebugPolicy
 
 
 class ApSystem:
@@ -65,8 +65,7 @@ class ApSystem:
         self._policies = policies
         register(self.modules, self)
         self._build(spec)
-        # What happens at boot is below the level of every feature.
-        DebugWriter(kernel.bus, lambda: self.bus.state, lambda: self.debug)
+        kernel.bus.subscribe(Uevent, self._on_uevent)
 
     @property
     def idle(self) -> bool:
@@ -84,6 +83,7 @@ class ApSystem:
         self._policies = policies
         self.mdev_bus.policy = policies.mdev
         self.vfio_ap.state.policy = policies.vfio_ap
+        self.debug.use(policies.debug)
         # Last, as the bus removes and makes devices, which vfio_ap is told of.
         self.bus.use(policies.bus)
 
@@ -162,11 +162,14 @@ class ApSystem:
     def _make(self, spec: HardwareSpec) -> None:
         policies = self._policies
         self.hardware = Hardware(spec, self.kernel.bus, self)
-        self.bus = ApBus(self.kernel, self.hardware, policies.bus, self._params)
+        self.debug = DebugFeatures(self.kernel, self.modules.is_loaded, policies.debug)
+        self.bus = ApBus(self.kernel, self.hardware, policies.bus, self._params, self.debug)
         self.mdev_bus = MdevBus(self.kernel, policies.mdev)
-        self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap)
+        self.vfio_ap = VfioAp(self.kernel, self.bus, self.mdev_bus, policies.vfio_ap, self.debug)
         self.guests = Guests(self.kernel.bus, self.hardware, self)
-        self.nodes = DeviceNodes(self.kernel)
-        self.debug = DebugFeatures(self.kernel, self.modules.is_loaded)
-        debug = self.debug
-        self.nodes.complain = lambda feature, text: debug.write(feature, Level.ERR, text)
+        self.nodes = DeviceNodes(self.kernel, self.debug)
+
+    def _on_uevent(self, event: Uevent) -> None:
+        """Follow modules that come and go: with them their debug features do."""
+        if event.subsystem == "module" and "SYNTH_UUID" not in event.env:
+            self.debug.module_changed(event.devpath.rpartition("/")[2])

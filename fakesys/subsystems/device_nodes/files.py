@@ -135,7 +135,7 @@ def _key_row(family: Family, name: str, bits: int, tokens: int) -> Attr[_Keys]:
             require_maker(family, keys.cards())
         except KernelError as refusal:
             if family.complaint:
-                keys.nodes.complain("zcrypt", f"{family.complaint}, errno -{refusal.errno}")
+                keys.nodes.complain(f"{family.complaint}, errno -{refusal.errno}")
             raise
         now = keys.nodes.kernel.clock.now_ns
         return family.key(bits, tokens, now).decode("latin-1")

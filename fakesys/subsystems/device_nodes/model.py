@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC
 from typing import Any
 
@@ -11,6 +11,7 @@ from fakesys.core.events import Changed, Uevent
 from fakesys.core.kernel import Kernel
 from fakesys.core.saved import byte_text
 from fakesys.core.text import format_mask
+from fakesys.subsystems.s390dbf.model import DebugFeatures, Level
 
 # Of misc devices; VFIO_MINOR; the others are given out dynamically, from above (misc.c, v6.1).
 MISC_MAJOR = 10
@@ -99,13 +100,12 @@ class VfioMisc(NodeDevice):
 class DeviceNodes:
     """The nodes of one machine. `misc`: devices by their modules; `zcrypt`: nodes by name."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, debug: DebugFeatures | None = None) -> None:
         self.kernel = kernel
+        self._debug = debug or DebugFeatures(kernel)
         self.misc = _misc()
         self.loaded = set(self.misc)
         self.zcrypt: dict[str, ZcryptNode] = {}
-        # Hears name of a debug feature and text of an error of its driver.
-        self.complain: Callable[[str, str], None] = lambda _feature, _text: None
 
     def present(self) -> Iterator[NodeDevice]:
         """Yield every device that has a node now."""
@@ -149,6 +149,7 @@ class DeviceNodes:
             raise KernelError(EINVAL, f"{name!r} is no name of a directory")
         node = self.zcrypt[name] = ZcryptNode(self, name, minor)
         self.kernel.devices.add(node)
+        self._say(f"zcdn_create created zcdn device {ZCRYPT_MAJOR}:{minor}")
         return node
 
     def destroy(self, name: str) -> None:
@@ -157,10 +158,19 @@ class DeviceNodes:
         if node is None:
             raise KernelError(ENOENT, f"there is no node {name!r}")
         self.kernel.devices.remove(node)
+        major, minor = node.number
+        self._say(f"zcdn_device_release releasing zcdn device {major}:{minor}")
+
+    def complain(self, text: str) -> None:
+        """Tell an error of zcrypt to its debug feature."""
+        self._debug.write("zcrypt", Level.ERR, text)
 
     def state(self) -> dict[str, Any]:
         """Return the nodes of zcrypt as plain data."""
         return {name: node.state() for name, node in sorted(self.zcrypt.items())}
+
+    def _say(self, text: str) -> None:
+        self._debug.write("zcrypt", Level.INFO, text)
 
     def _tell_classes(self, action: str, classes: Iterable[str]) -> None:
         for name in classes:

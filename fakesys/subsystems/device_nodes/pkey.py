@@ -85,7 +85,8 @@ def _long_ep11(bits: int) -> bytes:
 _NO_QUEUE = "cca_genseckey zcrypt_send_cprb (cardnr=65535 domain=65535) failed"
 FAMILIES = (
     Family("protkey", 80, _protected),
-    Family("ccadata", 64, _secure, "cca", complaint=_NO_QUEUE),
+    Family("ccadata", 64, _secure, "cca", complaint=_NO_QUEUE, unless=NodeFeature.KEY_HANDLERS),
+    Family("ccadata", 64, _secure, "cca", needs=NodeFeature.KEY_HANDLERS),
     Family("ccacipher", 136, _cipher, "cca", CEX6),
     Family("ep11", 320, _ep11, "ep11", CEX7, unless=NodeFeature.LONG_EP11_KEYS),
     Family("ep11", 336, _long_ep11, "ep11", CEX7, needs=NodeFeature.LONG_EP11_KEYS),

@@ -6,8 +6,9 @@
 * `files.py`: `level`, `pages`, `flush` and the view `sprintf`.
 * `saved.py`: all of it in a snapshot.
 
-What drivers say is written by `write`; `subsystems/ap_control/debug_messages.py` makes it of the
-events of devices. Between two operations a feature has at most as many messages as its pages hold.
+What drivers say is written by `write`; the texts are in `messages` of the subsystems. Between two
+operations a feature has at most as many messages as its pages hold. Kernels differ by a
+`DebugPolicy`.
 
 Follows arch/s390/kernel/debug.c (v6.1). Differs: times begin with the machine, and the address of a
 caller is one per feature.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from fakesys.core.events import Changed
 from fakesys.core.kernel import Kernel
 
@@ -25,6 +27,20 @@ class Level(IntEnum):
     WARN = 4
     INFO = 5
     DEBUG = 6
+
+
+class DebugPolicy(Struct, frozen=True):
+    """The choices of one kernel.
+
+    `debug_messages`: do drivers write those of the level DEBUG? `pkey_level`: of the feature `pkey`
+    as the driver sets it.
+    """
+
+    debug_messages: bool = True
+    pkey_level: Level = Level.ERR
+
+
+FIRST = DebugPolicy()
 
 
 class Entry(NamedTuple):
@@ -65,6 +81,13 @@ class DebugFeature:
         self.pages, self.level = self._first
         self.entries = deque(maxlen=self.capacity)
 
+    def begin_with(self, level: Level) -> None:
+        """Have another level from the load on, and now if nobody has changed it."""
+        pages, first = self._first
+        self._first = (pages, level)
+        if self.level == first:
+            self.level = level
+
     def state(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {"entries": len(self.entries), "level": self.level, "pages": self.pages}
@@ -73,13 +96,19 @@ class DebugFeature:
 class DebugFeatures:
     """The features of the drivers for crypto cards, by name."""
 
-    def __init__(self, kernel: Kernel, is_loaded: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        is_loaded: Callable[[str], bool] = lambda _name: False,
+        policy: DebugPolicy = FIRST,
+    ) -> None:
         self.kernel = kernel
+        self.policy = policy
         self._is_loaded = is_loaded
         made = (
             DebugFeature("ap", "ap", 2, 6, Level.ERR),
             DebugFeature("zcrypt", "zcrypt", 2, 6, Level.ERR),
-            DebugFeature("pkey", "pkey", 1, 5, Level.ERR),
+            DebugFeature("pkey", "pkey", 1, 5, policy.pkey_level),
             DebugFeature("vfio_ap", "vfio_ap", 1, 10, Level.WARN),
         )
         self.all = {feature.name: feature for feature in made}
@@ -99,8 +128,15 @@ class DebugFeatures:
             self.all[name].reset()
             self.kernel.bus.emit(Changed((self,)))
 
+    def use(self, policy: DebugPolicy) -> None:
+        """Behave like another kernel; messages stay."""
+        self.policy = policy
+        self.all["pkey"].begin_with(policy.pkey_level)
+
     def wants(self, name: str, level: Level) -> bool:
-        """Return whether a feature keeps messages of a level."""
+        """Return whether a feature keeps messages of a level that the drivers write."""
+        if level is Level.DEBUG and not self.policy.debug_messages:
+            return False
         feature = self.find(name)
         return feature is not None and level <= feature.level
 

@@ -8,6 +8,7 @@
 * `Assignments` (`assignments.py`) is the table of which mediated device holds which APQN; driver
   and devices both use it. `QueueResets` (`resets.py`) resets queues and remembers bad answers.
 * `Guest` (`guest.py`) opens a mediated device and uses what it gets.
+* `VfioApMessages` (`messages.py`) is what the module says in `debug/s390dbf`.
 * `VfioApState` (`state.py`) holds what all of them share: policy, masks of the machine, settings.
 
 Order of an assignment: check the ID, refuse queues of the host (EADDRNOTAVAIL), refuse queues of

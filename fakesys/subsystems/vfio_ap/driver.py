@@ -18,8 +18,10 @@ from fakesys.subsystems.ap_bus.hardware import Lpar
 from fakesys.subsystems.ap_bus.queues.answers import NOT_AVAILABLE
 from fakesys.subsystems.mdev.device import Mdev, MdevDriver, MdevParent, MdevType
 from fakesys.subsystems.mdev.model import MdevBus
+from fakesys.subsystems.s390dbf.model import DebugFeatures
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+from fakesys.subsystems.vfio_ap.messages import VfioApMessages
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Masks, VfioApPolicy
 from fakesys.subsystems.vfio_ap.resets import QueueResets
 from fakesys.subsystems.vfio_ap.state import RemovePolicy, VfioApState, masks_of
@@ -95,9 +97,17 @@ class VfioAp:
     `matrix`: the matrix device, None while the module is not loaded.
     """
 
-    def __init__(self, kernel: Kernel, bus: ApBus, mdev_bus: MdevBus, policy: VfioApPolicy) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        bus: ApBus,
+        mdev_bus: MdevBus,
+        policy: VfioApPolicy,
+        debug: DebugFeatures | None = None,
+    ) -> None:
         self.driver = QueueDriver(bus, "vfio_ap", "vfio_ap", self, takes_host_queues=False)
-        self.state = VfioApState(kernel, bus.state, policy, self.driver.bound)
+        messages = VfioApMessages(debug or DebugFeatures(kernel))
+        self.state = VfioApState(kernel, bus.state, policy, self.driver.bound, messages)
         self.assignments: Assignments[MatrixMdev] = Assignments()
         self.resets = QueueResets(self.state.hardware, self.driver.bound, self.assignments)
         self.matrix: MatrixDevice | None = None

@@ -5,12 +5,13 @@ Like struct ap_matrix_mdev and its attributes in vfio_ap_ops.c (v6.1).
 
 from __future__ import annotations
 
-from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, ENODEV
+from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, EIO, ENODEV
 from typing import Any
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL
 from fakesys.subsystems.mdev.device import Mdev
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.guest import LAST_ISC, Guest
@@ -191,13 +192,17 @@ class MatrixMdev:
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Turn interrupts of a queue on, with an interruption subclass.
 
-        Raises ENODEV for the answer 01, EFAULT for 06 and 08. Like vfio_ap_ops.c:handle_pqap
-        (v6.1).
+        Raises ENODEV for the answer 01, EFAULT for 06 and 08, EIO for the answers of a queue that
+        does not work. Like vfio_ap_ops.c:handle_pqap, vfio_ap_irq_enable (v6.1).
         """
         self._own_queue(apqn)
         if not 0 <= isc <= LAST_ISC:
             answer = self._module.policy.isc_failure
+            self._module.messages.isc_refused(apqn, isc)
             raise KernelError(EFAULT, f"answer {answer:02x}: there is no subclass {isc}")
+        answer = next(iter(self._module.hardware.by_answer(apqn.apid, 1 << apqn.apqi)))
+        if answer != NORMAL:
+            self._refuse_interrupts(apqn, isc, answer)
         self.interrupts[apqn] = isc
         self._module.hardware.set_irq(apqn.apid, 1 << apqn.apqi, on=True)
 
@@ -271,9 +276,18 @@ class MatrixMdev:
     def _set_matrix(self, new: Masks) -> None:
         self._assignments.give(self, new)
 
+    def _refuse_interrupts(self, apqn: Apqn, isc: int, answer: int) -> None:
+        """Forget the interrupts of a queue that refuses them. Raises EIO."""
+        code = f"apqn {apqn.apid:02x}{apqn.apqi:02x}: response: {answer:02x}"
+        self._module.kernel.log(f"vfio_ap_irq_enable: {code}")
+        self._module.messages.interrupts_refused(apqn, isc, answer)
+        self.interrupts.pop(apqn, None)
+        raise KernelError(EIO, f"answer {answer:02x} of {apqn}")
+
     def _own_queue(self, apqn: Apqn) -> None:
         bound = self._module.bound[apqn.apid] >> apqn.apqi & 1
         if not self.matrix.has(*apqn) or not bound:
+            self._module.messages.not_bound(apqn)
             raise KernelError(ENODEV, f"answer 01: {apqn} is not a bound queue of {self.uuid}")
 
 

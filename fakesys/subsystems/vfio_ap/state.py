@@ -8,6 +8,7 @@ from enum import StrEnum
 from fakesys.core.kernel import Kernel
 from fakesys.subsystems.ap_bus.hardware import Hardware, Lpar
 from fakesys.subsystems.ap_bus.state import BusState
+from fakesys.subsystems.vfio_ap.messages import VfioApMessages
 from fakesys.subsystems.vfio_ap.policy import NOTHING, Filtering, FilterName, Masks, VfioApPolicy
 
 
@@ -23,13 +24,20 @@ class VfioApState:
     """Policy, settings and views of the AP bus, like struct ap_matrix_dev (v6.1).
 
     `bound`: the domains per adapter that the driver vfio_ap has. `attached`: the UUIDs of the
-    mediated devices that are open for a guest, in the order in which they were opened.
+    mediated devices that are open for a guest, in the order in which they were opened. `messages`:
+    what the module says in `debug/s390dbf`.
     """
 
     def __init__(
-        self, kernel: Kernel, bus: BusState, policy: VfioApPolicy, bound: Sequence[int]
+        self,
+        kernel: Kernel,
+        bus: BusState,
+        policy: VfioApPolicy,
+        bound: Sequence[int],
+        messages: VfioApMessages,
     ) -> None:
         self.kernel = kernel
+        self.messages = messages
         self.bus = bus
         self.policy = policy
         self.bound = bound

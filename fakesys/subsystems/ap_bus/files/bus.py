@@ -197,7 +197,7 @@ BUS: tuple[Row, ...] = (
         mode=0o644,
         doc="Scans since boot; any write causes one.",
         show=lambda bus: f"{bus.state.scans}\n",
-        store=anything(ApBus.rescan),
+        store=anything(ApBus.rescan_for_user),
     ),
     Attr(
         name="bindings",

@@ -16,12 +16,14 @@ class Steps(NamedTuple):
     """What one event did, as masks of domains.
 
     `reset`: queues that were reset; `enabled`: whose interrupts were turned on; `moved`: that are
-    in another state now.
+    in another state now. `failed`: those that are in error from now on, by the function of
+    ap_queue.c that found it.
     """
 
     reset: int
     enabled: int
     moved: int
+    failed: Mapping[str, int]
 
 
 class QueueStates:
@@ -95,12 +97,18 @@ class QueueStates:
         enabled = self.irq_wait & runnable
         reset, done = starting & (normal | resetting), waiting & normal
         busy = waiting & (resetting | answers.get(BUSY, 0))
-        self.fail(starting & ~reset | waiting & ~(done | busy) | enabled & ~normal)
+        failed = {
+            "ap_sm_reset": starting & ~reset & self.operating,
+            "ap_sm_reset_wait": waiting & ~(done | busy) & self.operating,
+            "ap_sm_setirq_wait": enabled & ~normal & self.operating,
+        }
+        for mask in failed.values():
+            self.fail(mask)
         self.reset_start &= ~reset
         self.reset_wait = self.reset_wait & ~done | reset
         self.irq_wait = self.irq_wait & ~enabled | (done if interrupts else 0)
         self.interrupts = self.interrupts & ~reset | enabled
-        return Steps(reset, done if interrupts else 0, reset | done | enabled)
+        return Steps(reset, done if interrupts else 0, reset | done | enabled, failed)
 
     def state(self) -> dict[str, str]:
         """Return the masks that are not empty as plain data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -26,6 +27,7 @@ from fakesys.subsystems.ap_bus.saved.info import SavedDomainKey, restore_keys, s
 
 # The planes of counters of up to 128 bits.
 Planes = Annotated[tuple[Mask, ...], Meta(max_length=128)]
+Counters = Annotated[tuple[tuple[U8, Planes], ...], Meta(max_length=256)]
 Errno = Annotated[int, Meta(ge=1, lt=512)]
 
 
@@ -72,7 +74,8 @@ class SavedHardware(Saved, frozen=True):
     reset_answers: tuple[tuple[U8, U8, U8], ...]
     configure_errors: tuple[tuple[U8, Errno], ...]
     keys: tuple[SavedDomainKey, ...]
-    resets: Annotated[tuple[tuple[U8, Planes], ...], Meta(max_length=256)]
+    resets: Counters
+    rapq: Counters
 
 
 def save_spec(spec: CardSpec) -> SavedCardSpec:
@@ -131,8 +134,13 @@ def save_hardware(hardware: Hardware) -> SavedHardware:
         reset_answers=tuple((*apqn, rc) for apqn, rc in hardware.reset_answers.items()),
         configure_errors=tuple(hardware.configure_errors.items()),
         keys=save_keys(hardware.keys),
-        resets=tuple((apid, save_counter(count)) for apid, count in hardware.counters.items()),
+        resets=_save_counters(hardware.counters),
+        rapq=_save_counters(hardware.rapq_counters),
     )
+
+
+def _save_counters(counters: Mapping[int, BitCounter]) -> Counters:
+    return tuple((apid, save_counter(count)) for apid, count in counters.items())
 
 
 def _save_card(card: InstalledCard) -> SavedInstalledCard:
@@ -160,9 +168,14 @@ def restore_hardware(saved: SavedHardware, hardware: Hardware) -> None:
     hardware.interrupts, hardware.qci = saved.interrupts, saved.qci
     hardware.reconfig, hardware.qci_words = saved.reconfig, saved.qci_words
     restore_keys(saved.keys, hardware.keys)
-    check_unique([apid for apid, _ in saved.resets], "a counter of resets")
-    hardware.counters = {apid: restored_counter(planes) for apid, planes in saved.resets}
+    hardware.counters = _restored_counters(saved.resets)
+    hardware.rapq_counters = _restored_counters(saved.rapq)
     hardware.reset_answers, hardware.configure_errors = answers, dict(saved.configure_errors)
+
+
+def _restored_counters(saved: Counters) -> dict[int, BitCounter]:
+    check_unique([apid for apid, _ in saved], "a counter of resets")
+    return {apid: restored_counter(planes) for apid, planes in saved}
 
 
 def _restored_card(saved: SavedInstalledCard, max_adapter_id: int) -> InstalledCard:
