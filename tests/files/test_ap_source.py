@@ -19,6 +19,7 @@ from tests.files.ap import (
     merged_kernels,
     new_guest,
     new_mdev,
+    refusal,
     refused,
     uevents,
 )
@@ -280,6 +281,8 @@ def test_interrupts_of_a_guest_show_where_the_queue_is_asked() -> None:
     # A card that is gone, and the bus does not know it yet.
     machine.write(f"{guest}/attach", U1)
     machine.write(f"{CONTROL}/autoscan", "0")
-    machine.write(f"{CONTROL}/del_card", "5")
     machine.write(f"{guest}/aqic", "05.0004 on 3")
+    machine.write(f"{CONTROL}/del_card", "5")
     assert state(machine)[2] == "disabled."
+    assert refusal(machine, f"{guest}/aqic", "05.0004 on 3") == "ENODEV"
+    assert machine.read(f"{guest}/aqic") == ""

@@ -29,8 +29,13 @@ OPTIONAL = ("mdevctl", "libvirtd", "virsh", "udevadm", "systool", "trace-cmd", "
 
 
 def test_every_section_of_a_program_has_its_commands() -> None:
-    assert len(BLOCKS) == PAGE.count("```sh\n") == 9
-    assert {heading.split()[0] for heading in BLOCKS} >= {"mdevctl", "libvirt:", "kvm_stat"}
+    assert len(BLOCKS) == PAGE.count("```sh\n") == 11
+    assert {heading.split()[0] for heading in BLOCKS} >= {
+        "mdevctl",
+        "libvirt:",
+        "kvm_stat",
+        "zcryptctl",
+    }
 
 
 @pytest.mark.parametrize("heading", BLOCKS)

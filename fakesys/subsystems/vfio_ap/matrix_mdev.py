@@ -11,7 +11,7 @@ from typing import Any
 from fakesys.core.errors import KernelError
 from fakesys.core.text import format_mask, ids
 from fakesys.subsystems.ap_bus.apqn import Apqn
-from fakesys.subsystems.ap_bus.queues.answers import NORMAL
+from fakesys.subsystems.ap_bus.queues.answers import NORMAL, NOT_AVAILABLE
 from fakesys.subsystems.mdev.device import Mdev
 from fakesys.subsystems.vfio_ap.assignments import Assignments, common_queues
 from fakesys.subsystems.vfio_ap.guest import LAST_ISC, Guest
@@ -277,12 +277,13 @@ class MatrixMdev:
         self._assignments.give(self, new)
 
     def _refuse_interrupts(self, apqn: Apqn, isc: int, answer: int) -> None:
-        """Forget the interrupts of a queue that refuses them. Raises EIO."""
+        """Forget the interrupts of a queue that refuses them. Raises ENODEV, EIO."""
         code = f"apqn {apqn.apid:02x}{apqn.apqi:02x}: response: {answer:02x}"
         self._module.kernel.log(f"vfio_ap_irq_enable: {code}")
         self._module.messages.interrupts_refused(apqn, isc, answer)
         self.interrupts.pop(apqn, None)
-        raise KernelError(EIO, f"answer {answer:02x} of {apqn}")
+        errno = ENODEV if answer == NOT_AVAILABLE else EIO
+        raise KernelError(errno, f"answer {answer:02x} of {apqn}")
 
     def _own_queue(self, apqn: Apqn) -> None:
         bound = self._module.bound[apqn.apid] >> apqn.apqi & 1
