@@ -11,7 +11,8 @@ that C's alignment gives them (include/trace/trace_events.h, v6.1).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -68,28 +69,97 @@ COMMON_FIELDS = lay_out(
 )
 
 
-class EventFormat:
-    """One event as one kernel has it: format text, and records to and from tracepoints."""
+class Loaded(Struct, frozen=True):
+    """What an event of one kernel consists of. `declared`: types of the fields of the class."""
 
-    def __init__(self, cls: type[Tracepoint], number: int, variant: Variant) -> None:
-        self.cls = cls
+    cls: type[Tracepoint]
+    fields: tuple[Field, ...]
+    print_fmt: str
+    text: Callable[[Any], str]
+    declared: Mapping[str, CType]
+
+
+class EventFormat:
+    """One event as one kernel has it: format text, and records to and from tracepoints.
+
+    Until more than its name and number is asked for, `load` is not called: a kernel has hundreds
+    of events, of which few are used.
+    """
+
+    def __init__(self, system: str, event: str, number: int, load: Callable[[], Loaded]) -> None:
+        self.system = system
+        self.event = event
         self.id = number
-        self.system = cls.system
-        self.event = variant.event or cls.event
-        self.print_fmt = cls.print_fmt if variant.print_fmt is None else variant.print_fmt
-        self.fields = lay_out(_chosen(cls, variant))
-        self.text: Callable[[Any], str] = variant.text or cls.text
-        self._head = (number, cls.common_flags, cls.common_preempt_count)
-        self._fixed = tuple(f for f in self.fields if f.ctype.holds is not Holds.TAIL)
-        self._tail = next((f for f in self.fields if f.ctype.holds is Holds.TAIL), None)
-        self._dynamic = tuple(f for f in self._fixed if f.ctype.holds is Holds.DYNAMIC)
-        self._end = max((f.offset + f.ctype.size for f in self._fixed), default=COMMON_SIZE)
-        self.size = align_up(self._end, max((f.ctype.alignment for f in self._fixed), default=4))
-        self._struct = struct.Struct("<HBBi" + "".join(self._codes()))
-        self._numbers_only = all(f.ctype.holds in (Holds.NUMBER, Holds.BOOL) for f in self.fields)
-        self._get = _getter([f.name for f in self._fixed])
-        self._body = struct.Struct(f"<{COMMON_SIZE}x" + "".join(self._codes()))
-        self._empty, self._order = _arguments(cls, self._fixed)
+        self._load = load
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return self._load()
+
+    @cached_property
+    def cls(self) -> type[Tracepoint]:
+        """The class of its events."""
+        return self._loaded.cls
+
+    @cached_property
+    def print_fmt(self) -> str:
+        """How C prints it."""
+        return self._loaded.print_fmt
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of its record."""
+        return self._loaded.fields
+
+    @cached_property
+    def text(self) -> Callable[[Any], str]:
+        """The function that makes its text."""
+        return self._loaded.text
+
+    @cached_property
+    def _fixed(self) -> tuple[Field, ...]:
+        return tuple(f for f in self.fields if f.ctype.holds is not Holds.TAIL)
+
+    @cached_property
+    def _tail(self) -> Field | None:
+        return next((f for f in self.fields if f.ctype.holds is Holds.TAIL), None)
+
+    @cached_property
+    def _dynamic(self) -> tuple[Field, ...]:
+        return tuple(f for f in self._fixed if f.ctype.holds is Holds.DYNAMIC)
+
+    @cached_property
+    def _end(self) -> int:
+        return max((f.offset + f.ctype.size for f in self._fixed), default=COMMON_SIZE)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the fixed part of its record."""
+        return align_up(self._end, max((f.ctype.alignment for f in self._fixed), default=4))
+
+    @cached_property
+    def _head(self) -> tuple[int, int, int]:
+        return self.id, self.cls.common_flags, self.cls.common_preempt_count
+
+    @cached_property
+    def _struct(self) -> struct.Struct:
+        return struct.Struct("<HBBi" + "".join(self._codes()))
+
+    @cached_property
+    def _body(self) -> struct.Struct:
+        return struct.Struct(f"<{COMMON_SIZE}x" + "".join(self._codes()))
+
+    @cached_property
+    def _numbers_only(self) -> bool:
+        return all(f.ctype.holds in (Holds.NUMBER, Holds.BOOL) for f in self.fields)
+
+    @cached_property
+    def _get(self) -> Callable[[Any], tuple[Any, ...]]:
+        return _getter([f.name for f in self._fixed])
+
+    @cached_property
+    def _arguments(self) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
+        return _arguments(self._loaded.declared, self._fixed)
 
     @property
     def name(self) -> str:
@@ -128,9 +198,10 @@ class EventFormat:
     def decode(self, record: bytes) -> Any:
         """Return the tracepoint of a record; fields that this kernel does not record are zero."""
         values = self._body.unpack_from(record)
-        if self._order is not None:
-            known = values + self._empty
-            values = tuple([known[index] for index in self._order])
+        empty, order = self._arguments
+        if order is not None:
+            known = values + empty
+            values = tuple([known[index] for index in order])
         event = self.cls(*values)
         if not self._numbers_only:
             self._fill(event, record)
@@ -184,8 +255,21 @@ def event_format(cls: type[Tracepoint], number: int, features: FeatureSet) -> Ev
         return None
     for variant in cls.variants:
         if has_features(variant.needs, variant.unless, features):
-            return None if variant.absent else EventFormat(cls, number, variant)
-    return EventFormat(cls, number, Variant())
+            return None if variant.absent else _of_class(cls, number, variant)
+    return _of_class(cls, number, Variant())
+
+
+def _of_class(cls: type[Tracepoint], number: int, variant: Variant) -> EventFormat:
+    def load() -> Loaded:
+        return Loaded(
+            cls=cls,
+            fields=lay_out(_chosen(cls, variant)),
+            print_fmt=cls.print_fmt if variant.print_fmt is None else variant.print_fmt,
+            text=variant.text or cls.text,
+            declared=declared_fields(cls),
+        )
+
+    return EventFormat(cls.system, variant.event or cls.event, number, load)
 
 
 def _chosen(cls: type[Tracepoint], variant: Variant) -> list[tuple[str, CType]]:
@@ -201,7 +285,7 @@ _EMPTY = {Holds.CHARS: "", Holds.DYNAMIC: "", Holds.BYTES: b"", Holds.TAIL: b""}
 
 
 def _arguments(
-    cls: type[Tracepoint], recorded: tuple[Field, ...]
+    declared: Mapping[str, CType], recorded: tuple[Field, ...]
 ) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
     """Return how the values of a record become the arguments of the class.
 
@@ -210,11 +294,11 @@ def _arguments(
     """
     indexes = {field.name: number for number, field in enumerate(recorded)}
     empty: list[Any] = []
-    for name, ctype in declared_fields(cls).items():
+    for name, ctype in declared.items():
         if name not in indexes:
             indexes[name] = len(recorded) + len(empty)
             empty.append(_EMPTY.get(ctype.holds, 0))
-    order = tuple(indexes[name] for name in declared_fields(cls))
+    order = tuple(indexes[name] for name in declared)
     return tuple(empty), None if order == tuple(range(len(recorded))) else order
 
 

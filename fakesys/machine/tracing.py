@@ -13,17 +13,13 @@ from fakesys.subsystems.kvm.events.catalog import EVENTS as KVM_EVENTS
 from fakesys.subsystems.kvm.events.order import in_order
 from fakesys.subsystems.kvm_mmu.events.catalog import EVENTS as MMU_EVENTS
 from fakesys.subsystems.tracing.base.saved_cmdlines import UNKNOWN
-from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
 from fakesys.subsystems.tracing.files import top as files
 from fakesys.subsystems.tracing.instances.task_watch import Processes
 from fakesys.subsystems.tracing.instances.tracing import Tracing
 from fakesys.tree.attr import Mount
 
-# All events, in the order of `available_events`; their numbers follow from it.
-TRACEPOINTS: tuple[type[Tracepoint], ...] = (
-    *in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS)),
-    *HOST_EVENTS,
-)
+# The events of KVM, in the order of `available_events`; their numbers follow from it.
+TRACEPOINTS: tuple[type[Tracepoint], ...] = in_order((*KVM_EVENTS, *APICV_EVENTS, *MMU_EVENTS))
 
 # Fields of /proc/PID/stat behind the name: state, ppid, ... cminflt, ..., cmajflt, ..., processor
 # (proc(5)).

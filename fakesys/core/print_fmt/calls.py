@@ -72,7 +72,11 @@ def _pairs(parser: Parser) -> list[tuple[int, bytes]]:
             continue
         number = parser.constant()
         parser.take(",")
-        found.append((number, parser.literal().encode("latin-1")))
+        if parser.peek().kind == "text":
+            found.append((number, parser.literal().encode("latin-1")))
+        else:
+            # NULL: the end of the table.
+            parser.expression()
         parser.take("}")
     return found
 

@@ -17,6 +17,10 @@ from fakesys.core.tracepoint import hashed
 LinePrinter = Callable[[bytes, int, bytes], bytes]
 """Makes a line of what precedes the time within the second, that time, and the record."""
 
+SymbolOf = Callable[[int, bool], str]
+
+# The sizes of elements of arrays that are indexed.
+_ELEMENTS = {"unsigned long": 8}
 _HEAD = "%b%06d: "
 
 
@@ -36,8 +40,13 @@ class Place(Protocol):
         """Where it begins."""
 
 
-def compile_printer(event: str, print_fmt: str, fields: Iterable[Place]) -> LinePrinter:
-    """Return the function that makes the lines of an event. Raises CannotCompileError."""
+def compile_printer(
+    event: str, print_fmt: str, fields: Iterable[Place], symbol: SymbolOf | None = None
+) -> LinePrinter:
+    """Return the function that makes the lines of an event. Raises CannotCompileError.
+
+    `symbol`: gives an address its name, and with true the offset in it too.
+    """
     places = {field.name: field for field in fields if field.ctype.holds is not Holds.TAIL}
     names = Names()
     expressions = {name: _expression(place) for name, place in places.items()}
@@ -48,8 +57,11 @@ def compile_printer(event: str, print_fmt: str, fields: Iterable[Place]) -> Line
         parser.take(",")
         return parser.expression()
 
-    pointer = names.keep(lambda address: hashed(address).encode())
-    form, arguments = converted(form, next_argument, pointer)
+    pointers = {"p": names.keep(lambda address: hashed(address).encode())}
+    if symbol is not None:
+        pointers["ps"] = names.keep(lambda address: symbol(address, False).encode())
+        pointers["pS"] = names.keep(lambda address: symbol(address, True).encode())
+    form, arguments = converted(form, next_argument, pointers)
     if parser.peek().kind != "end":
         raise CannotCompileError(f"{parser.peek().text!r} follows the last argument")
     line = f"{_HEAD}{event.replace('%', '%%')}: {form}\n".encode("latin-1")
@@ -97,5 +109,5 @@ def _expression(place: Place) -> Expr:
         begin = f"{name} & 0xFFFF"
         return text(f"record[{begin} : ({begin}) + ({name} >> 16)].partition(b'\\0')[0]")
     if kind.holds is Holds.BYTES:
-        return text(name)
+        return Expr(name, bits=0, element=_ELEMENTS.get(kind.text, 0))
     return Expr(name, kind.size * 8, kind.signed)

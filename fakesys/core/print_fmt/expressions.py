@@ -41,6 +41,7 @@ _TYPES: Mapping[str, tuple[int, bool]] = MappingProxyType(
         "bool": (8, False),
         "size_t": (64, False),
         "void": (64, False),
+        "gfp_t": (32, False),
     }
 )
 
@@ -170,6 +171,16 @@ class Parser:
         value = self._unary()
         return Expr(value.cut_to(bits, signed=signed), bits, signed)
 
+    def _indexed(self, found: Expr) -> Expr:
+        """Read an index if one follows."""
+        size = found.element
+        if not size or not self.accept("["):
+            return found
+        begin = self.constant() * size
+        self.take("]")
+        code = f"int.from_bytes({found.code}[{begin}:{begin + size}], 'little')"
+        return Expr(code, bits=8 * size, signed=False)
+
     def _atom(self) -> Expr:
         token = self.take()
         if token.kind == "number":
@@ -183,7 +194,7 @@ class Parser:
             return Expr(str(ord(unquoted(token.text))))
         if token.kind == "name" and token.text == "REC":
             self.take("->")
-            return self.field(self.name())
+            return self._indexed(self.field(self.name()))
         if token.kind == "name" and token.text in self._calls:
             self.take("(")
             found = self._calls[token.text](self)

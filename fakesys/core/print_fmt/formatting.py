@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fakesys.core.print_fmt.tokens import CannotCompileError
 from fakesys.core.print_fmt.types import Expr
 
-_CONVERSION = re.compile(r"%(%|([-+ #0]*)(\d*)(?:\.(\d+))?(hh|h|ll|l|L|z|t|)([a-zA-Z]))")
+_CONVERSION = re.compile(r"%(%|([-+ #0]*)(\d*)(?:\.(\d+))?(hh|h|ll|l|L|z|t|)(p[sS]|[a-zA-Z]))")
 _BITS = {"hh": 8, "h": 16, "": 32, "l": 64, "ll": 64, "L": 64, "z": 64, "t": 64}
 
 
-def converted(form: str, next_argument: Callable[[], Expr], pointer: str) -> tuple[str, list[str]]:
+def converted(
+    form: str, next_argument: Callable[[], Expr], pointers: Mapping[str, str]
+) -> tuple[str, list[str]]:
     """Return the form for Python's `%`, and the expressions of its arguments.
 
-    `pointer`: the variable that holds the function for `%p`.
+    `pointers`: the variable that holds the function for `%p`, and that for `%ps`, `%pS` if known.
 
     Raises CannotCompileError.
     """
@@ -29,8 +31,8 @@ def converted(form: str, next_argument: Callable[[], Expr], pointer: str) -> tup
         if kind == "s":
             arguments.append(_text(next_argument()))
             return f"%{flags}{width}{more}b"
-        if kind == "p" and not form[found.end() : found.end() + 1].isalpha():
-            arguments.append(f"{pointer}({next_argument().cut_to(64, signed=False)})")
+        if kind in pointers and not form[found.end() : found.end() + 1].isalpha():
+            arguments.append(f"{pointers[kind]}({next_argument().cut_to(64, signed=False)})")
             return "%b"
         if kind not in "diuxX":
             raise CannotCompileError(f"%{kind} is not understood")

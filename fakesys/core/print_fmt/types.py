@@ -13,6 +13,7 @@ class Expr(Struct, frozen=True):
     """A Python expression and the C type of its value.
 
     `bits`, `signed`: of a number; `bits` is 0 for a text, whose Python value is bytes.
+    `element`: the bytes of an element where it is an array of unsigned numbers.
     `exact`: is the Python value within the range of the type? Else it must be cut to it.
     """
 
@@ -20,6 +21,7 @@ class Expr(Struct, frozen=True):
     bits: int = INT
     signed: bool = True
     exact: bool = True
+    element: int = 0
 
     @property
     def is_text(self) -> bool:

@@ -33,6 +33,7 @@ class Build(Struct, frozen=True):
     `size_shown`: does `buffer_size_kb` show the size asked for or the size allotted?
     `cmdlines`: entries of saved_cmdlines. `marker_preempt`: preempt count of a marker.
     `first_id`: number of the first event. `raw_data_id`: number of ftrace:raw_data.
+    `host_formats`: which kernel's formats the events of the systems around KVM have.
     `char_signed`: is C's `char` signed, as `format` files state?
     `absent_options`: the options of `base/options.py` that it does not have.
     `cpu_filters`: can filters compare with lists of CPUs (6.6)?
@@ -52,6 +53,7 @@ class Build(Struct, frozen=True):
     marker_preempt: int
     first_id: int
     raw_data_id: int
+    host_formats: Literal["6.1", "6.18"]
     char_signed: bool
     absent_options: frozenset[str]
     cpu_filters: bool
@@ -78,6 +80,7 @@ V6_18 = Build(
     marker_preempt=1,
     first_id=FIRST_ID,
     raw_data_id=19,
+    host_formats="6.18",
     char_signed=False,
     absent_options=frozenset(),
     cpu_filters=True,
@@ -96,6 +99,7 @@ V6_12 = replace(
     marker_preempt=0,
     first_id=FIRST_ID,
     raw_data_id=18,
+    host_formats="6.1",
     absent_options=frozenset({"copy_trace_marker"}),
     open_filters=False,
     snapshot=True,
@@ -113,6 +117,7 @@ V6_1 = Build(
     marker_preempt=0,
     first_id=FIRST_ID,
     raw_data_id=16,
+    host_formats="6.1",
     char_signed=True,
     absent_options=frozenset({"fields", "trace_printk_dest", "copy_trace_marker"}),
     cpu_filters=False,

@@ -3,7 +3,9 @@
 * `ftrace.py`: system `ftrace`: `Print` and `RawData` for markers, `KernelStack` for the trigger
   stacktrace. They are recorded without the bus, and `available_events` does not list them.
 * `stacks.py`: call chains by event and task, and the symbols of `/proc/kallsyms` in `exec`.
-* `host.py`: events of the real processes that use the mount; `instances/task_watch.py` emits them.
+* `declared.py`: events of the systems around KVM, by the recorded formats in `formats/`.
+* `host.py`: those of them that the real processes that use the mount cause; emitted by
+  `instances/task_watch.py`.
 * `catalog.py`: `EventCatalog`, made once per kernel from the declarations of all subsystems. It
   numbers the events and finds their `EventFormat` by number, by name and by system.
 * `printing.py`: `Printers`, the functions that make the lines of events.

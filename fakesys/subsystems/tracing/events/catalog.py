@@ -9,6 +9,9 @@ from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat, event_format
 from fakesys.core.features import FeatureSet
 from fakesys.core.tracepoint import Tracepoint
+from fakesys.subsystems.tracing.base.policy import Build
+from fakesys.subsystems.tracing.events import host
+from fakesys.subsystems.tracing.events.declared import declared_formats
 from fakesys.subsystems.tracing.events.ftrace import (
     FTRACE,
     PRINT_ID,
@@ -23,8 +26,9 @@ from fakesys.subsystems.tracing.events.printing import Printers
 class EventCatalog:
     """The formats of all events of one kernel, by number, by name and by system.
 
-    `classes`: the events in the order of `available_events`, numbered from `first_id` on; those
-    that `features` lacks are left out. The events of system `ftrace` are `print`, `stack` and
+    `classes`: the events in the order of `available_events`; those that `features` lacks are left
+    out. Behind them come the events of the systems around KVM. All are numbered in this order. The
+    events of system `ftrace` are `print`, `stack` and
     `raw_data`; they are in `by_id` and `by_name` but in neither `events` nor `systems`.
     """
 
@@ -32,13 +36,13 @@ class EventCatalog:
         self,
         classes: Iterable[type[Tracepoint]],
         features: FeatureSet,
-        *,
-        first_id: int,
-        raw_data_id: int,
+        build: Build,
     ) -> None:
-        self.events = _bind_all(classes, first_id, features)
+        bound = _bind_all(classes, build.first_id, features)
+        following = build.first_id + len(bound)
+        self.events = (*bound, *declared_formats(build.host_formats, host.EVENTS, following))
         self.print = _bind_one(Print, PRINT_ID)
-        self.raw_data = _bind_one(RawData, raw_data_id)
+        self.raw_data = _bind_one(RawData, build.raw_data_id)
         self.stack = _bind_one(KernelStack, STACK_ID)
         self.ftrace = (self.print, self.stack, self.raw_data)
         everything = (*self.events, *self.ftrace)

@@ -1,10 +1,15 @@
-"""Events of the real processes that use the mount: sched, signal, kmem, irq, raw_syscalls.
+"""Events of the real processes that use the mount: those of the systems around KVM that happen.
 
 There is no scheduler or allocator behind them: `instances/task_watch.py` emits them when a client
 sends a request. They exist for programs that expect such events, like the kernel's ftracetest.
+Their formats are those of each kernel, in `formats/`; a class has the fields of all of them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated
 
 from fakesys.core.c_types import (
     Bool,
@@ -17,20 +22,17 @@ from fakesys.core.c_types import (
     UnsignedInt,
     UnsignedLong,
     VoidPointer,
+    octets,
 )
-from fakesys.core.tracepoint import Tracepoint, hashed
-from fakesys.subsystems.tracing.events.stacks import ADDRESSES
+from fakesys.core.tracepoint import IRQS_OFF, Tracepoint
 
 SLEEPING = 1
 PRIORITY = 120
 TIMER_SOFTIRQ = 1
-_SOFTIRQS = ("HI", "TIMER")
-_LETTERS = "SDTtXZPI"
+IN_SOFTIRQ = 0x10
+NO_ARGUMENTS = bytes(48)
 
-_STATES = (
-    "0x00000000 | 0x00000001 | 0x00000002 | 0x00000004 | 0x00000008 | 0x00000010 | "
-    "0x00000020 | 0x00000040"
-)
+Arguments = Annotated[bytes, octets("unsigned long", 48)]
 
 
 class SchedSwitch(Tracepoint):
@@ -38,15 +40,8 @@ class SchedSwitch(Tracepoint):
 
     system = "sched"
     event = "sched_switch"
-    print_fmt = (
-        '"prev_comm=%s prev_pid=%d prev_prio=%d prev_state=%s%s ==> next_comm=%s next_pid=%d '
-        'next_prio=%d", REC->prev_comm, REC->prev_pid, REC->prev_prio, (REC->prev_state & '
-        f"(((({_STATES}) + 1) << 1) - 1)) ? __print_flags(REC->prev_state & (((({_STATES}) + 1) "
-        '<< 1) - 1), "|", { 0x00000001, "S" }, { 0x00000002, "D" }, { 0x00000004, "T" }, '
-        '{ 0x00000008, "t" }, { 0x00000010, "X" }, { 0x00000020, "Z" }, { 0x00000040, "P" }, '
-        f'{{ 0x00000080, "I" }}) : "R", REC->prev_state & ((({_STATES}) + 1) << 1) ? "+" : "", '
-        "REC->next_comm, REC->next_pid, REC->next_prio"
-    )
+    common_flags = IRQS_OFF
+    common_preempt_count = 2
 
     prev_comm: Comm
     prev_pid: Pid
@@ -55,16 +50,6 @@ class SchedSwitch(Tracepoint):
     next_comm: Comm
     next_pid: Pid
     next_prio: Int
-
-    def text(self) -> str:
-        known = self.prev_state & ((1 << len(_LETTERS)) - 1)
-        state = "|".join(letter for bit, letter in enumerate(_LETTERS) if known >> bit & 1) or "R"
-        state += "+" if self.prev_state & 1 << len(_LETTERS) else ""
-        return (
-            f"prev_comm={self.prev_comm} prev_pid={self.prev_pid} prev_prio={self.prev_prio} "
-            f"prev_state={state} ==> next_comm={self.next_comm} next_pid={self.next_pid} "
-            f"next_prio={self.next_prio}"
-        )
 
     def pids(self, pid: int) -> tuple[int, ...]:
         return self.prev_pid, self.next_pid
@@ -75,21 +60,11 @@ class SchedProcessFork(Tracepoint):
 
     system = "sched"
     event = "sched_process_fork"
-    print_fmt = (
-        '"comm=%s pid=%d child_comm=%s child_pid=%d", __get_str(parent_comm), REC->parent_pid, '
-        "__get_str(child_comm), REC->child_pid"
-    )
 
     parent_comm: DynamicString
     parent_pid: Pid
     child_comm: DynamicString
     child_pid: Pid
-
-    def text(self) -> str:
-        return (
-            f"comm={self.parent_comm} pid={self.parent_pid} "
-            f"child_comm={self.child_comm} child_pid={self.child_pid}"
-        )
 
 
 class SchedProcessExec(Tracepoint):
@@ -97,14 +72,10 @@ class SchedProcessExec(Tracepoint):
 
     system = "sched"
     event = "sched_process_exec"
-    print_fmt = '"filename=%s pid=%d old_pid=%d", __get_str(filename), REC->pid, REC->old_pid'
 
     filename: DynamicString
     pid: Pid
     old_pid: Pid
-
-    def text(self) -> str:
-        return f"filename={self.filename} pid={self.pid} old_pid={self.old_pid}"
 
 
 class SchedProcessExit(Tracepoint):
@@ -112,62 +83,51 @@ class SchedProcessExit(Tracepoint):
 
     system = "sched"
     event = "sched_process_exit"
-    print_fmt = (
-        '"comm=%s pid=%d prio=%d group_dead=%s", REC->comm, REC->pid, REC->prio, '
-        'REC->group_dead ? "true" : "false"'
-    )
 
     comm: Comm
     pid: Pid
     prio: Int
     group_dead: Bool
 
-    def text(self) -> str:
-        dead = "true" if self.group_dead else "false"
-        return f"comm={self.comm} pid={self.pid} prio={self.prio} group_dead={dead}"
 
-
-class SchedWakeup(Tracepoint):
-    """A task has become runnable."""
+class SchedProcessFree(Tracepoint):
+    """What a process had is given back."""
 
     system = "sched"
-    event = "sched_wakeup"
-    print_fmt = (
-        '"comm=%s pid=%d prio=%d target_cpu=%03d", REC->comm, REC->pid, REC->prio, REC->target_cpu'
-    )
+    event = "sched_process_free"
+
+    comm: Comm
+    pid: Pid
+    prio: Int
+
+
+class _Wakeup(Tracepoint):
+    """Base of the steps of a wake-up."""
+
+    system = "sched"
 
     comm: Comm
     pid: Pid
     prio: Int
     target_cpu: Int
 
-    def text(self) -> str:
-        return f"comm={self.comm} pid={self.pid} prio={self.prio} target_cpu={self.target_cpu:03}"
+
+class SchedWaking(_Wakeup):
+    """A task is to become runnable."""
+
+    event = "sched_waking"
 
 
-class SignalGenerate(Tracepoint):
-    """A signal is sent. Never emitted; its fields can be used in filters."""
+class SchedWakeup(_Wakeup):
+    """A task has become runnable."""
 
-    system = "signal"
-    event = "signal_generate"
-    print_fmt = (
-        '"sig=%d errno=%d code=%d comm=%s pid=%d grp=%d res=%d", REC->sig, REC->errno, '
-        "REC->code, REC->comm, REC->pid, REC->group, REC->result"
-    )
+    event = "sched_wakeup"
 
-    sig: Int
-    errno: Int
-    code: Int
-    comm: Comm
-    pid: Pid
-    group: Int
-    result: Int
 
-    def text(self) -> str:
-        return (
-            f"sig={self.sig} errno={self.errno} code={self.code} comm={self.comm} "
-            f"pid={self.pid} grp={self.group} res={self.result}"
-        )
+class SchedWakeupNew(_Wakeup):
+    """A new task has become runnable."""
+
+    event = "sched_wakeup_new"
 
 
 class Kmalloc(Tracepoint):
@@ -175,11 +135,6 @@ class Kmalloc(Tracepoint):
 
     system = "kmem"
     event = "kmalloc"
-    print_fmt = (
-        '"call_site=%pS ptr=%p bytes_req=%zu bytes_alloc=%zu gfp_flags=0x%lx node=%d", '
-        "(void *)REC->call_site, REC->ptr, REC->bytes_req, REC->bytes_alloc, REC->gfp_flags, "
-        "REC->node"
-    )
 
     call_site: UnsignedLong
     ptr: VoidPointer
@@ -188,12 +143,15 @@ class Kmalloc(Tracepoint):
     gfp_flags: UnsignedLong
     node: Int
 
-    def text(self) -> str:
-        return (
-            f"call_site={_SITES.get(self.call_site, hex(self.call_site))} ptr={hashed(self.ptr)} "
-            f"bytes_req={self.bytes_req} bytes_alloc={self.bytes_alloc} "
-            f"gfp_flags={self.gfp_flags:#x} node={self.node}"
-        )
+
+class SysEnter(Tracepoint):
+    """A system call begins."""
+
+    system = "raw_syscalls"
+    event = "sys_enter"
+
+    id: Long
+    args: Arguments
 
 
 class SysExit(Tracepoint):
@@ -201,41 +159,58 @@ class SysExit(Tracepoint):
 
     system = "raw_syscalls"
     event = "sys_exit"
-    print_fmt = '"NR %ld (%ld)", REC->id, REC->ret'
 
     id: Long
     ret: Long
 
-    def text(self) -> str:
-        return f"NR {self.id} ({self.ret})"
 
-
-class SoftirqEntry(Tracepoint):
-    """A softirq handler begins: the timer's, while the CPU is idle."""
+class _Softirq(Tracepoint):
+    """Base of the steps of a softirq: the timer's, while the CPU is idle."""
 
     system = "irq"
-    event = "softirq_entry"
-    print_fmt = (
-        '"vec=%u [action=%s]", REC->vec, __print_symbolic(REC->vec, { 0, "HI" }, { 1, "TIMER" })'
-    )
-    common_flags = 0x10
+    common_flags = IN_SOFTIRQ
 
     vec: UnsignedInt
 
-    def text(self) -> str:
-        action = _SOFTIRQS[self.vec] if self.vec < len(_SOFTIRQS) else hex(self.vec)
-        return f"vec={self.vec} [action={action}]"
+
+class SoftirqRaise(_Softirq):
+    """A softirq is asked for."""
+
+    event = "softirq_raise"
+    common_flags = IRQS_OFF
 
 
-_SITES = {address: f"{name}+0x0/0x1000" for name, address in ADDRESSES.items()}
-EVENTS: tuple[type[Tracepoint], ...] = (
-    SchedProcessExec,
-    SchedProcessFork,
-    SchedProcessExit,
-    SchedSwitch,
-    SchedWakeup,
-    SignalGenerate,
-    Kmalloc,
-    SysExit,
-    SoftirqEntry,
+class SoftirqEntry(_Softirq):
+    """A softirq handler begins."""
+
+    event = "softirq_entry"
+
+
+class SoftirqExit(_Softirq):
+    """A softirq handler has ended."""
+
+    event = "softirq_exit"
+
+
+EVENTS: Mapping[str, type[Tracepoint]] = MappingProxyType(
+    {
+        f"{cls.system}:{cls.event}": cls
+        for cls in (
+            SchedSwitch,
+            SchedProcessFork,
+            SchedProcessExec,
+            SchedProcessExit,
+            SchedProcessFree,
+            SchedWaking,
+            SchedWakeup,
+            SchedWakeupNew,
+            Kmalloc,
+            SysEnter,
+            SysExit,
+            SoftirqRaise,
+            SoftirqEntry,
+            SoftirqExit,
+        )
+    }
 )
+"""The classes by the name of the event."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fakesys.core.event_format import EventFormat
 from fakesys.core.print_fmt.compiler import LinePrinter, compile_printer
 from fakesys.core.print_fmt.tokens import CannotCompileError
+from fakesys.subsystems.tracing.events.stacks import symbol
 
 
 class Printers(dict[EventFormat, LinePrinter]):
@@ -21,7 +22,7 @@ def printer_of(form: EventFormat) -> LinePrinter:
     It is compiled from the print format, or, where that is not possible, uses the event's text.
     """
     try:
-        return compile_printer(form.event, form.print_fmt, form.fields)
+        return compile_printer(form.event, form.print_fmt, form.fields, _symbol)
     except CannotCompileError:
         pass
 
@@ -30,3 +31,7 @@ def printer_of(form: EventFormat) -> LinePrinter:
         return b"%b%06d: %b" % (head, micro, text.encode("latin-1"))
 
     return print_decoded
+
+
+def _symbol(address: int, with_offset: bool) -> str:
+    return symbol(address, with_offset=with_offset)

@@ -11,19 +11,8 @@ from typing import Protocol
 
 from fakesys.core.events import Bus, Task
 from fakesys.core.kernel import Caller
-from fakesys.subsystems.tracing.events.host import (
-    PRIORITY,
-    SLEEPING,
-    TIMER_SOFTIRQ,
-    Kmalloc,
-    SchedProcessExec,
-    SchedProcessExit,
-    SchedProcessFork,
-    SchedSwitch,
-    SchedWakeup,
-    SoftirqEntry,
-    SysExit,
-)
+from fakesys.subsystems.tracing.events import host
+from fakesys.subsystems.tracing.events.host import PRIORITY, SLEEPING
 from fakesys.subsystems.tracing.events.stacks import ADDRESSES
 
 SWAPPER = "swapper/0"
@@ -109,7 +98,7 @@ class TaskWatch:
         elif self.known[pid] != comm:
             self._emit_exec(pid, comm)
         self._emit_short_lived_child(pid, comm, exited)
-        self._emit_switch(Task(pid, comm, 0))
+        self._emit_switch(Task(pid, comm, self._processes.cpu(pid)))
 
     def _emit_short_lived_child(self, pid: int, comm: str, exited: bool) -> None:
         """Emit fork and exit of a child that ran between two requests and never sent one."""
@@ -118,41 +107,45 @@ class TaskWatch:
         if before is None or before == now or exited:
             return
         child = self._processes.newest()
-        if SchedProcessFork in self._bus.wanted:
+        if host.SchedProcessFork in self._bus.wanted:
             self._bus.task = Task(pid, comm, 0)
-            self._bus.emit(SchedProcessFork(comm, pid, comm, child))
-        if SchedProcessExit in self._bus.wanted:
+            self._bus.emit(host.SchedProcessFork(comm, pid, comm, child))
+        if host.SchedProcessExit in self._bus.wanted:
             self._bus.task = Task(child, comm, 0)
-            self._bus.emit(SchedProcessExit(comm, child, PRIORITY, True))
+            self._bus.emit(host.SchedProcessExit(comm, child, PRIORITY, True))
 
     def _emit_switch(self, task: Task) -> None:
         """Emit what happens from the wake-up of a task to the return of its system call."""
         bus = self._bus
-        bus.task = idle = Task(0, SWAPPER, 0)
-        if SoftirqEntry in bus.wanted:
-            bus.emit(SoftirqEntry(TIMER_SOFTIRQ))
+        bus.task = idle = Task(0, SWAPPER, task.cpu)
+        for softirq in (host.SoftirqRaise, host.SoftirqEntry):
+            if softirq in bus.wanted:
+                bus.emit(softirq(host.TIMER_SOFTIRQ))
         bus.task = previous = self.last if self.last.pid != task.pid else idle
-        if SchedWakeup in bus.wanted:
-            bus.emit(SchedWakeup(task.comm, task.pid, PRIORITY, 0))
-        if SchedSwitch in bus.wanted:
-            bus.emit(
-                SchedSwitch(
-                    previous.comm,
-                    previous.pid,
-                    PRIORITY,
-                    SLEEPING if previous.pid else 0,
-                    task.comm,
-                    task.pid,
-                    PRIORITY,
-                )
-            )
+        for step in (host.SchedWaking, host.SchedWakeup):
+            if step in bus.wanted:
+                bus.emit(step(task.comm, task.pid, PRIORITY, task.cpu))
+        if host.SoftirqExit in bus.wanted:
+            bus.task = idle
+            bus.emit(host.SoftirqExit(host.TIMER_SOFTIRQ))
+            bus.task = previous
+        if host.SchedSwitch in bus.wanted:
+            state = SLEEPING if previous.pid else 0
+            left = (previous.comm, previous.pid, PRIORITY, state)
+            bus.emit(host.SchedSwitch(*left, task.comm, task.pid, PRIORITY))
         bus.task = self.last = task
-        if Kmalloc in bus.wanted:
+        self._emit_call(task)
+
+    def _emit_call(self, task: Task) -> None:
+        bus = self._bus
+        if host.SysEnter in bus.wanted:
+            bus.emit(host.SysEnter(READ_CALL, host.NO_ARGUMENTS))
+        if host.Kmalloc in bus.wanted:
             site = ADDRESSES["ksys_write"]
             pointer = 0xFFFF888000000000 + (task.pid << 12)
-            bus.emit(Kmalloc(site, pointer, ALLOCATED - 96, ALLOCATED, GFP_KERNEL, -1))
-        if SysExit in bus.wanted:
-            bus.emit(SysExit(READ_CALL, 0))
+            bus.emit(host.Kmalloc(site, pointer, ALLOCATED - 96, ALLOCATED, GFP_KERNEL, -1))
+        if host.SysExit in bus.wanted:
+            bus.emit(host.SysExit(READ_CALL, 0))
 
     def _emit_fork(self, pid: int, comm: str) -> None:
         """Emit the fork of a new process, before it those of unknown ancestors, then its exec."""
@@ -167,9 +160,12 @@ class TaskWatch:
         while len(self.known) > REMEMBERED:
             del self.known[next(iter(self.known))]
         self._followers.forked(parent, pid)
-        if SchedProcessFork in self._bus.wanted:
+        if host.SchedProcessFork in self._bus.wanted:
             self._bus.task = Task(parent, parent_comm, 0)
-            self._bus.emit(SchedProcessFork(parent_comm, parent, parent_comm, pid))
+            self._bus.emit(host.SchedProcessFork(parent_comm, parent, parent_comm, pid))
+        if host.SchedWakeupNew in self._bus.wanted:
+            self._bus.task = Task(parent, parent_comm, 0)
+            self._bus.emit(host.SchedWakeupNew(parent_comm, pid, PRIORITY, 0))
         if comm != parent_comm:
             self._emit_exec(pid, comm)
 
@@ -182,9 +178,9 @@ class TaskWatch:
 
     def _emit_exec(self, pid: int, comm: str) -> None:
         self.known[pid] = comm
-        if SchedProcessExec in self._bus.wanted:
+        if host.SchedProcessExec in self._bus.wanted:
             self._bus.task = Task(pid, comm, 0)
-            self._bus.emit(SchedProcessExec(comm, pid, pid))
+            self._bus.emit(host.SchedProcessExec(comm, pid, pid))
 
     def _emit_exits(self) -> bool:
         """Emit the exit of known processes that are gone; return whether there was one."""
@@ -192,8 +188,11 @@ class TaskWatch:
         for pid in dead:
             comm = self.known.pop(pid)
             self.reaped.pop(pid, None)
-            if SchedProcessExit in self._bus.wanted:
+            if host.SchedProcessExit in self._bus.wanted:
                 self._bus.task = Task(pid, comm, 0)
-                self._bus.emit(SchedProcessExit(comm, pid, PRIORITY, True))
+                self._bus.emit(host.SchedProcessExit(comm, pid, PRIORITY, True))
+            if host.SchedProcessFree in self._bus.wanted:
+                self._bus.task = Task(0, SWAPPER, 0)
+                self._bus.emit(host.SchedProcessFree(comm, pid, PRIORITY))
             self._followers.exited(pid)
         return bool(dead)

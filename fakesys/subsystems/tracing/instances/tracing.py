@@ -13,7 +13,7 @@ from fakesys.core.tracepoint import Tracepoint
 from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE, Options
 from fakesys.subsystems.tracing.base.policy import Build
 from fakesys.subsystems.tracing.events.catalog import EventCatalog
-from fakesys.subsystems.tracing.events.host import EVENTS as HOST_EVENTS
+from fakesys.subsystems.tracing.events.host import EVENTS
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.listeners import Listeners
@@ -22,6 +22,7 @@ from fakesys.subsystems.tracing.instances.task_watch import Processes, TaskWatch
 
 PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
 MAX_CPUS = 4096
+_OF_CLIENTS = frozenset(EVENTS.values())
 
 
 class Tracing:
@@ -41,9 +42,7 @@ class Tracing:
         cpus: int,
         processes: Processes,
     ) -> None:
-        catalog = EventCatalog(
-            classes, features, first_id=build.first_id, raw_data_id=build.raw_data_id
-        )
+        catalog = EventCatalog(classes, features, build)
         self.kernel = kernel
         self.shared = Shared(kernel, build, catalog, cpus=cpus, processes=processes)
         self.watch = TaskWatch(kernel.bus, processes, self)
@@ -166,7 +165,7 @@ class Tracing:
 
     def update_watch(self) -> None:
         """Watch the requests of clients only while an event or a list of pids depends on them."""
-        wanted = not self.kernel.bus.wanted.isdisjoint(HOST_EVENTS) or any(
+        wanted = not self.kernel.bus.wanted.isdisjoint(_OF_CLIENTS) or any(
             instance.follows_forks for instance in self.every_instance()
         )
         if wanted and self.kernel.on_request is None:

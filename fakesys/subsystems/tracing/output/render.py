@@ -114,14 +114,16 @@ class Renderer:
         form = self._formats.get(number)
         if form is None:
             return lambda payload: f"Unknown type {number}\n"
-        decode, text, name = form.decode, form.text, form.event
+        decode, text = form.decode, form.text
         if form.cls is Print:
             return self._print_body
         if form.cls is RawData:
             return lambda payload: text(decode(payload))
         if form.cls is KernelStack:
             return lambda payload: self._stack_body(decode(payload))
-        return lambda payload: f"{name}: {text(decode(payload))}\n"
+        print_line = self._printers[form]
+        # Less the time, which is not asked for.
+        return lambda payload: print_line(b"", 0, payload)[8:].decode("latin-1")
 
     def _printer(self, number: int) -> LinePrinter:
         form = self._formats.get(number)
