@@ -9,6 +9,7 @@ from typing import Any
 from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
+from fakesys.machine import boots
 from fakesys.machine.profiles import ApicvKernel, MmuKernel
 from fakesys.subsystems.apicv.commands import catalog as apicv_verbs
 from fakesys.subsystems.apicv.commands import presets as apicv_presets
@@ -102,7 +103,9 @@ class KvmSubsystem:
         """Return the commands of `ctl` and of `preset`, on the models of now."""
         ctl = Interpreter(self._verbs())
         self.kvm.reserved_names = ctl.reserved
-        return ctl, Interpreter(bind(apicv_presets.PRESETS, self.apicv))
+        host = boots.BootHost(self.apicv, ctl)
+        presets = (*bind(apicv_presets.PRESETS, self.apicv), *bind(boots.VERBS, host))
+        return ctl, Interpreter(presets)
 
     def _verbs(self) -> tuple[Bound, ...]:
         own = (*verbs.verbs(VM_OPTIONS), verbs.modprobe(self.kvm.params))

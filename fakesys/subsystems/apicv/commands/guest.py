@@ -37,6 +37,7 @@ SHORTHANDS = {"none": 0, "self": ipi.SELF, "all": ipi.ALL, "others": ipi.OTHERS}
 IPI_MODES = {
     "fixed": 0,
     "lowest": 0x100,
+    "smi": 0x200,
     "nmi": 0x400,
     "init": 0xC500,
     "init-deassert": 0x8500,

@@ -63,6 +63,7 @@ def accept(vm: ApicVm, vcpu: ApicVcpu, message: LapicIrq) -> None:
         vcpu.startup.sipi_pending = True
         requests.request_event(vm, vcpu)
     elif message.mode is Mode.SMI:
+        vcpu.smi_pending = True
         vcpu.requests |= EVENT
         requests.kick(vm, vcpu)
 

@@ -87,6 +87,5 @@ def _take(vm: ApicVm, vcpu: ApicVcpu) -> QueuedIrq:
 def _put_in(vm: ApicVm, vcpu: ApicVcpu, event: QueuedIrq, *, reinjected: bool) -> None:
     if vcpu.in_l2 or not is_injectable(vm, vcpu):
         vm.inhibit.irq_window_injected(vcpu)
-    vm.tracer.kvm_inj_virq(vcpu, event.vector, reinjected=reinjected)
-    vcpu.stats.irq_injections += 1
+    vcpu.kvm_run.inject_irq(event.vector, reinjected=reinjected)
     vcpu.event_inj = event

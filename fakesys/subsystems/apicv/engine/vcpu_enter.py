@@ -11,6 +11,7 @@ from fakesys.subsystems.apicv.engine import delivery, injection, refresh, reques
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.vcpu_run import smm
 from fakesys.subsystems.kvm.vcpu_run.reasons import WINDOW
 
 IRQ_WINDOW_OPEN = 7
@@ -40,6 +41,9 @@ def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
     vcpu.run = RunState.HOST
     while True:
         refresh.serve_requests(vm, vcpu)
+        if vcpu.smi_pending:
+            vcpu.smi_pending = False
+            smm.round_trip(vcpu.kvm_run)
         if vcpu.requests & NMI:
             vcpu.requests = vcpu.requests & ~NMI | EVENT
         if vcpu.requests & EVENT:
@@ -113,7 +117,7 @@ def is_runnable(vm: ApicVm, vcpu: ApicVcpu) -> bool:
     startup = vcpu.startup
     if vcpu.run is RunState.UNINIT:
         return startup.init_pending or (startup.sipi_pending and startup.waits_for_sipi)
-    if vcpu.nmi_pending or startup.init_pending or vcpu.injected is not None:
+    if vcpu.nmi_pending or vcpu.smi_pending or startup.init_pending or vcpu.injected is not None:
         return True
     if not vcpu.interrupts_on:
         return False

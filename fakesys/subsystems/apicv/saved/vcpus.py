@@ -67,6 +67,7 @@ class SavedApicVcpu(Saved, frozen=True):
     v_irq: bool
     injected: SavedQueuedIrq | None
     nmi_pending: bool
+    smi_pending: bool
     in_l2: bool
     block_irq: bool
     counts_window: bool
@@ -97,6 +98,7 @@ def save_vcpu(vm: ApicVm, vcpu: ApicVcpu) -> SavedApicVcpu:
         v_irq=vcpu.v_irq,
         injected=_save_queued(vcpu.injected),
         nmi_pending=vcpu.nmi_pending,
+        smi_pending=vcpu.smi_pending,
         in_l2=vcpu.in_l2,
         block_irq=vcpu.block_irq,
         counts_window=vcpu.counts_window,
@@ -133,6 +135,7 @@ def restore_vcpu(saved: SavedApicVcpu, vm: ApicVm, vcpu: ApicVcpu) -> None:
     restore_lapic(saved.lapic, vcpu.lapic)
     vcpu.apicv_active, vcpu.requests = saved.apicv_active, saved.requests
     vcpu.v_irq, vcpu.nmi_pending = saved.v_irq, saved.nmi_pending
+    vcpu.smi_pending = saved.smi_pending
     vcpu.in_l2, vcpu.block_irq = saved.in_l2, saved.block_irq
     vcpu.counts_window = saved.counts_window
     if saved.injected is not None:

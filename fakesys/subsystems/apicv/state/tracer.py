@@ -125,13 +125,6 @@ class ApicTracer:
         if avic.KvmAvicGaLog in self._wanted:
             self._bus.emit(avic.KvmAvicGaLog(vmid=vm_id, vcpuid=vcpu_id))
 
-    def kvm_inj_virq(self, vcpu: ApicVcpu, vector: int, *, reinjected: bool) -> None:
-        """Emit that an external interrupt is injected."""
-        if lapic.KvmInjVirq in self._wanted:
-            self._bus.emit(
-                lapic.KvmInjVirq(vector=vector, soft=False, reinjected=reinjected, irq=vector)
-            )
-
     def kvm_eoi(self, vcpu: ApicVcpu, vector: int) -> None:
         """Emit an EOI that KVM saw; vector -1: nothing was in service."""
         if lapic.KvmEoi in self._wanted:

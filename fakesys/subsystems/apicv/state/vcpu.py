@@ -177,6 +177,7 @@ class ApicVcpu:
         "nmi_pending",
         "requests",
         "run",
+        "smi_pending",
         "startup",
         "stats",
         "stopped_from",
@@ -203,6 +204,7 @@ class ApicVcpu:
         self.injected: QueuedIrq | None = None
         self.event_inj: QueuedIrq | None = None
         self.nmi_pending = False
+        self.smi_pending = False
         self.in_l2 = False
         self.block_irq = False
         self.counts_window = False

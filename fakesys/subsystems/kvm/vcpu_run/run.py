@@ -17,7 +17,7 @@ from fakesys.subsystems.kvm.events.guest import (
     KvmPageFault,
     KvmPio,
 )
-from fakesys.subsystems.kvm.events.lapic import KvmInjException
+from fakesys.subsystems.kvm.events.lapic import KvmInjException, KvmInjVirq
 from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit, KvmFpu, KvmUserspaceExit
 from fakesys.subsystems.kvm.exits import VMX
 from fakesys.subsystems.kvm.stats import VcpuStats
@@ -133,6 +133,15 @@ class VcpuRun:
                 error_code=error_code,
             )
             self._bus.emit(event)
+
+    def inject_irq(self, vector: int, *, reinjected: bool = False) -> None:
+        """Count and trace the injection of an interrupt; the entry follows.
+
+        Like svm.c:svm_inject_irq.
+        """
+        self.stats.irq_injections += 1
+        event = KvmInjVirq(vector=vector, soft=False, reinjected=reinjected, irq=vector)
+        self.emit(KvmInjVirq, lambda: event)
 
     def queue_exception(self, vector: int, code: int | None) -> None:
         """Let the next entry inject an exception. `code`: its error code, None if it has none."""
