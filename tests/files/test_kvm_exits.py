@@ -12,6 +12,9 @@ CONTROL = "sys/kernel/debug/fakesys/kvm"
 TRACING = "sys/kernel/tracing"
 
 
+OLD_NAMES = {"irq_window_exits": "irq_window"}
+
+
 class Host:
     """A machine that traces every event of KVM from before its first VM, and one VM `a`."""
 
@@ -43,8 +46,10 @@ class Host:
         return lines
 
     def counter(self, name: str) -> int:
-        """A counter, summed over all VMs."""
-        return int(self.machine.read(f"sys/kernel/debug/kvm/{name}"))
+        """A counter, summed over all VMs, under its name of now or of old kernels."""
+        names = self.machine.listdir("sys/kernel/debug/kvm")
+        found = name if name in names else OLD_NAMES[name]
+        return int(self.machine.read(f"sys/kernel/debug/kvm/{found}"))
 
     def with_memory(self, *, start: int = 1) -> Host:
         """A VM with memory, guest tables and a vCPU."""
@@ -63,13 +68,16 @@ def told(lines: list[str], event: str) -> list[str]:
     return [text for name, _, text in (line.partition(": ") for line in lines) if name == event]
 
 
+def reason_of(text: str) -> str:
+    """The reason in the text of kvm_exit."""
+    return text.partition("reason ")[2].partition(" rip ")[0]
+
+
 def require_equal(host: Host) -> None:
     """Each counter equals the number of its event lines, over the whole life of the machine."""
     host.take()
     names = Counter(line.partition(":")[0] for line in host.all)
-    exits = Counter(
-        text.split(" reason ")[1].split(" rip ")[0] for text in told(host.all, "kvm_exit")
-    )
+    exits = Counter(reason_of(text) for text in told(host.all, "kvm_exit"))
     lines = {
         "exits": names["kvm_exit"],
         "io_exits": exits["io"] + exits["IO_INSTRUCTION"],
@@ -365,3 +373,104 @@ def test_later_kernels_shrink_by_half() -> None:
     for _ in range(2):
         halt(host, 50e-6)
     assert "halt_poll_ns 10000 (shrink 20000)" in halt(host, 1e-3)[0]
+
+
+PRESETS = (
+    "linux-boot vcpus=3",
+    "windows2019-boot vcpus=2 hv_synic=1",
+    "freebsd-boot vcpus=4",
+    "linux-boot vcpus=2 irqchip=split",
+    "boot-6.1",
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("profile", ["seed", "6.1", "6.18"])
+def test_counters_are_the_lines_of_each_preset(profile: str, preset: str) -> None:
+    host = Host(profile)
+    host.machine.write(f"{CONTROL}/preset", f"{preset}\n")
+    require_equal(host)
+    assert told(host.all, "kvm_exit")
+
+
+def test_a_boot_has_the_totals_of_the_recording() -> None:
+    host = Host()
+    before = host.machine.clock.now
+    host.machine.write(f"{CONTROL}/preset", "boot-6.1\n")
+    assert 94 < host.machine.clock.now - before < 96
+    host.take()
+    reasons = Counter(reason_of(text) for text in told(host.all, "kvm_exit"))
+    assert reasons == {
+        "interrupt": 7387,
+        "io": 3003,
+        "msr": 1766,
+        "npf": 1358,
+        "cpuid": 745,
+        "vintr": 675,
+        "write_cr4": 45,
+        "cr0_sel_write": 32,
+        "read_cr4": 11,
+        "wbinvd": 6,
+        "read_cr0": 3,
+        "write_cr0": 3,
+        "rsm": 1,
+        "write_dr0": 1,
+        "write_dr3": 1,
+        "UD excp": 1,
+        "read_dr0": 1,
+    }
+    assert sum(reasons.values()) == host.counter("exits") == 15039
+    assert Counter(told(host.all, "kvm_userspace_exit")) == {
+        "reason KVM_EXIT_IO (2)": 2695,
+        "reason KVM_EXIT_MMIO (6)": 88,
+        "reason KVM_EXIT_TPR_ACCESS (12)": 2,
+        "reason restart (4)": 1,
+    }
+    names = Counter(line.partition(":")[0] for line in host.all)
+    assert (names["kvm_mmu_zap_all_fast"], names["kvm_inj_virq"]) == (23, 1600)
+    assert (names["kvm_entry"], names["kvm_smm_transition"]) == (15039, 2)
+
+
+def test_a_guest_that_spins_may_spin_longer() -> None:
+    host = running()
+    lines = host("a vcpu 0 exit pause count=6")
+    assert told(lines, "kvm_ple_window_update")[0] == "vcpu 0 old 3000 new 6000 (growed)"
+    assert told(lines, "kvm_ple_window_update")[-1] == "vcpu 0 old 48000 new 65535 (growed)"
+    host = Host()
+    host.machine.write("sys/kernel/debug/fakesys/modules/unload", "kvm_amd\n")
+    host.machine.write(
+        "sys/kernel/debug/fakesys/modules/load",
+        "kvm_amd pause_filter_count=10 pause_filter_count_grow=3 pause_filter_count_max=50\n",
+    )
+    host("vm create a", "a vcpu add")
+    lines = host("a vcpu 0 exit pause count=3")
+    assert told(lines, "kvm_ple_window_update") == [
+        "vcpu 0 old 10 new 30 (growed)",
+        "vcpu 0 old 30 new 50 (growed)",
+    ]
+
+
+def test_an_smi_between_vcpus_is_handled_and_left() -> None:
+    host = Host()
+    host("vm create a", "a vcpu add count=2", "a vcpu 1 start")
+    lines = host("a vcpu 0 ipi dst=1 vec=0 dm=smi")
+    assert told(lines, "kvm_smm_transition") == [
+        "vcpu 1: entering SMM, smbase 0x30000",
+        "vcpu 1: leaving SMM, smbase 0x30000",
+    ]
+    assert told(lines, "kvm_emulate_insn")[-1] == "30000:8000:0f aa (real)"
+    require_equal(host)
+
+
+def test_without_ipi_virtualization_each_ipi_exits() -> None:
+    host = Host("6.18")
+    host("modprobe enable_ipiv=0", "vm create a reinject=0", "a vcpu add count=2", "a vcpu 1 start")
+    assert host.machine.read("sys/module/kvm_amd/parameters/enable_ipiv") == "N\n"
+    for number in range(2):
+        state = host.machine.read(f"{CONTROL}/vms/a/vcpu{number}")
+        assert "is_running=0" in state
+        assert "apicv_active=1" in state
+    lines = host("a vcpu 0 ipi dst=1 vec=0x40")
+    assert len(told(lines, "kvm_avic_incomplete_ipi")) == 1
+    assert "irr=0x40" not in host.machine.read(f"{CONTROL}/vms/a/vcpu1")
+    require_equal(host)

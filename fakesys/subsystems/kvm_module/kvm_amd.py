@@ -11,7 +11,7 @@ from errno import EACCES
 
 from fakesys.core.features import Features
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.state.params import NESTED, STATE_FILE, uses_avic, uses_npt
+from fakesys.subsystems.apicv.state.params import IPIV, NESTED, STATE_FILE, uses_avic, uses_npt
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
@@ -83,12 +83,12 @@ def _dump(module: KvmModule, text: str) -> None:
 
 
 def _shows_ipiv(module: KvmModule) -> str:
-    wanted = module.apicv.settings.get(IPIV, "Y")
-    return f"{wanted if uses_avic(module.apicv.kvm.params) else 'N'}\n"
+    params = module.apicv.kvm.params
+    return "Y\n" if params[IPIV] and uses_avic(params) else "N\n"
 
 
-DUMP, IPIV = "dump_invalid_vmcb", "enable_ipiv"
-AMD_SETTINGS[DUMP] = AMD_SETTINGS[IPIV] = truth
+DUMP = "dump_invalid_vmcb"
+AMD_SETTINGS[DUMP] = truth
 _AVIC_DOC = "Use AVIC; reads as off without nested paging."
 _NEWER = ParamFeature.BOOLEAN_AVIC
 
@@ -118,7 +118,7 @@ KVM_AMD: Layout[KvmModule] = Layout(
         *_SEV,
         _given("force_avic", "N", truth, "Use AVIC unasked for.", ParamFeature.FORCE_AVIC),
         Attr(
-            name=IPIV,
+            name=IPIV.name,
             mode=0o444,
             doc="Virtualise IPIs too.",
             show=_shows_ipiv,

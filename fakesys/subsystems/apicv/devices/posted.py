@@ -142,7 +142,9 @@ def _fire(vm: ApicVm, assigned: AssignedIrq) -> None:
         return
     requests.sync_vcpu(vm, target)
     target.lapic.request(route.vector)
-    if vm.is_running(target):
+    # The IOMMU has a copy of IsRunning of its own.
+    in_guest = target.run is RunState.GUEST and not vm.module.ipiv
+    if vm.is_running(target) or in_guest:
         delivery.serve_by_hardware(vm, target)
         return
     vm.tracer.kvm_avic_ga_log(vm.vm_id, target.id)

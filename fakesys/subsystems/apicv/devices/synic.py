@@ -14,6 +14,7 @@ from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import SynicRule
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
+from fakesys.subsystems.kvm.events.hyperv.synic import KvmHvSynicSetMsr
 
 SINTS = 16
 FIRST_VECTOR = 16
@@ -50,6 +51,8 @@ def write_sint(
     with command(vm, vcpu):
         value = vector | (SINT_MASKED if masked else 0) | (SINT_AUTO_EOI if auto_eoi else 0)
         guest_steps.leave_for_msr(vcpu, MSR_SINT0 + sint, value, write=True)
+        event = KvmHvSynicSetMsr(vcpu_id=vcpu.id, msr=MSR_SINT0 + sint, data=value, host=False)
+        vcpu.kvm_run.emit(KvmHvSynicSetMsr, lambda: event)
         _set(vm, vcpu, sint, vector if auto_eoi and not masked else None)
         vcpu_enter.enter(vm, vcpu)
 

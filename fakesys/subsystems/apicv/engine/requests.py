@@ -136,7 +136,8 @@ def run_batched(vm: ApicVm) -> None:
     if vm.policy.off_sets_event and not active:
         batch.events += 1
     if vm.policy.off_clears_running:
-        vm.running = vm.running | vm.batched if active else vm.running & ~vm.batched
+        runs = active and vm.module.ipiv
+        vm.running = vm.running | vm.batched if runs else vm.running & ~vm.batched
 
 
 def account_batched(vm: ApicVm) -> None:

@@ -14,6 +14,13 @@ AVIC = Param("avic", flag, True, "kvm_amd: use AVIC, if there is nested paging."
 NPT = Param("npt", flag, True, "kvm_amd: use nested paging.", modprobe=True)
 NESTED = Param("nested", flag, True, "kvm_amd: guests may have guests.", modprobe=True)
 X2AVIC = Param("x2avic", flag, False, "kvm_amd: the processor has x2AVIC.", modprobe=True)
+IPIV = Param(
+    "enable_ipiv",
+    flag,
+    True,
+    "kvm_amd: the processor sends IPIs itself; 0: each of them exits (since 6.17).",
+    modprobe=True,
+)
 STATE_FILE = Param(
     "apicv_state_file",
     flag,
@@ -21,7 +28,7 @@ STATE_FILE = Param(
     "A file apicv-state in debugfs, as the second version of the series had.",
 )
 
-PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, STATE_FILE)
+PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, IPIV, STATE_FILE)
 
 PIT: Option[bool | None] = Option("pit", flag, None, "a PIT in the kernel; there is with a PIC")
 REINJECT = Option("reinject", flag, True, "the PIT reinjects lost ticks")
@@ -42,4 +49,9 @@ def uses_npt(params: Params) -> bool:
 
 def module_of(params: Params) -> Module:
     """Return the parameters as a VM gets them that is created now."""
-    return Module(avic=uses_avic(params), nested=params[NESTED], x2avic=params[X2AVIC])
+    return Module(
+        avic=uses_avic(params),
+        nested=params[NESTED],
+        x2avic=params[X2AVIC],
+        ipiv=params[IPIV],
+    )

@@ -38,11 +38,15 @@ MEMBER_CACHE = 64
 
 
 class Module(Struct, frozen=True):
-    """Parameters of kvm_amd when the VM was created; `avic` is false without `npt`."""
+    """Parameters of kvm_amd when the VM was created; `avic` is false without `npt`.
+
+    `ipiv`: hardware sees in the physical table which vCPUs run, and so can send IPIs to them.
+    """
 
     avic: bool
     nested: bool
     x2avic: bool
+    ipiv: bool = True
 
     @property
     def highest_id(self) -> int:
@@ -196,7 +200,8 @@ class ApicVm:
         return bool(self.running >> vcpu.id & 1)
 
     def set_running(self, vcpu: ApicVcpu, *, running: bool) -> None:
-        """Set or clear IsRunning in the vCPU's physical table entry."""
+        """Set or clear IsRunning in the vCPU's physical table entry; without `ipiv` it is clear."""
+        running = running and self.module.ipiv
         self.running = self.running | vcpu.bit if running else self.running & ~vcpu.bit
 
 

@@ -6,6 +6,7 @@ from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vcpu_run.clock import synchronize_tsc, trace_master_clock
 from fakesys.subsystems.kvm.vcpu_run.halt_poll import HaltPolling
 from fakesys.subsystems.kvm.vcpu_run.params import processor_of
+from fakesys.subsystems.kvm.vcpu_run.pause_loop import PauseLoop
 from fakesys.subsystems.kvm.vcpu_run.processor import Processor
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
@@ -15,12 +16,14 @@ class VcpuRuns:
     """Entries and exits by vCPU. `processors`: what the host had when each VM was made.
 
     `settings`: values, as text, of the parameters of the modules kvm and kvm_amd that were written
-    or given at the load and that are no `Param`. `polling`: those of them about halt polling.
+    or given at the load and that are no `Param`. `polling`, `pause_loop`: those of them about
+    halt polling, and about guests that spin.
     """
 
     def __init__(self, kvm: Kvm, halt_poll_shrink: int = 0) -> None:
         self.kvm = kvm
         self.settings: dict[str, str] = {}
+        self.pause_loop = PauseLoop(self.settings)
         self.polling = HaltPolling(self.settings, halt_poll_shrink)
         self.processors: dict[Vm, Processor] = {}
         self._runs: dict[Vcpu, VcpuRun] = {}
@@ -55,6 +58,7 @@ class VcpuRuns:
         """Return the entries and exits of a vCPU before anything was done to it."""
         bus, processor = self.kvm.kernel.bus, self.processors[vcpu.vm]
         run = self._runs[vcpu] = VcpuRun(bus, vcpu.id, vcpu.stats, processor)
+        run.pause_loop = self.pause_loop
         run.now_ns = lambda: self.kvm.kernel.clock.now_ns
         return run
 

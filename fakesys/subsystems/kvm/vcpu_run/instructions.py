@@ -13,11 +13,13 @@ from errno import EINVAL
 from msgspec import Struct
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.kvm.events.guest import KvmCpuid, KvmCr, KvmHypercall
+from fakesys.subsystems.kvm.events.clock import KvmPvclockUpdate
+from fakesys.subsystems.kvm.events.guest import KvmCpuid, KvmCr, KvmFastMmio, KvmHypercall
 from fakesys.subsystems.kvm.events.nested import KvmInvlpga, KvmSkinit
+from fakesys.subsystems.kvm.events.run import KvmPmlFull
 from fakesys.subsystems.kvm.exits import SVM, SVM_EXCEPTIONS
 from fakesys.subsystems.kvm.vcpu_run import reasons
-from fakesys.subsystems.kvm.vcpu_run.pvclock import PVCLOCK_MSRS, update_pvclock
+from fakesys.subsystems.kvm.vcpu_run.clock import TSC_PER_NS
 from fakesys.subsystems.kvm.vcpu_run.reasons import ExitInfo, Reason
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 
@@ -87,7 +89,6 @@ ELSEWHERE = {
     "npf": "access",
     "pf_excp": "access",
     "ept_violation": "access",
-    "ept_misconfig": "access",
     "vmrun": "nested vmrun",
     "vmlaunch": "nested vmrun",
     "vmresume": "nested vmrun",
@@ -272,7 +273,29 @@ def _shutdown(run: VcpuRun, reason: Reason, values: ExitValues) -> None:
     run.begin()
 
 
+def _fast_mmio(run: VcpuRun, reason: Reason, values: ExitValues) -> None:
+    """Pass a write to device memory to an eventfd. Like vmx.c:handle_ept_misconfig."""
+    _skip(run, reason, values)
+    run.emit(KvmFastMmio, lambda: KvmFastMmio(gpa=values.data))
+    run.advance(_FAST_STORE)
+
+
+_FAST_STORE = 6
+
+
+def _pml_full(run: VcpuRun, reason: Reason, values: ExitValues) -> None:
+    _skip(run, reason, values)
+    run.emit(KvmPmlFull, lambda: KvmPmlFull(vcpu_id=run.id))
+
+
+def _pause(run: VcpuRun, reason: Reason, values: ExitValues) -> None:
+    _skip(run, reason, values)
+    run.pause_loop.grow(run)
+
+
 _ALIASES = {
+    "ept_misconfig": "fast_mmio",
+    "pause_instruction": "pause",
     "io_instruction": "io",
     "msr_read": "msr",
     "msr_write": "msr",
@@ -291,4 +314,32 @@ _HANDLERS: dict[str, Handler] = {
     "skinit": _skinit,
     "exception": _exception,
     "shutdown": _shutdown,
+    "fast_mmio": _fast_mmio,
+    "pml_full": _pml_full,
+    "pause": _pause,
 }
+
+# MSR_KVM_SYSTEM_TIME, old and new.
+PVCLOCK_MSRS = frozenset({0x12, 0x4B564D01})
+# tsc_to_system_mul of the host's frequency, and PVCLOCK_TSC_STABLE_BIT.
+_MUL, _STABLE = 0x80000000, 1
+# An odd version means that the page is being written.
+_VERSION_STEP = 2
+
+
+def update_pvclock(run: VcpuRun) -> None:
+    """Write the pvclock page, as a write to its MSR asks for. Like kvm_guest_time_update."""
+    run.pvclock_version += _VERSION_STEP
+    now = run.now_ns()
+    run.emit(
+        KvmPvclockUpdate,
+        lambda: KvmPvclockUpdate(
+            vcpu_id=run.id,
+            version=run.pvclock_version,
+            tsc_timestamp=now * TSC_PER_NS,
+            system_time=now,
+            tsc_to_system_mul=_MUL,
+            tsc_shift=0,
+            flags=_STABLE,
+        ),
+    )

@@ -22,6 +22,7 @@ from fakesys.subsystems.kvm.events.run import KvmEntry, KvmExit, KvmFpu, KvmUser
 from fakesys.subsystems.kvm.exits import VMX
 from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.subsystems.kvm.vcpu_run.clock import trace_master_clock
+from fakesys.subsystems.kvm.vcpu_run.pause_loop import PauseLoop
 from fakesys.subsystems.kvm.vcpu_run.processor import PROCESSORS, Processor
 from fakesys.subsystems.kvm.vcpu_run.reasons import (
     IO,
@@ -48,7 +49,8 @@ class VcpuRun:
     the guest. `in_kvm_run`: its thread is within KVM_RUN, so the guest's floating point state is
     loaded. `clock_request`: KVM_REQ_MASTERCLOCK_UPDATE is pending, as the vCPU is new.
     `pvclock_version`: of its pvclock page. `halt_poll_ns`: how long it polls when it halts.
-    `requests`: bits of vcpu->requests, which the next exit records.
+    `ple_window`: PAUSEs until it exits, 0 before that ever grew. `requests`: bits of
+    vcpu->requests, which the next exit records.
     """
 
     __slots__ = (
@@ -62,6 +64,8 @@ class VcpuRun:
         "in_kvm_run",
         "l1_rip",
         "now_ns",
+        "pause_loop",
+        "ple_window",
         "processor",
         "pvclock_version",
         "requests",
@@ -83,6 +87,8 @@ class VcpuRun:
         self.clock_request = False
         self.pvclock_version = 0
         self.halt_poll_ns = 0
+        self.ple_window = 0
+        self.pause_loop = PauseLoop({})
         self.l1_rip = 0
         self.requests = 0
         self.now_ns: Callable[[], int] = lambda: 0

@@ -20,6 +20,7 @@ class SavedRun(Saved, frozen=True):
     clock_request: bool
     pvclock_version: U32
     halt_poll_ns: U32
+    ple_window: U32
 
 
 class SavedVmRuns(Saved, frozen=True):
@@ -65,6 +66,7 @@ def _save_run(run: VcpuRun) -> SavedRun:
         clock_request=run.clock_request,
         pvclock_version=run.pvclock_version,
         halt_poll_ns=run.halt_poll_ns,
+        ple_window=run.ple_window,
     )
 
 
@@ -78,7 +80,7 @@ def _restore_vm(saved: SavedVmRuns, runs: VcpuRuns, vm: Vm) -> None:
         run = runs.new_run(vcpu)
         what = f"vCPU {vcpu.id} of {vm.name}"
         run.rip = check_range(found.rip, 1 << 64, f"{what}: rip")
-        run.halt_poll_ns = found.halt_poll_ns
+        run.halt_poll_ns, run.ple_window = found.halt_poll_ns, found.ple_window
         run.l1_rip = check_range(found.l1_rip, 1 << 64, f"{what}: rip")
         check(found.in_kvm_run or not found.in_guest, f"{what} is in the guest, not in KVM_RUN")
         run.clock_request, run.pvclock_version = found.clock_request, found.pvclock_version
