@@ -9,13 +9,13 @@ from typing import Any
 from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
-from fakesys.machine import boots
 from fakesys.machine.profiles import ApicvKernel, MmuKernel
 from fakesys.subsystems.apicv.commands import catalog as apicv_verbs
 from fakesys.subsystems.apicv.commands import presets as apicv_presets
 from fakesys.subsystems.apicv.files import views as apicv_views
 from fakesys.subsystems.apicv.files.state import state as interrupt_state
 from fakesys.subsystems.apicv.model import Apicv
+from fakesys.subsystems.apicv.recorded_boot import BootHost
 from fakesys.subsystems.apicv.state import params as apicv_params
 from fakesys.subsystems.kvm.files import commands as verbs
 from fakesys.subsystems.kvm.files import control, debugfs
@@ -103,8 +103,9 @@ class KvmSubsystem:
         """Return the commands of `ctl` and of `preset`, on the models of now."""
         ctl = Interpreter(self._verbs())
         self.kvm.reserved_names = ctl.reserved
-        host = boots.BootHost(self.apicv, ctl)
-        presets = (*bind(apicv_presets.PRESETS, self.apicv), *bind(boots.VERBS, host))
+        host = BootHost(self.apicv, lambda text: ctl.find(text).run())
+        own = bind(apicv_presets.PRESETS, self.apicv)
+        presets = (*own, *bind(apicv_presets.RECORDED, host))
         return ctl, Interpreter(presets)
 
     def _verbs(self) -> tuple[Bound, ...]:

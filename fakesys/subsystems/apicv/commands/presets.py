@@ -6,9 +6,10 @@ from errno import EEXIST, EINVAL
 from typing import Any
 
 from fakesys.core.commands import Args, Option, Verb, flag, number_within, word, words_of
-from fakesys.subsystems.apicv import presets
+from fakesys.subsystems.apicv import presets, recorded_boot
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.presets import GuestOs, VmSpec
+from fakesys.subsystems.apicv.recorded_boot import BootHost, BootSpec
 from fakesys.subsystems.apicv.state.params import REINJECT
 from fakesys.subsystems.kvm.files.commands import FD, IRQCHIP, PID
 from fakesys.subsystems.kvm.vm import Irqchip
@@ -43,6 +44,28 @@ def _preset(name: str, guest_os: GuestOs, doc: str, *more: Option[Any]) -> Verb[
         doc=doc,
     )
 
+
+MEMORY = Option("mem", number_within(128, 224), 128, "MiB of memory")
+
+
+def _boot(host: BootHost, args: Args) -> str:
+    spec = BootSpec(args[NAME], args[MEMORY], pid=args[PID], fd=args[FD])
+    recorded_boot.boot(host, spec)
+    return ""
+
+
+RECORDED: tuple[Verb[BootHost], ...] = (
+    Verb(
+        words=("boot-6.1",),
+        options=(NAME, MEMORY, PID, FD),
+        run=_boot,
+        errors={
+            EEXIST: "the name, or the owner's descriptor, is in use",
+            EINVAL: "the name cannot be one of a VM",
+        },
+        doc="A boot as it was recorded: 15,039 exits in 95 seconds of simulated time.",
+    ),
+)
 
 PRESETS: tuple[Verb[Apicv], ...] = (
     _preset("linux-boot", presets.LINUX, "Linux boots: PIT, APs, RTC, an assigned device."),

@@ -8,17 +8,14 @@ the recording; what a single exit is about is made up. The counters follow from 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from errno import EEXIST, EINVAL
 
 from msgspec import Struct
 
-from fakesys.core.commands import Args, Interpreter, Option, Verb, number_within, word
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
-from fakesys.subsystems.kvm.files.commands import FD, PID
 from fakesys.subsystems.kvm.vcpu_run import smm
 from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, WINDOW
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
@@ -72,10 +69,10 @@ TOGGLED_GPA = 0xE000000
 
 
 class BootHost(Struct, frozen=True):
-    """What a boot needs of the machine. `ctl`: the commands of `fakesys/kvm/ctl`."""
+    """What a boot needs of the machine. `ctl`: runs a command of `fakesys/kvm/ctl`."""
 
     apicv: Apicv
-    ctl: Interpreter
+    ctl: Callable[[str], object]
 
 
 class RecordedBoot:
@@ -124,7 +121,7 @@ class RecordedBoot:
 
     def _ctl(self, text: str) -> None:
         with self._host.apicv.kvm.in_owner(self._vm.kvm):
-            self._host.ctl.find(f"{self._name} {text}").run()
+            self._host.ctl(f"{self._name} {text}")
 
     def _toggle_slot(self, _number: int) -> None:
         """Let the firmware hide and show a part of its memory: the delete zaps everything."""
@@ -234,40 +231,31 @@ def _share(of: str, part: str, number: int) -> int:
     return part_done
 
 
-NAME = Option("name", word, "g", "name of the VM")
-MEMORY = Option("mem", number_within(128, 1024), 128, "MiB of memory")
+class BootSpec(Struct, frozen=True):
+    """The VM to create. `memory`: in MiB. `pid`, `fd`: see `Kvm.create_vm`."""
+
+    name: str
+    memory: int
+    pid: int = 0
+    fd: int = 0
 
 
-def _boot(host: BootHost, args: Args) -> str:
-    name, kvm = args[NAME], host.apicv.kvm
+def boot(host: BootHost, spec: BootSpec) -> None:
+    """Create the VM and boot it. Raises EEXIST, EINVAL before any change, EINTR after a signal."""
+    name, kvm = spec.name, host.apicv.kvm
     might_resched()
     with kvm.commands.running(name):
-        vm = kvm.create_vm(name, pid=args[PID], fd=args[FD])
+        vm = kvm.create_vm(name, pid=spec.pid, fd=spec.fd)
         apic_vm = host.apicv.of(vm)
         apic_vm.auto_handler = True
         for text in (
-            f"mem ram size={args[MEMORY]}M",
+            f"mem ram size={spec.memory}M",
             "mem rom size=4M",
-            f"slot 0 gpa=0 size={args[MEMORY]}M mem=ram",
+            f"slot 0 gpa=0 size={spec.memory}M mem=ram",
             f"slot 1 gpa={ROM_GPA:#x} size=4M mem=rom flags=2",
         ):
             with kvm.in_owner(vm):
-                host.ctl.find(f"{name} {text}").run()
+                host.ctl(f"{name} {text}")
         kvm.create_vcpus(vm)
         RecordedBoot(host, apic_vm).run()
         vm.vcpu(0).hold()
-    return ""
-
-
-VERBS: tuple[Verb[BootHost], ...] = (
-    Verb(
-        words=("boot-6.1",),
-        options=(NAME, MEMORY, PID, FD),
-        run=_boot,
-        errors={
-            EEXIST: "the name, or the owner's descriptor, is in use",
-            EINVAL: "the name cannot be one of a VM",
-        },
-        doc="A boot as it was recorded: 15,039 exits in 95 seconds of simulated time.",
-    ),
-)
