@@ -10,10 +10,11 @@ from collections import Counter
 import pytest
 
 from fakesys.core.features import Feature
-from fakesys.machine.profiles import AP_KERNELS, APICV_KERNELS, MMU_KERNELS, TRACE_KERNELS
+from fakesys.machine.kernels.ap import AP_KERNELS
+from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS, TRACE_KERNELS
 from tests.test_layers import modules, parsed
 
-PROFILES = "machine.profiles"
+PROFILES = ("machine.profiles", "machine.kernels.ap")
 YEAR = re.compile(r"(^|_)(19|20)\d\d(_|$)")
 
 
@@ -57,15 +58,17 @@ def test_every_enumeration_is_found() -> None:
 
 @pytest.mark.parametrize("feature", declared(), ids=str)
 def test_a_kernel_has_the_feature(feature: Feature) -> None:
-    tables = (AP_KERNELS, MMU_KERNELS, APICV_KERNELS, TRACE_KERNELS)
-    assert any(feature in kernel.features for table in tables for kernel in table.values())
+    kernels = [AP_KERNELS[name] for name in AP_KERNELS.names()]
+    tables = (MMU_KERNELS, APICV_KERNELS, TRACE_KERNELS)
+    others = [kernel for table in tables for kernel in table.values()]
+    assert any(feature in kernel.features for kernel in (*kernels, *others))
 
 
 @pytest.mark.parametrize("feature", declared(), ids=str)
 def test_a_row_or_an_event_asks_for_the_feature(feature: Feature) -> None:
     own = type(feature).__module__.removeprefix("fakesys.")
     asks = {module for module in modules() if spelling(feature) in named(module)}
-    assert asks - {own, PROFILES}
+    assert asks - {own, *PROFILES}
 
 
 def test_no_name_has_a_year() -> None:

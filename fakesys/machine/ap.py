@@ -8,7 +8,7 @@ from typing import Any
 from fakesys.core.features import FeatureSet
 from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
-from fakesys.machine.profiles import ApKernel
+from fakesys.machine.kernels.ap import ApKernel
 from fakesys.subsystems.ap_bus.files import bus as bus_files
 from fakesys.subsystems.ap_bus.hardware_spec import HardwareSpec
 from fakesys.subsystems.ap_control import files as control_files

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.profiles import (
-    AP_KERNELS,
     APICV_KERNELS,
     MMU_KERNELS,
     PROFILES,
@@ -84,7 +84,7 @@ class KernelChoices:
     def of_ap(self) -> ApKernelChoice:
         """Return the choice behind `fakesys/ap/`."""
         return ApKernelChoice(
-            names=tuple(AP_KERNELS),
+            names=AP_KERNELS.names(),
             get=lambda: self._machine.subsystems.profile.ap,
             choose=self.set_ap,
             reset=self.reset_ap,

@@ -6,30 +6,23 @@ A feature chooses rows (`needs=`, `unless=`), a policy is handed to a model's co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import EADDRINUSE, EBUSY, EINVAL, EPERM, EUSERS
+from errno import EINVAL
 from typing import TypeVar
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from fakesys.core.errors import KernelError
 from fakesys.core.features import Feature, FeatureSet
-from fakesys.subsystems.ap_bus import policy as ap_bus
-from fakesys.subsystems.ap_bus.policy import ApFeature
+from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.subsystems.apicv.state import policy as apicv
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
-from fakesys.subsystems.device_nodes.features import NodeFeature
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.model import VcpuLimits
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_module.features import ParamFeature
-from fakesys.subsystems.mdev.policy import MdevFeature, MdevPolicy
-from fakesys.subsystems.s390dbf.model import DebugPolicy, Level
 from fakesys.subsystems.tracing.base.policy import V6_1, V6_12, V6_18, Build
-from fakesys.subsystems.vfio_ap import policy as vfio_ap
-from fakesys.subsystems.vfio_ap.policy import Filtering, FilterName, VfioApFeature
 
 
 class Profile(Struct, frozen=True):
@@ -62,17 +55,6 @@ def profile_of(name: str) -> Profile:
         raise KernelError(EINVAL, f"{name!r} is no profile ({known})") from None
 
 
-class ApKernel(Struct, frozen=True):
-    """The AP bus, mediated devices and vfio_ap as one kernel has them."""
-
-    name: str
-    features: FeatureSet
-    bus: ap_bus.BusPolicy
-    mdev: MdevPolicy
-    vfio_ap: vfio_ap.VfioApPolicy
-    debug: DebugPolicy = DebugPolicy()
-
-
 class MmuKernel(Struct, frozen=True):
     """KVM's core and memory as one kernel has them. `params`: knobs that it sets differently."""
 
@@ -91,96 +73,6 @@ class ApicvKernel(Struct, frozen=True):
     policy: ApicvPolicy
     params: Mapping[str, str] = field(default_factory=dict)
 
-
-# The series of 2019 that made vfio_ap dynamic, on top of what 6.1 has.
-_AP_V6 = ApKernel(
-    name="v6",
-    features=frozenset({VfioApFeature.VERSION}),
-    bus=ap_bus.BusPolicy(
-        veto_errno=EADDRINUSE,
-        oldest_type=ap_bus.CEX2A,
-        initiates_queues=False,
-        asks_for_interrupts=False,
-        bindings=ap_bus.BindingsEvent.EVERY_PROBE,
-        queues=ap_bus.vanish_when_deconfigured,
-        checkstop_is_offline=False,
-        asks_state=False,
-        rescans=False,
-        poll_seconds=0,
-    ),
-    mdev=MdevPolicy(driver="vfio_mdev", module=None, vfio_devices=False),
-    vfio_ap=vfio_ap.VfioApPolicy(
-        filters={
-            FilterName.ADAPTER: Filtering(vfio_ap.filter_or_nothing, vfio_ap.plug_by_filter),
-            FilterName.LITERAL: Filtering(vfio_ap.filter_as_posted, vfio_ap.plug_whole_rows),
-        },
-        follows_machine=False,
-        guest_decides=True,
-        repeats_assign=True,
-        resets_unassigned=False,
-        resets_filtered=False,
-        bad_resets=frozenset(),
-        in_use="ebusy",
-        requests_device=False,
-        oldest_added=0,
-        no_instances_errno=EPERM,
-        isc_failure=0x08,
-    ),
-)
-_MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
-_AP_6_1 = ApKernel(
-    name="6.1",
-    features=frozenset({MdevFeature.BIND, VfioApFeature.BIND, VfioApFeature.GUEST_MATRIX_KEPT}),
-    bus=replace(_AP_V6.bus, veto_errno=EBUSY, queues=ap_bus.stay_when_deconfigured),
-    mdev=MdevPolicy(driver="vfio_ap_mdev", module="vfio_ap", vfio_devices=True),
-    vfio_ap=replace(
-        _AP_V6.vfio_ap,
-        filters=dict.fromkeys(FilterName, _MERGED_FILTER),
-        follows_machine=True,
-        guest_decides=False,
-        repeats_assign=False,
-        resets_unassigned=True,
-        bad_resets=frozenset({0x01, 0x02, 0x03, 0x04, 0x05}),
-        in_use="block",
-        no_instances_errno=EUSERS,
-    ),
-)
-_AP_6_12 = ApKernel(
-    name="6.12",
-    features=_AP_6_1.features
-    | {
-        ApFeature.DEPTH_IS_SIZE,
-        ApFeature.FEATURES,
-        ApFeature.MESSAGE_POOL,
-        ApFeature.QUEUE_FUNCTIONS,
-        ApFeature.STRICT_POLL,
-        NodeFeature.KEY_HANDLERS,
-        NodeFeature.LONG_EP11_KEYS,
-        VfioApFeature.AP_CONFIG,
-    },
-    bus=replace(
-        _AP_6_1.bus,
-        oldest_type=ap_bus.CEX4,
-        initiates_queues=True,
-        asks_for_interrupts=True,
-        bindings=ap_bus.BindingsEvent.PER_SCAN,
-        checkstop_is_offline=True,
-        asks_state=True,
-        rescans=True,
-        poll_seconds=0.04,
-    ),
-    mdev=replace(_AP_6_1.mdev, vfio_leaves_first=True),
-    vfio_ap=replace(
-        _AP_6_1.vfio_ap,
-        resets_filtered=True,
-        bad_resets=frozenset({0x01, 0x02, 0x05}),
-        requests_device=True,
-        oldest_added=ap_bus.CEX4,
-        isc_failure=0x06,
-    ),
-    debug=DebugPolicy(debug_messages=False, pkey_level=Level.WARN),
-)
-AP_KERNELS: dict[str, ApKernel] = {kernel.name: kernel for kernel in (_AP_V6, _AP_6_1, _AP_6_12)}
 
 _DESCRIBED_STATS = frozenset(
     {

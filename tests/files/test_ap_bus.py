@@ -118,7 +118,7 @@ def test_masks_are_vetoed_while_a_matrix_has_a_queue(
     assert refused(machine, f"{BUS}/{name}", f"{bad},-7") == errno
     assert refused(machine, f"{BUS}/{name}", ONES) == errno
     line = f"vfio_ap_mdev {U1}: Can not reserve queue 05.0004 for host driver: in use by mdev"
-    assert complaints(machine) == [line] * 3
+    assert complaints(machine) == ([] if kernel == "v6" else [line] * 3)
     # Bits that only go off, or that are on already, ask nobody.
     machine.write(f"{BUS}/{name}", "-9")
     machine.write(f"{BUS}/{name}", "+10")

@@ -361,14 +361,15 @@ def test_reset_is_as_at_mount_time(kernel: str) -> None:
 def test_the_kernel_can_be_chosen() -> None:
     machine = machine_of()
     profile = f"{CONTROL}/profile"
-    assert machine.read(profile) == "[v6] 6.1 6.12\n"
+    levels = " ".join(("5.3", *(f"v6-{patch:02d}" for patch in range(1, 11))))
+    assert machine.read(profile) == f"{levels} [v6] 6.1 6.12\n"
     assert refused(machine, profile, "6.2") == "EINVAL"
     assert refused(machine, profile, "6.1 6.12") == "EINVAL"
     machine.write(f"{BUS}/aqmask", "-4")
     machine.write(f"{CONTROL}/cards/05/config", "0")
     assert not exists(machine, f"{ROOT}/card05/05.0004")
     machine.write(profile, "6.1\n")
-    assert machine.read(profile) == "v6 [6.1] 6.12\n"
+    assert machine.read(profile) == f"{levels} v6 [6.1] 6.12\n"
     assert machine.read(f"{ROOT}/card05/05.0004/config") == "0\n"
     assert machine.read(f"{BUS}/aqmask") != "0x" + "f" * 64 + "\n"
     assert exists(machine, f"{BUS}/drivers/vfio_ap/bind")
@@ -376,7 +377,7 @@ def test_the_kernel_can_be_chosen() -> None:
     assert refused(machine, profile, "v6") == "EBUSY"
     assert refused(machine, "sys/kernel/debug/fakesys/profile", "6.18") == "EBUSY"
     machine.write(f"{CONTROL}/reset", "1")
-    assert machine.read(profile) == "[v6] 6.1 6.12\n"
+    assert machine.read(profile) == f"{levels} [v6] 6.1 6.12\n"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakesys.core.kernel import Kernel
-from fakesys.machine.profiles import AP_KERNELS
+from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec, HardwareSpec, mask_of
 from fakesys.subsystems.ap_control.model import ApPolicies, ApSystem
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev

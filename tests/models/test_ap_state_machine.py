@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from errno import EADDRINUSE, EADDRNOTAVAIL, EBUSY, ENODEV, EPERM
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,14 +28,17 @@ from fakesys.core.journal import LineLog, UeventLog
 from fakesys.core.kernel import Kernel
 from fakesys.core.text import ALL_IDS, ids
 from fakesys.machine.ap import ap_of
-from fakesys.machine.profiles import AP_KERNELS
+from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.subsystems.ap_bus.hardware_spec import CardMode, CardSpec
 from fakesys.subsystems.ap_control.files import ApKernelChoice
+from fakesys.subsystems.ap_control.sharing import shared_queues
 from fakesys.subsystems.vfio_ap.matrix_mdev import MatrixMdev
+from fakesys.subsystems.vfio_ap.policy import VfioApFeature, VfioApPolicy, host_owned
 from fakesys.subsystems.vfio_ap.state import RemovePolicy
 from fakesys.tree.binder import Binder
 from fakesys.tree.node import Directory
-from tests.models.ap_machine import CARDS, DOMAINS, SMALL, create, uuid_of
+from tests.long import LONG
+from tests.models.ap_machine import CARDS, DOMAINS, SMALL, create, system_of, uuid_of
 
 EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "10"))
 ADAPTER = st.sampled_from((*CARDS, 2))
@@ -65,6 +69,10 @@ class ApMachine(RuleBasedStateMachine):
         self.binder = Binder(kernel.bus, self.side.features, mounts)
         self.uevents = uevents
         self.look_at_everything()
+
+    @property
+    def policy(self) -> VfioApPolicy:
+        return self.system.vfio_ap.state.policy
 
     @property
     def mdevs(self) -> dict[str, MatrixMdev]:
@@ -115,14 +123,28 @@ class ApMachine(RuleBasedStateMachine):
     def _assign(self, mdev: MatrixMdev, apm: int, aqm: int, action: Callable[[], None]) -> None:
         old = mdev.matrix
         new = product(old.apm | apm, old.aqm | aqm)
-        host = product(self.system.bus.state.apmask, self.system.bus.state.aqmask)
+        unavailable = self.unavailable(apm or old.apm, aqm or old.aqm)
         others: Apqns = set()
         for other in self.mdevs.values():
             others |= set() if other is mdev else product(other.matrix.apm, other.matrix.aqm)
-        errno = EADDRNOTAVAIL if new & host else EADDRINUSE if new & others else None
+        errno = EADDRNOTAVAIL if unavailable else EADDRINUSE if new & others else None
         fresh = (old.apm | apm, old.aqm | aqm) != (old.apm, old.aqm)
-        if self.attempt(action, errno) and (fresh or self.kernel == "v6"):
+        given = mdev.guest_masks
+        if not self.attempt(action, errno):
+            return
+        if not self.policy.following.matrix:
+            assert mdev.guest_masks == given
+        elif fresh or self.policy.repeats_assign:
             self.check_filter(mdev)
+
+    def unavailable(self, apm: int, aqm: int) -> bool:
+        """Is a queue of these not for guests? Before the series, a driver had to have it."""
+        vfio, state = self.bound("vfio_ap"), self.system.bus.state
+        if self.policy.unavailable is host_owned:
+            return bool(product(apm, aqm) & product(state.apmask, state.aqmask))
+        if apm and aqm:
+            return not product(apm, aqm) <= vfio
+        return not any(apm >> apid & 1 or aqm >> apqi & 1 for apid, apqi in vfio)
 
     @rule(number=NUMBER, adapter=st.none() | ADAPTER, domain=st.none() | DOMAIN)
     def unassign(self, number: int, adapter: int | None, domain: int | None) -> None:
@@ -143,7 +165,7 @@ class ApMachine(RuleBasedStateMachine):
         for mdev in self.mdevs.values():
             assigned |= product(mdev.matrix.apm, mdev.matrix.aqm)
         grows = mask & ~(bus.state.apmask if name == "apmask" else bus.state.aqmask)
-        veto = bool(grows) and bool(product(apmask, aqmask) & assigned)
+        veto = bool(grows) and bool(product(apmask, aqmask) & assigned) and self.policy.vetoes
         set_mask = bus.set_apmask if name == "apmask" else bus.set_aqmask
         errno = bus.state.policy.veto_errno if veto else None
         self.attempt(lambda: set_mask(mask), errno)
@@ -156,7 +178,11 @@ class ApMachine(RuleBasedStateMachine):
             return
         guest = guests.by_name.get(name) or guests.create(name, ap=ap)
         errno = EBUSY if mdev.guest else EPERM if guest.mdev else None
-        if self.attempt(lambda: guest.attach(mdev), errno) and self.kernel == "v6":
+        if not self.attempt(lambda: guest.attach(mdev), errno):
+            return
+        if not self.policy.following.matrix:
+            assert mdev.guest_masks == mdev.matrix
+        elif self.policy.guest_decides:
             self.check_filter(mdev)
 
     @rule(name=GUEST)
@@ -223,7 +249,7 @@ class ApMachine(RuleBasedStateMachine):
             for a in ids(mdev.matrix.apm)
             if lpar.adapters >> a & 1 and all(usable[a] >> d & 1 for d in aqm)
         }
-        if self.kernel == "v6" and not (apm and aqm):
+        if self.policy.guest_decides and not (apm and aqm):
             apm, aqm = set(), set()
         assert set(ids(mdev.guest_masks.apm)) == apm
         assert set(ids(mdev.guest_masks.aqm)) == aqm
@@ -237,15 +263,40 @@ class ApMachine(RuleBasedStateMachine):
             product(guest.masks.apm, guest.masks.aqm)
             for guest in self.system.guests.by_name.values()
         ]
-        for sets in (assigned, guests):
+        # Before patch 04 a guest keeps what others get meanwhile, before 06 what the host gets.
+        following = self.policy.following
+        for sets in (assigned, guests) if following.matrix else (assigned,):
             for one, other in itertools.combinations(sets, 2):
                 assert not one & other
-        for queues in guests:
+        for queues in guests if following.queues else ():
             assert queues <= vfio
+        if following.queues:
+            assert self.shared() == ""
+
+    def shared(self) -> str:
+        """The file `shared_queues`."""
+        system = self.system
+        guests = system.guests.by_name.values()
+        return shared_queues(system.hardware.lpar, system.bus.state.host_driver, guests)
+
+    @invariant()
+    def shared_queues_are_those_of_two(self) -> None:
+        lpar = self.system.hardware.lpar
+        users = {
+            name: product(guest.masks.apm, guest.masks.aqm)
+            for name, guest in sorted(self.system.guests.by_name.items())
+        }
+        users["cex4queue"] = self.bound("cex4queue")
+        lines = []
+        for apid, apqi in sorted(product(lpar.adapters, lpar.domains)):
+            names = [name for name, queues in users.items() if (apid, apqi) in queues]
+            if len(names) > 1:
+                lines.append(f"{apid:02x}.{apqi:04x} {' '.join(names)}\n")
+        assert self.shared() == "".join(lines)
 
     @invariant()
     def guests_have_no_more_than_assigned(self) -> None:
-        for mdev in self.mdevs.values():
+        for mdev in self.mdevs.values() if self.policy.following.matrix else ():
             for given, assigned in zip(mdev.guest_masks, mdev.matrix, strict=True):
                 assert not given & ~assigned
 
@@ -282,6 +333,96 @@ class ApMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         events = list(self.uevents.since(0))
         assert [number for number, _ in events] == list(range(1, self.uevents.last + 1))
+
+
+# Levels of the series that no other one is equal to.
+LEVELS = ("5.3", "v6-02", "v6-03", "v6-04", "v6-06", "v6-10-06")
+ALL_LEVELS = (*AP_KERNELS.series.levels(), "v6-10-03", "v6-10-06", "v6-10-02-08", "v6-10-01-06")
+
+
+@pytest.mark.parametrize("kernel", ALL_LEVELS if LONG else LEVELS)
+def test_random_histories_of_the_series(kernel: str) -> None:
+    machine = type(f"ApMachine_{kernel}", (ApMachine,), {"kernel": kernel})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES if LONG else 2,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+class Sharing(RuleBasedStateMachine):
+    """Histories of a machine whose queues are the guests', of which one is wanted that shares."""
+
+    kernel: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.system = system_of(self.kernel)
+        self.system.bus.set_aqmask(0)
+        self.pairs = [
+            (create(self.system, number), self.system.guests.create(f"{number}"))
+            for number in range(2)
+        ]
+
+    @rule(
+        number=st.integers(0, 1),
+        assign=st.booleans(),
+        number_of=st.integers(0, 1),
+        domain=st.booleans(),
+    )
+    def change(self, number: int, assign: bool, number_of: int, domain: bool) -> None:
+        mdev, _ = self.pairs[number]
+        busy = VfioApFeature.BUSY_WITH_GUEST in AP_KERNELS[self.kernel].features
+        with suppress(KernelError):
+            if busy and mdev.guest:
+                return
+            names = ("unassign", "assign")[assign], ("adapter", "domain")[domain]
+            getattr(mdev, "_".join(names))(number_of)
+
+    @rule(number=st.integers(0, 1), attach=st.booleans())
+    def plug(self, number: int, attach: bool) -> None:
+        mdev, guest = self.pairs[number]
+        with suppress(KernelError):
+            guest.attach(mdev) if attach else guest.detach()
+
+    @rule(mask=st.integers(0, 3))
+    def give_to_the_host(self, mask: int) -> None:
+        with suppress(KernelError):
+            self.system.bus.set_aqmask(mask)
+
+    @invariant()
+    def nobody_shares(self) -> None:
+        host = self.system.bus.state.host_driver
+        guests = self.system.guests.by_name.values()
+        assert shared_queues(self.system.hardware.lpar, host, guests) == "", "two use a queue"
+
+
+def search(kernel: str, examples: int) -> None:
+    run_state_machine_as_test(
+        type(f"Sharing_{kernel}", (Sharing,), {"kernel": kernel}),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("kernel", ["5.3", "v6-03"])
+def test_a_search_finds_shared_queues(kernel: str) -> None:
+    with pytest.raises(AssertionError, match="two use a queue"):
+        search(kernel, 2000)
+
+
+@pytest.mark.parametrize("kernel", ["v6-06", "v6", "6.12"])
+def test_a_search_finds_none(kernel: str) -> None:
+    search(kernel, 1000 if LONG else 10)
 
 
 @pytest.mark.parametrize("kernel", list(AP_KERNELS))

@@ -7,7 +7,7 @@ the uevents. The uevents of one operation are rows (`uevents.py`), one per card.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from errno import EBUSY, ENODEV
+from errno import ENODEV
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed
@@ -49,11 +49,14 @@ class Binding:
             self.bind_card(card)
 
     def bind_card_by_hand(self, card: ApCard) -> None:
-        """Bind a card as a write to `bind` does. Raises ENODEV, EBUSY in this order."""
+        """Bind a card as a write to `bind` does.
+
+        Raises ENODEV, the policy's `bound_errno` in this order.
+        """
         if not card.has_driver_type:
             raise KernelError(ENODEV, f"no driver takes type {card.hwtype}")
         if card.driver is not None:
-            raise KernelError(EBUSY, f"card {card.apid:02x} is bound")
+            raise KernelError(self._bus.policy.bound_errno, f"card {card.apid:02x} is bound")
         self.bind_card(card)
 
     def unbind_card(self, card: ApCard) -> None:
@@ -64,12 +67,16 @@ class Binding:
         self._bus.kernel.devices.unbind(card)
 
     def bind(self, driver: QueueDriver, queue: ApQueue) -> None:
-        """Bind a queue as a write to `bind` does. Raises ENODEV, EBUSY, ENODEV in this order."""
+        """Bind a queue as a write to `bind` does.
+
+        Raises ENODEV, the policy's `bound_errno`, ENODEV in this order.
+        """
         card, bit = queue.card, 1 << queue.apqi
         if not card.has_driver_type:
             raise KernelError(ENODEV, f"{driver.name} takes no type {card.hwtype}")
         if queue.driver is not None:
-            raise KernelError(EBUSY, f"{queue.apqn} is bound to {queue.driver}")
+            errno = self._bus.policy.bound_errno
+            raise KernelError(errno, f"{queue.apqn} is bound to {queue.driver}")
         if not self._fitting(driver, card) & bit:
             raise KernelError(ENODEV, f"the masks do not give {queue.apqn} to {driver.name}")
         before = self._bus.unbound_count()

@@ -85,10 +85,11 @@ class Hardware:
         self.reset_answers: dict[Apqn, int] = {}
         self.configure_errors: dict[int, int] = {}
         self.keys = MasterKeys()
-        # Resets that the queues of each adapter answered, by ZAPQ and by RAPQ. They stay when a
-        # card is taken out.
+        # Resets that the queues of each adapter answered, by ZAPQ and by RAPQ, and those by ZAPQ
+        # that were tried. They stay when a card is taken out.
         self.counters: dict[int, BitCounter] = {}
         self.rapq_counters: dict[int, BitCounter] = {}
+        self.attempts: dict[int, BitCounter] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.on_facilities: Callable[[], None] = lambda: None
 
@@ -242,10 +243,11 @@ class Hardware:
             ALL_IDS & ~absent, answers.get(DECONFIGURED, 0), answers.get(CHECKSTOPPED, 0)
         )
 
-    def zeroize(self, apid: int, mask: int) -> dict[int, int]:
+    def zeroize(self, apid: int, mask: int, attempts: int = 1) -> dict[int, int]:
         """Reset these queues by PQAP(ZAPQ); return answer -> mask.
 
-        A reset that is answered normally is counted, and turns the queue's interrupts off.
+        A reset that is answered normally is counted, and turns the queue's interrupts off. A queue
+        that answers with a reset in progress or busy is tried as often as `attempts` says.
         """
         answers = self.by_answer(apid, mask)
         for apqn, rc in self.reset_answers.items():
@@ -253,6 +255,10 @@ class Hardware:
                 bit = 1 << apqn.apqi
                 answers = {answer: queues & ~bit for answer, queues in answers.items()}
                 answers[rc] = answers.get(rc, 0) | bit
+        tried = self.attempts.setdefault(apid, BitCounter())
+        tried.add(mask)
+        for _ in range(attempts - 1):
+            tried.add(answers.get(RESET_IN_PROGRESS, 0) | answers.get(BUSY, 0))
         done = answers.get(NORMAL, 0)
         if done:
             self.counters.setdefault(apid, BitCounter()).add(done)
@@ -296,6 +302,10 @@ class Hardware:
     def rapq(self, apqn: Apqn) -> int:
         """Return how many resets by PQAP(RAPQ) a queue has answered since power on."""
         return _count(self.rapq_counters, apqn)
+
+    def reset_attempts(self, apqn: Apqn) -> int:
+        """Return how many resets a queue was asked for since power on."""
+        return _count(self.attempts, apqn)
 
     def state(self) -> dict[str, Any]:
         """Return the hardware as plain data, without the faults."""

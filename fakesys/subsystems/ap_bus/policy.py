@@ -54,6 +54,7 @@ class BusPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
     `veto_errno`: errno of a mask change that a driver refuses.
+    `bound_errno`: errno of a write to `bind` for a device that has a driver (bus.c:bind_store).
     `oldest_type`: cards of an older type have no device (ap_bus.c:ap_get_compatible_type).
     `initiates_queues`: does the bus initiate new and returning queues, whatever their driver?
     `asks_for_interrupts`: is the interrupt state read from the hardware, or remembered from the
@@ -66,6 +67,7 @@ class BusPolicy(Struct, frozen=True):
     """
 
     veto_errno: int
+    bound_errno: int
     oldest_type: int
     initiates_queues: bool
     asks_for_interrupts: bool

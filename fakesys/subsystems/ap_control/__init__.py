@@ -8,6 +8,7 @@
   streams of its uevents and log lines; `mounts` collects all tables.
 * `hardware_files.py`: `lpar/`, `cards/` and `queues/`, the side of the support element; and the
   AP part's files below `fakesys/faults/`.
+* `sharing.py`: which queues more than one can use, as kernels before the series allow.
 * `key_files.py`: the master keys of domains, which files of queues show.
 * `guest_files.py`: guests, which attach mediated devices and use their queues.
 

@@ -23,7 +23,8 @@ from fakesys.subsystems.ap_control.guest_files import GUEST_ROWS
 from fakesys.subsystems.ap_control.hardware_files import FLAG_ERRORS, HARDWARE_ROWS
 from fakesys.subsystems.ap_control.key_files import KEY_ROWS
 from fakesys.subsystems.ap_control.model import ApSystem
-from fakesys.subsystems.control.files import bracketed, journal_rows
+from fakesys.subsystems.ap_control.sharing import shared_queues
+from fakesys.subsystems.control.files import bracketed, journal_rows, with_current
 from fakesys.subsystems.control.streams import lines_from, uevents_from
 from fakesys.subsystems.modules.known import AP, AP_MODULES
 from fakesys.subsystems.vfio_ap.policy import FilterName
@@ -219,6 +220,14 @@ SETTINGS: tuple[Row, ...] = (
         errors={EINVAL: "no such preset", EBUSY: "a mediated device or a guest exists"},
     ),
     Attr(
+        name="shared_queues",
+        mode=0o444,
+        doc="Queues that a guest and another guest or a driver of the host can use; then these.",
+        show=lambda system: shared_queues(
+            system.hardware.lpar, system.bus.state.host_driver, system.guests.by_name.values()
+        ),
+    ),
+    Attr(
         name="state",
         mode=0o444,
         doc="The whole AP part as one JSON object, keys sorted.",
@@ -249,9 +258,12 @@ def _machine_rows(choice: ApKernelChoice, uevents: UeventLog, log: LineLog) -> t
             name="profile",
             mode=0o644,
             doc="The kernel that the AP part behaves as.",
-            show=lambda _system: bracketed(choice.names, choice.get()),
+            show=lambda _system: bracketed(with_current(choice.names, choice.get()), choice.get()),
             store=lambda _system, text: choice.choose(one_word(text)),
-            errors={EINVAL: "no such kernel", EBUSY: "a mediated device or a guest exists"},
+            errors={
+                EINVAL: "no such kernel, or another patch needs one left out",
+                EBUSY: "a mediated device or a guest exists",
+            },
         ),
         Attr(
             name="reset",

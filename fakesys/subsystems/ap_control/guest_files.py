@@ -132,7 +132,12 @@ GUEST: Layout[GuestFiles] = Layout(
             mode=0o200,
             doc="Write 1 to reset all queues of the device (VFIO_DEVICE_RESET).",
             store=_reset,
-            errors={EINVAL: "not 1", ENODEV: "nothing is attached"},
+            errors={
+                EINVAL: "not 1",
+                ENODEV: "nothing is attached, or the last bad answer was 03 (the series)",
+                EBUSY: "the last bad answer was 02 or 05 (5.3 and the series on it)",
+                EIO: "the last bad answer was another one (5.3 and the series on it)",
+            },
         ),
         Attr(
             name="mdev",

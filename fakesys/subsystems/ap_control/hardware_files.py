@@ -191,6 +191,12 @@ QUEUE: Layout[QueueSwitches] = Layout(
             show=lambda queue: f"{queue.system.hardware.rapq(queue.apqn)}\n",
         ),
         Attr(
+            name="attempts",
+            mode=0o444,
+            doc="Resets (ZAPQ) that were tried since boot, answered normally or not.",
+            show=lambda queue: f"{queue.system.hardware.reset_attempts(queue.apqn)}\n",
+        ),
+        Attr(
             name="submit",
             mode=0o200,
             doc="Write a number: that many requests of the host.",

@@ -36,6 +36,12 @@ def bracketed(choices: Iterable[str], current: str) -> str:
     return " ".join(f"[{name}]" if name == current else name for name in choices) + "\n"
 
 
+def with_current(choices: Iterable[str], current: str) -> tuple[str, ...]:
+    """Return all choices and, if it is none of them, the current one."""
+    names = tuple(choices)
+    return names if current in names else (*names, current)
+
+
 def journal_rows(name: str, doc: str, cursor: Callable[[M], Cursor[R]]) -> tuple[Attr[M], Attr[M]]:
     """Return the rows `NAME` and `NAME_pipe` of a journal that begins at `cursor`."""
     return (

@@ -109,7 +109,7 @@ class VfioAp:
         messages = VfioApMessages(debug or DebugFeatures(kernel))
         self.state = VfioApState(kernel, bus.state, policy, self.driver.bound, messages)
         self.assignments: Assignments[MatrixMdev] = Assignments()
-        self.resets = QueueResets(self.state.hardware, self.driver.bound, self.assignments)
+        self.resets = QueueResets(self.state, self.assignments)
         self.matrix: MatrixDevice | None = None
         self._bus = bus
         self._mdev_bus = mdev_bus
@@ -213,28 +213,29 @@ class VfioAp:
 
     def status(self, apqn: Apqn) -> QueueStatus:
         """Return what a queue is used for. Like vfio_ap_ops.c:status_show (v6.1)."""
-        if not self.assignments.is_assigned(apqn):
-            return QueueStatus.UNASSIGNED
-        for mdev in self.assignments.holders_of(apqn.apid, 1 << apqn.apqi):
+        for uuid in self.state.attached:
+            mdev = self.mdevs[uuid]
             if mdev.guest is not None and mdev.guest.ap and mdev.guest_masks.has(*apqn):
                 return QueueStatus.IN_USE
-        return QueueStatus.ASSIGNED
+        assigned = self.assignments.is_assigned(apqn)
+        return QueueStatus.ASSIGNED if assigned else QueueStatus.UNASSIGNED
 
     def in_use(self, apmask: int, aqmask: int) -> bool:
-        """Return whether a queue that these masks give to the host is in a matrix.
+        """Return whether the policy vetoes that these masks give the host a queue of a matrix.
 
-        The log names every such queue of the newest device that has one. Like
+        The log may name every such queue of the newest device that has one. Like
         vfio_ap_ops.c:vfio_ap_mdev_resource_in_use (v6.1).
         """
         masks = Masks(apmask, aqmask, 0)
-        other = self.assignments.sharer(masks)
+        other = self.assignments.sharer(masks) if self.state.policy.vetoes else None
         if other is None:
             return False
-        for apqn in common_queues(masks, other.matrix):
-            self.state.kernel.log(
-                f"vfio_ap_mdev {other.uuid}: Can not reserve queue {apqn} for host driver: "
-                "in use by mdev"
-            )
+        if self.state.policy.logs_refusals:
+            for apqn in common_queues(masks, other.matrix):
+                self.state.kernel.log(
+                    f"vfio_ap_mdev {other.uuid}: Can not reserve queue {apqn} for host driver: "
+                    "in use by mdev"
+                )
         return True
 
     def queues_bound(self, apid: int, mask: int) -> None:
@@ -242,6 +243,8 @@ class VfioAp:
 
         Like vfio_ap_ops.c:vfio_ap_mdev_probe_queue (v6.1).
         """
+        if not self.state.policy.following.queues:
+            return
         for mdev in self.assignments.holders_of(apid, mask):
             if self.state.policy.guest_decides and mdev.guest is None:
                 continue
@@ -253,7 +256,8 @@ class VfioAp:
     def queues_leaving(self, apid: int, mask: int) -> None:
         """Unplug queues from their guest, then reset them.
 
-        In kernels that reset what leaves a guest, the first queue takes its whole adapter along.
+        In kernels that reset what leaves a guest, the first queue takes its whole adapter along;
+        before that, some kernels leave the guest its queues.
         Like vfio_ap_ops.c:vfio_ap_mdev_remove_queue (v6.1, v6.12).
         """
         own_reset = mask
@@ -345,6 +349,8 @@ class VfioAp:
         )
 
     def _leaves_guest(self, mdev: MatrixMdev, apid: int, mask: int) -> bool:
+        if not self.state.policy.following.queues:
+            return False
         if self.state.policy.guest_decides:
             return mdev.guest is not None
         return bool(mdev.guest_masks.row(apid) & mask)

@@ -6,8 +6,8 @@ Source: drivers/s390/crypto/vfio_ap_ops.c, vfio_ap_drv.c (v6.1; v6.12 where a ro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENODEV, ERANGE
+from collections.abc import Callable, Mapping
+from errno import EADDRINUSE, EADDRNOTAVAIL, EBUSY, EINVAL, ENODEV, ERANGE
 
 from msgspec.structs import replace
 
@@ -89,48 +89,77 @@ def _set_config(mdev: Mdev, text: str) -> None:
     _data(mdev).configure(parse_config(text))
 
 
+def _assignment(
+    name: str,
+    take: Callable[[MatrixMdev, int], None],
+    what: str,
+    with_guest: str,
+    errors: Mapping[int, str] = NOT_A_NUMBER,
+) -> tuple[Attr[Mdev], ...]:
+    """Return the rows of one file: of kernels that take it while a guest has the device, or not."""
+
+    def idle(mdev: Mdev, text: str) -> None:
+        _data(mdev).require_no_guest()
+        take(_data(mdev), kstrtoull(text))
+
+    return (
+        Attr(
+            name=name,
+            mode=0o200,
+            doc=f"{what}{with_guest}.",
+            store=_number(take),
+            errors=errors,
+            unless=VfioApFeature.BUSY_WITH_GUEST,
+        ),
+        Attr(
+            name=name,
+            mode=0o200,
+            doc=f"{what}, while no guest has the device.",
+            store=idle,
+            errors={**errors, EBUSY: "a guest has the device"},
+            needs=VfioApFeature.BUSY_WITH_GUEST,
+        ),
+    )
+
+
 MDEV: tuple[Attr[Mdev], ...] = (
-    Attr(
-        name="assign_adapter",
-        mode=0o200,
-        doc="Write an adapter number to assign it; a running guest gets it at once.",
-        store=_number(MatrixMdev.assign_adapter),
-        errors=ASSIGN_ERRORS,
+    *_assignment(
+        "assign_adapter",
+        MatrixMdev.assign_adapter,
+        "Write an adapter number to assign it",
+        "; a running guest gets it at once",
+        ASSIGN_ERRORS,
     ),
-    Attr(
-        name="unassign_adapter",
-        mode=0o200,
-        doc="Write an adapter number to take it back, from a running guest too.",
-        store=_number(MatrixMdev.unassign_adapter),
-        errors=NOT_A_NUMBER,
+    *_assignment(
+        "unassign_adapter",
+        MatrixMdev.unassign_adapter,
+        "Write an adapter number to take it back",
+        ", from a running guest too",
     ),
-    Attr(
-        name="assign_domain",
-        mode=0o200,
-        doc="Write a domain number to assign it; a running guest gets it at once.",
-        store=_number(MatrixMdev.assign_domain),
-        errors=ASSIGN_ERRORS,
+    *_assignment(
+        "assign_domain",
+        MatrixMdev.assign_domain,
+        "Write a domain number to assign it",
+        "; a running guest gets it at once",
+        ASSIGN_ERRORS,
     ),
-    Attr(
-        name="unassign_domain",
-        mode=0o200,
-        doc="Write a domain number to take it back, from a running guest too.",
-        store=_number(MatrixMdev.unassign_domain),
-        errors=NOT_A_NUMBER,
+    *_assignment(
+        "unassign_domain",
+        MatrixMdev.unassign_domain,
+        "Write a domain number to take it back",
+        ", from a running guest too",
     ),
-    Attr(
-        name="assign_control_domain",
-        mode=0o200,
-        doc="Write a domain number to let the guest control it; two devices may have it.",
-        store=_number(MatrixMdev.assign_control_domain),
-        errors=NOT_A_NUMBER,
+    *_assignment(
+        "assign_control_domain",
+        MatrixMdev.assign_control_domain,
+        "Write a domain number to let the guest control it",
+        "; two devices may have it",
     ),
-    Attr(
-        name="unassign_control_domain",
-        mode=0o200,
-        doc="Write a domain number to end the guest's control of it.",
-        store=_number(MatrixMdev.unassign_control_domain),
-        errors=NOT_A_NUMBER,
+    *_assignment(
+        "unassign_control_domain",
+        MatrixMdev.unassign_control_domain,
+        "Write a domain number to end the guest's control of it",
+        "",
     ),
     Attr(
         name="matrix",
@@ -146,7 +175,7 @@ MDEV: tuple[Attr[Mdev], ...] = (
         show=lambda mdev: matrix_text(_data(mdev).visible_guest_masks),
         errors={ENODEV: "no such guest is attached"},
         kind=SYSFS_LONG,
-        unless=VfioApFeature.GUEST_MATRIX_KEPT,
+        needs=VfioApFeature.GUEST_MATRIX,
     ),
     Attr(
         name="guest_matrix",

@@ -52,8 +52,8 @@ class GuestMdev(Protocol):
     def close(self) -> None:
         """Close the device; its queues are reset."""
 
-    def reset(self) -> None:
-        """Reset its queues."""
+    def reset_for_user(self) -> None:
+        """Reset its queues. Raises EBUSY, EIO, ENODEV."""
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Turn interrupts of a queue on. Raises ENODEV, EFAULT."""
@@ -111,13 +111,16 @@ class Guest:
         mdev.close()
 
     def reset(self) -> None:
-        """Reset all queues of its mediated device, whatever its CPU model. Raises ENODEV.
+        """Reset all queues of its mediated device, whatever its CPU model.
+
+        Raises ENODEV without a device; EBUSY, EIO, ENODEV for a queue that is not reset, in some
+        kernels.
 
         Like vfio_ap_ops.c:vfio_ap_mdev_ioctl with VFIO_DEVICE_RESET (v6.1).
         """
         if self.mdev is None:
             raise KernelError(ENODEV, f"{self.name} has nothing attached")
-        self.mdev.reset()
+        self.mdev.reset_for_user()
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Execute PQAP(AQIC) to turn interrupts on. Raises the answer's errno: ENODEV, EFAULT."""

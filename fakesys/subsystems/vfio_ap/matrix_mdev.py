@@ -5,7 +5,7 @@ Like struct ap_matrix_mdev and its attributes in vfio_ap_ops.c (v6.1).
 
 from __future__ import annotations
 
-from errno import EADDRINUSE, EADDRNOTAVAIL, EFAULT, EIO, ENODEV
+from errno import EADDRINUSE, EADDRNOTAVAIL, EBUSY, EFAULT, EIO, ENODEV
 from typing import Any
 
 from fakesys.core.errors import KernelError
@@ -59,15 +59,20 @@ class MatrixMdev:
             raise KernelError(ENODEV, f"{self.uuid} has no guest with AP instructions")
         return self.guest_masks
 
+    def require_no_guest(self) -> None:
+        """Refuse while a guest has the device, with AP instructions or not. Raises EBUSY."""
+        if self.guest is not None:
+            raise KernelError(EBUSY, f"{self.uuid} is open for {self.guest.name}")
+
     def assign_adapter(self, apid: int) -> None:
         """Assign an adapter with all assigned domains.
 
-        Raises ENODEV above the maximum, EADDRNOTAVAIL when a queue of the new matrix is the
-        host's, EADDRINUSE when another device has one. Like vfio_ap_ops.c:assign_adapter_store
-        (v6.1).
+        Raises ENODEV above the maximum, EADDRNOTAVAIL when a new queue cannot be assigned,
+        EADDRINUSE when another device has one of the new matrix. Like
+        vfio_ap_ops.c:assign_adapter_store (v6.1).
         """
         self._check_id(apid, self.max_apid)
-        self._assign(self.matrix._replace(apm=self.matrix.apm | 1 << apid))
+        self._assign(Masks(1 << apid, self.matrix.aqm, 0))
 
     def assign_domain(self, apqi: int) -> None:
         """Assign a domain with all assigned adapters; otherwise like `assign_adapter`.
@@ -75,7 +80,7 @@ class MatrixMdev:
         Like vfio_ap_ops.c:assign_domain_store (v6.1).
         """
         self._check_id(apqi, self.max_apqi)
-        self._assign(self.matrix._replace(aqm=self.matrix.aqm | 1 << apqi))
+        self._assign(Masks(self.matrix.apm, 1 << apqi, 0))
 
     def unassign_adapter(self, apid: int) -> None:
         """Unassign an adapter, also from a running guest. Raises ENODEV above the maximum.
@@ -105,7 +110,10 @@ class MatrixMdev:
         if self.matrix.adm & bit:
             return
         self._set_matrix(self.matrix._replace(adm=self.matrix.adm | bit))
-        if not self._module.policy.follows_machine or self._module.lpar.adm & bit:
+        policy = self._module.policy
+        if not policy.following.matrix:
+            return
+        if not policy.follows_machine or self._module.lpar.adm & bit:
             self.guest_masks = self.guest_masks._replace(adm=self.guest_masks.adm | bit)
 
     def unassign_control_domain(self, domain: int) -> None:
@@ -122,7 +130,7 @@ class MatrixMdev:
 
         Like vfio_ap_ops.c:ap_config_store (v6.12).
         """
-        self._refuse_taken(new)
+        self._refuse_taken(new, new)
         if new.apm >> (self.max_apid + 1) or (new.aqm | new.adm) >> (self.max_apqi + 1):
             raise KernelError(ENODEV, "an ID is above the maximum of this device")
         old = self.matrix
@@ -174,20 +182,28 @@ class MatrixMdev:
         """Open the device for a guest. Precondition: it is open for none."""
         self.guest = guest
         self._module.attached.append(self.uuid)
-        if self._module.policy.guest_decides:
+        if not self._module.policy.following.matrix:
+            self.guest_masks = self.matrix
+        elif self._module.policy.guest_decides:
             self.refilter()
 
     def close(self) -> None:
         """Close the device: reset every queue, and finish what waits for this."""
         self.guest = None
+        if not self._module.policy.following.matrix:
+            self.guest_masks = NOTHING
         self._module.attached.remove(self.uuid)
         self.reset()
         self.interrupts.clear()
         self.mdev.bus.let_go(self.mdev)
 
     def reset(self) -> None:
-        """Reset all bound queues of the matrix."""
+        """Reset the queues of the matrix."""
         self._resets.reset(_queues(self.matrix))
+
+    def reset_for_user(self) -> None:
+        """Reset the queues of the matrix by VFIO_DEVICE_RESET. Raises EBUSY, EIO, ENODEV."""
+        self._resets.reset_for_user(_queues(self.matrix))
 
     def enable_interrupts(self, apqn: Apqn, isc: int) -> None:
         """Turn interrupts of a queue on, with an interruption subclass.
@@ -233,22 +249,26 @@ class MatrixMdev:
         if number > highest:
             raise KernelError(ENODEV, f"{number} is above the maximum of {highest}")
 
-    def _assign(self, new: Masks) -> None:
-        if new == self.matrix and not self._module.policy.repeats_assign:
+    def _assign(self, added: Masks) -> None:
+        """Assign an adapter with all domains, or the other way round."""
+        old, policy = self.matrix, self._module.policy
+        new = Masks(old.apm | added.apm, old.aqm | added.aqm, old.adm)
+        if new == old and not policy.repeats_assign:
             return
-        self._refuse_taken(new)
+        self._refuse_taken(new, added)
         self._set_matrix(new)
-        self.refilter()
+        if policy.following.matrix:
+            self.refilter()
 
-    def _refuse_taken(self, new: Masks) -> None:
-        for apid in ids(new.apm):
-            host = self._module.bus.host_domains(apid) & new.aqm
-            if host:
-                taken = Apqn(apid, ids(host)[0])
-                raise KernelError(EADDRNOTAVAIL, f"{taken} is the host's by apmask and aqmask")
+    def _refuse_taken(self, new: Masks, added: Masks) -> None:
+        module = self._module
+        why = module.policy.unavailable(added, module.bus.host_domains, module.bound)
+        if why:
+            raise KernelError(EADDRNOTAVAIL, why)
         other = self._assignments.sharer(new, self)
         if other is not None:
-            self._log_sharing(new, other)
+            if module.policy.logs_refusals:
+                self._log_sharing(new, other)
             raise KernelError(EADDRINUSE, f"{other.uuid} has queues of the new matrix")
 
     def _log_sharing(self, new: Masks, other: MatrixMdev) -> None:
@@ -264,7 +284,8 @@ class MatrixMdev:
         lost = _joined(lost, _queues(Masks(old.apm, old.aqm & gone.aqm, 0)))
         now = self.matrix
         self._set_matrix(Masks(now.apm & ~gone.apm, now.aqm & ~gone.aqm, now.adm & ~gone.adm))
-        self.unplug(gone)
+        if self._module.policy.following.matrix:
+            self.unplug(gone)
         if self._module.policy.resets_unassigned:
             self._resets.reset(lost)
         self._forget_lost_interrupts()

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from fakesys.core.features import Feature
 from fakesys.core.text import ids
+from fakesys.subsystems.ap_bus.apqn import Apqn
 
 
 class VfioApFeature(Feature):
@@ -17,6 +18,8 @@ class VfioApFeature(Feature):
 
     AP_CONFIG = "vfio_ap.ap_config"
     BIND = "vfio_ap.bind"
+    BUSY_WITH_GUEST = "vfio_ap.busy_with_guest"
+    GUEST_MATRIX = "vfio_ap.guest_matrix"
     GUEST_MATRIX_KEPT = "vfio_ap.guest_matrix_kept"
     VERSION = "vfio_ap.version"
 
@@ -111,6 +114,78 @@ class Filtering(NamedTuple):
     plug: Plug
 
 
+# Whether queues may be assigned: (the queues, the host's domains of an adapter by the masks, bound
+# domains per adapter) -> why not, empty if they may. Of a matrix of which one half is empty there
+# is the other half only.
+Unavailable = Callable[[Masks, Callable[[int], int], Sequence[int]], str]
+
+
+def host_owned(queues: Masks, host: Callable[[int], int], _bound: Sequence[int]) -> str:
+    """Tell the first queue that the masks give to the host.
+
+    Like vfio_ap_ops.c:vfio_ap_mdev_validate_masks (v6.1).
+    """
+    for apid in ids(queues.apm):
+        taken = host(apid) & queues.aqm
+        if taken:
+            return f"{Apqn(apid, ids(taken)[0])} is the host's by apmask and aqmask"
+    return ""
+
+
+def not_bound(queues: Masks, _host: Callable[[int], int], bound: Sequence[int]) -> str:
+    """Tell the first queue that the driver vfio_ap does not have; of one half it needs any queue.
+
+    Like vfio_ap_ops.c:vfio_ap_verify_queue_reserved (v5.3).
+    """
+    if not queues.aqm:
+        missing = [apid for apid in ids(queues.apm) if not bound[apid]]
+        return f"adapter {missing[0]:02x} has no queue bound to vfio_ap" if missing else ""
+    if not queues.apm:
+        reserved = _union(bound)
+        missing = ids(queues.aqm & ~reserved)
+        return f"domain {missing[0]:04x} has no queue bound to vfio_ap" if missing else ""
+    for apid in ids(queues.apm):
+        missing = ids(queues.aqm & ~bound[apid])
+        if missing:
+            return f"{Apqn(apid, missing[0])} is not bound to vfio_ap"
+    return ""
+
+
+def _union(rows: Sequence[int]) -> int:
+    mask = 0
+    for row in rows:
+        mask |= row
+    return mask
+
+
+class Following(NamedTuple):
+    """What the guest's share follows, while and when it is attached.
+
+    `matrix`: each assignment and each attachment runs the filter, and what is unassigned leaves.
+    Without, a guest has what was assigned when it was attached, bound or not, until it lets go.
+    `queues`: queues that the driver gets are plugged, and one that it loses takes its adapter from
+    the guest. Without, the driver's probe and remove leave the guest alone.
+    """
+
+    matrix: bool
+    queues: bool
+
+
+class ResetPolicy(Struct, frozen=True):
+    """How queues are reset (vfio_ap_ops.c:vfio_ap_mdev_reset_queue).
+
+    `attempts`: how often a queue is reset that answers 02 or 05. `unbound`: are all queues of a
+    matrix reset, bound to the driver or not? `warns`: does the log tell of a queue that was reset
+    and then answers neither 00 nor 02 nor 05? `errnos`: answer -> errno of VFIO_DEVICE_RESET; other
+    answers do not fail it.
+    """
+
+    attempts: int
+    unbound: bool
+    warns: bool
+    errnos: Mapping[int, int]
+
+
 class FilterName(StrEnum):
     """The filters that a user may switch between."""
 
@@ -122,6 +197,11 @@ class VfioApPolicy(Struct, frozen=True):
     """The choices of one kernel.
 
     `filters`: by the name that selects one.
+    `unavailable`: which queues cannot be assigned.
+    `following`: what the guest's share follows.
+    `vetoes`: does the driver refuse that the host gets queues of a matrix?
+    `logs_refusals`: does the log name the queues of such a refusal, and of one to assign?
+    `resets`: how queues are reset.
     `follows_machine`: does a scan apply changes of the machine's masks (on_config_changed,
     on_scan_complete)?
     `guest_decides`: do the guest's masks change only while a guest is attached, and are they
@@ -138,6 +218,11 @@ class VfioApPolicy(Struct, frozen=True):
     """
 
     filters: Mapping[FilterName, Filtering]
+    unavailable: Unavailable
+    following: Following
+    vetoes: bool
+    logs_refusals: bool
+    resets: ResetPolicy
     follows_machine: bool
     guest_decides: bool
     repeats_assign: bool

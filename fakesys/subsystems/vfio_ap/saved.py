@@ -152,11 +152,13 @@ def _restore_mdev(saved: SavedMatrixMdev, mdev: MatrixMdev, module: VfioAp) -> N
     beyond = new.apm >> (mdev.max_apid + 1) or (new.aqm | new.adm) >> (mdev.max_apqi + 1)
     check(not beyond, f"{mdev.uuid} has an ID above its maximum")
     check(module.assignments.sharer(new) is None, f"{mdev.uuid} has queues of another device")
-    for apid in ids(new.apm):
+    policy = module.state.policy
+    for apid in ids(new.apm) if policy.vetoes else ():
         host = module.state.bus.host_domains(apid) & new.aqm
         check(not host, f"{mdev.uuid} has queues of the host")
     for given, assigned in zip(guest_masks, new, strict=True):
-        check(not given & ~assigned, f"{mdev.uuid} gives to guests what is not assigned")
+        less = not given & ~assigned
+        check(less or not policy.following.matrix, f"{mdev.uuid} gives what is not assigned")
     module.assignments.add(mdev)
     module.assignments.give(mdev, new)
     mdev.guest_masks = guest_masks

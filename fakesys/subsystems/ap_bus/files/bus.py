@@ -271,7 +271,10 @@ def bind_rows(needs: Features = ()) -> tuple[Row, ...]:
             mode=0o200,
             doc="Write a device's name to bind it to this driver.",
             store=bind,
-            errors={ENODEV: "unknown, or not for this driver", EBUSY: "it has a driver"},
+            errors={
+                ENODEV: "unknown, not for this driver, or it has one (5.3 and the series on it)",
+                EBUSY: "it has a driver",
+            },
             needs=needs,
         ),
         Attr(

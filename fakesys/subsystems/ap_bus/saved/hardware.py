@@ -76,6 +76,7 @@ class SavedHardware(Saved, frozen=True):
     keys: tuple[SavedDomainKey, ...]
     resets: Counters
     rapq: Counters
+    attempts: Counters
 
 
 def save_spec(spec: CardSpec) -> SavedCardSpec:
@@ -136,6 +137,7 @@ def save_hardware(hardware: Hardware) -> SavedHardware:
         keys=save_keys(hardware.keys),
         resets=_save_counters(hardware.counters),
         rapq=_save_counters(hardware.rapq_counters),
+        attempts=_save_counters(hardware.attempts),
     )
 
 
@@ -170,6 +172,7 @@ def restore_hardware(saved: SavedHardware, hardware: Hardware) -> None:
     restore_keys(saved.keys, hardware.keys)
     hardware.counters = _restored_counters(saved.resets)
     hardware.rapq_counters = _restored_counters(saved.rapq)
+    hardware.attempts = _restored_counters(saved.attempts)
     hardware.reset_answers, hardware.configure_errors = answers, dict(saved.configure_errors)
 
 
