@@ -157,7 +157,7 @@ def apicv(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import apicv as experiment
-    from fakesys.machine.profiles import APICV_KERNELS
+    from fakesys.machine.kernels.apicv import APICV_KERNELS
     from fakesys.subsystems.apicv.presets import GUESTS
 
     _require_one_of("kernels", kernel, APICV_KERNELS)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fakesys.lab import plots
 from fakesys.lab.apicv import Setup, Step, Storm, Timeline
-from fakesys.machine.profiles import APICV_KERNELS
+from fakesys.machine.kernels.apicv import APICV_KERNELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from fakesys.machine.kernels.ap import AP_KERNELS
+from fakesys.machine.kernels.apicv import APICV_KERNELS
 from fakesys.machine.profiles import (
-    APICV_KERNELS,
     MMU_KERNELS,
     PROFILES,
     Profile,
@@ -96,12 +96,14 @@ class KernelChoices:
             KernelChoice(
                 name="mmu_profile",
                 doc="The kernel whose memory management KVM has.",
+                names=tuple(MMU_KERNELS),
                 get=lambda: self._machine.subsystems.profile.mmu,
                 choose=self.set_mmu,
             ),
             KernelChoice(
                 name="apicv_profile",
                 doc="The kernel whose interrupt virtualisation KVM has.",
+                names=APICV_KERNELS.names(),
                 get=lambda: self._machine.subsystems.profile.apicv,
                 choose=self.set_apicv,
             ),

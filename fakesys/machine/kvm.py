@@ -9,7 +9,8 @@ from typing import Any
 from fakesys.core.commands import Bound, Interpreter, Option, bind
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
-from fakesys.machine.profiles import ApicvKernel, MmuKernel
+from fakesys.machine.kernels.apicv import ApicvKernel
+from fakesys.machine.profiles import MmuKernel
 from fakesys.subsystems.apicv.commands import catalog as apicv_verbs
 from fakesys.subsystems.apicv.commands import presets as apicv_presets
 from fakesys.subsystems.apicv.files import views as apicv_views

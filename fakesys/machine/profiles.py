@@ -14,10 +14,8 @@ from msgspec import Struct, field
 from fakesys.core.errors import KernelError
 from fakesys.core.features import Feature, FeatureSet
 from fakesys.machine.kernels.ap import AP_KERNELS
-from fakesys.subsystems.apicv.state import policy as apicv
-from fakesys.subsystems.apicv.state.policy import ApicvPolicy
+from fakesys.machine.kernels.apicv import APICV_KERNELS
 from fakesys.subsystems.kvm.features import KvmFeature
-from fakesys.subsystems.kvm.model import VcpuLimits
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
@@ -61,16 +59,6 @@ class MmuKernel(Struct, frozen=True):
     name: str
     features: FeatureSet
     policy: MmuPolicy
-    params: Mapping[str, str] = field(default_factory=dict)
-
-
-class ApicvKernel(Struct, frozen=True):
-    """KVM's interrupts and vCPU entry as one kernel has them."""
-
-    name: str
-    features: FeatureSet
-    limits: VcpuLimits
-    policy: ApicvPolicy
     params: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -138,33 +126,6 @@ MMU_KERNELS: dict[str, MmuKernel] = {
             kvm_mmu.K6_18,
             params={"as_num": "1"},
         ),
-    )
-}
-
-_VCPU = frozenset({KvmFeature.TRACE_VCPU})
-_STATE = _VCPU | {KvmFeature.TRACE_STATE}
-_NAMES = _STATE | {KvmFeature.TRACE_NAMES}
-_REQUESTS = _NAMES | {KvmFeature.TRACE_REQUESTS}
-
-_APICV_6_1 = frozenset({ParamFeature.BOOLEAN_AVIC, ParamFeature.FORCE_AVIC})
-_APICV_6_12 = _APICV_6_1 | {ParamFeature.SEV_SNP}
-_APICV_6_18 = _APICV_6_12 | {ParamFeature.ENABLE_IPIV}
-_LIMITS_5 = VcpuLimits(count=288, ids=1023)
-_LIMITS_6 = VcpuLimits(count=1024, ids=4096)
-
-APICV_KERNELS: dict[str, ApicvKernel] = {
-    kernel.name: kernel
-    for kernel in (
-        ApicvKernel(
-            "v3", frozenset({KvmFeature.TRACE_APICV_REQUEST_PAIR}), _LIMITS_5, apicv.ENUM_STATE
-        ),
-        ApicvKernel(
-            "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
-        ),
-        ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
-        ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6, apicv.WATCHED_IDS),
-        ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
-        ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
     )
 }
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fakesys.lab import apicv as experiment
 from fakesys.lab.apicv import Setup
-from fakesys.machine.profiles import APICV_KERNELS
+from fakesys.machine.kernels.apicv import APICV_KERNELS
 from fakesys.subsystems.apicv.presets import GUESTS
 from tests.avic_kit import KERNELS, Guests
 from tests.cli.test_lab_livelock import fakesys, rows_of

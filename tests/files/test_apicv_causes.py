@@ -459,7 +459,7 @@ def test_windows_of_two_vcpus_are_counted() -> None:
 def test_the_kernel_is_chosen_while_no_vm_exists() -> None:
     guests = Guests("v3").boot()
     guests.refuses(16, "6.1", f"{FOLDER}/apicv_profile")
-    assert guests.machine.read(f"{FOLDER}/apicv_profile") == "v3\n"
+    assert "[v3]" in guests.machine.read(f"{FOLDER}/apicv_profile").split()
     guests("vm destroy g")
     guests.machine.write(f"{FOLDER}/apicv_profile", "6.1")
     guests.machine.write(CTL, "vm create g")

@@ -18,7 +18,7 @@ SOME = {
     "kvm_avic_doorbell": ("6.1", "6.12", "6.18", "7.x"),
     "kvm_avic_incomplete_ipi": KERNELS,
     "kvm_avic_unaccelerated_access": KERNELS,
-    "kvm_avic_ga_log": KERNELS,
+    "kvm_avic_ga_log": ("6.1", "6.12", "6.18", "7.x"),
 }
 
 

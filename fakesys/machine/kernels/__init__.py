@@ -5,6 +5,8 @@
   be taken away from a level, as long as no later one needs it.
 * `ap.py`: the kernels of the AP part: `5.3`, the levels of the series that made vfio_ap dynamic,
   and the releases that followed.
+* `apicv.py`: the kernels of KVM's interrupts: `5.3`, the levels of the series that made AVIC
+  dynamic, and releases.
 
 A kernel of a series is built when its name is used for the first time, from the set of patches
 that it has: each patch adds features, or replaces fields of a policy. No model knows of patches.

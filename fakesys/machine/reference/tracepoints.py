@@ -10,7 +10,8 @@ from typing import NamedTuple
 from fakesys.core.event_format import EventFormat, Field, event_format
 from fakesys.core.features import Feature, Features, FeatureSet
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.machine.profiles import APICV_KERNELS, MMU_KERNELS
+from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.machine.tracing import TRACEPOINTS
 
 # A list of names in a print format: of a longer one only both ends are shown.

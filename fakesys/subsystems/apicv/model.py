@@ -21,25 +21,15 @@ from fakesys.subsystems.apicv.engine import (
 from fakesys.subsystems.apicv.engine.apic_ids import ids_changed
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.access_page import GuestMemory
-from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.params import PIT, REINJECT, module_of
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy, TooBig
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import UPDATE, ApicVcpu, RunState
-from fakesys.subsystems.apicv.state.vm import ApicVm, Engine
+from fakesys.subsystems.apicv.state.vm import ApicVm, Engine, takes_irqchip
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
-
-BACKING_PAGES = 0x1_0000_0000
-"""Host address of the first APIC backing page; one page for each vCPU follows."""
-PAGE = 4096
-
-
-def backing_page(vcpu_id: int) -> int:
-    """Return the host address of a vCPU's APIC backing page."""
-    return BACKING_PAGES + vcpu_id * PAGE
 
 
 class Memories(Protocol):
@@ -119,7 +109,9 @@ class Apicv:
         with command(apic_vm):
             if vm.irqchip is Irqchip.KERNEL:
                 routing.make_controllers(apic_vm)
-            apic_vm.inhibit.irqchip_created()
+            apic_vm.inhibit.irqchip_created(
+                allowed=takes_irqchip(self.policy, apic_vm.module, vm.irqchip)
+            )
 
     def check_vcpu(self, vm: Vm, vcpu_id: int) -> None:
         """Raise EINVAL for an id above AVIC's table in kernels that refuse it.
@@ -129,7 +121,7 @@ class Apicv:
         apic_vm = self._vms[vm]
         if not apic_vm.avic:
             return
-        self.check_ids(vcpu_id)
+        self.check_ids(vcpu_id, vm.irqchip)
         if self._creates_page(apic_vm) and apic_vm.access_page.is_obstructed():
             raise KernelError(EEXIST, "the owner's memory lies where the APIC access page must be")
 
@@ -138,10 +130,11 @@ class Apicv:
         starts_active = vm.inhibit.active or not self.policy.born_as_vm
         return starts_active and not vm.access_page.present
 
-    def check_ids(self, highest: int) -> None:
-        """Raise EINVAL if a VM with AVIC cannot have a vCPU of this id."""
+    def check_ids(self, highest: int, irqchip: Irqchip) -> None:
+        """Raise EINVAL if a VM with AVIC and this irqchip cannot have a vCPU of this id."""
         module = module_of(self.kvm.params)
-        refused = self.policy.too_big is TooBig.REFUSED and module.avic
+        used = module.avic and takes_irqchip(self.policy, module, irqchip)
+        refused = self.policy.too_big is TooBig.REFUSED and used
         if refused and highest > module.highest_id:
             last = module.highest_id
             raise KernelError(EINVAL, f"vCPU id {highest} is above {last}, the last for AVIC")
@@ -208,9 +201,8 @@ class Apicv:
             vm.inhibit.set(Reason.PHYSICAL_ID_TOO_BIG)
             vcpu.requests |= UPDATE
             return
-        vcpu.avic.entry = PhysicalEntry(vcpu.id, backing_page(vcpu.id))
-        vm.tables.physical.add(vcpu.id, vcpu.avic.entry)
-        vm.tables.with_entry |= vcpu.bit
+        if vm.inhibit.active or not self.policy.entry_when_active:
+            vcpu_load.add_entry(vm, vcpu)
         if not self.policy.born_as_vm:
             vm.access_page.create()
             vcpu.apicv_active = True

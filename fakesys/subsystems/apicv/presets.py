@@ -17,9 +17,11 @@ from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.chips.ioapic import RTC_PIN, RedirectEntry
 from fakesys.subsystems.apicv.chips.lapic import Mode
 from fakesys.subsystems.apicv.devices import apic_access, ipi, posted, vm_ioctls
+from fakesys.subsystems.apicv.devices import synic as synic_controller
 from fakesys.subsystems.apicv.engine import (
     delivery,
     guest_steps,
+    injection,
     requests,
     vcpu_enter,
     vcpu_load,
@@ -29,9 +31,7 @@ from fakesys.subsystems.apicv.engine.delivery import LapicIrq
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.engine.routing import PIT_IOAPIC_PIN
 from fakesys.subsystems.apicv.model import Apicv
-from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.params import REINJECT
-from fakesys.subsystems.apicv.state.policy import SynicRule
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, MsiRoute, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.vm import Irqchip, VmOptions
@@ -92,7 +92,7 @@ def check(apicv: Apicv, spec: VmSpec) -> None:
     limits = apicv.kvm.limits
     if spec.vcpus > min(limits.count, limits.ids):
         raise KernelError(EINVAL, f"more than {limits.count} vCPUs")
-    apicv.check_ids(spec.vcpus - 1)
+    apicv.check_ids(spec.vcpus - 1, spec.irqchip)
 
 
 def make(apicv: Apicv, spec: VmSpec) -> ApicVm:
@@ -111,14 +111,22 @@ def make(apicv: Apicv, spec: VmSpec) -> ApicVm:
     return apic_vm
 
 
+class Hung(Exception):
+    """A boot waits for a tick that nothing will deliver. The text: `hung at=TICK source= why=`."""
+
+
 def boot(apicv: Apicv, guest_os: GuestOs, spec: VmSpec) -> str:
     """Create the VM and boot it. Raises EEXIST, EINVAL before any change, EINTR after a signal.
 
-    Returns `untested-scale` if the series was not tested with so many vCPUs, else an empty text.
+    Returns `result=hung at=TICK source=pit|rtc why=REASON` if the guest waits for ever for a tick,
+    `untested-scale` if the series was not tested with so many vCPUs, else an empty text.
     """
     might_resched()
-    with apicv.kvm.commands.running(spec.name):
-        Boot(make(apicv, spec), guest_os).run(synic=spec.synic)
+    try:
+        with apicv.kvm.commands.running(spec.name):
+            Boot(make(apicv, spec), guest_os).run(synic=spec.synic)
+    except Hung as hung:
+        return f"result={hung}"
     return "untested-scale" if spec.vcpus > guest_os.tested_to else ""
 
 
@@ -145,9 +153,11 @@ class Boot:
         self._first = vm.vcpus[0]
         self._others = [vcpu for vcpu in vm.vcpus.values() if vcpu.id]
         self._wide = len(vm.vcpus) - 1 > LAST_XAPIC_ID
+        # Ticks of the timer so far, through whatever it is connected to.
+        self._ticks = 0
 
     def run(self, *, synic: bool) -> None:
-        """Run all steps in spec."""
+        """Run all steps in spec. Raises Hung."""
         for _, step in self.steps(synic=synic):
             step()
 
@@ -184,9 +194,8 @@ class Boot:
                 if self._wide:
                     vcpu.cpuid.x2apic = True
                     apic_access.set_base(vm, vcpu, x2apic=True)
-                vcpu.synic.enabled = synic
-                if synic and vm.policy.synic is SynicRule.AT_ENABLE:
-                    vm.inhibit.set(Reason.HYPERV, vcpu)
+                if synic:
+                    synic_controller.activate(vm, vcpu)
             vm.tracer.act(self._first)
             vcpu_run.load(vm, self._first)
             vcpu_enter.enter(vm, self._first)
@@ -196,6 +205,7 @@ class Boot:
             action(vcpu)
 
     def _tick(self) -> None:
+        self._ticks += 1
         if self._vm.pit is not None:
             vm_ioctls.tick_pit(self._vm)
         else:
@@ -204,7 +214,28 @@ class Boot:
     def _timer_through_pic(self) -> None:
         for _ in range(self._os.ticks):
             self._tick()
+            self._require_timer()
             self._pause(TIMER_PERIOD)
+
+    def _require_timer(self) -> None:
+        """Raise Hung if the guest takes interrupts and nothing can deliver the last tick any more.
+
+        All is quiet: no vCPU reacts to something.
+        """
+        vm, first = self._vm, self._first
+        if not first.interrupts_on or first.v_irq or first.requests:
+            return
+        if injection.has_extint(vm, first):
+            raise Hung(f"hung at={self._ticks} source=pit why=extint")
+        if vm.pit is not None and vm.pit.reinject and not vm.pit.irq_ack and vm.pit.pending > 1:
+            raise Hung(f"hung at={self._ticks} source=pit why=irq_ack")
+
+    def _let_host_inject(self) -> None:
+        """Exit for the host's own timer if user space still waits for a window that never opens."""
+        vm, first = self._vm, self._first
+        if first.user_pic.wants_window and first.interrupts_on:
+            with command(vm):
+                requests.kick(vm, first)
 
     def _windows(self) -> None:
         vm = self._vm
@@ -213,29 +244,39 @@ class Boot:
             self._tick()
             self._pause(CLOSED)
             self._by(self._first, lambda v: guest_steps.set_interrupts(vm, v, on=True))
+            self._let_host_inject()
+            self._require_timer()
             self._pause(TIMER_PERIOD - CLOSED)
 
     def _timer_through_ioapic(self) -> None:
         vm = self._vm
         self._by(self._first, lambda v: apic_access.write(vm, v, lapic.LVT0, lapic.MASKED))
         if vm.pic is None:
-            self._message(TIMER_VECTOR, IOAPIC_TICKS, TIMER_PERIOD)
+            self._message(TIMER_VECTOR, IOAPIC_TICKS, TIMER_PERIOD, "pit", self._ticks)
             return
         vm_ioctls.configure_pic(vm, TIMER_VECTOR, 0xFF, auto_eoi=False)
         pin = RedirectEntry(vector=TIMER_VECTOR, masked=False)
         vm_ioctls.configure_pin(vm, PIT_IOAPIC_PIN, pin)
         for _ in range(IOAPIC_TICKS):
-            vm_ioctls.tick_pit(vm)
+            self._tick()
+            self._require_timer()
             self._pause(TIMER_PERIOD)
         vm_ioctls.configure_pin(vm, PIT_IOAPIC_PIN, RedirectEntry(vector=TIMER_VECTOR))
 
-    def _message(self, vector: int, count: int, period: float) -> None:
-        """Send MSIs to vCPU 0 from an IOAPIC in user space."""
+    def _message(
+        self, vector: int, count: int, period: float, source: str, before: int = 0
+    ) -> None:
+        """Send MSIs to vCPU 0 from an IOAPIC in user space. `before`: ticks of the source so far.
+
+        Raises Hung when a tick stays behind one without an EOI.
+        """
         vm, route = self._vm, MsiRoute(vector, 0)
-        for _ in range(count):
+        for tick in range(before + 1, before + count + 1):
             with command(vm):
                 vm.tracer.kvm_msi_set_irq(route.address, route.data)
                 delivery.deliver(vm, self._first.bit, LapicIrq(vector, Mode.FIXED))
+            if self._first.interrupts_on and self._first.lapic.irr >> vector & 1:
+                raise Hung(f"hung at={tick} source={source} why=eoi")
             self._pause(period)
 
     def _start_others(self) -> None:
@@ -267,11 +308,12 @@ class Boot:
     def _clock(self) -> None:
         vm = self._vm
         if vm.ioapic is None:
-            self._message(RTC_VECTOR, self._os.rtc_ticks, CLOCK_PERIOD)
+            self._message(RTC_VECTOR, self._os.rtc_ticks, CLOCK_PERIOD, "rtc")
             return
         vm_ioctls.configure_pin(vm, RTC_PIN, RedirectEntry(vector=RTC_VECTOR, masked=False))
-        for _ in range(self._os.rtc_ticks):
-            vm_ioctls.tick_rtc(vm)
+        for tick in range(1, self._os.rtc_ticks + 1):
+            if vm_ioctls.tick_rtc(vm):
+                raise Hung(f"hung at={tick} source=rtc why=pending_eoi")
             self._pause(CLOCK_PERIOD)
 
     def _device(self) -> None:

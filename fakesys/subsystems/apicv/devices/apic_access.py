@@ -46,6 +46,8 @@ def read(vm: ApicVm, vcpu: ApicVcpu, offset: int) -> int:
 
     Precondition: the vCPU is tracked and in guest, within a command.
     """
+    if vm.hides_apic(vcpu):
+        return 0
     value = vcpu.lapic.read(offset)
     accelerated = vm.accelerates(vcpu)
     if accelerated and offset not in FAULTING_READS:
@@ -67,6 +69,8 @@ def write(vm: ApicVm, vcpu: ApicVcpu, offset: int, value: int) -> None:
 
     Precondition: the vCPU is tracked and in guest, within a command.
     """
+    if vm.hides_apic(vcpu):
+        return
     if offset == lapic.EOI:
         guest_steps.apic_eoi(vm, vcpu)
     elif offset == lapic.ICR:

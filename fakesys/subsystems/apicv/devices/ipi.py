@@ -59,6 +59,8 @@ def send(vm: ApicVm, vcpu: ApicVcpu, dest: int, icrl: int) -> None:
 
     Precondition: the vCPU is tracked and in guest, within a command.
     """
+    if vm.hides_apic(vcpu):
+        return
     local = vcpu.lapic
     icrh = dest if local.x2apic else (dest & 0xFF) << 24
     local.icr2, local.icr = icrh, icrl

@@ -8,7 +8,7 @@ from __future__ import annotations
 from errno import EINVAL, ENODEV
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.apicv.engine import guest_steps, vcpu_enter, vcpu_run
+from fakesys.subsystems.apicv.engine import guest_steps, vcpu_enter, vcpu_load, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import SynicRule
@@ -31,9 +31,21 @@ def enable(vm: ApicVm, vcpu: ApicVcpu) -> None:
     _require_lapic(vm)
     vcpu_run.require_outside(vcpu)
     with command(vm, vcpu):
-        vcpu.synic.enabled = True
-        if vm.policy.synic is SynicRule.AT_ENABLE:
-            vm.inhibit.set(Reason.HYPERV, vcpu)
+        activate(vm, vcpu)
+
+
+def activate(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Enable the controller of a vCPU, and switch AVIC off as the kernel does.
+
+    Precondition: the vCPU is tracked, and not in guest. Like hyperv.c:kvm_hv_activate_synic.
+    """
+    vcpu.synic.enabled = True
+    if vm.policy.synic is SynicRule.AT_ENABLE:
+        vm.inhibit.set(Reason.HYPERV, vcpu)
+    elif vm.policy.synic is SynicRule.ONE_VCPU and vcpu.apicv_active:
+        # The ioctl loads the vCPU with AVIC on and puts it with AVIC off: its entry stays so.
+        vcpu_load.load(vm, vcpu)
+        vcpu.apicv_active = False
 
 
 def write_sint(
@@ -68,7 +80,7 @@ def _set(vm: ApicVm, vcpu: ApicVcpu, sint: int, auto_eoi_vector: int | None) -> 
     if auto_eoi_vector is not None:
         vcpu.synic.auto_eoi[sint] = auto_eoi_vector
     after = bool(vcpu.synic.auto_eoi)
-    if before == after or vm.policy.synic is SynicRule.AT_ENABLE:
+    if before == after or vm.policy.synic is not SynicRule.WITH_AUTO_EOI:
         return
     vm.synic_auto_eoi_used += 1 if after else -1
     if vm.synic_auto_eoi_used:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from fakesys.subsystems.apicv.chips.lapic import Mode
 from fakesys.subsystems.apicv.engine import requests
+from fakesys.subsystems.apicv.state.policy import NestedRule
 from fakesys.subsystems.apicv.state.vcpu import EVENT, NMI, ApicVcpu, IrqSource, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
@@ -107,6 +108,8 @@ def serve_by_hardware(vm: ApicVm, vcpu: ApicVcpu) -> None:
     sees nothing of it.
     """
     lapic = vcpu.lapic
+    if vcpu.in_l2 and vm.policy.nested is NestedRule.IGNORED:
+        return
     while vcpu.run is RunState.GUEST and vcpu.apicv_active and vcpu.interrupts_on:
         vector = lapic.deliverable()
         if vector < 0:

@@ -65,6 +65,8 @@ def apic_eoi(vm: ApicVm, vcpu: ApicVcpu) -> None:
     With AVIC on, hardware handles it alone if the vector was edge-triggered, else the write traps;
     with AVIC off it is emulated.
     """
+    if vm.hides_apic(vcpu):
+        return
     local = vcpu.lapic
     vector = local.isr.bit_length() - 1
     accelerated = vm.accelerates(vcpu)

@@ -53,6 +53,9 @@ def inject(vm: ApicVm, vcpu: ApicVcpu) -> None:
         return
     if vcpu.event_inj is None and vcpu.interrupts_on and is_injectable(vm, vcpu):
         _put_in(vm, vcpu, _take(vm, vcpu), reinjected=False)
+    if vcpu.apicv_active and not vm.policy.suspends_for_window:
+        # [5.3] svm.c:enable_irq_window opens none: hardware would ignore V_IRQ.
+        return
     if vcpu.user_pic.wants_window or is_injectable(vm, vcpu):
         # The state of the VM changes first, as hardware ignores V_IRQ while AVIC is on.
         vm.inhibit.enable_irq_window(vcpu)

@@ -53,8 +53,10 @@ def set_active(vm: ApicVm, vcpu: ApicVcpu, *, active: bool) -> None:
         return
     vcpu.apicv_active = active
     if active:
-        vcpu_load.sync_tables(vm, vcpu)
-    for device in vcpu.avic.ir_list.values():
+        vcpu_load.require_entry(vm, vcpu)
+        if vm.policy.follows_state:
+            vcpu_load.sync_tables(vm, vcpu)
+    for device in vcpu.avic.ir_list.values() if vm.policy.devices_follow else ():
         device.guest_mode = active
     if vm.policy.off_clears_running:
         if active and not vcpu.blocked:

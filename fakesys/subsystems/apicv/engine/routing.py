@@ -140,6 +140,8 @@ def _lazy_update_eoi(vm: ApicVm, ioapic: Ioapic, pin: int) -> None:
     the vector in IRR or ISR is enough.
     """
     rule, entry = vm.policy.lazy_eoi, ioapic.pins[pin]
+    if rule is LazyEoi.NEVER:
+        return
     if not vm.inhibit.active or (entry.level and rule is not LazyEoi.NOTIFIES_ANY_TRIGGER):
         return
     for vcpu in vm.members(destination(vm, entry)):

@@ -39,6 +39,7 @@ def enter(vm: ApicVm, vcpu: ApicVcpu) -> None:
     Precondition: the vCPU is tracked, and not in guest. Like x86.c:vcpu_enter_guest (v6.1).
     """
     vcpu.run = RunState.HOST
+    _inject_without_window(vm, vcpu)
     while True:
         refresh.serve_requests(vm, vcpu)
         if vcpu.smi_pending:
@@ -72,6 +73,18 @@ def _trace_entry(vcpu: ApicVcpu) -> None:
     vcpu.kvm_run.enter(0 if event is None else 1 << 31 | event.vector)
 
 
+def _inject_without_window(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Let user space inject at any exit at which the guest takes interrupts.
+
+    With a window, the exit that it causes is always the first of these. Like
+    x86.c:kvm_vcpu_ready_for_interrupt_injection (v6.1).
+    """
+    waits = vcpu.user_pic.wants_window and vcpu.interrupts_on and vcpu.apicv_active
+    if waits and not vm.policy.suspends_for_window:
+        _tell_user_space(vm, vcpu)
+        vcpu.requests |= EVENT
+
+
 def _start_handler(vm: ApicVm, vcpu: ApicVcpu) -> None:
     event, vcpu.event_inj = vcpu.event_inj, None
     if event is None:
@@ -98,11 +111,15 @@ def _window_opened(vm: ApicVm, vcpu: ApicVcpu) -> None:
     vcpu.v_irq = False
     vm.inhibit.irq_window_opened(vcpu)
     if vcpu.user_pic.wants_window:
-        # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that user space queued.
-        vcpu.stats.request_irq_exits += 1
-        user_space(vm, vcpu, IRQ_WINDOW_OPEN)
-        vcpu.user_pic.wants_window = False
+        _tell_user_space(vm, vcpu)
     enter(vm, vcpu)
+
+
+def _tell_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    # KVM_EXIT_IRQ_WINDOW_OPEN, then KVM_INTERRUPT with the vector that user space queued.
+    vcpu.stats.request_irq_exits += 1
+    user_space(vm, vcpu, IRQ_WINDOW_OPEN)
+    vcpu.user_pic.wants_window = False
 
 
 def user_space(vm: ApicVm, vcpu: ApicVcpu, reason: int) -> None:
@@ -146,7 +163,7 @@ def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
     else:
         vm.tracer.kvm_vcpu_wakeup(vcpu, slept)
     vcpu.run = RunState.HOST
-    if vm.policy.toggles_running:
+    if vm.policy.toggles_running and vm.policy.follows_state:
         refresh.serve_requests(vm, vcpu)
     vcpu_load.set_running(vm, vcpu, running=True)
     if was is RunState.UNINIT and not _accept_events(vm, vcpu):

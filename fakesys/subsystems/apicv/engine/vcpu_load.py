@@ -6,11 +6,30 @@ avic_handle_ldr_update, avic_handle_dfr_update (v6.1), [5.3] svm.c.
 
 from __future__ import annotations
 
+from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry, backing_page
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu
 from fakesys.subsystems.apicv.state.vm import ApicVm
 
 RUNNING_ALREADY = "WARNING: avic_vcpu_load: the entry is marked as running"
+NO_ENTRY = "BUG: avic_vcpu_load: the vCPU has no entry in the table of physical ids"
 HOST_ID_TOO_BIG = "WARNING: avic_vcpu_load: the host APIC id does not fit into the entry"
+
+
+def add_entry(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Give the vCPU an entry in the physical id table, with its backing page."""
+    vcpu.avic.entry = PhysicalEntry(vcpu.id, backing_page(vcpu.id))
+    vm.tables.physical.add(vcpu.id, vcpu.avic.entry)
+    vm.tables.with_entry |= vcpu.bit
+
+
+def require_entry(vm: ApicVm, vcpu: ApicVcpu) -> None:
+    """Give the vCPU its entry if it was made while the VM had AVIC off, with a warning.
+
+    Differs: the kernel dereferences a null pointer here (svm.c:avic_vcpu_load, v5.3).
+    """
+    if vcpu.avic.entry is None and vm.policy.entry_when_active:
+        vm.warn(NO_ENTRY)
+        add_entry(vm, vcpu)
 
 
 def load(vm: ApicVm, vcpu: ApicVcpu) -> None:

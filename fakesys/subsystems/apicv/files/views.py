@@ -25,7 +25,7 @@ def state_text(vm: ApicVm, kernel: str) -> str:
     rows = [
         f"profile {kernel}",
         f"irqchip {vm.kvm.irqchip.value}",
-        f"apicv_state {inhibit.state.value} {inhibit.state.name}",
+        f"apicv_state {_state_words(vm)}",
         f"inhibits {inhibit.mask:#x}",
         f"irq_window_req {inhibit.window_requests}",
         f"access_page {'present' if vm.access_page.present else 'absent'}",
@@ -36,6 +36,12 @@ def state_text(vm: ApicVm, kernel: str) -> str:
         f"pit {_pit_words(vm.pit)}",
     ]
     return _lines(rows)
+
+
+def _state_words(vm: ApicVm) -> str:
+    if not vm.policy.has_state:
+        return "-"
+    return f"{vm.inhibit.state.value} {vm.inhibit.state.name}"
 
 
 def _pit_words(pit: Pit | None) -> str:

@@ -8,9 +8,8 @@ from msgspec import Meta
 
 from fakesys.core.saved import U8, U16, U32, U63, Natural, Saved, check, check_range
 from fakesys.subsystems.apicv.devices.synic import SINTS
-from fakesys.subsystems.apicv.model import backing_page
 from fakesys.subsystems.apicv.saved.chips import SavedLapic, restore_lapic, save_lapic
-from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry
+from fakesys.subsystems.apicv.state.avic_tables import PhysicalEntry, backing_page
 from fakesys.subsystems.apicv.state.policy import InhibitStyle
 from fakesys.subsystems.apicv.state.vcpu import (
     APICV_REQUESTS,
@@ -174,7 +173,9 @@ def _restore_avic(saved: SavedApicVcpu, vm: ApicVm, vcpu: ApicVcpu, what: str) -
     avic, entry, highest = vcpu.avic, saved.entry, vm.module.highest_id
     avic.ldr_reg, avic.dfr_reg, avic.is_running = saved.ldr_reg, saved.dfr_reg, saved.is_running
     has_entry = vm.avic and vcpu.id <= highest
-    check(has_entry == (entry is not None), f"{what}: the entry in the table of physical ids")
+    may_lack = vm.policy.entry_when_active and not saved.apicv_active
+    right = has_entry if entry is not None else may_lack or not has_entry
+    check(right, f"{what}: the entry in the table of physical ids")
     if entry is None:
         return
     check_range(entry.host_id, 1 << vm.policy.host_id_bits, f"{what}: the id of its host CPU")

@@ -35,16 +35,20 @@ class AccessPage:
     """The memslot of the access page.
 
     `slot`: its id. `follows`: it is deleted and created again when the VM switches AVIC off and on;
-    otherwise it stays, and only the translation of its gfn is dropped. `memslot_updates`: how
+    otherwise it stays, and only the translation of its gfn is dropped, or not even that: `stays`.
+    `memslot_updates`: how
     many updates that took so far.
     """
 
-    def __init__(self, memory: GuestMemory, slot: int, *, follows: bool) -> None:
+    def __init__(
+        self, memory: GuestMemory, slot: int, *, follows: bool, stays: bool = False
+    ) -> None:
         self.present = False
         self.memslot_updates = 0
         self._memory = memory
         self._slot = slot
         self._follows = follows
+        self._stays = stays
 
     def is_obstructed(self) -> bool:
         """Return whether a memslot of the VM's owner is at its address."""
@@ -61,6 +65,8 @@ class AccessPage:
 
     def follow(self, *, active: bool) -> None:
         """React to the VM's switch of AVIC, which is off or on now."""
+        if self._stays:
+            return
         if not self._follows:
             if not active:
                 self._memory.zap_gfn_range(BASE_GFN, BASE_GFN + 1)

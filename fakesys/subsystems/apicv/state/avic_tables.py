@@ -11,6 +11,14 @@ VALID = 1 << 63
 IS_RUNNING = 1 << 62
 LOGICAL_VALID = 1 << 31
 CLUSTER_DFR = 0x0FFFFFFF
+BACKING_PAGES = 0x1_0000_0000
+"""Host address of the first APIC backing page; one page for each vCPU follows."""
+PAGE = 4096
+
+
+def backing_page(vcpu_id: int) -> int:
+    """Return the host address of a vCPU's APIC backing page."""
+    return BACKING_PAGES + vcpu_id * PAGE
 
 
 class PhysicalEntry(Struct, eq=False):

@@ -72,8 +72,8 @@ class Inhibit(Protocol):
     def start(self, *, avic: bool) -> None:
         """Set the state of a VM that was just created. `avic`: the module allows AVIC."""
 
-    def irqchip_created(self) -> None:
-        """React to the creation of the local APICs in the kernel."""
+    def irqchip_created(self, *, allowed: bool) -> None:
+        """React to the creation of the local APICs. `allowed`: AVIC works with this irqchip."""
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
         """Switch AVIC off until the guest of this vCPU takes interrupts."""
@@ -121,10 +121,10 @@ class EnumInhibit:
         """Leave the VM disabled until it has local APICs."""
         self.avic = avic
 
-    def irqchip_created(self) -> None:
-        """Activate AVIC where the module allows it; there is no event and no request."""
+    def irqchip_created(self, *, allowed: bool) -> None:
+        """Activate AVIC where it is allowed; there is no event and no request."""
         self.lapics = True
-        if self.avic:
+        if self.avic and allowed:
             self.state = State.ACTIVATED
 
     def enable_irq_window(self, vcpu: ApicVcpu) -> None:
@@ -134,7 +134,8 @@ class EnumInhibit:
 
     def irq_window_opened(self, vcpu: ApicVcpu) -> None:
         """Activate the VM if AVIC is off on this vCPU."""
-        if self.avic and self.lapics and not vcpu.apicv_active:
+        guarded = self._policy.suspends_for_window and self.avic and self.lapics
+        if guarded and not vcpu.apicv_active:
             self._activate(vcpu)
 
     def irq_window_injected(self, vcpu: ApicVcpu) -> None:
@@ -199,7 +200,7 @@ class FlipInhibit:
         self.mask = 0 if avic else mask_of(self._numbers, Reason.DISABLED)
         self.avic = avic
 
-    def irqchip_created(self) -> None:
+    def irqchip_created(self, *, allowed: bool) -> None:
         """Let windows inhibit AVIC from now on; no bit changes."""
         self.lapics = True
 
@@ -283,7 +284,7 @@ class BitInhibit:
         for reason in reasons:
             self.mask = self._trace(reason, self.mask, on=True)
 
-    def irqchip_created(self) -> None:
+    def irqchip_created(self, *, allowed: bool) -> None:
         """Clear ABSENT."""
         self.clear(Reason.ABSENT)
 

@@ -21,6 +21,13 @@ IPIV = Param(
     "kvm_amd: the processor sends IPIs itself; 0: each of them exits (since 6.17).",
     modprobe=True,
 )
+ANY_IRQCHIP = Param(
+    "avic_any_irqchip",
+    flag,
+    False,
+    "Not of a kernel: AVIC works with every irqchip, as the last patch of the series allows.",
+    modprobe=True,
+)
 STATE_FILE = Param(
     "apicv_state_file",
     flag,
@@ -28,7 +35,7 @@ STATE_FILE = Param(
     "A file apicv-state in debugfs, as the second version of the series had.",
 )
 
-PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, IPIV, STATE_FILE)
+PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, IPIV, ANY_IRQCHIP, STATE_FILE)
 
 PIT: Option[bool | None] = Option("pit", flag, None, "a PIT in the kernel; there is with a PIC")
 REINJECT = Option("reinject", flag, True, "the PIT reinjects lost ticks")
@@ -54,4 +61,5 @@ def module_of(params: Params) -> Module:
         nested=params[NESTED],
         x2avic=params[X2AVIC],
         ipiv=params[IPIV],
+        any_irqchip=params[ANY_IRQCHIP],
     )

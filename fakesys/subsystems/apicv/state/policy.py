@@ -37,6 +37,8 @@ class InhibitStyle(Enum):
 class SynicRule(Enum):
     """When Hyper-V's synthetic interrupt controller inhibits AVIC."""
 
+    # It does not: the vCPU goes without AVIC, the VM and its access page stay.
+    ONE_VCPU = "one vCPU"
     AT_ENABLE = "at enable"
     WITH_AUTO_EOI = "while a vector has AutoEOI"
 
@@ -44,6 +46,8 @@ class SynicRule(Enum):
 class NestedRule(Enum):
     """How nested virtualization (SVM exposed to the guest) affects AVIC."""
 
+    # AVIC stays on; the nested guest runs without, and nobody hears what comes for the guest.
+    IGNORED = "ignored"
     # CPUID with SVM disables AVIC for the whole VM.
     AT_CPUID = "at cpuid"
     # AVIC is off only on a vCPU that runs a nested guest, as long as it does.
@@ -53,6 +57,8 @@ class NestedRule(Enum):
 class LazyEoi(Enum):
     """What the IOAPIC does when it finds that AVIC handled an EOI without an exit."""
 
+    # It never looks: an EOI without an exit is not found.
+    NEVER = "never"
     # Update the state of the RTC and call all ack notifiers, for edge pins.
     NOTIFIES = "notifies"
     # The same for pins of any trigger mode.
@@ -69,7 +75,10 @@ class TooBig(Enum):
 
 
 class ApicvPolicy(Struct, frozen=True):
-    """The choices of one kernel. `numbers`: the inhibit reasons that it knows, with their bits."""
+    """The choices of one kernel. `numbers`: the inhibit reasons that it knows, with their bits.
+
+    The fields with a default are those of the kernels before the series and after its patches.
+    """
 
     style: InhibitStyle
     numbers: Numbers
@@ -112,6 +121,20 @@ class ApicvPolicy(Struct, frozen=True):
     index_mask: int
     vm_id_bits: int
     access_page_slot: int
+    # A new vCPU has no entry in the physical id table as long as the VM has AVIC off.
+    entry_when_active: bool = False
+    # AVIC works with PIC and IOAPIC in the kernel too, not only with those of user space.
+    kernel_irqchip: bool = True
+    # The VM has a state, which a view shows.
+    has_state: bool = True
+    # A change of the VM's state is followed: by the access page, by the tables of a vCPU, and
+    # before a vCPU that wakes up is marked as running. Otherwise the page is plain memory for a
+    # vCPU without AVIC.
+    follows_state: bool = True
+    # IRTEs leave and enter guest mode with the AVIC of their vCPU.
+    devices_follow: bool = True
+    # A vCPU that needs an interrupt window switches AVIC off; otherwise no window opens.
+    suspends_for_window: bool = True
 
 
 ENUM_STATE = ApicvPolicy(
@@ -141,11 +164,13 @@ ENUM_STATE = ApicvPolicy(
     index_mask=0xFF,
     vm_id_bits=24,
     access_page_slot=510,
+    entry_when_active=True,
 )
 """The third version of the series: an enumeration; AVIC stays on while the PIT reinjects."""
 
 FLIP_TRACE = replace(
     ENUM_STATE,
+    entry_when_active=False,
     style=InhibitStyle.FLIPS,
     numbers=FIVE_REASONS,
     lazy_eoi=LazyEoi.NOTIFIES_ANY_TRIGGER,

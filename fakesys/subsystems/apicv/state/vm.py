@@ -41,17 +41,24 @@ class Module(Struct, frozen=True):
     """Parameters of kvm_amd when the VM was created; `avic` is false without `npt`.
 
     `ipiv`: hardware sees in the physical table which vCPUs run, and so can send IPIs to them.
+    `any_irqchip`: AVIC works with every irqchip, as after the last patch of the series.
     """
 
     avic: bool
     nested: bool
     x2avic: bool
     ipiv: bool = True
+    any_irqchip: bool = False
 
     @property
     def highest_id(self) -> int:
         """The highest APIC id that the physical id table can hold."""
         return 511 if self.x2avic else 254
+
+
+def takes_irqchip(policy: ApicvPolicy, module: Module, irqchip: Irqchip) -> bool:
+    """Return whether AVIC works with this irqchip, if it works at all."""
+    return irqchip is Irqchip.SPLIT or policy.kernel_irqchip or module.any_irqchip
 
 
 class Batch(Struct):
@@ -111,7 +118,12 @@ class ApicVm:
         self.vm_id = vm_id
         self.vcpus: dict[int, ApicVcpu] = {}
         self.map = ApicMap(self.vcpus)
-        self.access_page = AccessPage(memory, policy.access_page_slot, follows=policy.page_follows)
+        self.access_page = AccessPage(
+            memory,
+            policy.access_page_slot,
+            follows=policy.page_follows,
+            stays=not policy.follows_state,
+        )
         self.polling = HaltPolling({}, 0)
         self.inhibit = make_inhibit(
             policy, tracer, self.access_page, lambda request: engine.request_all(self, request)
@@ -148,7 +160,16 @@ class ApicVm:
     @property
     def avic(self) -> bool:
         """Whether this VM can use AVIC at all."""
-        return self.module.avic and self.has_lapics
+        used = self.module.avic and self.has_lapics
+        return used and takes_irqchip(self.policy, self.module, self.kvm.irqchip)
+
+    def hides_apic(self, vcpu: ApicVcpu) -> bool:
+        """Return whether the guest's accesses to the APIC of this vCPU go to plain memory.
+
+        The access page is there for the vCPUs with AVIC, and maps for those without.
+        """
+        plain = self.access_page.present and self.policy.page_follows
+        return plain and not vcpu.apicv_active and not vcpu.lapic.x2apic
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Run `action` on this VM after so many seconds."""

@@ -213,6 +213,8 @@ class KvmAvicGaLog(Tracepoint):
 
     system = "kvm"
     event = "kvm_avic_ga_log"
+    # Of 5.7: neither the kernel of the series nor 5.6 has it.
+    needs = KvmFeature.TRACE_STATE
     print_fmt = '"vmid=%u, vcpuid=%u", REC->vmid, REC->vcpuid'
 
     vmid: c.KU32

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from fakesys.core.commands import Interpreter
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.control.files import bracketed, with_current
 from fakesys.subsystems.kvm.files.commands import NAME, VM
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param
@@ -19,10 +20,14 @@ from fakesys.tree.kinds import CONTROL
 
 
 class KernelChoice(Struct, frozen=True):
-    """A file that says which kernel a part of KVM behaves like, and changes it."""
+    """A file that says which kernel a part of KVM behaves like, and changes it.
+
+    `names`: the kernels there are; others leave out a patch of a series.
+    """
 
     name: str
     doc: str
+    names: tuple[str, ...]
     get: Callable[[], str]
     choose: Callable[[str], None]
 
@@ -87,7 +92,7 @@ def _choice_row(choice: KernelChoice) -> Attr[Kvm]:
         name=choice.name,
         mode=0o644,
         doc=choice.doc,
-        show=lambda kvm: f"{choice.get()}\n",
+        show=lambda _kvm: bracketed(with_current(choice.names, choice.get()), choice.get()),
         store=store,
         errors={EINVAL: "no such kernel", EBUSY: "a VM exists"},
     )
