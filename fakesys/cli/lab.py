@@ -138,8 +138,10 @@ def livelock(
     help="Numbers of vCPUs during storms.",
 )
 @click.option("--windows", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option("--patches", is_flag=True, help="Only a table of the levels of the series.")
 @picture_options("Also plot to")
 def apicv(
+    patches: bool,
     preset: str,
     vcpus: int,
     kernel: str,
@@ -160,6 +162,9 @@ def apicv(
     from fakesys.machine.kernels.apicv import APICV_KERNELS
     from fakesys.subsystems.apicv.presets import GUESTS
 
+    if patches:
+        _apicv_levels(vcpus)
+        return
     _require_one_of("kernels", kernel, APICV_KERNELS)
     _require_one_of("presets", preset, GUESTS)
     setup = experiment.Setup(preset, vcpus, kernel, hv_synic, reinject, storms, windows)
@@ -183,6 +188,23 @@ def apicv(
         return draw(setup, timeline, measured)
 
     save_plots(draw, plots)
+
+
+def _apicv_levels(vcpus: int) -> None:
+    from fakesys.lab import series
+
+    levels = with_progress(list(series.APICV_LEVELS), "levels")
+    measured = [series.apicv_level(level, vcpus) for level in levels]
+    print_tables(series.apicv_table(measured, vcpus))
+
+
+@lab.command(epilog="Example: fakesys lab ap")
+def ap() -> None:
+    """Share crypto queues before the series and after each of its patches, where that works."""
+    from fakesys.lab import series
+
+    levels = with_progress(list(series.AP_LEVELS), "levels")
+    print_tables(series.ap_table([series.ap_level(level) for level in levels]))
 
 
 def _require_one_of(kind: str, name: str, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 * `livelock.py`: delete a memslot while vCPUs fault, with zap_all and with the fast flow.
 * `apicv.py`: boot a guest over simulated time; measure storms of interrupt windows.
+* `series.py`: the levels of the series of vfio_ap and of AVIC, one row each.
 * `ap_matrix.py`: the AP matrix of a machine, each queue with its owner.
 
 An experiment has a `Setup` (what to measure), cases that are run one by one so that a caller can
@@ -10,7 +11,8 @@ draws (`livelock_plot.py`, `apicv_plot.py`, on `plots.py`). Each case makes its 
 so results depend neither on the order of the cases nor on real time: the same setup gives the same
 numbers, and the same bytes of a plot.
 
-The experiments use the models directly, without a machine and without files. matplotlib and rich
+The experiments use the models directly, without a machine and without files; but for `series.py`,
+which writes what a shell writes. matplotlib and rich
 are imported when something is drawn or printed. The kernel files are those of the models, in
 particular arch/x86/kvm/mmu/mmu.c (kvm_mmu_zap_all_fast) and arch/x86/kvm/svm/avic.c.
 

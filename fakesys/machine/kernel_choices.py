@@ -96,7 +96,7 @@ class KernelChoices:
             KernelChoice(
                 name="mmu_profile",
                 doc="The kernel whose memory management KVM has.",
-                names=tuple(MMU_KERNELS),
+                names=MMU_KERNELS.names(),
                 get=lambda: self._machine.subsystems.profile.mmu,
                 choose=self.set_mmu,
             ),

@@ -15,6 +15,7 @@ from fakesys.core.errors import KernelError
 from fakesys.core.features import Feature, FeatureSet
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.series import Kernels, Patches, Series
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm_mmu.events.features import MmuFeature
 from fakesys.subsystems.kvm_mmu.shadow import policy as kvm_mmu
@@ -94,23 +95,38 @@ _MMU_6_12 = _MMU_6_1 | {
 _MMU_6_18 = _MMU_6_12 | {ParamFeature.UNSAFE_MAPPINGS, MmuFeature.TRACE_CODE_NAMES}
 
 
-def _series(patch: int) -> FeatureSet:
-    """Features of 5.3 with the first patches of the series that made zapping fast."""
+def _series_features(patches: Patches) -> FeatureSet:
     features: set[Feature] = set()
-    if patch >= 4:
+    if 4 in patches:
         features.add(MmuFeature.TRACE_VALID_GEN)
-    if patch >= 5:
+        if 10 not in patches:
+            features.add(MmuFeature.TRACE_WIDE_GEN)
+    if 5 in patches:
         features.add(MmuFeature.TRACE_ZAP_FAST)
-    if 4 <= patch < 10:
-        features.add(MmuFeature.TRACE_WIDE_GEN)
     return frozenset(features)
 
 
-MMU_KERNELS: dict[str, MmuKernel] = {
+def _mmu_with_patches(name: str, patches: Patches) -> MmuKernel:
+    """Return 5.3 with these patches of the series that made zapping fast."""
+    params = {} if 1 in patches else {"zap_flow": "zap_all"}
+    policy = kvm_mmu.with_patches(name, patches)
+    return MmuKernel(name, _series_features(patches), policy, params=params)
+
+
+_MMU_SERIES: Series[MmuKernel] = Series(
+    base="5.3",
+    prefix="series",
+    count=kvm_mmu.PATCHES,
+    needed_by={1: tuple(range(2, kvm_mmu.PATCHES + 1)), 2: (10,), 6: (7,), 7: (8, 9)},
+    build=_mmu_with_patches,
+)
+_MMU_KERNELS: dict[str, MmuKernel] = {
     kernel.name: kernel
     for kernel in (
-        MmuKernel("5.3", frozenset(), kvm_mmu.K5_3, params={"zap_flow": "zap_all"}),
-        *(MmuKernel(p.name, _series(n), p) for n, p in enumerate(kvm_mmu.SERIES, start=1)),
+        *(
+            _mmu_with_patches(n, _MMU_SERIES.patches(n) or frozenset())
+            for n in _MMU_SERIES.levels()
+        ),
         MmuKernel("5.4", _MMU_5_4, kvm_mmu.K5_4),
         MmuKernel(
             "5.4-stable",
@@ -128,6 +144,8 @@ MMU_KERNELS: dict[str, MmuKernel] = {
         ),
     )
 }
+
+MMU_KERNELS: Kernels[MmuKernel] = Kernels(_MMU_KERNELS, _MMU_SERIES)
 
 TRACE_KERNELS: dict[str, Build] = {"6.1": V6_1, "6.12": V6_12, "6.18": V6_18}
 

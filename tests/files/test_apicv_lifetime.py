@@ -139,7 +139,7 @@ def test_ends_during_a_flood_of_the_ioapic(end: str) -> None:
 
 
 def test_a_device_outlives_its_target() -> None:
-    guests = Guests("6.1").boot(2, reinject=False)
+    guests = Guests("6.1").boot(2, "reinject=0")
     guests("g dev add d irq=1 gsi=24 vec=0x41 dst=1", "g vcpu 1 close")
     lines = guests("g dev fire d")
     assert only(lines, "kvm_avic_ga_log") == ["kvm_avic_ga_log: vmid=1, vcpuid=1"]

@@ -139,6 +139,7 @@ def queue_extint(vm: ApicVm, vector: int) -> None:
 def _queue(vm: ApicVm, vcpu: ApicVcpu, vector: int) -> None:
     was = vcpu.run
     vcpu_run.to_user_space(vm, vcpu)
+    vcpu.kvm_run.begin()
     vcpu.user_pic.vector = vector
     vcpu.user_pic.wants_window = not vcpu.interrupts_on
     vcpu.run = RunState.HOST

@@ -317,7 +317,8 @@ class ZapAll(Flow):
             if row == NONE:
                 self._zapper.commit(self._list)
                 return self._done()
-            if pages.role[row] & INVALID and pages.root_count[row]:
+            if (pages.role[row] & INVALID and pages.root_count[row]) or self._passes_over(row):
+                cond_resched()
                 continue
             budget -= 1
             unstable, _ = self._zap(row, self._list)
@@ -327,6 +328,23 @@ class ZapAll(Flow):
                 self._position = None
                 return self._drop_lock()
         return Step.PAUSED
+
+    def _passes_over(self, row: int) -> bool:
+        """Return whether a page is left alone that this kernel could zap."""
+        return False
+
+
+class ZapMmio(ZapAll):
+    """The old flow for a wrap of the MMIO generation: only pages that have had MMIO sptes.
+
+    Like mmu.c:__kvm_mmu_zap_all with `mmio_only` (v5.3).
+    """
+
+    def _undisturbed(self) -> bool:
+        return False
+
+    def _passes_over(self, row: int) -> bool:
+        return not self._arch.sptes.is_mmio_cached(row)
 
 
 class ZapFast(Flow):

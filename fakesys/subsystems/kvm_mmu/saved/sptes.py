@@ -40,7 +40,7 @@ def save_sptes(arch: MmuArch) -> SavedSptes:
             mask.to_bytes(MASK_BYTES, "little") for leaf in leaves.values() for mask in _masks(leaf)
         ),
         gfns=b"".join(packed(leaf.gfns) for leaf in leaves.values() if leaf.gfns is not None),
-        mmio={row: dict(leaf.mmio) for row, leaf in leaves.items() if leaf.mmio},
+        mmio={row: dict(leaf.mmio) for row, leaf in leaves.items() if leaf.mmio is not None},
     )
 
 

@@ -100,6 +100,11 @@ class MmuArch:
         """The zap flow that the wrap of the MMIO generation runs."""
         return self.knobs.delete_flow or self.policy.wrap_flow
 
+    @property
+    def wraps_mmio_only(self) -> bool:
+        """Whether the wrap of the MMIO generation zaps only pages with MMIO sptes."""
+        return self.policy.wrap_mmio_only and self.wrap_flow is ZapFlow.ZAP_ALL
+
     def account_nx_huge_page(self, row: int) -> None:
         """Count a table that replaces a large page. Like mmu.c:account_huge_nx_page (v6.1)."""
         if row not in self.nx_splits:

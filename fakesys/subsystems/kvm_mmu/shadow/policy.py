@@ -7,6 +7,7 @@ Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast inval
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -81,6 +82,8 @@ class MmuPolicy(Struct, frozen=True):
     # series 01: delete and move call the fast flow; 03: so does the wrap of the MMIO generation.
     delete_flow: ZapFlow
     wrap_flow: ZapFlow
+    # Until series 03 the old flow leaves out pages without MMIO sptes there.
+    wrap_mmio_only: bool
     # series 10: a u8 that toggles.
     generation: Generation
     # series 02: an invalid page counts as obsolete.
@@ -154,6 +157,7 @@ K5_3 = MmuPolicy(
     name="5.3",
     delete_flow=ZapFlow.ZAP_ALL,
     wrap_flow=ZapFlow.ZAP_ALL,
+    wrap_mmio_only=True,
     generation=Generation.NONE,
     invalid_is_obsolete=False,
     batch=0,
@@ -182,27 +186,42 @@ K5_3 = MmuPolicy(
     spte=OLD_SPTE,
     mmio_19=MMIO_19_OLD,
 )
-SERIES_01 = replace(
-    K5_3,
-    name="series-01",
-    delete_flow=ZapFlow.FAST,
-    generation=Generation.COUNTER,
-    commit_on_break=True,
-    skip_only_rooted=False,
+PATCHES = 11
+
+
+def with_patches(name: str, patches: frozenset[int]) -> MmuPolicy:
+    """Return 5.3 with these patches of the series; 04 and 05 are features of events only.
+
+    Precondition: a patch is there with those that it needs.
+    """
+    policy = replace(K5_3, name=name)
+    for patch in sorted(patches):
+        policy = replace(policy, **_CHANGED.get(patch, {}))
+    return policy
+
+
+_CHANGED: dict[int, dict[str, Any]] = {
+    1: {
+        "delete_flow": ZapFlow.FAST,
+        "generation": Generation.COUNTER,
+        "commit_on_break": True,
+        "skip_only_rooted": False,
+    },
+    2: {"invalid_is_obsolete": True},
+    3: {"wrap_flow": ZapFlow.FAST, "wrap_mmio_only": False},
+    6: {"batch": 10},
+    7: {"commit_on_break": False, "explicit_reload": True},
+    8: {"vm_zapped_list": True},
+    9: {"reload_unless_obsolete": True},
+    10: {"generation": Generation.TOGGLE},
+    11: {"skip_only_rooted": True},
+}
+SERIES: tuple[MmuPolicy, ...] = tuple(
+    with_patches(f"series-{count:02d}", frozenset(range(1, count + 1)))
+    for count in range(1, PATCHES + 1)
 )
-SERIES_02 = replace(SERIES_01, name="series-02", invalid_is_obsolete=True)
-SERIES_03 = replace(SERIES_02, name="series-03", wrap_flow=ZapFlow.FAST)
-# 04: the generation appears in the events of shadow pages. 05: kvm_mmu_zap_all_fast. Features.
-SERIES_04 = replace(SERIES_03, name="series-04")
-SERIES_05 = replace(SERIES_04, name="series-05")
-SERIES_06 = replace(SERIES_05, name="series-06", batch=10)
-SERIES_07 = replace(SERIES_06, name="series-07", commit_on_break=False, explicit_reload=True)
-SERIES_08 = replace(SERIES_07, name="series-08", vm_zapped_list=True)
-SERIES_09 = replace(SERIES_08, name="series-09", reload_unless_obsolete=True)
-SERIES_10 = replace(SERIES_09, name="series-10", generation=Generation.TOGGLE)
-SERIES_11 = replace(SERIES_10, name="series-11", skip_only_rooted=True)
 K5_4 = replace(
-    SERIES_11,
+    SERIES[-1],
     name="5.4",
     nx=NxRules(counts_all=True, period_by_ratio=False, spares_logged=False, may_be_off=False),
 )
@@ -238,17 +257,4 @@ K6_12 = replace(
 )
 K6_18 = replace(K6_12, name="6.18", vm_zapped_list=False, has_shrinker=False, quirks=0x3FF)
 
-SERIES: tuple[MmuPolicy, ...] = (
-    SERIES_01,
-    SERIES_02,
-    SERIES_03,
-    SERIES_04,
-    SERIES_05,
-    SERIES_06,
-    SERIES_07,
-    SERIES_08,
-    SERIES_09,
-    SERIES_10,
-    SERIES_11,
-)
 POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_12, K6_18)

@@ -184,6 +184,11 @@ class Sptes:
         leaf = self.leaves.get(row)
         return leaf is not None and leaf.mmio is not None and index in leaf.mmio
 
+    def is_mmio_cached(self, row: int) -> bool:
+        """Return whether an MMIO spte was ever set in the table: `mmio_cached` (v5.3)."""
+        leaf = self.leaves.get(row)
+        return leaf is not None and leaf.mmio is not None
+
     def clear_mmio(self, row: int) -> None:
         """Clear the MMIO sptes of a table."""
         leaf = self.leaves.get(row)

@@ -19,7 +19,7 @@ from fakesys.subsystems.kvm_mmu.mmu.pte_write import PteWriter
 from fakesys.subsystems.kvm_mmu.mmu.roots import Roots
 from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
-from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
+from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, ZapMmio, Zapper, lock_uncontended
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
@@ -314,7 +314,10 @@ class VmMemory:
         self.mmio.invalidate(space.generation, self.spaces.as_num, self._zap_for_wrap)
 
     def _zap_for_wrap(self) -> None:
-        self.begin_zap(self.arch.wrap_flow).step()
+        if self.arch.wraps_mmio_only:
+            ZapMmio(self.arch, self.zapper).step()
+        else:
+            self.begin_zap(self.arch.wrap_flow).step()
 
     def _set_budget(self, change: Change) -> None:
         if self.roots.n_requested:
