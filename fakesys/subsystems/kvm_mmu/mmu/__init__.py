@@ -11,6 +11,7 @@ A fault goes through these files, from above to below:
     get_page.py         a shadow page found or made
     sync_page.py        an unsync page read again; pte_write.py an emulated write to a guest table
     zap.py              pages out of use: one, the oldest, or all by a flow
+    zap_mmio.py         the flow of older kernels for a wrap of the MMIO generation
 
 Each class takes the `MmuArch`, the `ShadowLinks` and the operations that it calls; `VmMemory` makes
 them in the order from below to above. `Roots.enter` comes before each access of the guest,

@@ -140,9 +140,8 @@ class Zapper:
 
     def can_zap_all_at_once(self) -> bool:
         """Return whether zapping in one pass has the same observable result as a walk."""
-        if self._arch.unsync_pages or self._arch.zapped_obsolete:
-            return False
-        return KvmMmuPrepareZapPage not in self._arch.bus.wanted
+        pending = self._arch.unsync_pages or self._arch.zapped_obsolete
+        return not pending and KvmMmuPrepareZapPage not in self._arch.bus.wanted
 
     def zap_all_at_once(self, *, newest_first: bool) -> int:
         """Zap every page on the list in one pass; return how many.
@@ -198,15 +197,13 @@ class Zapper:
     def _retire_root(self, row: int) -> None:
         """Take a root out of use; it stays in memory until its vCPUs release it."""
         arch, pages = self._arch, self._pages
-        if arch.policy.reload_unless_obsolete:
-            ask = not arch.is_obsolete(row)
-        else:
-            ask = not pages.role[row] & INVALID
+        by_generation = arch.policy.reload_unless_obsolete
+        asked = arch.is_obsolete(row) if by_generation else pages.role[row] & INVALID
         if pages.flags[row] & ON_LIST:
             pages.unlist(row)
             if not arch.policy.roots_leave_list:
                 pages.append(row)
-        if ask:
+        if not asked:
             arch.request_all(Request.RELOAD)
 
     def _zap_unsync_children(self, row: int, zapped: list[int]) -> int:
@@ -317,8 +314,7 @@ class ZapAll(Flow):
             if row == NONE:
                 self._zapper.commit(self._list)
                 return self._done()
-            if (pages.role[row] & INVALID and pages.root_count[row]) or self._passes_over(row):
-                cond_resched()
+            if self._spares(row):
                 continue
             budget -= 1
             unstable, _ = self._zap(row, self._list)
@@ -329,22 +325,8 @@ class ZapAll(Flow):
                 return self._drop_lock()
         return Step.PAUSED
 
-    def _passes_over(self, row: int) -> bool:
-        """Return whether a page is left alone that this kernel could zap."""
-        return False
-
-
-class ZapMmio(ZapAll):
-    """The old flow for a wrap of the MMIO generation: only pages that have had MMIO sptes.
-
-    Like mmu.c:__kvm_mmu_zap_all with `mmio_only` (v5.3).
-    """
-
-    def _undisturbed(self) -> bool:
-        return False
-
-    def _passes_over(self, row: int) -> bool:
-        return not self._arch.sptes.is_mmio_cached(row)
+    def _spares(self, row: int) -> bool:
+        return bool(self._pages.role[row] & INVALID and self._pages.root_count[row])
 
 
 class ZapFast(Flow):

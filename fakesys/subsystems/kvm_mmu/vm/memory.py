@@ -19,7 +19,8 @@ from fakesys.subsystems.kvm_mmu.mmu.pte_write import PteWriter
 from fakesys.subsystems.kvm_mmu.mmu.roots import Roots
 from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
-from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, ZapMmio, Zapper, lock_uncontended
+from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
+from fakesys.subsystems.kvm_mmu.mmu.zap_mmio import ZapMmio
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
