@@ -331,3 +331,26 @@ def test_patches_that_no_file_tells_apart() -> None:
                        ("v3-13", "v3-14"), ("v3-16", "v3")):  # fmt: skip
         assert APICV_KERNELS[one].policy == APICV_KERNELS[other].policy
         assert APICV_KERNELS[one].features == APICV_KERNELS[other].features
+
+
+# A device that interrupts all the time: what AVIC is for.
+
+
+@pytest.mark.parametrize(("level", "options", "avic", "exits"), [
+    ("v3", "", 1, 0), ("v3", SPLIT, 1, 0), ("v3", "", 0, 2000),
+    ("5.3", "", 1, 2000), ("5.3", SPLIT, 1, 0),
+])  # fmt: skip
+def test_exits_per_second(level: str, options: str, avic: int, exits: int) -> None:
+    guests = Guests(level, listens=False)
+    guests(f"modprobe avic={avic}")
+    guests.preset(f"netperf vcpus=4 rate=500 seconds=2 {options}")
+    per_second = exits // 2
+    assert guests.last() == f"ok interrupts=1000 exits={exits} exits_per_second={per_second}"
+
+
+def test_netperf_refuses() -> None:
+    guests = Guests("v3")
+    path = f"{FOLDER}/preset"
+    guests.refuses(EINVAL, "netperf vcpus=4 rate=0", path)
+    guests.refuses(EINVAL, "netperf vcpus=4 irqchip=none", path)
+    guests.refuses(EINVAL, "netperf vcpus=300", path)

@@ -6,7 +6,7 @@ from errno import EEXIST, EINVAL
 from typing import Any
 
 from fakesys.core.commands import Args, Option, Verb, flag, number_within, word, words_of
-from fakesys.subsystems.apicv import presets, recorded_boot
+from fakesys.subsystems.apicv import netperf, presets, recorded_boot
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.presets import GuestOs, VmSpec
 from fakesys.subsystems.apicv.recorded_boot import BootHost, BootSpec
@@ -18,6 +18,22 @@ VCPUS = Option("vcpus", number_within(1, 4096), 1, "how many vCPUs", required=Tr
 NAME = Option("name", word, "g", "name of the VM")
 SYNIC = Option("hv_synic", flag, False, "each vCPU has Hyper-V's interrupt controller")
 CHIP = Option("irqchip", words_of(*(mode.value for mode in Irqchip)), "kernel", IRQCHIP.doc)
+
+
+RATE = Option("rate", number_within(1, 1_000_000), 10_000, "interrupts per second")
+SECONDS = Option("seconds", number_within(1, 10), 1, "simulated seconds")
+
+
+def _netperf(apicv: Apicv, args: Args) -> str:
+    spec = VmSpec(
+        name=args[NAME],
+        vcpus=args[VCPUS],
+        irqchip=Irqchip(args[CHIP]),
+        reinject=False,
+        pid=args[PID],
+        fd=args[FD],
+    )
+    return netperf.run(apicv, spec, netperf.Load(rate=args[RATE], seconds=args[SECONDS]))
 
 
 def _preset(name: str, guest_os: GuestOs, doc: str, *more: Option[Any]) -> Verb[Apicv]:
@@ -71,4 +87,14 @@ PRESETS: tuple[Verb[Apicv], ...] = (
     _preset("linux-boot", presets.LINUX, "Linux boots: PIT, APs, RTC, an assigned device."),
     _preset("windows2019-boot", presets.WINDOWS, "As linux-boot with 1024 RTC ticks.", SYNIC),
     _preset("freebsd-boot", presets.FREEBSD, "Fewer PIT ticks, more and logical IPIs."),
+    Verb(
+        words=("netperf",),
+        options=(VCPUS, CHIP, NAME, PID, FD, RATE, SECONDS),
+        run=_netperf,
+        errors={
+            EEXIST: "the name, or the owner's descriptor, is in use",
+            EINVAL: "too many vCPUs, or no local APICs",
+        },
+        doc="An assigned device per vCPU interrupts: exits per second.",
+    ),
 )
