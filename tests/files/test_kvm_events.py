@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import fakesys
+from fakesys.subsystems.kvm_module.kvm import SETTINGS
+from fakesys.subsystems.kvm_module.kvm_amd import AMD_SETTINGS
 from tests.replay_kvm.machines import all_events
 
 _TIMER = "the timer of the local APIC is not modelled"
@@ -83,3 +85,24 @@ def test_the_page_on_limits_lists_them() -> None:
     page = (Path(fakesys.__file__).parent / "docs" / "limits.md").read_text()
     missing = [event for event in UNFIRED if event not in page]
     assert missing == []
+
+
+# Parameters of kvm and kvm_amd that change what guests or their events do; each has its test.
+EFFECTIVE = {
+    "halt_poll_ns",
+    "halt_poll_ns_grow",
+    "halt_poll_ns_grow_start",
+    "halt_poll_ns_shrink",
+    "pause_filter_count",
+    "pause_filter_count_grow",
+    "pause_filter_count_max",
+    "nrips",
+    "tdp_mmu",
+    "eager_page_split",
+}
+
+
+def test_each_parameter_has_an_effect_or_is_on_the_page_on_limits() -> None:
+    page = (Path(fakesys.__file__).parent / "docs" / "limits.md").read_text()
+    silent = (set(SETTINGS) | set(AMD_SETTINGS)) - EFFECTIVE
+    assert [name for name in sorted(silent) if f"`{name}`" not in page] == []

@@ -275,12 +275,28 @@ def test_exits_that_a_processor_or_the_verb_has_not() -> None:
 def test_without_nrips_skipped_instructions_are_emulated() -> None:
     host = running(processor="qemu")
     lines = host("a vcpu 0 exit cpuid", "a vcpu 0 exit write_cr4", "a vcpu 0 exit wbinvd")
+    lines += host("a vcpu 0 hlt")
     assert [text.split(":")[2] for text in told(lines, "kvm_emulate_insn")] == [
         "0f a2 (prot64)",
         "0f 22 20 (prot64)",
         "0f 09 (prot64)",
+        "f4 (prot64)",
     ]
     require_equal(host)
+
+
+def test_nrips_is_a_parameter_of_kvm_amd() -> None:
+    host = Host()
+    control = "sys/kernel/debug/fakesys"
+    host.machine.write(f"{control}/modules/unload", "kvm_amd\n")
+    host.machine.write(f"{control}/modules/load", "kvm_amd nrips=0\n")
+    host("vm create a", "a vcpu add")
+    saved = host.machine.read(f"{control}/snapshot")
+    assert told(host("a vcpu 0 exit cpuid"), "kvm_emulate_insn")
+    other = Machine("6.1", scenario="empty")
+    other.write(f"{control}/snapshot", saved)
+    other.write(f"{CONTROL}/ctl", "a vcpu 0 exit cpuid\n")
+    assert other.read("sys/kernel/debug/kvm/insn_emulation") == "1\n"
 
 
 def test_the_pvclock_is_written_when_its_msr_is() -> None:

@@ -27,6 +27,7 @@ FIRST_X2APIC_MSR = 0x800
 # KVM_TRACE_MMIO_WRITE; 64-bit code in kvm_emulate_insn.
 MMIO_WRITE, PROT64 = 2, 9
 # mov %esi, -0xa04000(%rdi) and mov -0xa04000(%rdi), %eax
+HLT_CODE = b"\xf4"
 APIC_STORE, APIC_LOAD = bytes.fromhex("89b700c05fff"), bytes.fromhex("8b8700c05fff")
 
 
@@ -42,6 +43,9 @@ def set_interrupts(vm: ApicVm, vcpu: ApicVcpu, *, on: bool) -> None:
 def halt(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Execute HLT: sleep, unless an interrupt is pending."""
     requests.exit_guest(vcpu, HLT)
+    run = vcpu.kvm_run
+    if not run.processor.next_rip:
+        run.emulate_insn(run.rip, HLT_CODE, PROT64)
     vcpu.run = RunState.HALTED
     if vcpu_enter.is_runnable(vm, vcpu):
         vcpu_enter.enter(vm, vcpu)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vcpu_run.clock import synchronize_tsc, trace_master_clock
 from fakesys.subsystems.kvm.vcpu_run.halt_poll import HaltPolling
@@ -37,7 +39,10 @@ class VcpuRuns:
 
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """Let the VM run on the processor that the host has now."""
-        self.processors[vm] = processor_of(self.kvm.params)
+        processor = processor_of(self.kvm.params)
+        if self.settings.get("nrips") == "0":
+            processor = replace(processor, next_rip=False)
+        self.processors[vm] = processor
         trace_master_clock(self.kvm.kernel.bus, used=False)
 
     def check_irqchip(self, vm: Vm) -> None:

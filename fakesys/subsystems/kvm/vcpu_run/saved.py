@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fakesys.core.errors import KernelError
 from fakesys.core.saved import U32, Natural, Saved, Word, check, check_range, refuse
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
@@ -24,9 +26,13 @@ class SavedRun(Saved, frozen=True):
 
 
 class SavedVmRuns(Saved, frozen=True):
-    """The vCPUs of a VM in the order of their creation. `processor`: the name of its kind."""
+    """The vCPUs of a VM in the order of their creation.
+
+    `processor`: the name of its kind; `next_rip`: of `Processor`, which `nrips=0` switches off.
+    """
 
     processor: Word
+    next_rip: bool
     vcpus: list[SavedRun]
 
 
@@ -42,6 +48,7 @@ def save(runs: VcpuRuns) -> SavedRuns:
         vms=[
             SavedVmRuns(
                 processor=runs.processors[vm].name,
+                next_rip=runs.processors[vm].next_rip,
                 vcpus=[_save_run(runs.of(vcpu)) for vcpu in vm.vcpus.values()],
             )
             for vm in runs.kvm.vms
@@ -72,7 +79,8 @@ def _save_run(run: VcpuRun) -> SavedRun:
 
 def _restore_vm(saved: SavedVmRuns, runs: VcpuRuns, vm: Vm) -> None:
     try:
-        runs.processors[vm] = processor_named(saved.processor)
+        processor = processor_named(saved.processor)
+        runs.processors[vm] = replace(processor, next_rip=saved.next_rip)
     except KernelError as error:
         refuse(f"VM {vm.name}: {error.why}")
     check(len(saved.vcpus) == len(vm.vcpus), f"exits of the vCPUs of {vm.name}")
