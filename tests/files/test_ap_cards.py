@@ -399,3 +399,49 @@ def test_a_device_sends_its_uevent_again_when_asked() -> None:
     ]
     assert machine.read(f"{ROOT}/uevent") == ""
     assert refused(machine, f"{QUEUE}/uevent", "explode") == "EINVAL"
+
+
+@every_kernel
+def test_queues_that_stay_bound_belong_to_the_card_that_was(kernel: str) -> None:
+    machine = machine_of(kernel)
+    card, queue = f"{ROOT}/card05", f"{ROOT}/card05/05.0004"
+    driver = f"{BUS}/drivers/cex4card"
+    assert machine.read(f"{card}/serialnr") == "FAKE0005\n"
+    machine.write(f"{driver}/unbind", "card05")
+    machine.write(f"{driver}/bind", "card05")
+    machine.write(f"{queue}/request_count", "0")
+    patterns = machine.read(f"{queue}/mkvps")
+    assert machine.read(f"{queue}/request_count") == "0\n"
+    assert "AES CUR: - -" in patterns
+    count = len(uevents(machine))
+    machine.write(f"{card}/online", "0")
+    assert [event.split()[1] for event in uevents(machine)[count:]] == ["/devices/ap/card05"]
+    assert machine.read(f"{queue}/online") == "1\n"
+    machine.write(f"{queue}/online", "0")
+    machine.write(f"{queue}/online", "1")
+    for verb in ("unbind", "bind"):
+        machine.write(f"{BUS}/drivers/cex4queue/{verb}", "05.0004")
+    machine.write(f"{queue}/online", "0")
+    assert refused(machine, f"{queue}/online", "1") == "EINVAL"
+    machine.write(f"{card}/online", "1")
+    assert "AES CUR: valid" in machine.read(f"{queue}/mkvps")
+    assert "AES CUR: - -" in machine.read(f"{card}/05.0047/mkvps")
+
+
+@every_kernel
+def test_an_earlier_card_stays_offline(kernel: str) -> None:
+    machine = machine_of(kernel)
+    card, queue = f"{ROOT}/card05", f"{ROOT}/card05/05.0004"
+    machine.write(f"{card}/online", "0")
+    for verb in ("unbind", "bind"):
+        machine.write(f"{BUS}/drivers/cex4card/{verb}", "card05")
+    assert machine.read(f"{card}/online") == "1\n"
+    assert refused(machine, f"{queue}/online", "1") == "EINVAL"
+    copy = Machine("seed", "empty")
+    copy.load(machine.save())
+    assert refused(copy, f"{queue}/online", "1") == "EINVAL"
+    machine.write(f"{CONTROL}/del_card", "5")
+    machine.write(f"{CONTROL}/new_card", "5 CEX5 cca")
+    machine.write(f"{queue}/online", "0")
+    machine.write(f"{queue}/online", "1")
+    assert "AES CUR: valid" in machine.read(f"{queue}/mkvps")

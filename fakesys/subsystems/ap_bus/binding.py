@@ -62,6 +62,7 @@ class Binding:
     def unbind_card(self, card: ApCard) -> None:
         """Take a card from the card driver."""
         card.driver = None
+        card.leave_queues(self._bus.host_driver.bound[card.apid])
         self._bus.card_driver.order.remove(card.apid)
         self._bus.zcrypt_messages.card_unregistered(card.apid)
         self._bus.kernel.devices.unbind(card)

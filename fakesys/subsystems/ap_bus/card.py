@@ -84,6 +84,10 @@ class ApCard:
     `checkstopped`, `offline`: the domains whose queue exists, is configured off, is checkstopped,
     was set offline. `requests`: of the host, since they were cleared; `queue_requests`: the same
     per domain. `waiting`: requests per domain that wait because the queue is busy.
+
+    `left`: the queues of the host that were bound while the card had lost its driver, or before:
+    zcrypt knows them by a card that is gone, so they get nothing of this one until they are bound
+    again. `left_offline`: those of them whose earlier card was offline.
     """
 
     subsystem = "ap"
@@ -100,6 +104,8 @@ class ApCard:
         self.deconfigured = 0
         self.checkstopped = 0
         self.offline = 0
+        self.left = 0
+        self.left_offline = 0
         self.states = QueueStates()
         # How often each queue device was made; tells a new one from its predecessor.
         self.plugs = BitCounter()
@@ -236,13 +242,27 @@ class ApCard:
         self.bus.zcrypt_messages.card_online(self.apid, online=online)
         self.send_change("ONLINE", online)
         host = self.bus.host_driver
-        changing = host.bound[self.apid] & (self.offline if online else ~self.offline)
+        changing = host.bound[self.apid] & ~self.left & (self.offline if online else ~self.offline)
         self.offline ^= changing
         if not online:
             self.flush(changing)
         change = (Action("change", host.name, (("ONLINE", str(int(online))),)),)
         rows = [mask & changing for _, mask in host.order.rows_of(self.apid)]
         send(self.bus.kernel.bus, [self.row([Step(mask, change)]) for mask in rows if mask])
+
+    def leave_queues(self, mask: int) -> None:
+        """Leave these queues of the host with the card that zcrypt has until now, which goes.
+
+        Like zcrypt_card.c:zcrypt_card_unregister (v6.1).
+        """
+        fresh = mask & ~self.left
+        self.left |= fresh
+        self.left_offline |= 0 if self.soft_online else fresh
+
+    def keep_queues(self, mask: int) -> None:
+        """Have these queues in zcrypt as all others: they are bound again, or no longer."""
+        self.left &= ~mask
+        self.left_offline &= ~mask
 
     def row(self, steps: Iterable[Step]) -> Row:
         """Return the steps of queues of this card as one row of uevents."""
@@ -267,6 +287,7 @@ class ApCard:
         self.deconfigured &= keep
         self.checkstopped &= keep
         self.offline &= keep
+        self.keep_queues(mask)
         self.flush(mask)
         if self.queue_requests:
             counts = self.queue_requests.items()
@@ -284,6 +305,8 @@ class ApCard:
             "config": self.config,
             "deconfigured": format_mask(self.deconfigured),
             "driver": self.driver,
+            **({"left": format_mask(self.left)} if self.left else {}),
+            **({"left_offline": format_mask(self.left_offline)} if self.left_offline else {}),
             "offline": format_mask(self.offline),
             "plugs": self.plugs.state(),
             "queue_requests": {f"{n:04x}": self.queue_requests[n] for n in self.queue_requests},

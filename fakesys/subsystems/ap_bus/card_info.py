@@ -96,6 +96,9 @@ class CardInfo:
         return Ep11DomainInfo(card.spec.op_modes, card.hardware.keys.of(domain))
 
     def _fetch_cca(self, card: ApCard, domain: int | None) -> CcaInfo | None:
+        if domain is not None and card.left >> domain & 1:
+            # Like zcrypt_api.c:zcrypt_device_status_ext (v6.1): zcrypt finds no such queue.
+            return None
         keys = None
         for _ in range(CCA_REQUESTS):
             queue = self._sender.send(card, domain)

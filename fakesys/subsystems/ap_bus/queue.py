@@ -145,9 +145,10 @@ class ApQueue(NamedTuple):
         card = self.card
         if online and not (self.usable and card.usable):
             raise KernelError(ENODEV, f"queue {self.apqn} cannot work now")
-        if online and not card.soft_online:
-            raise KernelError(EINVAL, f"card {card.apid:02x} is offline")
         bit = 1 << self.apqi
+        card_online = not card.left_offline & bit if card.left & bit else card.soft_online
+        if online and not card_online:
+            raise KernelError(EINVAL, f"card {card.apid:02x} is offline")
         card.offline = card.offline & ~bit if online else card.offline | bit
         card.bus.zcrypt_messages.queue_online(*self.apqn, online=online)
         if not online:

@@ -85,6 +85,7 @@ class Zcrypt:
     def queues_leaving(self, apid: int, mask: int) -> None:
         """End pending requests with EAGAIN."""
         self.messages.queues_unregistered(apid, mask)
+        self._bus.cards[apid].keep_queues(mask)
         self._bus.cards[apid].flush(mask)
 
     def facilities_changed(self) -> None:
@@ -122,7 +123,8 @@ class Zcrypt:
     def _usable(self, card: ApCard, domains: Iterator[int]) -> list[ApQueue]:
         if not card.soft_online or not card.config or card.chkstop or card.driver is None:
             return []
-        queues = filter(None, (self._bus.queue(Apqn(card.apid, apqi)) for apqi in domains))
+        known = (apqi for apqi in domains if not card.left >> apqi & 1)
+        queues = filter(None, (self._bus.queue(Apqn(card.apid, apqi)) for apqi in known))
         return [queue for queue in queues if self._is_usable(queue)]
 
     def _put(self, card: ApCard, usable: list[ApQueue]) -> ApQueue | None:

@@ -120,7 +120,7 @@ class ApSystem:
     def key_makers(self) -> Iterator[tuple[str, int]]:
         """Yield mode and type of each card with a queue of the host that is online."""
         for apid, card in self.bus.state.cards.items():
-            usable = self.bus.state.host_driver.bound[apid] & ~card.offline
+            usable = self.bus.state.host_driver.bound[apid] & ~(card.offline | card.left)
             if card.online and usable & ~(card.deconfigured | card.checkstopped):
                 yield str(card.spec.mode), card.hwtype
 

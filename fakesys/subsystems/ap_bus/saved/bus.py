@@ -64,6 +64,8 @@ class SavedCard(Saved, frozen=True):
     deconfigured: Mask
     checkstopped: Mask
     offline: Mask
+    left: Mask
+    left_offline: Mask
     states: SavedStates
     plugs: Planes
     queue_requests: Counts
@@ -147,6 +149,8 @@ def _save_card(card: ApCard) -> SavedCard:
         deconfigured=mask_text(card.deconfigured),
         checkstopped=mask_text(card.checkstopped),
         offline=mask_text(card.offline),
+        left=mask_text(card.left),
+        left_offline=mask_text(card.left_offline),
         states=SavedStates(
             operating=mask_text(states.operating),
             error=mask_text(states.error),
@@ -198,6 +202,9 @@ def _restore_card(saved: SavedCard, state: BusState) -> None:
     card.deconfigured = _some_of(card, saved.deconfigured, "deconfigured")
     card.checkstopped = _some_of(card, saved.checkstopped, "checkstopped")
     card.offline = _some_of(card, saved.offline, "offline")
+    card.left = _some_of(card, saved.left, "of an earlier card")
+    card.left_offline = _some_of(card, saved.left_offline, "of an earlier card")
+    check(not card.left_offline & ~card.left, f"{name} has a queue of no earlier card")
     card.states = _restored_states(saved.states)
     card.plugs = restored_counter(saved.plugs)
     card.queue_requests = _restored_counts(saved.queue_requests, card)
