@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import traceback
 from contextlib import suppress
 from typing import IO
@@ -47,6 +46,9 @@ def line_about(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     kind = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
+        # Not at the top, where every command would load it and the random numbers that it needs.
+        import tempfile
+
         handle, path = tempfile.mkstemp(prefix="fakesys-error-", suffix=".txt")
         with os.fdopen(handle, "w", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
