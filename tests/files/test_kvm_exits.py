@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from fakesys.machine.machine import Machine
+from fakesys.machine.scenario import load, with_preset
 
 CONTROL = "sys/kernel/debug/fakesys/kvm"
 TRACING = "sys/kernel/tracing"
@@ -490,3 +491,8 @@ def test_without_ipi_virtualization_each_ipi_exits() -> None:
     assert len(told(lines, "kvm_avic_incomplete_ipi")) == 1
     assert "irr=0x40" not in host.machine.read(f"{CONTROL}/vms/a/vcpu1")
     require_equal(host)
+
+
+def test_a_machine_starts_with_the_recorded_boot() -> None:
+    machine = Machine("6.1", with_preset(load("empty"), "boot-6.1"))
+    assert machine.read("sys/kernel/debug/kvm/exits") == "15039\n"

@@ -67,6 +67,9 @@ LINUX = GuestOs()
 WINDOWS = GuestOs(rtc_ticks=1024)
 FREEBSD = GuestOs(ticks=32, windows=8, broadcasts=16, logical_wakes=True, tested_to=128)
 GUESTS = {"linux-boot": LINUX, "windows2019-boot": WINDOWS, "freebsd-boot": FREEBSD}
+RECORDED_BOOT = "boot-6.1"
+NAMES = frozenset(GUESTS) | {RECORDED_BOOT}
+"""The presets of guests: those that the series was tested with, and the boot that was recorded."""
 
 
 class VmSpec(Struct, frozen=True):

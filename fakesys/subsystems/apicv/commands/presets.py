@@ -72,7 +72,7 @@ def _boot(host: BootHost, args: Args) -> str:
 
 RECORDED: tuple[Verb[BootHost], ...] = (
     Verb(
-        words=("boot-6.1",),
+        words=(presets.RECORDED_BOOT,),
         options=(NAME, MEMORY, PID, FD),
         run=_boot,
         errors={
