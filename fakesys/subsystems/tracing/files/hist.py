@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cmp_to_key
 
-from fakesys.subsystems.tracing.hist.fields import Value
+from fakesys.subsystems.tracing.hist.fields import HistField, Value
 from fakesys.subsystems.tracing.hist.parse import HITCOUNT, SortKey, Spec
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.hist_trigger import HistTrigger, Key, hists
+
+BAR = 20
 
 Row = tuple[Key, list[int]]
 
@@ -21,7 +23,9 @@ def table_text(trigger: HistTrigger) -> str:
     """Return one table with its head and its totals."""
     table, spec = trigger.table, trigger.spec
     rows = sorted_rows(list(table.rows.items()), spec.sort)
-    lines = "".join(_row(spec, key, counts) for key, counts in rows)
+    columns = [list(column) for column in zip(*(counts for _, counts in rows), strict=True)]
+    sums, most = [sum(column) for column in columns], [max(column) for column in columns]
+    lines = "".join(_row(spec, key, counts, sums, most) for key, counts in rows)
     return (
         f"# event histogram\n#\n# trigger info: {trigger.text()}\n#\n\n{lines}\n"
         f"Totals:\n    Hits: {table.hits}\n    Entries: {len(rows)}\n"
@@ -53,12 +57,24 @@ def _is_less(left: Value, right: Value) -> bool:
     return left < right
 
 
-def _row(spec: Spec, key: Key, counts: list[int]) -> str:
+def _row(spec: Spec, key: Key, counts: list[int], sums: list[int], most: list[int]) -> str:
     parts = ", ".join(
         f"{part.name}: {part.show(value)}" for part, value in zip(spec.keys, key, strict=True)
     )
     values = "".join(
-        f"  {value.name}: {f'{count:x}' if value.modifier == 'hex' else count:>10}"
-        for value, count in zip(spec.values, counts[1:], strict=True)
+        "  " + _value(value, counts[column], sums[column], most[column])
+        for column, value in enumerate(spec.values, start=1)
+        if not value.is_expression
     )
     return f"{{ {parts} }} {HITCOUNT}: {counts[0]:>10}{values}\n"
+
+
+def _value(value: HistField, count: int, total: int, largest: int) -> str:
+    """Like trace_events_hist.c:hist_trigger_print_val (v6.1)."""
+    if value.modifier == "percent":
+        hundredths = count * 10000 // total if total else 0
+        return f"{value.name} (%): {hundredths // 100:3}.{hundredths % 100:02}"
+    if value.modifier == "graph":
+        bar = "#" * ((count * 10000 // largest) * BAR // 10000 if largest else 0)
+        return f"{value.name}: {bar:<{BAR}}"
+    return f"{value.name}: {f'{count:10x}' if value.modifier == 'hex' else f'{count:>10}'}"

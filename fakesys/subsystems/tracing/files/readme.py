@@ -65,7 +65,8 @@ _HIST = """\t            enable_hist:<system>:<event>
 \t      [:name=histname1]
 \t      [:<var1>=<field|var_ref|numeric_literal>[,<var2>=...]]
 \t      [if <filter>]
-\t    Modifiers of a field: .hex .sym .sym-offset .execname .syscall .log2 .descending
+\t    Modifiers of a field: .hex .sym .sym-offset .execname .syscall .log2 .buckets=size
+\t    of a value also: .percent .graph; of a sort key: .descending
 """
 
 

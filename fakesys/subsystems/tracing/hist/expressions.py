@@ -7,6 +7,7 @@ rightmost operator of the lowest rank is the root, and three operators are the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from errno import EINVAL
 from types import MappingProxyType
 from typing import Any
 
@@ -70,7 +71,7 @@ class Expression:
     def _negated(self, text: str) -> tuple[Number, int | None]:
         inside = text[1:]
         if not inside.startswith("(") or ")" not in inside:
-            raise HistError("Expecting parentheses after unary minus", text)
+            raise KernelError(EINVAL, "a minus sign needs parentheses")
         inside = inside[1:]
         body, _, rest = inside.rpartition(")")
         if rest:

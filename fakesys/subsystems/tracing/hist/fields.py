@@ -13,6 +13,7 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
+from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.events.ftrace import FTRACE
 from fakesys.subsystems.tracing.events.stacks import (
     MARKER_STACK,
@@ -25,6 +26,10 @@ from fakesys.subsystems.tracing.events.stacks import (
 from fakesys.subsystems.tracing.filter.operands import operand
 
 ALL_BITS = (1 << 64) - 1
+# Names that filters know and histograms do not.
+_FILTERS_ONLY = frozenset(("COMM", "CPU"))
+# Modifiers of values only.
+RELATIVE = frozenset(("percent", "graph"))
 
 # Numbers of x86's system calls that a client of this file system makes.
 _SYSCALLS = {0: "sys_read", 1: "sys_write", 2: "sys_open", 3: "sys_close", 257: "sys_openat"}
@@ -35,22 +40,32 @@ Printer = Callable[[Value], str]
 
 
 class HistError(KernelError):
-    """The refusal of a wrong histogram; `at` is the wrong part of the command."""
+    """The refusal of a wrong histogram; `at` is the wrong part of the command.
 
-    def __init__(self, message: str, at: str) -> None:
-        super().__init__(EINVAL, f"{message}: {at!r}")
+    `before`: an error that the kernel logs before this one.
+    """
+
+    def __init__(
+        self, message: str, at: str, *, errno: int = EINVAL, before: HistError | None = None
+    ) -> None:
+        super().__init__(errno, f"{message}: {at!r}")
         self.message = message
         self.at = at
+        self.before = before
 
 
 class HistField(Struct, frozen=True):
-    """A key or value: its name and modifier, `get` for its value, `show` for its text."""
+    """A key or value: its name and modifier, `get` for its value, `show` for its text.
+
+    `is_expression`: it is computed; as a value it is added up, but not shown.
+    """
 
     name: str
     modifier: str
     is_text: bool
     get: Getter
     show: Printer
+    is_expression: bool = False
 
     @property
     def spelling(self) -> str:
@@ -66,15 +81,25 @@ class Context(Struct, frozen=True):
 
 
 def parse_field(text: str, form: EventFormat, context: Context) -> HistField:
-    """Parse FIELD[.MODIFIER]. Raises HistError, which points at the name or the modifier."""
+    """Parse FIELD[.MODIFIER]. Raises HistError, which points at the name or the modifier.
+
+    Like trace_events_hist.c:parse_field, parse_atom (v6.1).
+    """
+    if text.count(".") > 1:
+        # SYSTEM.EVENT.NAME, of which only the name is looked for here.
+        raise HistError("Couldn't find field", text.split(".", 2)[2])
     name, _, modifier = text.partition(".")
+    if modifier.startswith("bucket"):
+        modifier = f"buckets={_bucket_size(modifier)}"
     if name in ("stacktrace", "common_stacktrace"):
         return HistField(name, "", True, partial(_stack, form), str)
     if name == "common_timestamp":
         return _timestamp(modifier, context)
     if name in ("cpu", "common_cpu"):
-        return HistField(name, modifier, False, lambda event, task: task.cpu, _decimal)
-    found = None if name in ("comm", "COMM", "CPU") else _own_field(form, name)
+        found: tuple[Getter, bool] | None = (lambda event, task: task.cpu), False
+        name = "common_cpu"
+    else:
+        found = None if name in _FILTERS_ONLY else _own_field(form, name)
     if found is None:
         raise HistError("Couldn't find field", name)
     get, is_text = found
@@ -89,9 +114,21 @@ def parse_field(text: str, form: EventFormat, context: Context) -> HistField:
     return HistField(name, modifier, is_text, get, show)
 
 
+def _bucket_size(modifier: str) -> int:
+    """Return the size of buckets. Raises HistError, without a place if there is no number."""
+    _, assigned, number = modifier.partition("=")
+    try:
+        size = kstrtoull(number) if assigned else 0
+    except KernelError:
+        size = 0
+    if not size:
+        raise HistError("Invalid field modifier", number)
+    return size
+
+
 def _own_field(form: EventFormat, name: str) -> tuple[Getter, bool] | None:
     found = operand(form, name)
-    if found is None:
+    if found is None or (name == "comm" and form.field(name) is None):
         return None
     get = found.get
     if found.is_text:
@@ -100,11 +137,12 @@ def _own_field(form: EventFormat, name: str) -> tuple[Getter, bool] | None:
 
 
 def _timestamp(modifier: str, context: Context) -> HistField:
-    if modifier not in ("", "usecs"):
+    if modifier not in ("", "usecs", "hex"):
         raise HistError("Invalid field modifier", modifier)
-    divisor = 1000 if modifier else 1
+    divisor = 1000 if modifier == "usecs" else 1
+    show = _SIMPLE["hex" if modifier == "hex" else ""]
     return HistField(
-        "common_timestamp", modifier, False, lambda event, task: context.now() // divisor, _decimal
+        "common_timestamp", modifier, False, lambda event, task: context.now() // divisor, show
     )
 
 
@@ -156,14 +194,12 @@ _SIMPLE: Mapping[str, Printer] = MappingProxyType(
 
 def _printer(name: str, modifier: str, is_text: bool, context: Context) -> Printer | None:
     if is_text:
-        return None if modifier else _text
+        return _text if modifier in ("", "hex") else None
     if modifier == "execname":
         if name != "common_pid":
             return None
         return lambda value: f"{context.comm_of(int(value)):<16}[{value:10}]"
     if modifier.startswith("buckets="):
         size = modifier.partition("=")[2]
-        if not size.isdecimal() or int(size) == 0:
-            return None
         return lambda value: f"~ {value}-{int(value) + int(size) - 1}"
-    return _SIMPLE.get(modifier)
+    return _decimal if modifier in RELATIVE else _SIMPLE.get(modifier)

@@ -5,6 +5,8 @@ Like kernel/trace/trace_events_hist.c:parse_hist_trigger_attrs, create_sort_keys
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from errno import EINVAL
 from typing import Literal
 
@@ -13,8 +15,14 @@ from msgspec import Struct, field
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
 from fakesys.core.text import kstrtoull
-from fakesys.subsystems.tracing.hist.expressions import Expression, Number
-from fakesys.subsystems.tracing.hist.fields import Context, HistError, HistField, parse_field
+from fakesys.subsystems.tracing.hist.expressions import Expression, Number, root_operator
+from fakesys.subsystems.tracing.hist.fields import (
+    RELATIVE,
+    Context,
+    HistError,
+    HistField,
+    parse_field,
+)
 
 MOST_KEYS = 3
 MOST_VALUES = 3
@@ -23,6 +31,7 @@ MOST_VARIABLES = 16
 DEFAULT_SIZE = 2048
 SMALLEST_BITS, LARGEST_BITS = 7, 17
 HITCOUNT = "hitcount"
+_REFERENCE = re.compile(r"\$(\w+)")
 
 Command = Literal["", "pause", "continue", "clear"]
 _COMMANDS: dict[str, Command] = {
@@ -71,6 +80,7 @@ class Spec(Struct, frozen=True):
     name: str
     variables: tuple[tuple[str, Expression], ...]
     command: Command
+    clock: str = ""
 
     @property
     def spelling(self) -> str:
@@ -84,7 +94,7 @@ class Spec(Struct, frozen=True):
         )
         return (
             f"hist:{name}keys={keys}:vals={values}{f':{variables}' if variables else ''}"
-            f":sort={sort}:size={self.size}"
+            f":sort={sort}:size={self.size}{f':clock={self.clock}' if self.clock else ''}"
         )
 
 
@@ -93,8 +103,11 @@ def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
     parts = _split(text)
     if "keys" not in parts.assigned:
         raise KernelError(EINVAL, "a histogram needs keys")
-    keys = _fields(parts.assigned["keys"], form, context, MOST_KEYS)
-    values = _values(parts.assigned.get("values", ""), form, context)
+    texts = _plain_variables(parts.variables)
+    values = _values(parts.assigned.get("values", ""), form, context, texts)
+    variables = _variables(parts.variables, form, context)
+    keys = _keys(parts.assigned["keys"], form, context)
+    uses_time = any("common_timestamp" in piece for piece in text.split(":"))
     return Spec(
         text=text,
         keys=keys,
@@ -102,8 +115,9 @@ def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
         sort=_sort_keys(parts.assigned.get("sort"), keys, values),
         size=_size(parts.assigned.get("size")),
         name=parts.assigned.get("name", ""),
-        variables=_variables(parts.variables, form, context),
+        variables=variables,
         command=parts.command,
+        clock=parts.assigned.get("clock", "global") if uses_time else "",
     )
 
 
@@ -126,22 +140,67 @@ def _split(text: str) -> Parts:
     return parts
 
 
-def _fields(text: str, form: EventFormat, context: Context, most: int) -> tuple[HistField, ...]:
+def _plain_variables(texts: list[str]) -> dict[str, str]:
+    """Return the variables that are a field; a reference to one means that field."""
+    pairs = (word.partition("=") for text in texts for word in text.split(","))
+    return {name: text for name, _, text in pairs if root_operator(text) is None}
+
+
+def _keys(text: str, form: EventFormat, context: Context) -> tuple[HistField, ...]:
     words = text.split(",")
-    if len(words) > most:
-        raise KernelError(EINVAL, f"more than {most} fields")
-    return tuple(parse_field(word, form, context) for word in words)
+    if len(words) > MOST_KEYS:
+        raise KernelError(EINVAL, f"more than {MOST_KEYS} keys")
+    found = tuple(_field(word, form, context, {}) for word in words)
+    for key in found:
+        if key.modifier in RELATIVE:
+            raise HistError("Invalid field modifier", key.modifier)
+    return found
 
 
-def _values(text: str, form: EventFormat, context: Context) -> tuple[HistField, ...]:
+def _values(
+    text: str, form: EventFormat, context: Context, variables: Mapping[str, str]
+) -> tuple[HistField, ...]:
     words = [word for word in text.split(",") if word and word != HITCOUNT]
     if len(words) > MOST_VALUES:
         raise KernelError(EINVAL, f"more than {MOST_VALUES} values")
-    found = tuple(parse_field(word, form, context) for word in words)
-    for value in found:
-        if value.is_text or value.modifier not in ("", "hex"):
-            raise HistError("Invalid field modifier", value.modifier or value.name)
-    return found
+    found = []
+    for word in words:
+        value = _field(word, form, context, variables)
+        if value.modifier not in ("", "hex", *RELATIVE):
+            raise HistError("Invalid field modifier", word)
+        found.append(value)
+    return tuple(found)
+
+
+def _field(
+    word: str, form: EventFormat, context: Context, variables: Mapping[str, str]
+) -> HistField:
+    """Parse a key or value: a field, an expression, or a reference to a variable."""
+    if word.startswith("$"):
+        if word[1:] not in variables:
+            raise _unknown_variable(word)
+        word = variables[word[1:]]
+    if word.startswith("-") or root_operator(word) is None:
+        return parse_field(word, form, context)
+
+    def number_of(text: str) -> Number:
+        return _number(parse_field(text, form, context), text)
+
+    made = Expression(word, number_of)
+    return HistField(
+        made.spelling, "", False, made.value, lambda value: f"{value:>10}", is_expression=True
+    )
+
+
+def _unknown_variable(word: str) -> HistError:
+    first = HistError("Couldn't find variable", word[1:])
+    return HistError("Couldn't find field", word, before=first)
+
+
+def _number(field: HistField, text: str) -> Number:
+    if field.is_text:
+        raise HistError("String type can not be an operand in expression", text)
+    return lambda event, task: int(field.get(event, task))
 
 
 def _sort_keys(
@@ -150,10 +209,10 @@ def _sort_keys(
     if text is None:
         return (SortKey(-1, HITCOUNT, False),)
     words = text.split(",")
+    if "" in words[:MOST_SORT_KEYS]:
+        raise HistError("Empty sort field", f"sort={text}")
     if len(words) > MOST_SORT_KEYS:
         raise HistError("Too many sort fields (Max = 2)", f"sort={text}")
-    if "" in words:
-        raise HistError("Empty sort field", f"sort={text}")
     return tuple(_sort_key(word, keys, values) for word in words)
 
 
@@ -186,21 +245,28 @@ def _variables(
     texts: list[str], form: EventFormat, context: Context
 ) -> tuple[tuple[str, Expression], ...]:
     found: dict[str, Expression] = {}
+    plain: dict[str, str] = {}
 
     def field_of(text: str) -> Number:
         if text.startswith("$"):
             if text[1:] not in found:
-                raise HistError("Couldn't find variable", text)
+                raise _unknown_variable(text)
             return found[text[1:]].value
         number = parse_field(text, form, context)
-        if number.is_text:
-            raise HistError("String type can not be an operand in expression", text)
-        return lambda event, task: int(number.get(event, task))
+        if number.modifier in RELATIVE:
+            raise HistError("Invalid field modifier", number.modifier)
+        return _number(number, text)
 
     for text in texts:
         for assignment in text.split(","):
             name, _, expression = assignment.partition("=")
             if name in found:
                 raise HistError("Variable already defined", name)
+            # A reference to a variable that is a field means that field.
+            expression = _REFERENCE.sub(
+                lambda match: plain[match[1]] if match[1] in plain else match[0], expression
+            )
+            if root_operator(expression) is None and not expression.startswith("$"):
+                plain[name] = expression
             found[name] = Expression(expression, field_of)
     return tuple(found.items())

@@ -20,6 +20,8 @@ from fakesys.subsystems.tracing.hist.parse import Spec, parse_hist
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
 
+NO_HISTOGRAM = "Can't clear or continue a nonexistent hist trigger"
+
 Key = tuple[Value, ...]
 
 
@@ -74,7 +76,7 @@ class HistTrigger(Struct, eq=False):
         table.hits += 1
         row[0] += 1
         for column, value in enumerate(spec.values, start=1):
-            row[column] = (row[column] + int(value.get(event, task))) & ALL_BITS
+            row[column] = (row[column] + _addend(value.get(event, task))) & ALL_BITS
 
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
@@ -87,6 +89,11 @@ class HistTrigger(Struct, eq=False):
 
     def removed(self) -> None:
         """Do nothing: the table goes with its last trigger."""
+
+
+def _addend(value: Value) -> int:
+    """Return what a value adds to a sum; a text adds nothing."""
+    return value if isinstance(value, int) else 0
 
 
 def hist_key(spec: Spec, condition: Filter | None) -> str:
@@ -109,12 +116,18 @@ def parse_spec(instance: Instance, file: EventFile, argument: str | None) -> Spe
             argument, file.form, Context(shared.cmdlines.comm, lambda: instance.now())
         )
     except HistError as error:
-        command = f"hist:{argument}"
-        position = max(0, command.find(error.at))
-        where = f"hist:{file.form.name}"
-        now = shared.kernel.clock.now_ns
-        instance.errors.add(now, where, command, error.message, position)
+        log_error(instance, file, argument, error)
         raise
+
+
+def log_error(instance: Instance, file: EventFile, argument: str, error: HistError) -> None:
+    """Append the error to `error_log`, and before it the one that led to it."""
+    if error.before is not None:
+        log_error(instance, file, argument, error.before)
+    command = f"hist:{argument}"
+    position = max(0, command.find(error.at)) if error.at else 0
+    now = instance.shared.kernel.clock.now_ns
+    instance.errors.add(now, f"hist:{file.form.name}", command, error.message, position)
 
 
 def add_hist(instance: Instance, file: EventFile, spec: Spec, condition: Filter | None) -> None:
@@ -129,7 +142,9 @@ def add_hist(instance: Instance, file: EventFile, spec: Spec, condition: Filter 
         _obey(old, spec)
         return
     if spec.command in ("continue", "clear"):
-        raise KernelError(ENOENT, "there is no such histogram")
+        refusal = HistError(NO_HISTOGRAM, "", errno=ENOENT)
+        log_error(instance, file, spec.text, refusal)
+        raise refusal
     table = _table_of(instance, spec)
     paused = spec.command == "pause"
     file.add_trigger(HistTrigger(spec, condition, table, instance.shared.cmdlines, paused))
