@@ -10,6 +10,7 @@ from fakesys.core.saved import Saved
 from fakesys.machine.machine import Machine
 from fakesys.subsystems.apicv.saved import apicv as apicv_saved
 from fakesys.subsystems.kvm import saved as kvm_saved
+from fakesys.subsystems.kvm.vcpu_run import saved as runs_saved
 from fakesys.subsystems.kvm_mmu.saved import mmu as mmu_saved
 from fakesys.subsystems.kvm_module import saved as module_saved
 from fakesys.tree.node import Directory
@@ -23,6 +24,7 @@ class Document(Saved, frozen=True):
     """KVM as a snapshot has it."""
 
     kvm: kvm_saved.SavedKvm
+    runs: runs_saved.SavedRuns
     memory: mmu_saved.SavedMmu
     interrupts: apicv_saved.SavedApicv
     module: module_saved.SavedModule
@@ -33,6 +35,7 @@ def document(machine: Machine) -> Document:
     models = machine.subsystems.kvm
     return Document(
         kvm=kvm_saved.save(models.kvm),
+        runs=runs_saved.save(models.runs),
         memory=mmu_saved.save(models.memory),
         interrupts=apicv_saved.save(models.apicv),
         module=module_saved.save(models.apicv),
@@ -48,7 +51,8 @@ def fresh(machine: Machine) -> Machine:
     """A machine of the same kernels at the same time, without VMs."""
     copy = Machine(machine.profile_name, "empty")
     for path in CHOICES:
-        copy.write(path, machine.read(path))
+        names = machine.read(path).split()
+        copy.write(path, next(name for name in names if name.startswith("[")).strip("[]"))
     copy.clock.restore(machine.clock.saved())
     return copy
 
@@ -58,6 +62,7 @@ def restore(data: bytes, copy: Machine) -> None:
     found = msgspec.json.decode(data, type=Document)
     models = copy.subsystems.kvm
     kvm_saved.restore(found.kvm, models.kvm)
+    runs_saved.restore(found.runs, models.runs)
     mmu_saved.restore(found.memory, models.memory)
     apicv_saved.restore(found.interrupts, models.apicv)
     module_saved.restore(found.module, models.apicv)
