@@ -106,6 +106,10 @@ def _series_features(patches: Patches) -> FeatureSet:
     return frozenset(features)
 
 
+# KVM as hosts with AMD's processors run it.
+_HOST = {"paging": "modules"}
+
+
 def _mmu_with_patches(name: str, patches: Patches) -> MmuKernel:
     """Return 5.3 with these patches of the series that made zapping fast."""
     params = {} if 1 in patches else {"zap_flow": "zap_all"}
@@ -134,14 +138,9 @@ _MMU_KERNELS: dict[str, MmuKernel] = {
             kvm_mmu.K5_4_STABLE,
             params={"mmio_gen_bits": "18"},
         ),
-        MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1),
-        MmuKernel("6.12", _MMU_6_12, kvm_mmu.K6_12),
-        MmuKernel(
-            "6.18",
-            _MMU_6_18,
-            kvm_mmu.K6_18,
-            params={"as_num": "1"},
-        ),
+        MmuKernel("6.1", _MMU_6_1, kvm_mmu.K6_1, params=_HOST),
+        MmuKernel("6.12", _MMU_6_12, kvm_mmu.K6_12, params=_HOST),
+        MmuKernel("6.18", _MMU_6_18, kvm_mmu.K6_18, params=_HOST),
     )
 }
 

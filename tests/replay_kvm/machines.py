@@ -44,6 +44,9 @@ class Events(Protocol):
     def take(self) -> list[str]:
         """Lines `name: text` since the last call."""
 
+    def untake(self, lines: list[str]) -> None:
+        """Put lines back before those that came since."""
+
 
 class Recorder:
     """Hears every event of KVM on the bus of a machine in process."""
@@ -60,6 +63,10 @@ class Recorder:
         """Lines `name: text` since the last call."""
         lines, self._lines = self._lines, []
         return lines
+
+    def untake(self, lines: list[str]) -> None:
+        """Put lines back before those that came since."""
+        self._lines[:0] = lines
 
     def _watcher(self, name: str, text: Callable[[Any], str]) -> Callable[[Any], None]:
         return lambda event: self._lines.append(f"{name}: {text(event)}")
@@ -123,17 +130,23 @@ class TraceReader:
 
     def __init__(self, instance: Path) -> None:
         self._trace = instance / "trace"
+        self._before: list[str] = []
         (instance / "buffer_size_kb").write_text(f"{BUFFER_KB}\n")
         for system in ("kvm", "kvmmmu"):
             (instance / "events" / system / "enable").write_text("1\n")
 
+    def untake(self, lines: list[str]) -> None:
+        """Put lines back before those that came since."""
+        self._before[:0] = lines
+
     def take(self) -> list[str]:
         """Lines `name: text` since the last call."""
+        before, self._before = self._before, []
         text = self._trace.read_text()
         # Truncation clears the buffer; what is written does not matter.
         self._trace.write_text("")
         found = (_LINE.fullmatch(line) for line in text.splitlines() if not line.startswith("#"))
-        return [f"{line[1]}: {line[2]}" for line in found if line is not None]
+        return before + [f"{line[1]}: {line[2]}" for line in found if line is not None]
 
 
 @contextmanager

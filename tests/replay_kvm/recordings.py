@@ -39,6 +39,14 @@ OPS: dict[str, tuple[str, ...]] = {
     "madvise": ("mem", "off", "size"),
     "mprotect": ("mem", "off", "size"),
     "gauges": (),
+    "param": ("name", "value"),
+    "munmap": ("mem", "off", "size"),
+    "fork": (),
+    "fork_end": (),
+    "smi": ("id",),
+    "ring": ("id", "first", "n"),
+    "ring_reset": (),
+    "clear_stat": ("file",),
 }
 
 

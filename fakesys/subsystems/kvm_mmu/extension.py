@@ -7,8 +7,9 @@ from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.subsystems.kvm_mmu.guest.real_code import run_smm
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
-from fakesys.subsystems.kvm_mmu.params import knobs
+from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
@@ -51,6 +52,7 @@ class MmuExtension:
     def new_memory(self, vm: Vm) -> VmMemory:
         """Return the memory of a VM, which neither the shrinker nor `nx` knows yet."""
         memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
+        memory.dirty.splits_eagerly = lambda: self.kvm.params[EAGER_PAGE_SPLIT]
         self.memories[vm] = memory
         vm.rmaps_stat = lambda: rmaps_text(memory)
         return memory
@@ -69,7 +71,8 @@ class MmuExtension:
         memory = self.memories[vcpu.vm]
         mmu = memory.add_vcpu(vcpu.id, vcpu.stats, vcpu.is_in_guest)
         self.mmus[vcpu] = mmu
-        self.guests[vcpu] = Guest(memory, mmu, self._runs.of(vcpu))
+        guest = self.guests[vcpu] = Guest(memory, mmu, self._runs.of(vcpu))
+        guest.run_handler = lambda: run_smm(memory, mmu, guest)
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Do nothing: the roots stay until the VM is removed."""

@@ -17,9 +17,15 @@ ZAP_FLOW = Param(
 )
 PAGING = Param(
     "paging",
-    words_of("tdp", "shadow"),
+    words_of("modules", "tdp", "shadow"),
     "tdp",
-    "tdp: the processor walks the guest's tables; shadow: KVM shadows them",
+    "modules: as kvm_amd.npt and kvm.tdp_mmu say; tdp: direct pages of the shadow MMU;"
+    " shadow: KVM shadows the guest's tables",
+)
+NPT = Param("npt", flag, True, "kvm_amd: use nested paging.", modprobe=True)
+TDP_MMU = Param("tdp_mmu", flag, True, "kvm: VMs with nested paging have the TDP MMU.")
+EAGER_PAGE_SPLIT = Param(
+    "eager_page_split", flag, True, "kvm: large pages are split when a log begins."
 )
 PREEMPT = Param("preempt", flag, True, "0: a lock is dropped only when the time slice is used up")
 MMIO_CACHING = Param("mmio_caching", flag, True, "0: there are no MMIO sptes")
@@ -34,6 +40,9 @@ WRAP_GEN = Param(
 PARAMS: tuple[Param[Any], ...] = (
     ZAP_FLOW,
     PAGING,
+    NPT,
+    TDP_MMU,
+    EAGER_PAGE_SPLIT,
     PREEMPT,
     MMIO_CACHING,
     MMIO_GEN_BITS,
@@ -42,11 +51,22 @@ PARAMS: tuple[Param[Any], ...] = (
 )
 
 
+def uses_npt(params: Params) -> bool:
+    """Return whether a VM that is made now has nested paging."""
+    return params[PAGING] == "tdp" or (params[PAGING] == "modules" and params[NPT])
+
+
+def uses_tdp_mmu(params: Params) -> bool:
+    """Return whether the parameters of the modules choose the TDP MMU."""
+    return params[PAGING] == "modules" and params[NPT] and params[TDP_MMU]
+
+
 def knobs(params: Params, policy: MmuPolicy) -> Knobs:
     """Return the knobs of a VM that is made now."""
     flow = ZapFlow(params[ZAP_FLOW])
     return Knobs(
-        tdp=params[PAGING] == "tdp",
+        tdp=uses_npt(params),
+        tdp_mmu=uses_tdp_mmu(params) and policy.tdp is not None,
         preempt=params[PREEMPT],
         mmio_caching=params[MMIO_CACHING],
         mmio_gen_bits=params[MMIO_GEN_BITS],

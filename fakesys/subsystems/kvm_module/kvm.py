@@ -10,13 +10,13 @@ from collections.abc import Callable
 from errno import EACCES, EBUSY, EINVAL, EPERM, ERANGE
 from typing import NamedTuple
 
-from fakesys.core.errors import KernelError
 from fakesys.core.features import Features
 from fakesys.core.text import kstrtobool, kstrtoll, kstrtoull
 from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm.features import KvmFeature
+from fakesys.subsystems.kvm.params import Param
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
-from fakesys.subsystems.kvm_mmu.params import MMIO_CACHING
+from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, MMIO_CACHING, TDP_MMU
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
 from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.tree.attr import Attr, Layout
@@ -44,12 +44,6 @@ def _truth_as_number(text: str) -> str:
     return str(int(kstrtobool(text)))
 
 
-def _tdp_mmu(text: str) -> str:
-    kstrtobool(text)
-    # There is no TDP MMU here: direct pages are in the shadow MMU.
-    return "N"
-
-
 def natural(text: str) -> str:
     """Return an unsigned int as its file shows it."""
     return str(kstrtoull(text, bits=32))
@@ -68,7 +62,7 @@ SETTINGS: dict[str, Parse] = {}
 
 def is_truth(parse: Parse) -> bool:
     """Return whether a parameter of this type may be given without a value, which means yes."""
-    return parse in (truth, _truth_as_number, _tdp_mmu)
+    return parse in (truth, _truth_as_number)
 
 
 def _setting(
@@ -122,9 +116,24 @@ def _show_mmio_caching(module: KvmModule) -> str:
     return "Y\n" if module.mmu.kvm.params[MMIO_CACHING] else "N\n"
 
 
-def _store_tdp_mmu(_module: KvmModule, text: str) -> None:
-    if kstrtobool(text):
-        raise KernelError(EINVAL, "there is no TDP MMU here: direct pages are in the shadow MMU")
+def _boolean(
+    param: Param[bool], mode: int, doc: str, needs: Features, unless: Features = ()
+) -> Attr[KvmModule]:
+    """Return the row of a parameter that VMs look at."""
+
+    def store(module: KvmModule, text: str) -> None:
+        module.mmu.kvm.params.choose(param, kstrtobool(text))
+
+    return Attr(
+        name=param.name,
+        mode=mode,
+        doc=doc,
+        show=lambda module: "Y\n" if module.mmu.kvm.params[param] else "N\n",
+        store=store if mode & 0o200 else None,
+        errors=NO_TRUTH if mode & 0o200 else READ_ONLY,
+        needs=needs,
+        unless=unless,
+    )
 
 
 def _nx_setting(
@@ -185,28 +194,23 @@ _MEMORY = (
         errors=READ_ONLY,
         needs=ParamFeature.MMIO_CACHING,
     ),
-    Attr(
-        name="tdp_mmu",
-        mode=0o644,
-        doc="Always off: with TDP, this host has direct pages in the shadow MMU.",
-        show=lambda _: "N\n",
-        store=_store_tdp_mmu,
-        errors={EINVAL: "not off"},
-        needs=ParamFeature.MMIO_CACHING,
-        unless=ParamFeature.ENABLE_VIRT_AT_LOAD,
-    ),
-    _fixed(
-        "tdp_mmu",
-        "N",
-        "Off: with TDP, direct pages are in the shadow MMU.",
+    _boolean(
+        TDP_MMU,
+        0o644,
+        "Do VMs that are made now have the TDP MMU, if there is nested paging?",
+        ParamFeature.MMIO_CACHING,
         ParamFeature.ENABLE_VIRT_AT_LOAD,
-        parse=_tdp_mmu,
     ),
-    _setting(
-        "eager_page_split",
-        "Y",
-        truth,
-        "Asked for by the TDP MMU only.",
+    _boolean(
+        TDP_MMU,
+        0o444,
+        "Do VMs have the TDP MMU, if there is nested paging?",
+        ParamFeature.ENABLE_VIRT_AT_LOAD,
+    ),
+    _boolean(
+        EAGER_PAGE_SPLIT,
+        0o644,
+        "Are large pages split when a slot is logged? Asked for by the TDP MMU only.",
         ParamFeature.MMIO_CACHING,
     ),
 )

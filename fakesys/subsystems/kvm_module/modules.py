@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from fakesys.core.boot.command_line import param_bool
 from fakesys.core.events import Changed
-from fakesys.subsystems.kvm_mmu.params import MMIO_CACHING
+from fakesys.subsystems.kvm.params import Param
+from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, MMIO_CACHING, TDP_MMU
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
 from fakesys.subsystems.kvm_module.kvm import KVM, SETTINGS, KvmModule, Parse, is_truth
 from fakesys.subsystems.kvm_module.kvm_amd import AMD_SETTINGS, KVM_AMD
@@ -20,6 +21,8 @@ from fakesys.subsystems.modules import known
 from fakesys.subsystems.modules.model import Module, ModuleInfo, Modules, Parameter, SetParam
 from fakesys.tree.attr import Attr, Layout
 
+# Parameters of kvm that VMs look at.
+VM_PARAMS = (MMIO_CACHING, TDP_MMU, EAGER_PAGE_SPLIT)
 Models = Callable[[], KvmModule]
 
 
@@ -79,11 +82,13 @@ def _kvm_params(models: Models) -> dict[str, SetParam]:
     ):
         found[name] = _nx_setting(models, store)
 
-    def set_mmio_caching(value: str | None) -> None:
-        models().apicv.kvm.params.choose(MMIO_CACHING, param_bool(value))
-
-    found["mmio_caching"] = set_mmio_caching
+    for param in VM_PARAMS:
+        found[param.name] = _boolean(models, param)
     return found
+
+
+def _boolean(models: Models, param: Param[bool]) -> SetParam:
+    return lambda value: models().apicv.kvm.params.choose(param, param_bool(value))
 
 
 def _nx_setting(models: Models, store: Callable[[NxHugePages, str], None]) -> SetParam:
@@ -93,7 +98,8 @@ def _nx_setting(models: Models, store: Callable[[NxHugePages, str], None]) -> Se
 def _kvm_defaults(module: KvmModule) -> None:
     for name in SETTINGS:
         module.apicv.settings.pop(name, None)
-    module.apicv.kvm.params.drop(MMIO_CACHING)
+    for param in VM_PARAMS:
+        module.apicv.kvm.params.drop(param)
     module.mmu.nx.reset()
 
 

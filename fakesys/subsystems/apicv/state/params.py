@@ -9,9 +9,9 @@ from fakesys.subsystems.apicv.state.vm import Module
 from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.vcpu_run.params import processor_of
+from fakesys.subsystems.kvm_mmu.params import NPT, PAGING
 
 AVIC = Param("avic", flag, True, "kvm_amd: use AVIC, if there is nested paging.", modprobe=True)
-NPT = Param("npt", flag, True, "kvm_amd: use nested paging.", modprobe=True)
 NESTED = Param("nested", flag, True, "kvm_amd: guests may have guests.", modprobe=True)
 X2AVIC = Param("x2avic", flag, False, "kvm_amd: the processor has x2AVIC.", modprobe=True)
 IPIV = Param(
@@ -35,7 +35,7 @@ STATE_FILE = Param(
     "A file apicv-state in debugfs, as the second version of the series had.",
 )
 
-PARAMS: tuple[Param[Any], ...] = (AVIC, NPT, NESTED, X2AVIC, IPIV, ANY_IRQCHIP, STATE_FILE)
+PARAMS: tuple[Param[Any], ...] = (AVIC, NESTED, X2AVIC, IPIV, ANY_IRQCHIP, STATE_FILE)
 
 PIT: Option[bool | None] = Option("pit", flag, None, "a PIT in the kernel; there is with a PIC")
 REINJECT = Option("reinject", flag, True, "the PIT reinjects lost ticks")
@@ -50,8 +50,7 @@ def uses_avic(params: Params) -> bool:
 
 def uses_npt(params: Params) -> bool:
     """Return whether nested paging is used: not if the memory model is set to shadow paging."""
-    paging = params.rows.get("paging")
-    return params[NPT] and (paging is None or paging.show(params[paging]) != "shadow")
+    return params[NPT] and params[PAGING] != "shadow"
 
 
 def module_of(params: Params) -> Module:

@@ -42,6 +42,13 @@ def _flags(text: str) -> int:
     return flags
 
 
+def _hugetlb(text: str) -> int:
+    found = size(text)
+    if found not in (0, 2 << 20, 1 << 30):
+        raise KernelError(EINVAL, f"{text!r} is neither 2M nor 1G")
+    return found
+
+
 def _regions(text: str) -> tuple[int, ...]:
     return tuple(number(word) for word in text.split(","))
 
@@ -55,6 +62,8 @@ BACKING = Option("mem", word, "", "the memory behind it")
 OFFSET = Option("off", size, 0, "offset within the memory")
 ADDRESS = Option("ua", number, 0, "a raw host address, without memory behind it")
 THP = Option("thp", flag, False, "1: in pages of 2 MiB")
+HUGETLB = Option("hugetlb", _hugetlb, 0, "size of the pages of hugetlbfs: 2M or 1G")
+POPULATE = Option("populate", flag, True, "0: no page is there before it is touched")
 HEX = Option("hex", octets, b"", "bytes as hex digits", required=True)
 TABLES = Option("n", number_within(1, 512), 32, "page tables, 2 MiB each")
 LARGE = Option[tuple[int, ...]]("large", _regions, (), "regions mapped by one 2 MiB entry")
@@ -67,15 +76,15 @@ VALUE = Option[int | None]("value", number, None, "what is written, 8 bytes")
 CR3_VALUE = Operand("VALUE", number)
 FIRST = Option("first", number, 0, "first page", required=True)
 PAGES = Option("n", number, 0, "number of pages", required=True)
+ENTRIES = Option("n", number_within(1, 4096), 1, "number of entries")
 CAP = Operand("NR", number)
 ARGUMENT = Operand("ARG", number)
 MASK = Operand("MASK", number)
 BUDGET = OptionalOperand[int | None]("N", number, None)
 CALLS = Option("n", number_within(1, 1 << 20), 1, "calls")
 PROTECTION = Option("prot", words_of("r", "rw"), "rw", "what the host may do", required=True)
-HOST_ACTION = Operand(
-    "invalidate|unmap", words_of("invalidate", "unmap"), one_of=("invalidate", "unmap")
-)
+_ACTIONS = ("invalidate", "unmap", "munmap", "collapse")
+HOST_ACTION = Operand("|".join(_ACTIONS), words_of(*_ACTIONS), one_of=_ACTIONS)
 RACE_SLOT = Option("slot", number, 0, "the slot to delete", required=True)
 RACERS = Option("vcpus", number_within(0, 64), 4, "vCPUs that fault meanwhile")
 WORKING_SET = Option("ws", size, 64 << 20, "bytes that each vCPU touches")

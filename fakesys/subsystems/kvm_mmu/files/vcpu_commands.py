@@ -15,6 +15,8 @@ from fakesys.subsystems.kvm.vm import Vcpu
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.files.operands import (
     CR3_VALUE,
+    ENTRIES,
+    FIRST,
     HEX,
     KIND,
     NO_VCPU,
@@ -26,8 +28,10 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
 )
 from fakesys.subsystems.kvm_mmu.guest.bulk_access import bulk_access
 from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
+from fakesys.subsystems.kvm_mmu.guest.real_code import RealModeCode
 from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DIRTY, HARVESTED
 
 _GUEST_OP_KINDS = ("r", "w", "x", "w64", "rloop", "wloop")
 
@@ -50,6 +54,24 @@ def _guest_op(text: str) -> GuestOp:
     raise KernelError(EINVAL, f"{text!r} has not the numbers of a {kind}")
 
 
+def _ring(mmu: MmuExtension, args: Args) -> str:
+    ring = mmu.mmus[vcpu_of(mmu.kvm, args)].ring
+    if ring is None:
+        raise KernelError(EINVAL, "there are no dirty rings")
+    words = []
+    for index in range(args[FIRST], args[FIRST] + args[ENTRIES]):
+        entry = ring.entry(index)
+        words.append(f"{entry.flags}:{entry.slot}:{entry.offset}")
+        if entry.flags & DIRTY:
+            entry.flags = HARVESTED
+    return "entries=" + ",".join(words)
+
+
+def _smi(mmu: MmuExtension, args: Args) -> str:
+    mmu.guests[vcpu_of(mmu.kvm, args)].send_smi()
+    return ""
+
+
 @contextmanager
 def _in_vcpu_thread(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
     """Let events come from the vCPU's thread; a refused command does not count as a run.
@@ -58,14 +80,16 @@ def _in_vcpu_thread(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
     calls KVM_RUN again.
     """
     before, mmu.bus.task = mmu.bus.task, vcpu.task
-    mmu.mmus[vcpu].is_running_vcpu = True
+    running = mmu.mmus[vcpu]
+    running.is_running_vcpu = True
+    mmu.memories[vcpu.vm].arch.ring = running.ring
     run = mmu.guests[vcpu].vcpu_run
     was_in_guest, was_in_kvm_run = run.in_guest, run.in_kvm_run
     try:
         yield
     finally:
         _return_to(mmu.guests[vcpu], in_guest=was_in_guest, in_kvm_run=was_in_kvm_run)
-        mmu.mmus[vcpu].is_running_vcpu = False
+        running.is_running_vcpu = False
         mmu.bus.task = before
     vcpu.runs()
 
@@ -108,7 +132,8 @@ def _run_real_mode(mmu: MmuExtension, args: Args) -> str:
     if not guest.registers.real_mode:
         raise KernelError(EINVAL, "the vCPU is not in real mode")
     with _in_vcpu_thread(mmu, vcpu):
-        return exits_word(RealMode(mmu.memories[vcpu.vm], mmu.mmus[vcpu], guest).run(args[HEX]))
+        kind = RealModeCode if guest.is_hardware else RealMode
+        return exits_word(kind(mmu.memories[vcpu.vm], mmu.mmus[vcpu], guest).run(args[HEX]))
 
 
 def _access(mmu: MmuExtension, args: Args) -> str:
@@ -160,6 +185,19 @@ def vcpu_verbs() -> tuple[Verb[MmuExtension], ...]:
             run=_set_cr3,
             errors=NO_VCPU,
             doc="KVM_SET_SREGS with another CR3.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "smi"),
+            run=_smi,
+            errors=NO_VCPU | {EINVAL: "without hardware for it, no guest runs in SMM"},
+            doc="KVM_SMI: the next run begins in system management mode, at 0x38000 until RSM.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "ring"),
+            options=(FIRST, ENTRIES),
+            run=_ring,
+            errors=NO_VCPU | {EINVAL: "there are no dirty rings"},
+            doc="Entries FLAGS:SLOT:OFFSET of the ring of dirty pages; dirty ones are harvested.",
         ),
         Verb(
             words=(VM, "vcpu", VCPU, "run", Tail("ITEM...")),

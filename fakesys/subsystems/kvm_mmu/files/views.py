@@ -201,7 +201,7 @@ def _dirty_layout(mmu: MmuExtension) -> Layout[Any]:
             str(slot.as_id << 16 | slot.id)
             for space in mmu.memories[vm].spaces.memslots
             for slot in space.in_order
-            if slot.logs_dirty
+            if slot.dirty is not None
         ]
 
     def get(vm: Vm, name: str) -> Memslot | None:

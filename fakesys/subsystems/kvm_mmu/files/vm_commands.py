@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
+from errno import ECHILD, EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 from fakesys.core.commands import Args, Verb
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
@@ -22,6 +22,7 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
     GPA,
     HEX,
     HOST_ACTION,
+    HUGETLB,
     LARGE,
     MASK,
     MAX_ROUNDS,
@@ -31,6 +32,7 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
     NO_VM,
     OFFSET,
     PAGES,
+    POPULATE,
     PROTECTION,
     RACE_SLOT,
     RACERS,
@@ -51,12 +53,16 @@ FEW_CALLS = 64
 
 
 def _add_memory(mmu: MmuExtension, args: Args) -> str:
-    memory_of(mmu, args).host.add(args[MEM], args[BYTES], thp=args[THP])
+    host = memory_of(mmu, args).host
+    memory = host.add(args[MEM], args[BYTES], thp=args[THP], hugetlb=args[HUGETLB])
+    if not args[POPULATE]:
+        memory.populate_nothing()
     return ""
 
 
 def _host_write(mmu: MmuExtension, args: Args) -> str:
-    memory_of(mmu, args).host.named(args[MEM]).write(args[OFFSET], args[HEX])
+    memory = memory_of(mmu, args)
+    memory.write_host(memory.host.named(args[MEM]), args[OFFSET], args[HEX])
     return ""
 
 
@@ -107,9 +113,29 @@ def _nr_mmu_pages(mmu: MmuExtension, args: Args) -> str:
 def _notify(mmu: MmuExtension, args: Args) -> str:
     memory = memory_of(mmu, args)
     backing = memory.host.named(args[MEM])
-    act = memory.notifier.unmap if args[HOST_ACTION] == "unmap" else memory.notifier.invalidate
-    act(backing, args[OFFSET], args[BYTES])
+    acts = {
+        "invalidate": memory.notifier.invalidate,
+        "unmap": memory.notifier.unmap,
+        "munmap": memory.notifier.munmap,
+        "collapse": memory.notifier.collapse,
+    }
+    acts[args[HOST_ACTION]](backing, args[OFFSET], args[BYTES])
     return ""
+
+
+def _fork(mmu: MmuExtension, args: Args) -> str:
+    memory = memory_of(mmu, args)
+    memory.notifier.fork(reversed(memory.host.memories))
+    return ""
+
+
+def _fork_end(mmu: MmuExtension, args: Args) -> str:
+    memory_of(mmu, args).notifier.end_child()
+    return ""
+
+
+def _reset_rings(mmu: MmuExtension, args: Args) -> str:
+    return f"reset={memory_of(mmu, args).reset_rings()}"
 
 
 def _protect(mmu: MmuExtension, args: Args) -> str:
@@ -152,7 +178,7 @@ def memory_verbs() -> tuple[Verb[MmuExtension], ...]:
     return (
         Verb(
             words=(VM, "mem", MEM),
-            options=(BYTES, THP),
+            options=(BYTES, THP, HUGETLB, POPULATE),
             run=_add_memory,
             errors=NO_VM
             | {
@@ -202,6 +228,12 @@ def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
             doc="KVM_GET_DIRTY_LOG.",
         ),
         Verb(
+            words=(VM, "ring_reset"),
+            run=_reset_rings,
+            errors=NO_VM | {EINVAL: "there are no dirty rings"},
+            doc="KVM_RESET_DIRTY_RINGS: of the entries that `vcpu K ring` has shown.",
+        ),
+        Verb(
             words=(VM, "clear_dirty", SLOT),
             options=(FIRST, PAGES),
             run=_clear_dirty,
@@ -215,7 +247,8 @@ def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
             words=(VM, "cap", CAP, ARGUMENT),
             run=_cap,
             errors=NO_VM | {EINVAL: "no such capability, or not such an argument"},
-            doc="KVM_ENABLE_CAP: 168 (manual dirty log), 213 (quirks), 220 (no nx_huge_pages).",
+            doc="KVM_ENABLE_CAP: 168 (manual dirty log), 192 (dirty rings of so many bytes),"
+            " 213 (quirks), 220 (no nx_huge_pages).",
         ),
         Verb(
             words=(VM, "quirks", MASK),
@@ -240,7 +273,8 @@ def host_verbs() -> tuple[Verb[MmuExtension], ...]:
             options=(OFFSET, BYTES),
             run=_notify,
             errors=NO_MEMORY | {EINVAL: "not pages of the memory"},
-            doc="The host invalidates a range; unmap: its pages are gone until touched.",
+            doc="The host invalidates a range; unmap, munmap: its pages are gone until touched, or"
+            " for good; collapse: small pages become large ones.",
         ),
         Verb(
             words=(VM, "notifier", "protect", MEM),
@@ -248,6 +282,18 @@ def host_verbs() -> tuple[Verb[MmuExtension], ...]:
             run=_protect,
             errors=NO_MEMORY | {EINVAL: "not pages of the memory"},
             doc="The host may only read a range, or write it again.",
+        ),
+        Verb(
+            words=(VM, "fork"),
+            run=_fork,
+            errors=NO_VM,
+            doc="The owner forks a child, with which it shares all memory: a write copies a page.",
+        ),
+        Verb(
+            words=(VM, "fork_end"),
+            run=_fork_end,
+            errors=NO_VM | {ECHILD: "it has no child"},
+            doc="A child of the owner ends.",
         ),
         Verb(
             words=("shrink",),

@@ -122,7 +122,7 @@ class BlockAccess:
     def count_exits(self, gfn: int, npages: int, *, write: bool) -> int:
         """Return how many of these pages no slot allows: each is an exit to user space."""
         inside = 0
-        for slot in self._memory.spaces.mappable:
+        for slot in self._memory.slots.in_order:
             if not (write and slot.read_only):
                 common = min(gfn + npages, slot.end_gfn) - max(gfn, slot.base_gfn)
                 inside += max(0, common)
@@ -189,7 +189,7 @@ class BlockAccess:
         count = min(tables, ENTRIES - index, (slot.end_gfn - gfn) >> 9)
         count = min(count, self._memory.roots.available - MIN_FREE_PAGES)
         memory = slot.memory
-        if count < MIN_TABLES or memory is None or memory.thp or memory.gone or memory.read_only:
+        if count < MIN_TABLES or memory is None or memory.has_large or not memory.is_untouched:
             return 0
         if not may_prefetch(slot) or not slot.backed(gfn + (count << 9) - 1):
             return 0
@@ -240,10 +240,7 @@ class BlockAccess:
             return False
         if self._memory.roots.available < MIN_FREE_PAGES:
             return False
-        if not memory.gone and not memory.read_only:
-            return True
-        ends = {slot.page(low) >> 9, slot.page(high - 1) >> 9}
-        return not any(block in memory.gone or block in memory.read_only for block in ends)
+        return memory.is_writable(slot.page(low), high - low)
 
 
 def _starts(mask: int) -> int:

@@ -14,6 +14,7 @@ from fakesys.subsystems.kvm_mmu.shadow.walk import PF_FETCH, PF_WRITE
 CODE = 0x1000
 DOORBELL_STUB = 0x1F00
 DOORBELL = 0x3E00000
+STACK = 0x8000
 AFTER_DOORBELL = DOORBELL_STUB + 7
 # What the programs store: mov eax, 0x5a5a.
 STORED = 0x5A5A
@@ -47,11 +48,18 @@ class GuestOp(NamedTuple):
     stride: int = 4096
 
 
-def assemble(ops: Iterable[GuestOp]) -> Iterable[Access]:
-    """Yield the accesses of a program, each with its instruction and the address of that."""
+def assemble(ops: Iterable[GuestOp], *, calls: bool = False) -> Iterable[Access]:
+    """Yield the accesses of a program, each with its instruction and the address of that.
+
+    `calls`: `x` calls the address, so that the stack is written.
+    """
     rip = CODE + 5
     for op in ops:
         if op.kind == "x":
+            if calls:
+                # mov eax, address; call rax
+                data = (rip + 7).to_bytes(8, "little")
+                yield Access(STACK - 8, PF_WRITE, data, rip + 5, b"\xff\xd0")
             yield fetch(op.address)
             rip += 7
         elif op.kind == "w64":

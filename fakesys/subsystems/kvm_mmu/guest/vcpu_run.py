@@ -5,7 +5,7 @@ Follows x86.c:vcpu_run, x86_emulate_instruction, vcpu_mmio_gva_to_gpa (v6.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from errno import EFAULT, EINTR, EINVAL
@@ -14,7 +14,8 @@ from typing import NamedTuple
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.kvm.events.guest import VcpuMatchMmio
-from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT
+from fakesys.subsystems.kvm.events.run import KvmSmmTransition
+from fakesys.subsystems.kvm.vcpu_run.reasons import HLT, INTERRUPT, RSM, SHUTDOWN
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 from fakesys.subsystems.kvm_mmu.guest.page_tables import CR3
 from fakesys.subsystems.kvm_mmu.guest.programs import (
@@ -29,18 +30,25 @@ from fakesys.subsystems.kvm_mmu.guest.programs import (
     fetch,
     store,
 )
+from fakesys.subsystems.kvm_mmu.guest.translation import TABLE, Fault, GuestFault, Translation
 from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
+from fakesys.subsystems.kvm_mmu.shadow.arch import Request
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu
 from fakesys.subsystems.kvm_mmu.shadow.walk import PF_FETCH, PF_USER, PF_WRITE
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # A fault that is retried this often will never be resolved.
-MAX_RETRIES = 16
+MAX_RETRIES = 64
 # More accesses of a program are made in slices.
 FEW = 64
 
 # KVM_EMUL_INSN_F_CR0_PE | KVM_EMUL_INSN_F_CS_L
 PROT64 = 9
+# No flag: CR0.PE is clear.
+REAL = 0
+MAX_STEPS_REAL = 10_000
+# Where SMIs are handled after a reset.
+SMBASE, SMM_ENTRY = 0x30000, 0x8000
 
 
 class Exit(IntEnum):
@@ -73,6 +81,10 @@ class VcpuExit(NamedTuple):
     errno: int = 0
 
 
+def no_handler() -> None:
+    """Handle no SMI."""
+
+
 @dataclass(eq=False)
 class Registers:
     """Those registers of a vCPU that matter here. `mmio_data`: the buffer shared with user space.
@@ -85,6 +97,21 @@ class Registers:
     ready: bool = False
     mmio_data: bytes = bytes(8)
 
+    cs_base: int = 0
+    smi_pending: bool = False
+    # Where RSM returns to: rip, and whether that is real mode. None outside of SMM.
+    interrupted: tuple[int, bool] | None = None
+
+    @property
+    def in_smm(self) -> bool:
+        """Whether the vCPU is in system management mode."""
+        return self.interrupted is not None
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether the guest has paging on."""
+        return self.ready and not self.real_mode
+
 
 class Guest:
     """One vCPU that runs a guest. `vcpu_run`: its entries and exits."""
@@ -94,7 +121,14 @@ class Guest:
         self._vcpu = vcpu
         self._bus = memory.arch.bus
         self.vcpu_run = vcpu_run or VcpuRun(self._bus, vcpu.id, vcpu.stats)
+        # Whether a processor runs the guest, with its tables and its real mode.
+        self.is_hardware = memory.arch.policy.runs_guests and self.vcpu_run.processor.real_mode
+        self._translation = Translation(
+            memory, vcpu, nested=self.is_hardware and memory.arch.knobs.tdp
+        )
         self.registers = Registers()
+        # Executes the handler of SMIs until it ends.
+        self.run_handler: Callable[[], object] = no_handler
 
     def set_up(self, *, real_mode: bool) -> None:
         """Set the registers: 64-bit user code with CR3 0x10000, or real mode; rip is 0x1000.
@@ -102,6 +136,7 @@ class Guest:
         This is KVM_SET_SREGS.
         """
         self.registers = Registers(real_mode=real_mode, ready=True)
+        self._translation.paged = not real_mode
         memory = self._memory
         if memory.arch.knobs.tdp:
             memory.roots.reset(self._vcpu, Paging.TDP, 0 if real_mode else CR3)
@@ -124,7 +159,12 @@ class Guest:
     def begin(self) -> None:
         """Begin KVM_RUN: load the guest FPU, handle requests, load roots. No entry yet."""
         self.vcpu_run.begin()
+        if self.registers.smi_pending:
+            self._enter_smm()
         self._memory.roots.enter(self._vcpu)
+        if self.registers.in_smm:
+            self.run_handler()
+            self._memory.roots.enter(self._vcpu)
 
     def reenter(self) -> None:
         """Let the guest go on; a request that was made meanwhile makes it exit before that."""
@@ -134,6 +174,72 @@ class Guest:
                 run.exit(INTERRUPT)
             self._memory.roots.enter(vcpu)
         run.enter()
+
+    def send_smi(self) -> None:
+        """Let the next run begin in system management mode: KVM_SMI.
+
+        Raises EINVAL where no processor executes the handler.
+        """
+        if not self.is_hardware:
+            raise KernelError(EINVAL, "no processor executes the handler of an SMI")
+        self.registers.smi_pending = True
+
+    def _enter_smm(self) -> None:
+        """Begin the handler. Like smm.c:enter_smm (v6.1)."""
+        registers = self.registers
+        registers.smi_pending = False
+        if registers.in_smm:
+            return
+        self._trace_smm(entering=True)
+        registers.interrupted = (registers.rip, registers.real_mode)
+        registers.rip, registers.cs_base = SMM_ENTRY, SMBASE
+        self.vcpu_run.rip = SMM_ENTRY
+        self._switch(as_id=self._memory.spaces.as_num - 1, real_mode=True)
+        self._vcpu.requests |= Request.TLB_FLUSH_GUEST
+
+    def leave_smm(self, rip: int, code: bytes) -> None:
+        """Go on where the SMI came. `rip`, `code`: of RSM, which KVM emulates."""
+        registers = self.registers
+        assert registers.interrupted is not None
+        self.vcpu_run.rip = rip
+        self.vcpu_run.exit(RSM)
+        self.vcpu_run.emulate_insn(rip, code, REAL, csbase=registers.cs_base)
+        self._trace_smm(entering=False)
+        registers.rip, real_mode = registers.interrupted
+        registers.interrupted, registers.cs_base = None, 0
+        self.vcpu_run.rip = registers.rip
+        self._switch(as_id=0, real_mode=real_mode)
+
+    def _switch(self, *, as_id: int, real_mode: bool) -> None:
+        """Translate in another address space and mode from now on."""
+        vcpu, roots = self._vcpu, self._memory.roots
+        self.registers.real_mode = real_mode
+        self._translation.paged = self.registers.is_paged
+        roots.free(vcpu)
+        vcpu.as_id = as_id
+        vcpu.mmio = None
+        if vcpu.paging is not Paging.TDP:
+            vcpu.paging = Paging.NONE if real_mode else Paging.LONG
+
+    def exit_for_io(self, rip: int, port: int, data: bytes, length: int) -> None:
+        """Exit for OUT, an instruction of `length` bytes in 16-bit code."""
+        self.vcpu_run.rip = rip
+        self.vcpu_run.io(port, data, write=True, length=length, address=16)
+
+    def exit_for_halt(self, rip: int, code: bytes) -> None:
+        """Exit for HLT, which KVM emulates if the processor does not tell the next instruction."""
+        run = self.vcpu_run
+        run.rip = rip
+        run.exit(HLT)
+        if not run.processor.next_rip:
+            run.emulate_insn(rip, code, REAL, csbase=self.registers.cs_base)
+
+    def shut_down(self, rip: int) -> VcpuExit:
+        """Return from KVM_RUN after a triple fault of the instruction at `rip`."""
+        self.vcpu_run.rip = rip
+        if self.vcpu_run.in_guest:
+            self.vcpu_run.exit(SHUTDOWN)
+        return self.leave(VcpuExit(Exit.SHUTDOWN))
 
     def run(self, ops: Iterable[GuestOp]) -> list[VcpuExit]:
         """Run a program: fetches from gfn 1, the operations, the doorbell store.
@@ -149,15 +255,18 @@ class Guest:
             raise KernelError(EINVAL, f"a program makes at most {MAX_STEPS} accesses")
         if times > FEW:
             might_resched()
-        program = list(assemble(ops))
+        program = list(assemble(ops, calls=self.is_hardware))
         exits: list[VcpuExit] = []
+        if self.is_hardware:
+            # The owner writes the program.
+            self._memory.touch(CODE)
         self.enter()
         fetches = {self.registers.rip, CODE}
         steps = [fetch(rip) for rip in sorted(fetches, reverse=True)]
         steps += [*program, store(DOORBELL, DOORBELL_STUB)]
         for step in steps:
             self.let_others_in()
-            vcpu_exit = self.access(step)
+            vcpu_exit = self.access(step, fetches=self.is_hardware)
             if vcpu_exit is None:
                 continue
             exits.append(vcpu_exit)
@@ -190,47 +299,87 @@ class Guest:
             self.vcpu_run.mmio(MmioType.READ, address, data)
         self.reenter()
 
-    def access(self, access: Access) -> VcpuExit | None:
-        """Access memory as the guest; return the exit to user space that this takes, if any."""
-        memory, vcpu = self._memory, self._vcpu
-        error = access.error | PF_USER
+    def access(self, access: Access, *, fetches: bool = False) -> VcpuExit | None:
+        """Access memory as the guest; return the exit to user space that this takes, if any.
+
+        `fetches`: the instruction is fetched too.
+        """
         for _ in range(MAX_RETRIES):
             self.reenter()
-            if memory.shadow_walker.allows(vcpu, access.address, error):
+            try:
+                fault = self._try_access(access, fetches)
+            except GuestFault:
+                return self.shut_down(access.rip)
+            if fault is None:
                 self._store_data(access)
                 return None
-            code = memory.shadow_walker.error_code(vcpu, access.address, error)
-            nested = vcpu.paging is Paging.TDP
-            self.vcpu_run.page_fault(access.rip, access.address, code, nested=nested)
-            result = memory.faults.page_fault(vcpu, access.address, code)
+            result = self._page_fault(access, fault)
             if result is RetPf.EMULATE:
-                return self._emulate(access)
+                return self._emulate(access, fault)
             if result is RetPf.GUEST:
-                return self.leave(VcpuExit(Exit.SHUTDOWN))
+                return self.shut_down(access.rip)
             if result is RetPf.FAILED:
                 break
         return self._fail()
 
-    def _emulate(self, access: Access) -> VcpuExit | None:
+    def _try_access(self, access: Access, fetches: bool) -> Fault | None:
+        if fetches and not access.error & PF_FETCH:
+            fault = self._translation.try_access(fetch(access.rip))
+            if fault is not None:
+                return fault
+        return self._translation.try_access(access)
+
+    def _page_fault(self, access: Access, fault: Fault) -> RetPf:
+        """Exit with a fault, and handle it."""
+        run = self.vcpu_run
+        run.page_fault(
+            access.rip,
+            fault.address,
+            fault.code,
+            nested=self._vcpu.paging is Paging.TDP,
+            in_tables=bool(fault.code & TABLE),
+        )
+        code = run.processor.error_code(fault.code)
+        return self._memory.faults.page_fault(self._vcpu, fault.address, code)
+
+    def _emulate(self, access: Access, fault: Fault) -> VcpuExit | None:
         """Emulate a plain load or store. Like x86.c:x86_emulate_instruction."""
         vcpu, run = self._vcpu, self.vcpu_run
-        if vcpu.paging is Paging.LONG and not run.processor.decodes:
+        guest_memory = self._memory.guest_memory_of(vcpu)
+        if fault.code & TABLE:
+            # The tables of the guest lie where there is no memory, or none that can be written.
+            return self.leave(VcpuExit(Exit.SHUTDOWN))
+        if self._walks_to_fetch:
             self._memory.guest_walker.walk(vcpu.cr3, access.rip, PF_USER | PF_FETCH)
-        run.emulate_insn(access.rip, access.code, PROT64)
+        mode = REAL if self.registers.real_mode else PROT64
+        run.emulate_insn(access.rip, access.code, mode, csbase=self.registers.cs_base)
         run.rip += len(access.code)
         write = bool(access.error & PF_WRITE)
-        gpa, is_mmio = self._translate(access.address, write)
+        gpa, is_mmio = self._translate(access.address, fault.address, write)
         if gpa is None:
             return self.leave(VcpuExit(Exit.SHUTDOWN))
         if not is_mmio:
-            if write and self._memory.guest_memory.write(gpa, access.data):
+            if write and guest_memory.write(gpa, access.data):
                 self._memory.pte_writer.pte_write(gpa, access.data)
                 self.reenter()
                 return None
-            if not write and self._memory.guest_memory.read(gpa, 1) is not None:
+            if not write and guest_memory.read(gpa, 1) is not None:
                 self.reenter()
                 return None
-        vcpu.stats.mmio_exits += 1
+        return self._exit_for_mmio(access, gpa, write)
+
+    @property
+    def _walks_to_fetch(self) -> bool:
+        """Whether KVM reads the instruction through the guest's tables."""
+        if self.vcpu_run.processor.decodes:
+            return False
+        if self._vcpu.paging is Paging.LONG:
+            return True
+        return self.is_hardware and self.registers.is_paged
+
+    def _exit_for_mmio(self, access: Access, gpa: int, write: bool) -> VcpuExit:
+        run = self.vcpu_run
+        self._vcpu.stats.mmio_exits += 1
         length = len(access.data)
         if write:
             self.registers.mmio_data = access.data.ljust(8, b"\0")
@@ -239,17 +388,17 @@ class Guest:
             run.mmio(MmioType.UNSATISFIED_READ, gpa, bytes(length))
         return self.leave(VcpuExit(Exit.MMIO, (gpa, write, length)))
 
-    def _translate(self, address: int, write: bool) -> tuple[int | None, bool]:
+    def _translate(self, address: int, faulted: int, write: bool) -> tuple[int | None, bool]:
         """Return the guest physical address, or None, and whether it is known to be MMIO.
 
-        Like x86.c:vcpu_mmio_gva_to_gpa.
+        `faulted`: the address of the fault. Like x86.c:vcpu_mmio_gva_to_gpa.
         """
         memory, vcpu = self._memory, self._vcpu
         cached = memory.mmio.match_gva(vcpu, address)
         if cached is not None:
             self._trace_match_mmio(address, cached, write, by_gpa=False)
             return cached, True
-        gpa = address
+        gpa = faulted
         if vcpu.paging is Paging.LONG:
             walk = memory.guest_walker.walk(vcpu.cr3, address, PF_USER | (PF_WRITE if write else 0))
             if walk is None:
@@ -261,18 +410,20 @@ class Guest:
         return gpa, matches
 
     def _store_data(self, access: Access) -> None:
-        """Write the bytes of a store that did not fault.
-
-        Only the guest's page tables matter, and those only with shadow paging.
-        """
-        if not access.error & PF_WRITE or self._memory.arch.knobs.tdp:
+        """Write the bytes of a store that did not fault, where a guest may have its tables."""
+        knobs = self._memory.arch.knobs
+        if not access.error & PF_WRITE:
+            return
+        if knobs.tdp:
+            if self.is_hardware and self.registers.ready:
+                self._memory.guest_memory_of(self._vcpu).store(self._translation.gpa, access.data)
             return
         row, index, level = self._memory.shadow_walker.last(self._vcpu, access.address)
         gfn = self._memory.arch.sptes.gfn_of(row, index)
         gfn += (access.address >> 12) & (1 << 9 * (level - 1)) - 1
-        slot = self._memory.slots.find(gfn)
-        if slot is not None and slot.memory is not None:
-            slot.memory.write(slot.page(gfn) << 12 | access.address & 0xFFF, access.data)
+        self._memory.guest_memory_of(self._vcpu).store(
+            gfn << 12 | access.address & 0xFFF, access.data
+        )
 
     def _fail(self) -> VcpuExit:
         """Let KVM_RUN itself fail with EFAULT."""
@@ -282,6 +433,12 @@ class Guest:
         """Return from KVM_RUN to user space with this exit."""
         self.vcpu_run.leave(int(vcpu_exit.reason or 0), vcpu_exit.errno)
         return vcpu_exit
+
+    def _trace_smm(self, *, entering: bool) -> None:
+        if KvmSmmTransition in self._bus.wanted:
+            self._bus.emit(
+                KvmSmmTransition(vcpu_id=self._vcpu.id, smbase=SMBASE, entering=entering)
+            )
 
     def _trace_match_mmio(self, gva: int, gpa: int, write: bool, *, by_gpa: bool) -> None:
         if VcpuMatchMmio in self._bus.wanted:

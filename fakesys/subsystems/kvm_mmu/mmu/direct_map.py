@@ -15,6 +15,7 @@ from fakesys.subsystems.kvm_mmu.shadow.role import (
     ALL_ACCESS,
     DIRECT,
     LEVEL_MASK,
+    SMM,
     access_of,
     role_word,
 )
@@ -48,13 +49,12 @@ class DirectMap:
 
     def max_mapping_level(self, slot: Memslot | None, gfn: int, highest: int) -> int:
         """Return the largest page size that the host, the slot and shadowed tables allow."""
-        if slot is None or highest == 1 or slot.memory is None or not slot.memory.thp:
+        if slot is None or highest == 1:
             return 1
-        if slot.logs_dirty or not slot.fits_large(gfn):
-            return 1
-        if self._links.write_tracking.disallows_lpage(gfn, 2):
-            return 1
-        return 2 if slot.memory.is_large(slot.page(gfn & -512)) else 1
+        level = slot.max_level(gfn, highest)
+        while level > 1 and self._links.write_tracking.disallows_lpage(gfn, level):
+            level -= 1
+        return level
 
     def split_level(self, asked: int, error: int) -> int:
         """Return up to which level new tables count as splits of a large page; 0 for none.
@@ -76,7 +76,7 @@ class DirectMap:
         page budget was checked by `Roots.make_available`.
         """
         row, index, level = entry
-        role = self._base | DIRECT | access << ACCESS_SHIFT
+        role = self._base | DIRECT | access << ACCESS_SHIFT | self._pages.role[row] & SMM
         while level > goal or (level > 1 and self._arch.nx_huge_pages):
             self._pages.write_flooding_count[row] = 0
             child = self._links.child(row, index)

@@ -35,7 +35,7 @@ class RetPf(Enum):
 
 
 # RET_PF_INVALID, RET_PF_FIXED, RET_PF_SPURIOUS follow one another in every kernel.
-_RESULTS = {None: 0, RetPf.FIXED: 1, RetPf.SPURIOUS: 2}
+FAST_RESULTS = {None: 0, RetPf.FIXED: 1, RetPf.SPURIOUS: 2}
 
 
 def is_write_to_present(error: int) -> bool:
@@ -70,7 +70,7 @@ class FastFaults:
         elif not leaf.is_readonly(bit) and not (level > 1 and slot.logs_dirty):
             leaf.writable |= bit
             leaf.dirty |= bit
-            slot.mark_dirty(address >> 12)
+            self._arch.mark_dirty(slot, address >> 12)
             result = RetPf.FIXED
         self._trace_fast_page_fault(vcpu, address, error, entry, old, result)
         sptes.pack(row)
@@ -94,11 +94,11 @@ class FastFaults:
                 FastPageFault(
                     vcpu_id=vcpu.id,
                     cr2_or_gpa=address,
-                    error_code=error,
+                    error_code=self._arch.policy.traced_code(error),
                     sptep=sptep,
                     old_spte=old,
                     new_spte=self._setter.value(entry.row, entry.spte_index),
-                    ret=self._arch.policy.ret_pf_invalid + _RESULTS[result],
+                    ret=self._arch.policy.ret_pf_invalid + FAST_RESULTS[result],
                 )
             )
         if FastPageFaultRetry in bus.wanted:
@@ -107,7 +107,7 @@ class FastFaults:
                     vcpu_id=vcpu.id,
                     gva=address,
                     cr2_or_gpa=address,
-                    error_code=error,
+                    error_code=self._arch.policy.traced_code(error),
                     sptep=sptep,
                     old_spte=old,
                     new_spte=self._setter.value(entry.row, entry.spte_index),

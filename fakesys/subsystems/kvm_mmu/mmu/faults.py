@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.subsystems.kvm_mmu.events.sptes import KvmMmuSpteRequested
 from fakesys.subsystems.kvm_mmu.mmu.direct_map import DirectMap
 from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import FastFaults, RetPf, is_write_to_present
+from fakesys.subsystems.kvm_mmu.mmu.faultin import HostFaults
 from fakesys.subsystems.kvm_mmu.mmu.get_page import PageFinder
 from fakesys.subsystems.kvm_mmu.mmu.guest_walker import GuestWalk, GuestWalker
 from fakesys.subsystems.kvm_mmu.mmu.mmio import Mmio
@@ -20,13 +22,23 @@ from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE
-from fakesys.subsystems.kvm_mmu.shadow.role import ACCESS_SHIFT, ALL_ACCESS, WRITE
+from fakesys.subsystems.kvm_mmu.shadow.role import ACCESS_SHIFT, ALL_ACCESS, SMM, WRITE
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu
 from fakesys.subsystems.kvm_mmu.shadow.walk import PF_RSVD, PF_WRITE, ShadowEntry, ShadowWalker
-from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot, Memslots
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces, Memslot
 
 # KVM_PFN_NOSLOT
 NO_SLOT_PFN = 1 << 63
+
+
+def count_outcome(stats: VcpuStats, result: RetPf, *, fixed: bool = True) -> None:
+    """Count how a fault ended; `fixed`: also if it was fixed."""
+    if result is RetPf.FIXED and fixed:
+        stats.pf_fixed += 1
+    elif result is RetPf.EMULATE:
+        stats.pf_emulate += 1
+    elif result is RetPf.SPURIOUS:
+        stats.pf_spurious += 1
 
 
 class _Fault(NamedTuple):
@@ -50,7 +62,7 @@ class PageFaults:
         self,
         arch: MmuArch,
         links: ShadowLinks,
-        slots: Memslots,
+        spaces: AddressSpaces,
         *,
         shadow_walker: ShadowWalker,
         guest_walker: GuestWalker,
@@ -60,11 +72,12 @@ class PageFaults:
         setter: SpteSetter,
         prefetch: Prefetch,
         mmio: Mmio,
+        host: HostFaults,
     ) -> None:
         self._arch = arch
         self._pages = arch.pages
         self._links = links
-        self._slots = slots
+        self._spaces = spaces
         self._shadow_walker = shadow_walker
         self._guest_walker = guest_walker
         self._finder = finder
@@ -73,6 +86,7 @@ class PageFaults:
         self._setter = setter
         self._prefetch = prefetch
         self._mmio = mmio
+        self._host = host
         self._fast = FastFaults(arch, shadow_walker, setter)
 
     def page_fault(self, vcpu: VcpuMmu, address: int, error: int) -> RetPf:
@@ -89,22 +103,25 @@ class PageFaults:
             result = self._shadow_page_fault(vcpu, address, error & ~PF_RSVD)
         else:
             result = self._direct_page_fault(vcpu, address, error)
-        if result is RetPf.FIXED and self._arch.policy.counts_by_outcome:
-            stats.pf_fixed += 1
-        elif result is RetPf.EMULATE:
-            stats.pf_emulate += 1
-        elif result is RetPf.SPURIOUS:
-            stats.pf_spurious += 1
+        count_outcome(stats, result, fixed=self._arch.policy.counts_by_outcome)
         return result
 
     def _is_mmio(self, vcpu: VcpuMmu, address: int) -> bool:
+        if self._arch.policy.asks_mmio_cache and self._is_cached(vcpu, address):
+            return True
         row, index, _ = self._shadow_walker.last(vcpu, address)
         traced = address if vcpu.paging is Paging.LONG else 0
         return self._mmio.handle_page_fault(vcpu, row, index, traced)
 
+    def _is_cached(self, vcpu: VcpuMmu, address: int) -> bool:
+        """Return whether it is the MMIO page of last time. Like mmu.c:mmio_info_in_cache."""
+        if vcpu.paging is Paging.LONG:
+            return self._mmio.match_gva(vcpu, address) is not None
+        return self._mmio.match_gpa(vcpu, address)
+
     def _direct_page_fault(self, vcpu: VcpuMmu, address: int, error: int) -> RetPf:
         gfn = address >> 12
-        slot = self._slots.find(gfn)
+        slot = self._spaces.memslots[vcpu.as_id].find(gfn)
         if self._is_write_tracked(gfn, error):
             return RetPf.EMULATE
         if slot is not None and is_write_to_present(error):
@@ -128,7 +145,7 @@ class PageFaults:
             vcpu.stats.pf_guest += 1
             return RetPf.GUEST
         gfn = walk.gfn
-        slot = self._slots.find(gfn)
+        slot = self._spaces.memslots[vcpu.as_id].find(gfn)
         if self._is_write_tracked(gfn, error):
             return RetPf.EMULATE
         ready = self._prepare(vcpu, address, error, gfn, slot, walk.access)
@@ -146,7 +163,7 @@ class PageFaults:
         self, vcpu: VcpuMmu, gva: int, error: int, gfn: int, slot: Memslot | None, access: int
     ) -> _Fault | RetPf:
         """Get the host page and room for tables; a RetPf ends the fault here."""
-        writable = self._faultin_pfn(slot, gfn, error)
+        writable = self._host.fault_in(slot, gfn, error)
         if isinstance(writable, RetPf):
             return writable
         if slot is None:
@@ -160,7 +177,7 @@ class PageFaults:
     def _fetch(self, vcpu: VcpuMmu, address: int, walk: GuestWalk) -> ShadowEntry:
         """Shadow the guest's tables that the walk went through. Like paging_tmpl.h:fetch."""
         row, index, level = self._shadow_walker.first(vcpu, address)
-        base = self._arch.policy.base_role
+        base = self._arch.policy.base_role | self._pages.role[row] & SMM
         while level > walk.level:
             self._pages.write_flooding_count[row] = 0
             child = self._links.child(row, index)
@@ -203,27 +220,6 @@ class PageFaults:
         if self._arch.policy.mmio_set_spte_event:
             self._setter.trace_set_spte(row, index, gfn, self._mmio.value(row, index))
         return RetPf.EMULATE
-
-    def _faultin_pfn(self, slot: Memslot | None, gfn: int, error: int) -> bool | RetPf:
-        """Get the host page and return whether it is writable. Like mmu.c:kvm_faultin_pfn (v6.1).
-
-        A RetPf ends the fault here.
-        """
-        if slot is None:
-            return True
-        if slot.read_only and error & PF_WRITE:
-            return RetPf.EMULATE
-        if slot.invalid:
-            return RetPf.RETRY
-        if slot.memory is None or not slot.backed(gfn):
-            return RetPf.FAILED
-        page = slot.page(gfn)
-        read_only = slot.memory.is_read_only(page)
-        if read_only and error & PF_WRITE:
-            return RetPf.FAILED
-        if slot.memory.gone:
-            slot.memory.fault_in(page)
-        return not (slot.read_only or read_only)
 
     def _is_write_tracked(self, gfn: int, error: int) -> bool:
         """Return whether the write must be emulated. Like mmu.c:page_fault_handle_page_track."""

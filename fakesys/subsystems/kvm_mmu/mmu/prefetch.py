@@ -15,9 +15,9 @@ from fakesys.subsystems.kvm_mmu.mmu.guest_walker import (
 )
 from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
-from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, WRITE, access_of
+from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, WRITE, access_of, as_id_of
 from fakesys.subsystems.kvm_mmu.slots.guest_memory import GuestMemory
-from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot, Memslots
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces, Memslot, Memslots
 
 # PTE_PREFETCH_NUM
 GROUP = 8
@@ -28,10 +28,10 @@ class Prefetch:
     """Maps the neighbours of an spte in its group of eight."""
 
     def __init__(
-        self, arch: MmuArch, slots: Memslots, memory: GuestMemory, setter: SpteSetter
+        self, arch: MmuArch, spaces: AddressSpaces, memory: GuestMemory, setter: SpteSetter
     ) -> None:
         self._arch = arch
-        self._slots = slots
+        self._spaces = spaces
         self._memory = memory
         self._setter = setter
 
@@ -85,11 +85,14 @@ class Prefetch:
         if run:
             self._map_run(row, run)
 
+    def _slots_of(self, row: int) -> Memslots:
+        return self._spaces.memslots[as_id_of(self._arch.pages.role[row])]
+
     def _map_run(self, row: int, run: list[int]) -> bool:
         """Map consecutive entries as far as the host has their pages; return whether any was."""
         access = access_of(self._arch.pages.role[row])
         base = self._arch.pages.gfn[row]
-        slot = self._slots.find(base + run[0])
+        slot = self._slots_of(row).find(base + run[0])
         if slot is None or (access & WRITE and slot.logs_dirty):
             return False
         done = 0
@@ -118,7 +121,7 @@ class Prefetch:
         if not entry & DIRTY:
             access &= ~WRITE
         gfn = (entry & ADDRESS) >> 12
-        slot = self._slots.find(gfn)
+        slot = self._slots_of(row).find(gfn)
         if slot is None or (access & WRITE and slot.logs_dirty) or not page_is_resident(slot, gfn):
             return False
         self._setter.set_spte(slot, row, place, gfn, access, prefetch=True)
@@ -135,10 +138,7 @@ def group_is_resident(slot: Memslot, gfn: int) -> bool:
     memory = slot.memory
     if memory is None or not slot.backed(gfn + GROUP - 1):
         return False
-    if not memory.gone and not memory.read_only:
-        return True
-    ends = {slot.page(gfn) >> 9, slot.page(gfn + GROUP - 1) >> 9}
-    return not any(block in memory.gone or block in memory.read_only for block in ends)
+    return memory.is_writable(slot.page(gfn), GROUP)
 
 
 def page_is_resident(slot: Memslot, gfn: int) -> bool:
@@ -146,5 +146,4 @@ def page_is_resident(slot: Memslot, gfn: int) -> bool:
     memory = slot.memory
     if memory is None or slot.read_only or slot.invalid or not slot.backed(gfn):
         return False
-    page = slot.page(gfn)
-    return not memory.is_gone(page) and not memory.is_read_only(page)
+    return memory.is_writable(slot.page(gfn))

@@ -11,7 +11,7 @@ from fakesys.subsystems.kvm_mmu.mmu.zap import Zapper
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch, Request
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import UNSYNC
-from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, role_word
+from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, SMM_SHIFT, role_word
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu
 
 # KVM_MIN_FREE_MMU_PAGES, KVM_REFILL_PAGES
@@ -86,7 +86,7 @@ class Roots:
     def load(self, vcpu: VcpuMmu) -> None:
         """Load the roots for the vCPU's paging mode. Like mmu.c:kvm_mmu_load."""
         self.make_available()
-        for gfn, role in wanted_roots(vcpu, self._arch.policy.base_role):
+        for gfn, role in wanted_roots(vcpu, self._arch.policy.base_role | vcpu.as_id << SMM_SHIFT):
             row = self._finder.get_page(gfn, role)
             self._pages.root_count[row] += 1
             vcpu.roots.append(row)
@@ -132,7 +132,8 @@ class Roots:
         vcpu.paging = paging
         vcpu.cr3 = cr3
         vcpu.mmio = None
-        vcpu.requests |= Request.TLB_FLUSH_GUEST
+        if self._arch.policy.sregs_flush:
+            vcpu.requests |= Request.TLB_FLUSH_GUEST
 
     def _put(self, rows: list[int]) -> None:
         """Drop references to roots.

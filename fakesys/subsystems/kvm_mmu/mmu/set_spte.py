@@ -9,23 +9,23 @@ from fakesys.subsystems.kvm_mmu.events.sptes import KvmMmuSetSpte
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, UNSYNC
-from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, EXEC, LEVEL_MASK, USER, WRITE
+from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, EXEC, LEVEL_MASK, USER, WRITE, as_id_of
 from fakesys.subsystems.kvm_mmu.shadow.sptes import Leaf, spte_address
-from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot, Memslots
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces, Memslot
 
 P, W, U, A, D, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 NX = 1 << 63
 
 
 class SpteSetter:
-    """Makes leaf sptes. `slots`: the address space that their host pages come from."""
+    """Makes leaf sptes. `spaces`: where their host pages come from."""
 
-    def __init__(self, arch: MmuArch, links: ShadowLinks, slots: Memslots) -> None:
+    def __init__(self, arch: MmuArch, links: ShadowLinks, spaces: AddressSpaces) -> None:
         self._arch = arch
         self._pages = arch.pages
         self._sptes = arch.sptes
         self._links = links
-        self._slots = slots
+        self._spaces = spaces
 
     def set_spte(
         self,
@@ -57,7 +57,7 @@ class SpteSetter:
         if leaf.mmio:
             leaf.mmio.pop(index, None)
         if access & WRITE:
-            slot.mark_dirty(gfn)
+            self._arch.mark_dirty(slot, gfn)
         if not known:
             self._rmap_add(row, index, gfn)
         changed = not known or before != _state(leaf, bit)
@@ -76,7 +76,7 @@ class SpteSetter:
         kinds = self._arch.policy.spte
         level = self._pages.role[row] & LEVEL_MASK
         gfn = self._sptes.gfn_of(row, index)
-        slot = self._slots.find(gfn)
+        slot = self._spaces.memslots[as_id_of(self._pages.role[row])].find(gfn)
         word = P | kinds.mmu_present | (0 if slot is None else self.pfn(slot, gfn) << 12)
         word |= LARGE if level > 1 else 0
         word |= W if leaf.writable & bit else 0
@@ -90,7 +90,7 @@ class SpteSetter:
     @staticmethod
     def pfn(slot: Memslot, gfn: int) -> int:
         """Return the host page behind a gfn; 0 where there is none."""
-        return 0 if slot.memory is None else slot.memory.pfn + slot.page(gfn)
+        return 0 if slot.memory is None else slot.memory.pfn_of(slot.page(gfn))
 
     def trace_set_spte(self, row: int, index: int, gfn: int, value: int) -> None:
         """Emit kvm_mmu_set_spte for an spte of this value, if a listener wants it."""

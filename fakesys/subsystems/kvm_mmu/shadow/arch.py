@@ -8,10 +8,12 @@ from msgspec import Struct
 
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VmStats
+from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DirtyRing
 from fakesys.subsystems.kvm_mmu.shadow.pages import ShadowPages
 from fakesys.subsystems.kvm_mmu.shadow.policy import MMIO_18, MmioBits, MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import INVALID
 from fakesys.subsystems.kvm_mmu.shadow.sptes import Sptes
+from fakesys.subsystems.kvm_mmu.slots.memslots import Memslot
 
 
 class Request:
@@ -35,6 +37,7 @@ class Knobs(Struct, frozen=True):
     """
 
     tdp: bool = True
+    tdp_mmu: bool = False
     preempt: bool = True
     mmio_caching: bool = True
     mmio_gen_bits: int = 19
@@ -77,6 +80,8 @@ class MmuArch:
         # The host maps large pages without X, see vm/nx_huge_pages.py; this VM may be exempt.
         self.nx_on_host = False
         self.nx_disabled = False
+        # Of the vCPU that runs, where dirty pages are logged in rings.
+        self.ring: DirtyRing | None = None
         # Tables that replace a large page because of that, oldest first.
         self.nx_splits: dict[int, None] = {}
 
@@ -104,6 +109,18 @@ class MmuArch:
     def wraps_mmio_only(self) -> bool:
         """Whether the wrap of the MMIO generation zaps only pages with MMIO sptes."""
         return self.policy.wrap_mmio_only and self.wrap_flow is ZapFlow.ZAP_ALL
+
+    def mark_dirty(self, slot: Memslot, gfn: int) -> None:
+        """Log a page of a slot as dirty, in the ring of the running vCPU if there are rings.
+
+        Like kvm_main.c:mark_page_dirty_in_slot (v6.1).
+        """
+        if not slot.logs_dirty:
+            return
+        if self.ring is None:
+            slot.mark_dirty(gfn)
+        else:
+            self.ring.push(slot.as_id << 16 | slot.id, gfn - slot.base_gfn)
 
     def account_nx_huge_page(self, row: int) -> None:
         """Count a table that replaces a large page. Like mmu.c:account_huge_nx_page (v6.1)."""

@@ -61,6 +61,13 @@ class MmioBits(Struct, frozen=True):
             word |= (generation >> first & (1 << bits) - 1) << at
         return word
 
+    def unpack(self, spte: int) -> int:
+        """Return the generation that an spte carries."""
+        generation = 0
+        for first, bits, at in (self.low, self.high):
+            generation |= (spte >> at & (1 << bits) - 1) << first
+        return generation
+
 
 class NxRules(Struct, frozen=True):
     """How a kernel works around the flaw of fetched large pages; see vm/nx_huge_pages.py."""
@@ -73,6 +80,21 @@ class NxRules(Struct, frozen=True):
     spares_logged: bool
     # 6.0: a VM may be spared; 6.5, and stable kernels: `never` switches it off for good.
     may_be_off: bool
+
+
+class TdpRules(Struct, frozen=True):
+    """The TDP MMU of a kernel; see `kvm_mmu.tdp`."""
+
+    # 6.10: an empty entry suppresses #VE, bit 63.
+    empty: int
+    # The levels of entries that each pass over a root zaps. 6.11: the leaves go first.
+    zap_passes: tuple[int, ...]
+    # 6.11: a write to a large page of a logged slot splits it; before, the leaf was zapped.
+    write_splits: bool
+    # Until 6.2: with nx_huge_pages every table stays where a large page is possible.
+    nx_keeps_tables: bool
+    # 6.12: what a fault or the end of a log replaces is set to its last value at once.
+    zaps_in_one_step: bool
 
 
 class MmuPolicy(Struct, frozen=True):
@@ -134,6 +156,23 @@ class MmuPolicy(Struct, frozen=True):
     mmio_19: MmioBits
     # 5.4; None: no such workaround.
     nx: NxRules | None = None
+    # 5.10; None: no TDP MMU.
+    tdp: TdpRules | None = None
+    # 6.12: a fast fault records the whole error code, with the bits above 31.
+    wide_fault_codes: bool = False
+    # Whether guests run as a processor runs them: it walks their tables through those of KVM and
+    # executes real mode. Not in older kernels, which were modelled before that.
+    runs_guests: bool = False
+    # 5.11: dirty pages can be logged in rings.
+    dirty_rings: bool = False
+    # Whether a fault on an MMIO spte asks the vCPU's cache of the last page first.
+    asks_mmio_cache: bool = False
+    # 6.2: KVM_SET_SREGS of another mode, CR3 or EFER asks for a TLB flush that is counted.
+    sregs_flush: bool = True
+
+    def traced_code(self, error: int) -> int:
+        """Return an error code as a fast fault records it."""
+        return error if self.wide_fault_codes else error & (1 << 32) - 1
 
     def next_generation(self, valid_gen: int) -> int:
         """Return the generation after a fast zap.
@@ -244,16 +283,32 @@ K6_1 = replace(
     spte=NEW_SPTE,
     mmio_19=MMIO_19_NEW,
     nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=False, may_be_off=True),
+    tdp=TdpRules(
+        empty=0, zap_passes=(3, 4), write_splits=False, nx_keeps_tables=True, zaps_in_one_step=False
+    ),
+    sregs_flush=False,
+    asks_mmio_cache=True,
+    dirty_rings=True,
+    runs_guests=True,
 )
 # 6.12.117, which has the quirk of the guest's PAT from a later kernel.
 K6_12 = replace(
     K6_1,
     name="6.12",
     ret_pf_invalid=4,
+    wide_fault_codes=True,
     slot_zap_quirk=1 << 7,
     quirks=0x2FF,
     get_nr_mmu_pages=False,
     nx=NxRules(counts_all=False, period_by_ratio=True, spares_logged=True, may_be_off=True),
+    tdp=TdpRules(
+        empty=1 << 63,
+        zap_passes=(1, 2, 3, 4),
+        write_splits=True,
+        nx_keeps_tables=False,
+        zaps_in_one_step=True,
+    ),
+    sregs_flush=True,
 )
 K6_18 = replace(K6_12, name="6.18", vm_zapped_list=False, has_shrinker=False, quirks=0x3FF)
 

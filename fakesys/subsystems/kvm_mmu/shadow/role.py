@@ -14,6 +14,8 @@ ACCESS_SHIFT = 8
 INVALID = 1 << 11
 EFER_NX = 1 << 12
 CR0_WP = 1 << 13
+SMM_SHIFT = 24
+SMM = 1 << SMM_SHIFT
 
 EXEC, WRITE, USER = 1, 2, 4
 ALL_ACCESS = EXEC | WRITE | USER
@@ -22,6 +24,11 @@ ALL_ACCESS = EXEC | WRITE | USER
 def level_of(role: int) -> int:
     """Return the level: 1 for a table of 4 KiB mappings, up to 4."""
     return role & LEVEL_MASK
+
+
+def as_id_of(role: int) -> int:
+    """Return the address space: 1 for pages of vCPUs in SMM."""
+    return role >> SMM_SHIFT & 1
 
 
 def access_of(role: int) -> int:

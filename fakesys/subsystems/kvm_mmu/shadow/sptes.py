@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fakesys.core.scheduling.resched import cond_resched
 from fakesys.subsystems.kvm.stats import VmStats
 from fakesys.subsystems.kvm_mmu.shadow.pages import ShadowPages
-from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, LEVEL_MASK
+from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT, LEVEL_MASK, SMM, SMM_SHIFT
 
 ENTRIES = 512
 ALL = (1 << ENTRIES) - 1
@@ -211,7 +211,7 @@ class Sptes:
         stats.pages_4k = stats.pages_2m = stats.pages_1g = stats.largepages = 0
         return leaves
 
-    def mappings(self, gfn: int, level: int) -> list[Mapping]:
+    def mappings(self, gfn: int, level: int, as_id: int = 0) -> list[Mapping]:
         """Return the present sptes at `level` that map a gfn.
 
         Precondition: the gfn is aligned to the level.
@@ -220,32 +220,33 @@ class Sptes:
         shift = 9 * (level - 1)
         for row in self._pages.all_at(gfn >> shift + 9 << shift + 9):
             index = gfn >> shift & 511
-            if self.is_direct(row, level) and self.present(row) >> index & 1:
+            if self.is_direct(row, level, as_id) and self.present(row) >> index & 1:
                 found.append(Mapping(row, index))
-        for row in self._indirect_tables.get(gfn >> 9, ()):
+        # Guests have no paging in SMM: nothing is shadowed there.
+        for row in () if as_id else self._indirect_tables.get(gfn >> 9, ()):
             if self._pages.role[row] & LEVEL_MASK == level:
                 found.extend(self._indexes(row, gfn))
         return found
 
-    def tables(self, gfn: int, npages: int) -> Iterator[tuple[int, int]]:
+    def tables(self, gfn: int, npages: int, as_id: int = 0) -> Iterator[tuple[int, int]]:
         """Yield tables and masks of the sptes that map into a range, present or not.
 
         Precondition where a call may rest here: it holds the VM's `mmu_lock`.
         """
         last = gfn + npages - 1
         for level in LEVELS:
-            yield from self._direct_tables(gfn, last, level)
-        for block in self._blocks(gfn >> 9, last >> 9):
+            yield from self._direct_tables(gfn, last, level, as_id)
+        for block in () if as_id else self._blocks(gfn >> 9, last >> 9):
             for row in list(self._indirect_tables[block]):
                 mask = self._mask_within(row, gfn, last)
                 if mask:
                     yield row, mask
 
-    def drop_range(self, gfn: int, npages: int) -> int:
+    def drop_range(self, gfn: int, npages: int, as_id: int = 0) -> int:
         """Clear every spte that maps into a range; return how many were present."""
         dropped = 0
         # Freed one by one, since that takes long for many.
-        tables = deque(self.tables(gfn, npages))
+        tables = deque(self.tables(gfn, npages, as_id))
         while tables:
             cond_resched()
             dropped += self.drop(*tables.popleft())
@@ -272,7 +273,7 @@ class Sptes:
             leaf.mmu_readonly |= leaf.present & mask
         return True
 
-    def protect_gfn(self, gfn: int, *, pt_protect: bool) -> bool:
+    def protect_gfn(self, gfn: int, as_id: int = 0, *, pt_protect: bool) -> bool:
         """Write-protect a gfn at every level; return whether that changed anything.
 
         Like mmu.c:rmap_write_protect.
@@ -280,27 +281,27 @@ class Sptes:
         changed = False
         for level in LEVELS:
             base = gfn & -level_size(level)
-            for row, index in self.mappings(base, level):
+            for row, index in self.mappings(base, level, as_id):
                 changed |= self.protect(row, 1 << index, pt_protect=pt_protect)
         return changed
 
-    def protect_pages(self, gfn: int, mask: int) -> bool:
+    def protect_pages(self, gfn: int, mask: int, as_id: int = 0) -> bool:
         """Take W from page `gfn` + N for each bit N of a mask; return whether anything changed."""
         changed = False
         last = gfn + mask.bit_length() - 1
         for block in range(gfn >> 9, (last >> 9) + 1):
-            changed |= self._protect_block(block, _shifted(mask, gfn - (block << 9)))
+            changed |= self._protect_block(block, _shifted(mask, gfn - (block << 9)), as_id)
         return changed
 
-    def _protect_block(self, block: int, mask: int) -> bool:
+    def _protect_block(self, block: int, mask: int, as_id: int) -> bool:
         mask &= ALL
         changed = False
         for row in self._pages.all_at(block << 9):
-            if self.is_direct(row, 1):
+            if self.is_direct(row, 1, as_id):
                 changed |= self.protect(row, mask, pt_protect=False)
         if block in self._indirect_tables or self._stats.largepages:
             for index in set_bits(mask):
-                changed |= self.protect_gfn(block << 9 | index, pt_protect=False)
+                changed |= self.protect_gfn(block << 9 | index, as_id, pt_protect=False)
         return changed
 
     def _index(self, row: int, gfn: int) -> None:
@@ -328,9 +329,10 @@ class Sptes:
             return leaf.gfns[index]
         return self._pages.gfn[row] + index * level_size(self._pages.role[row] & LEVEL_MASK)
 
-    def is_direct(self, row: int, level: int) -> bool:
+    def is_direct(self, row: int, level: int, as_id: int = 0) -> bool:
         """Return whether a table of this level maps a range and shadows no guest table."""
-        return self._pages.role[row] & (LEVEL_MASK | DIRECT) == level | DIRECT
+        role = self._pages.role[row] & (LEVEL_MASK | DIRECT | SMM)
+        return role == level | DIRECT | as_id << SMM_SHIFT
 
     def _indexes(self, row: int, gfn: int) -> Iterator[Mapping]:
         leaf = self.leaves[row]
@@ -339,7 +341,9 @@ class Sptes:
             if leaf.gfns[index] == gfn:
                 yield Mapping(row, index)
 
-    def _direct_tables(self, gfn: int, last: int, level: int) -> Iterator[tuple[int, int]]:
+    def _direct_tables(
+        self, gfn: int, last: int, level: int, as_id: int
+    ) -> Iterator[tuple[int, int]]:
         shift = 9 * level
         span = (last >> shift) - (gfn >> shift) + 1
         if span > len(self._pages):
@@ -349,7 +353,7 @@ class Sptes:
             rows = (row for n in range(span) for row in self._pages.all_at(first + n << shift))
         for row in rows:
             cond_resched()
-            if not self.is_direct(row, level):
+            if not self.is_direct(row, level, as_id):
                 continue
             base = self._pages.gfn[row]
             low = max(gfn - base, 0) >> shift - 9

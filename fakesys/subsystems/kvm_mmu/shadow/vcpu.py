@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fakesys.subsystems.kvm.stats import VcpuStats
 from fakesys.subsystems.kvm_mmu.shadow.arch import Request
+from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DirtyRing
 
 
 class Paging(Enum):
@@ -64,6 +65,10 @@ class VcpuMmu:
         self._in_guest = in_guest
         self.is_running_vcpu = False
         self.mmio: MmioCache | None = None
+        # The address space: 1 while the vCPU is in SMM.
+        self.as_id = 0
+        # Where it logs dirty pages, if the VM has rings.
+        self.ring: DirtyRing | None = None
 
     def in_guest(self) -> bool:
         """Return whether the vCPU must be kicked before it notices a request."""

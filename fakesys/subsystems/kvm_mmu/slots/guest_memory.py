@@ -35,6 +35,12 @@ class GuestMemory:
         slot.mark_dirty(gfn)
         return True
 
+    def store(self, gpa: int, data: bytes) -> None:
+        """Write bytes as the processor does, which was allowed to: nothing is marked dirty."""
+        slot = self._slots.find(gpa >> 12)
+        if slot is not None and slot.memory is not None:
+            slot.memory.write(slot.page(gpa >> 12) << 12 | gpa & 0xFFF, data)
+
     def entry(self, gpa: int) -> int | None:
         """Return an 8-byte table entry, or None where there is no memory."""
         raw = self.read(gpa, 8)

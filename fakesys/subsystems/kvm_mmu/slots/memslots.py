@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from fakesys.core.errors import KernelError
 from fakesys.subsystems.kvm_mmu.slots.host import (
-    BLOCK_PAGES,
     PAGE,
     USER_SPACE_END,
     HostMemory,
@@ -74,14 +73,9 @@ class Memslot(Struct, eq=False):
         return self.base_gfn + self.npages
 
     @property
-    def mappable(self) -> bool:
-        """Whether an spte can map the slot: no vCPU is ever in SMM, which space 1 is for."""
-        return not self.as_id
-
-    @property
     def logs_dirty(self) -> bool:
-        """Whether dirty logging is on."""
-        return self.dirty is not None
+        """Whether dirty logging is on, in a bitmap or in the rings of the vCPUs."""
+        return bool(self.flags & LOG_DIRTY_PAGES)
 
     @property
     def read_only(self) -> bool:
@@ -95,17 +89,31 @@ class Memslot(Struct, eq=False):
 
     def backed(self, gfn: int) -> bool:
         """Return whether there is host memory behind a gfn."""
-        return self.memory is not None and self.page(gfn) < self.memory.npages
+        if self.memory is None:
+            return False
+        page = self.page(gfn)
+        return page < self.memory.npages and not self.memory.is_unmapped(page)
 
-    def fits_large(self, gfn: int) -> bool:
-        """Return whether one 2 MiB page could map the block of a gfn.
+    def fits_large(self, gfn: int, level: int = 2) -> bool:
+        """Return whether one page of a level could map the block of a gfn.
 
         That takes the same offset in guest and host, and a block that lies within the slot.
         """
-        base = gfn & -BLOCK_PAGES
-        if (self.base_gfn ^ self.userspace_addr // PAGE) & BLOCK_PAGES - 1:
+        pages = 1 << 9 * (level - 1)
+        base = gfn & -pages
+        if (self.base_gfn ^ self.userspace_addr // PAGE) & pages - 1:
             return False
-        return base >= self.base_gfn and base + BLOCK_PAGES <= self.end_gfn
+        return base >= self.base_gfn and base + pages <= self.end_gfn
+
+    def max_level(self, gfn: int, highest: int = 3) -> int:
+        """Return the level of the largest page that slot and host allow for a gfn."""
+        if highest == 1 or self.memory is None or not self.memory.has_large or self.logs_dirty:
+            return 1
+        for level in range(highest, 1, -1):
+            base = gfn & -(1 << 9 * (level - 1))
+            if self.fits_large(gfn, level) and self.memory.level(self.page(base)) >= level:
+                return level
+        return 1
 
     def mark_dirty(self, gfn: int) -> None:
         """Set the page's bit in the dirty log, if there is one.
@@ -218,9 +226,9 @@ class AddressSpaces:
         return sum(slot.npages for space in self.memslots for slot in space.by_id.values())
 
     @property
-    def mappable(self) -> list[Memslot]:
-        """The slots that sptes can map, by gfn."""
-        return self.memslots[0].in_order
+    def in_order(self) -> list[Memslot]:
+        """All slots, those of each address space by gfn."""
+        return [slot for space in self.memslots for slot in space.in_order]
 
     def slot(self, number: int) -> Memslot | None:
         """Return the slot that a number of an ioctl means, or None.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL, ENOENT
 
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched
+from fakesys.subsystems.kvm.events.memory import KvmDirtyRingReset
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
+from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DirtyRing
 from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, AddressSpaces, Memslot
+from fakesys.subsystems.kvm_mmu.tdp.dirty import TdpDirty
+from fakesys.subsystems.kvm_mmu.tdp.mmu import TdpMmu
 
 # KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 and its arguments.
 CAP_MANUAL_PROTECT = 168
@@ -29,10 +33,15 @@ class DirtyLog:
     capability it only reads, and KVM_CLEAR_DIRTY_LOG does the rest.
     """
 
-    def __init__(self, arch: MmuArch, spaces: AddressSpaces) -> None:
+    def __init__(self, arch: MmuArch, spaces: AddressSpaces, tdp: TdpMmu | None) -> None:
         self._arch = arch
         self._spaces = spaces
+        self._tdp = None if tdp is None else tdp.dirty
+        # kvm.eager_page_split, asked for at the time of the ioctl.
+        self.splits_eagerly: Callable[[], bool] = lambda: True
         self.manual = 0
+        # Of each vCPU's ring of dirty pages; 0: there are bitmaps.
+        self.ring_entries = 0
 
     def set_manual(self, argument: int) -> None:
         """Enable or disable the manual capability. Raises EINVAL for an argument the kernel lacks.
@@ -44,6 +53,27 @@ class DirtyLog:
             raise KernelError(EINVAL, f"{argument} is not within {allowed:#x}")
         self.manual = argument
 
+    def reset_ring(self, ring: DirtyRing | None) -> int:
+        """Protect what was harvested from a ring; return how many entries.
+
+        Like dirty_ring.c:kvm_dirty_ring_reset (v6.1).
+        """
+        if ring is None:
+            return 0
+        entries = ring.harvest()
+        with self._arch.mmu_lock:
+            for number, offset in entries:
+                slot = self._spaces.slot(number)
+                if slot is not None and slot.logs_dirty and offset < slot.npages:
+                    self._protect(slot, offset, 1)
+        if entries and KvmDirtyRingReset in self._arch.bus.wanted:
+            self._arch.bus.emit(
+                KvmDirtyRingReset(
+                    index=ring.index, dirty_index=ring.dirty_index, reset_index=ring.reset_index
+                )
+            )
+        return len(entries)
+
     @property
     def initially_set(self) -> bool:
         """Whether all pages of a new log are dirty at first."""
@@ -51,7 +81,7 @@ class DirtyLog:
 
     def prepare(self, slot: Memslot) -> None:
         """Add or remove the slot's bitmap after a change of its flags."""
-        if not slot.flags & LOG_DIRTY_PAGES:
+        if not slot.flags & LOG_DIRTY_PAGES or self.ring_entries:
             slot.dirty = None
         elif slot.dirty is None:
             slot.dirty = bytearray(bitmap_bytes(slot.npages))
@@ -67,12 +97,20 @@ class DirtyLog:
             return
         with self._arch.mmu_lock:
             if not slot.logs_dirty:
-                if self._zap_collapsible(slot):
+                if self._tdp is not None:
+                    self._tdp.zap_collapsible(slot)
+                elif self._zap_collapsible(slot):
                     self._arch.flush_remote_tlbs()
             elif not self.initially_set:
                 self._protect_all(slot)
 
     def _protect_all(self, slot: Memslot) -> None:
+        if self._tdp is not None:
+            if self.splits_eagerly():
+                self._tdp.split(slot, 0, slot.npages)
+            self._tdp.protect(slot)
+            self._arch.flush_remote_tlbs()
+            return
         changed = False
         tables = self._tables(slot)
         while tables:
@@ -146,14 +184,33 @@ class DirtyLog:
 
     def _tables(self, slot: Memslot) -> deque[tuple[int, int]]:
         """Return tables and masks of the sptes that map the slot, to be freed one by one."""
-        if not slot.mappable:
-            return deque()
-        return deque(self._arch.sptes.tables(slot.base_gfn, slot.npages))
+        return deque(self._arch.sptes.tables(slot.base_gfn, slot.npages, slot.as_id))
 
     def _protect(self, slot: Memslot, first: int, mask: int) -> None:
-        """Take W from page `first` + N of a slot for each bit N."""
-        if slot.mappable:
-            self._arch.sptes.protect_pages(slot.base_gfn + first, mask)
+        """Take W from page `first` + N of a slot for each bit N.
+
+        Like mmu.c:kvm_arch_mmu_enable_log_dirty_pt_masked (v6.1).
+        """
+        if self._tdp is not None:
+            if self.initially_set:
+                self._split_words(self._tdp, slot, first, mask)
+            self._tdp.protect_pages(slot, first, mask)
+            return
+        self._arch.sptes.protect_pages(slot.base_gfn + first, mask, slot.as_id)
+
+    def _split_words(self, tdp: TdpDirty, slot: Memslot, first: int, mask: int) -> None:
+        """Split, or protect for good, the large leaves that map what is cleared of a word."""
+        for start in range(0, mask.bit_length(), WORD):
+            word = mask >> start & (1 << WORD) - 1
+            if not word:
+                continue
+            low = first + start + (word & -word).bit_length() - 1
+            high = first + start + word.bit_length() - 1
+            if self.splits_eagerly():
+                tdp.split(slot, low, high - low + 1)
+            tdp.protect_large(slot, low)
+            if (slot.base_gfn + low) >> 9 != (slot.base_gfn + high) >> 9:
+                tdp.protect_large(slot, high)
 
     def _logged(self, number: int) -> Memslot:
         slot = self._spaces.slot(number)
@@ -166,7 +223,7 @@ class DirtyLog:
 
         Like mmu.c:kvm_mmu_zap_collapsible_spte (v6.1).
         """
-        if slot.memory is None or not slot.memory.thp:
+        if slot.memory is None or not slot.memory.has_large:
             return False
         dropped = 0
         tables = self._tables(slot)
@@ -174,7 +231,7 @@ class DirtyLog:
             cond_resched()
             row, mask = tables.popleft()
             gfn = self._arch.pages.gfn[row]
-            if not self._arch.sptes.is_direct(row, 1) or not slot.fits_large(gfn):
+            if not self._arch.sptes.is_direct(row, 1, slot.as_id) or not slot.fits_large(gfn):
                 continue
             if slot.memory.is_large(slot.page(gfn)):
                 dropped += self._arch.sptes.drop(row, mask)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL, ENOTTY
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
 from fakesys.subsystems.kvm_mmu.mmu.direct_map import DirectMap
+from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
+from fakesys.subsystems.kvm_mmu.mmu.faultin import HostFaults
 from fakesys.subsystems.kvm_mmu.mmu.faults import PageFaults
 from fakesys.subsystems.kvm_mmu.mmu.get_page import PageFinder
 from fakesys.subsystems.kvm_mmu.mmu.guest_walker import GuestWalker
@@ -22,13 +24,14 @@ from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
 from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
 from fakesys.subsystems.kvm_mmu.mmu.zap_mmio import ZapMmio
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
+from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DirtyRing
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu, never_in_guest
 from fakesys.subsystems.kvm_mmu.shadow.walk import ShadowWalker
 from fakesys.subsystems.kvm_mmu.slots.guest_memory import GuestMemory
-from fakesys.subsystems.kvm_mmu.slots.host import PAGE, HostSpace
+from fakesys.subsystems.kvm_mmu.slots.host import PAGE, HostMemory, HostSpace
 from fakesys.subsystems.kvm_mmu.slots.memslots import (
     UPDATE_IN_PROGRESS,
     AddressSpaces,
@@ -36,6 +39,8 @@ from fakesys.subsystems.kvm_mmu.slots.memslots import (
     Memslot,
     Region,
 )
+from fakesys.subsystems.kvm_mmu.tdp.mmu import TdpMmu
+from fakesys.subsystems.kvm_mmu.tdp.roots import TdpRoots
 from fakesys.subsystems.kvm_mmu.vm.dirty_log import CAP_MANUAL_PROTECT, DirtyLog
 from fakesys.subsystems.kvm_mmu.vm.mmu_notifier import MmuNotifier
 
@@ -46,10 +51,30 @@ PAGES_PER_SHADOW_PAGE = 50
 TDP_BITS = 48
 SHADOW_BITS = 52
 CAP_DISABLE_QUIRKS2 = 213
+CAP_DIRTY_RING = 192
+# sizeof(struct kvm_dirty_gfn), KVM_DIRTY_RING_MAX_ENTRIES.
+RING_ENTRY, MAX_RING_ENTRIES = 16, 65536
 # Memory with more shadow pages, or slots of more pages, is worked on in slices.
 FEW_PAGES = 256
 FEW_GFNS = 1 << 20
 CAP_DISABLE_NX_HUGE_PAGES = 220
+
+
+class Walker(Protocol):
+    """The processor's walk through the tables of a VM."""
+
+    def allows(self, vcpu: VcpuMmu, address: int, error: int) -> bool:
+        """Return whether the tables allow an access of this kind."""
+
+    def error_code(self, vcpu: VcpuMmu, address: int, error: int) -> int:
+        """Return the error code of a fault: `error` with P and RSVD added."""
+
+
+class Faults(Protocol):
+    """A page fault handler."""
+
+    def page_fault(self, vcpu: VcpuMmu, address: int, error: int) -> RetPf:
+        """Handle a fault and count its outcome."""
 
 
 class Zapped(NamedTuple):
@@ -82,37 +107,54 @@ class VmMemory:
             physical_bits=TDP_BITS if knobs.tdp else SHADOW_BITS,
             start=knobs.wrap_gen,
         )
-        slots = self.slots = self.spaces.memslots[0]
-        self.guest_memory = GuestMemory(slots)
+        self.slots = self.spaces.memslots[0]
+        self._guest_memories = [GuestMemory(space) for space in self.spaces.memslots]
+        self.guest_memory = self._guest_memories[0]
         arch = self.arch = MmuArch(bus, policy, knobs, stats)
         links = self.links = ShadowLinks(arch)
-        self.shadow_walker = ShadowWalker(arch, links)
         self.guest_walker = GuestWalker(bus, self.guest_memory)
-        self.mmio = Mmio(arch, slots)
-        self.setter = SpteSetter(arch, links, slots)
+        self.mmio = Mmio(arch, self.spaces)
+        self.setter = SpteSetter(arch, links, self.spaces)
         self.zapper = Zapper(arch, links)
         syncer = PageSyncer(arch, self.guest_memory)
         self.finder = PageFinder(arch, links, self.zapper, syncer)
-        self.roots = Roots(arch, links, self.zapper, syncer, self.finder)
+        self.notifier = MmuNotifier(arch, self.spaces)
+        host = HostFaults(self.notifier.copy_page)
+        self.shadow_walker = ShadowWalker(arch, links)
+        roots = TdpRoots if knobs.tdp_mmu else Roots
+        self.roots = roots(arch, links, self.zapper, syncer, self.finder)
         self.direct_map = DirectMap(arch, links, self.finder, self.roots, self.shadow_walker)
-        self.faults = PageFaults(
+        self.walker: Walker = self.shadow_walker
+        self.faults: Faults = PageFaults(
             arch,
             links,
-            slots,
+            self.spaces,
             shadow_walker=self.shadow_walker,
             guest_walker=self.guest_walker,
             finder=self.finder,
             roots=self.roots,
             direct_map=self.direct_map,
             setter=self.setter,
-            prefetch=Prefetch(arch, slots, self.guest_memory, self.setter),
+            prefetch=Prefetch(arch, self.spaces, self.guest_memory, self.setter),
             mmio=self.mmio,
+            host=host,
         )
+        self.tdp = self._tdp_mmu(host)
         self.pte_writer = PteWriter(arch, links, self.zapper)
-        self.dirty = DirtyLog(arch, self.spaces)
-        self.notifier = MmuNotifier(arch, self.spaces)
+        self.dirty = DirtyLog(arch, self.spaces, self.tdp)
         self.vcpus: dict[int, VcpuMmu] = {}
         self.disabled_quirks = 0
+
+    def _tdp_mmu(self, host: HostFaults) -> TdpMmu | None:
+        """Put the TDP MMU in the place of the shadow MMU, if the VM has it."""
+        rules = self.arch.policy.tdp
+        if not isinstance(self.roots, TdpRoots) or rules is None:
+            return None
+        tdp = TdpMmu(self.arch, self.spaces, rules, self.mmio, host)
+        self.roots.attach(tdp.tables, tdp.changes)
+        self.walker, self.faults = tdp.walker, tdp.faults
+        self.notifier.also_unmaps(tdp.zapper)
+        return tdp
 
     def add_vcpu(
         self, vcpu_id: int, stats: VcpuStats, in_guest: Callable[[], bool] = never_in_guest
@@ -120,6 +162,8 @@ class VmMemory:
         """Add a vCPU without roots. `in_guest`: tells whether it runs the guest now."""
         paging = Paging.TDP if self.arch.knobs.tdp else Paging.NONE
         vcpu = VcpuMmu(vcpu_id, stats, paging, in_guest=in_guest)
+        if self.dirty.ring_entries:
+            vcpu.ring = DirtyRing(self.arch.bus, vcpu_id, self.dirty.ring_entries)
         self.vcpus[vcpu_id] = vcpu
         self.arch.vcpus.append(vcpu)
         return vcpu
@@ -177,6 +221,23 @@ class VmMemory:
         page = self.host.private
         return page is not None and all(slot and slot.memory is page for slot in slots)
 
+    def guest_memory_of(self, vcpu: VcpuMmu) -> GuestMemory:
+        """Return the memory that a vCPU sees: in SMM that of another address space."""
+        return self._guest_memories[vcpu.as_id]
+
+    def touch(self, gpa: int) -> None:
+        """Write a page of the guest's memory as its owner, whatever is written."""
+        slot = self.slots.find(gpa >> 12)
+        if slot is not None and slot.memory is not None and slot.backed(gpa >> 12):
+            self.write_host(slot.memory, slot.page(gpa >> 12) << 12, b"")
+
+    def write_host(self, memory: HostMemory, offset: int, data: bytes) -> None:
+        """Write to host memory as its owner: pages that are shared are copied. Raises EINVAL."""
+        for page in range(offset // PAGE, (offset + max(len(data), 1) - 1) // PAGE + 1):
+            if page < memory.npages and not memory.is_writable(page):
+                self.notifier.copy_page(memory, page)
+        memory.write(offset, data)
+
     @property
     def takes_long(self) -> bool:
         """Whether what concerns all pages or slots is done in slices."""
@@ -190,7 +251,12 @@ class VmMemory:
         """Drop what is mapped at these gfns. Like mmu.c:kvm_zap_gfn_range (v6.1)."""
         self.arch.notifier_seq += 1
         with self.arch.mmu_lock:
-            if self.arch.sptes.drop_range(start, end - start):
+            dropped = False
+            for as_id in range(self.spaces.as_num):
+                dropped |= self.arch.sptes.drop_range(start, end - start, as_id) > 0
+                if self.tdp is not None:
+                    dropped |= self.tdp.zapper.unmap(as_id, start, end - start)
+            if dropped:
                 self.arch.flush_remote_tlbs()
 
     def begin_removal(
@@ -230,7 +296,11 @@ class VmMemory:
 
     def begin_zap(self, flow: ZapFlow, break_wanted: Callable[[], bool] = lock_uncontended) -> Flow:
         """Begin to zap everything; the caller steps the flow until it is done."""
-        zap = FLOWS[flow](self.arch, self.zapper, break_wanted)
+        zap: Flow
+        if self.tdp is None:
+            zap = FLOWS[flow](self.arch, self.zapper, break_wanted)
+        else:
+            zap = self.tdp.flow(flow, self.zapper, break_wanted)
         zap.begin()
         return zap
 
@@ -257,12 +327,37 @@ class VmMemory:
         """
         if number == CAP_MANUAL_PROTECT:
             self.dirty.set_manual(argument)
+        elif number == CAP_DIRTY_RING:
+            self._enable_rings(argument)
         elif number == CAP_DISABLE_QUIRKS2:
             self.disable_quirks(argument)
         elif number == CAP_DISABLE_NX_HUGE_PAGES:
             self.disable_nx_huge_pages(argument)
         else:
             raise KernelError(EINVAL, f"capability {number} cannot be enabled")
+
+    def _enable_rings(self, size: int) -> None:
+        """Log dirty pages in a ring of `size` bytes per vCPU: KVM_CAP_DIRTY_LOG_RING.
+
+        Raises EINVAL for a size that cannot be, once a vCPU exists, and where the kernel lacks it.
+        """
+        entries = size // RING_ENTRY
+        fits = size >= PAGE and size & size - 1 == 0 and entries <= MAX_RING_ENTRIES
+        if not fits or self.vcpus or self.dirty.ring_entries or not self.arch.policy.dirty_rings:
+            raise KernelError(EINVAL, "a power of two of bytes, once, before the first vCPU")
+        self.dirty.ring_entries = entries
+
+    def reset_rings(self) -> int:
+        """Protect the pages that user space has harvested from all rings; return how many.
+
+        That is KVM_RESET_DIRTY_RINGS. Raises EINVAL without rings.
+        """
+        if not self.dirty.ring_entries:
+            raise KernelError(EINVAL, "there are no dirty rings")
+        cleared = sum(self.dirty.reset_ring(vcpu.ring) for vcpu in self.vcpus.values())
+        if cleared:
+            self.arch.flush_remote_tlbs()
+        return cleared
 
     def disable_quirks(self, mask: int) -> None:
         """Disable quirks: KVM_CAP_DISABLE_QUIRKS2. Raises EINVAL for one that the kernel lacks."""
@@ -332,9 +427,11 @@ class VmMemory:
 
         Differs: the walk never yields, so there is one flush at most.
         """
-        if not slot.mappable:
+        if self.tdp is not None:
+            if self.tdp.zapper.unmap(slot.as_id, slot.base_gfn, slot.npages):
+                self.arch.flush_remote_tlbs()
             return
-        dropped = self.arch.sptes.drop_range(slot.base_gfn, slot.npages)
+        dropped = self.arch.sptes.drop_range(slot.base_gfn, slot.npages, slot.as_id)
         zapped: list[int] = []
         if self.links.write_tracking.indirect_shadow_pages:
             for row in list(self.arch.pages.oldest_first()):
