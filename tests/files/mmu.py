@@ -39,6 +39,8 @@ class MmuVm:
     ) -> None:
         self.machine = Machine(scenario="empty")
         self.machine.write(f"{CONTROL}/mmu_profile", f"{kernel}\n")
+        # Unless a test asks for it, no VM has the TDP MMU.
+        self.machine.write(f"{CONTROL}/params/paging", "tdp\n")
         for name, value in knobs.items():
             self.machine.write(f"{CONTROL}/params/{name}", f"{value}\n")
         # An irqchip in the kernel has a page of its own among the slots.

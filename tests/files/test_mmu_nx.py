@@ -269,10 +269,12 @@ def test_a_snapshot_holds_the_splits_and_when_they_are_recovered() -> None:
     assert other.read(counter) == f"{REGIONS - 1}\n"
 
 
-def test_a_host_without_tdp_mmu() -> None:
+def test_parameters_that_vms_look_at() -> None:
     machine = Machine("6.1", scenario="empty")
     machine.write(f"{PARAMETERS}/tdp_mmu", "N\n")
-    assert refused(machine, f"{PARAMETERS}/tdp_mmu", "Y") == EINVAL
+    assert machine.read(f"{PARAMETERS}/tdp_mmu") == "N\n"
+    assert refused(machine, f"{PARAMETERS}/tdp_mmu", "maybe") == EINVAL
+    assert Machine("6.12", "empty").read(f"{PARAMETERS}/tdp_mmu") == "Y\n"
     assert machine.read(f"{PARAMETERS}/mmio_caching") == "Y\n"
     machine.write(f"{CONTROL}/params/mmio_caching", "0\n")
     assert machine.read(f"{PARAMETERS}/mmio_caching") == "N\n"

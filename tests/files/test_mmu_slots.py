@@ -84,7 +84,7 @@ def test_the_address_space_of_smm_is_its_own() -> None:
     vm.refused(EEXIST, "a slot 0x10001 gpa=0x1000 size=4096 mem=A")
     vm.ctl("a vcpu 0 access w 0 n=8")
     assert vm.counter("pages_4k") == 8
-    # Nothing is mapped there, so nothing is dropped, protected or dirtied.
+    # No vCPU is in SMM: nothing is mapped there, so nothing is dropped, protected or dirtied.
     assert vm.changes("a notifier invalidate B size=64M") == {}
     vm.ctl("a slot 0x10000 gpa=0 size=64M mem=B flags=log_dirty")
     assert vm.changes("a vcpu 0 access w 0 n=8") == {"tlb_flush": 1}
@@ -169,6 +169,7 @@ def test_a_read_only_slot_is_read_from_memory_and_written_as_mmio() -> None:
 
 
 MMIO = "a vcpu 0 access w 0x50000000"
+OTHER_MMIO = "a vcpu 0 access w 0x60000000"
 
 
 def test_an_access_without_memory_makes_an_mmio_spte_that_a_second_one_hits() -> None:
@@ -180,11 +181,16 @@ def test_an_access_without_memory_makes_an_mmio_spte_that_a_second_one_hits() ->
     changes = vm.changes(MMIO)
     assert (changes["mmio_exits"], changes["insn_emulation"]) == (1, 1)
     assert "pf_taken" not in changes
+    # The vCPU remembers one page, so that the spte is not looked at.
+    assert vm.events() == []
+    vm.ctl(OTHER_MMIO)
+    vm.events()
+    vm.ctl(MMIO)
     lines = vm.events()
     # Bits 3-10 hold the low part of generation 2; access W|U shows as bits 1 and 2.
     assert lines == [
         "check_mmio_spte: spte 8000050000017 kvm_gen 2 spte-gen 2 valid 1",
-        "handle_mmio_page_fault: addr:0 gfn 50000 access 7",
+        "handle_mmio_page_fault: addr:0 gfn 50000 access 6",
     ]
 
 
@@ -232,6 +238,7 @@ def test_where_an_mmio_spte_keeps_its_generation(
     vm = MmuVm(kernel, mmio_gen_bits=bits, wrap_gen=generation - 2)
     assert vm.mmu("generation") == generation
     vm.ctl(MMIO)
+    vm.ctl(OTHER_MMIO)
     vm.events()
     vm.ctl(MMIO)
     spte = 1 << 51 | 0x50000 << 12 | 7 | value
@@ -262,7 +269,7 @@ def test_18_bits_wrap_earlier() -> None:
 
 
 def test_one_address_space_wraps_at_each_number() -> None:
-    vm = MmuVm("6.18", wrap_gen=0x7FFFE)
+    vm = MmuVm("6.18", as_num=1, wrap_gen=0x7FFFE)
     assert vm.mmu("generation") == 0x7FFFF
     vm.ctl("a slot 1 gpa=0x40000000 size=2M mem=A")
     assert (vm.mmu("spte_mmio_gen"), len(zaps(vm))) == (0, 1)

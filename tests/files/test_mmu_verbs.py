@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
+from errno import ECHILD, EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 import pytest
 
@@ -102,7 +102,7 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
     },
     "VM cap NR ARG": {
         ENOENT: ("x cap 168 1",),
-        EINVAL: ("a cap 1 1", "a cap 168 2", "a cap 168 4", "a cap 213 0x80"),
+        EINVAL: ("a cap 1 1", "a cap 168 2", "a cap 168 4", "a cap 213 0x80", "a cap 192 65536"),
     },
     "VM quirks MASK": {ENOENT: ("x quirks 0",), EINVAL: ("a quirks 1",)},
     "VM nr_mmu_pages N": {
@@ -110,11 +110,13 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
         EINVAL: ("a nr_mmu_pages 63", "a nr_mmu_pages 0", "a nr_mmu_pages many"),
         ENOTTY: ("modern nr_mmu_pages",),
     },
-    "VM notifier invalidate|unmap MEM": {
+    "VM notifier invalidate|unmap|munmap|collapse MEM": {
         ENOENT: ("x notifier unmap A size=4096", "a notifier invalidate B size=4096"),
         EINVAL: (
             "a notifier unmap A off=1 size=4096",
             "a notifier unmap A size=0",
+            "a notifier munmap A size=1",
+            "a notifier collapse A size=1",
             "a notifier invalidate A size=4097",
             f"a notifier invalidate A off={64 * MIB} size=4096",
         ),
@@ -126,6 +128,14 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
             "a notifier protect A size=4096 prot=w",
             "a notifier protect A off=4095 size=4096 prot=r",
         ),
+    },
+    "VM fork": {ENOENT: ("x fork",)},
+    "VM fork_end": {ENOENT: ("x fork_end",), ECHILD: ("a fork_end",)},
+    "VM ring_reset": {ENOENT: ("x ring_reset",), EINVAL: ("a ring_reset",)},
+    "VM vcpu K smi": {ENOENT: ("a vcpu 5 smi", "a vcpu 1 smi"), EINVAL: ("a vcpu 0 smi",)},
+    "VM vcpu K ring": {
+        ENOENT: ("a vcpu 5 ring first=0 n=1",),
+        EINVAL: ("a vcpu 0 ring first=0 n=1", "a vcpu 0 ring n=1", "a vcpu 0 ring first=0 n=0"),
     },
     "shrink": {},
     "VM race": {

@@ -223,7 +223,7 @@ def test_parameters_at_the_load() -> None:
     with pytest.raises(KernelError, match="EINVAL"):
         machine.write(f"{amd}/dump_invalid_vmcb", "maybe")
     machine.write(f"{M}/unload", "kvm_amd")
-    machine.write(f"{M}/load", "kvm ignore_msrs nx_huge_pages=force mmio_caching=0 tdp_mmu=1")
+    machine.write(f"{M}/load", "kvm ignore_msrs nx_huge_pages=force mmio_caching=0 tdp_mmu=0")
     machine.write(f"{M}/insert", 'kvm-amd enable-ipiv=0 vgif=0 nested="0" x2avic unheard=1')
     assert machine.read(f"{kvm}/halt_poll_ns") == "200000\n"
     assert machine.read(f"{kvm}/ignore_msrs") == "Y\n"

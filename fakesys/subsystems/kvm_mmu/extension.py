@@ -9,7 +9,12 @@ from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
 from fakesys.subsystems.kvm_mmu.guest.real_code import run_smm
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
-from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, knobs
+from fakesys.subsystems.kvm_mmu.params import (
+    EAGER_PAGE_SPLIT,
+    follows_modules,
+    knobs,
+    uses_tdp_mmu,
+)
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
@@ -45,13 +50,19 @@ class MmuExtension:
 
     def add_vm(self, vm: Vm, options: VmOptions) -> None:
         """Give the VM a memory without slots."""
-        memory = self.new_memory(vm)
+        memory = self.new_memory(vm, tdp_mmu=uses_tdp_mmu(self.kvm.params))
         self.shrinker.add(memory.arch, memory.zapper)
         self.nx.add(vm, memory)
 
-    def new_memory(self, vm: Vm) -> VmMemory:
+    @property
+    def can_have_tdp_mmu(self) -> bool:
+        """Whether VMs of now may have the TDP MMU, as kvm.tdp_mmu may have been on."""
+        return self.policy.tdp is not None and follows_modules(self.kvm.params)
+
+    def new_memory(self, vm: Vm, *, tdp_mmu: bool) -> VmMemory:
         """Return the memory of a VM, which neither the shrinker nor `nx` knows yet."""
-        memory = VmMemory(self.bus, self.policy, knobs(self.kvm.params, self.policy), vm.stats)
+        chosen = knobs(self.kvm.params, self.policy, tdp_mmu=tdp_mmu)
+        memory = VmMemory(self.bus, self.policy, chosen, vm.stats)
         memory.dirty.splits_eagerly = lambda: self.kvm.params[EAGER_PAGE_SPLIT]
         self.memories[vm] = memory
         vm.rmaps_stat = lambda: rmaps_text(memory)

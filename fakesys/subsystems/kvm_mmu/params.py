@@ -58,15 +58,20 @@ def uses_npt(params: Params) -> bool:
 
 def uses_tdp_mmu(params: Params) -> bool:
     """Return whether the parameters of the modules choose the TDP MMU."""
-    return params[PAGING] == "modules" and params[NPT] and params[TDP_MMU]
+    return follows_modules(params) and params[TDP_MMU]
 
 
-def knobs(params: Params, policy: MmuPolicy) -> Knobs:
+def follows_modules(params: Params) -> bool:
+    """Return whether kvm.tdp_mmu decides, as there is nested paging."""
+    return params[PAGING] == "modules" and params[NPT]
+
+
+def knobs(params: Params, policy: MmuPolicy, *, tdp_mmu: bool) -> Knobs:
     """Return the knobs of a VM that is made now."""
     flow = ZapFlow(params[ZAP_FLOW])
     return Knobs(
         tdp=uses_npt(params),
-        tdp_mmu=uses_tdp_mmu(params) and policy.tdp is not None,
+        tdp_mmu=tdp_mmu and policy.tdp is not None,
         preempt=params[PREEMPT],
         mmio_caching=params[MMIO_CACHING],
         mmio_gen_bits=params[MMIO_GEN_BITS],

@@ -128,7 +128,7 @@ class Rig:
         for number, saved in found[1].items():
             vcpu = self.memory.add_vcpu(number, old.vcpus[number].stats)
             self.guests[number] = Guest(self.memory, vcpu)
-            restore_vcpu(saved, vcpu, self.guests[number], self.memory.arch, used)
+            restore_vcpu(saved, vcpu, self.guests[number], self.memory.arch, used, None)
         check_roots(self.memory.arch, used)
         assert self.saved() == data
 

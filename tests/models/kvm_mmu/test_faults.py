@@ -11,8 +11,8 @@ from fakesys.subsystems.kvm.events.guest import KvmPageFault
 from fakesys.subsystems.kvm.events.run import KvmUserspaceExit
 from fakesys.subsystems.kvm_mmu.events.sptes import FastPageFault
 from fakesys.subsystems.kvm_mmu.events.walk import CheckMmioSpte
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit
 from fakesys.subsystems.kvm_mmu.guest.programs import MAX_STEPS
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit
 from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_4, K6_1, K6_18, POLICIES, MmuPolicy
 from fakesys.subsystems.kvm_mmu.shadow.walk import PF_PRESENT, PF_WRITE
@@ -245,7 +245,8 @@ def test_mmio_is_cached_for_one_page() -> None:
         (left,) = rig.read(vcpu, gpa).exits
         assert left.reason is Exit.MMIO
     assert vcpu.stats.pf_mmio_spte_created == 2
-    assert [event.spte_gen for event in rig.told(CheckMmioSpte)] == [2, 2]
+    # The second access of the first page finds it in the cache.
+    assert [event.spte_gen for event in rig.told(CheckMmioSpte)] == [2]
 
 
 def test_a_table_takes_less_than_60_bytes() -> None:

@@ -14,11 +14,11 @@ from fakesys.subsystems.kvm_mmu.events.walk import (
     KvmMmuWalkerError,
     MarkMmioSpte,
 )
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
 from fakesys.subsystems.kvm_mmu.guest.programs import DOORBELL, MAX_STEPS, GuestOp
 from fakesys.subsystems.kvm_mmu.guest.real_mode import MAX_STEPS as MAX_REAL_STEPS
 from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
 from fakesys.subsystems.kvm_mmu.mmu.zap import Step
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, UNSYNC

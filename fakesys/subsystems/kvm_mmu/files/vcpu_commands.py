@@ -27,10 +27,11 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
     WHERE,
 )
 from fakesys.subsystems.kvm_mmu.guest.bulk_access import bulk_access
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import GuestOp
 from fakesys.subsystems.kvm_mmu.guest.real_code import RealModeCode
 from fakesys.subsystems.kvm_mmu.guest.real_mode import RealMode
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DIRTY, HARVESTED
 
 _GUEST_OP_KINDS = ("r", "w", "x", "w64", "rloop", "wloop")
@@ -170,6 +171,24 @@ def _exit_word(vcpu_exit: VcpuExit) -> str:
     return f"MMIO:{address:#x}:{'write' if write else 'read'}:{length}"
 
 
+def _state_verbs() -> tuple[Verb[MmuExtension], ...]:
+    return (
+        Verb(
+            words=(VM, "vcpu", VCPU, "smi"),
+            run=_smi,
+            errors=NO_VCPU | {EINVAL: "without hardware for it, no guest runs in SMM"},
+            doc="KVM_SMI: the next run begins in system management mode, at 0x38000 until RSM.",
+        ),
+        Verb(
+            words=(VM, "vcpu", VCPU, "ring"),
+            options=(FIRST, ENTRIES),
+            run=_ring,
+            errors=NO_VCPU | {EINVAL: "there are no dirty rings"},
+            doc="Entries FLAGS:SLOT:OFFSET of the ring of dirty pages; dirty ones are harvested.",
+        ),
+    )
+
+
 def vcpu_verbs() -> tuple[Verb[MmuExtension], ...]:
     """Return the commands on a vCPU."""
     return (
@@ -186,19 +205,7 @@ def vcpu_verbs() -> tuple[Verb[MmuExtension], ...]:
             errors=NO_VCPU,
             doc="KVM_SET_SREGS with another CR3.",
         ),
-        Verb(
-            words=(VM, "vcpu", VCPU, "smi"),
-            run=_smi,
-            errors=NO_VCPU | {EINVAL: "without hardware for it, no guest runs in SMM"},
-            doc="KVM_SMI: the next run begins in system management mode, at 0x38000 until RSM.",
-        ),
-        Verb(
-            words=(VM, "vcpu", VCPU, "ring"),
-            options=(FIRST, ENTRIES),
-            run=_ring,
-            errors=NO_VCPU | {EINVAL: "there are no dirty rings"},
-            doc="Entries FLAGS:SLOT:OFFSET of the ring of dirty pages; dirty ones are harvested.",
-        ),
+        *_state_verbs(),
         Verb(
             words=(VM, "vcpu", VCPU, "run", Tail("ITEM...")),
             run=_run,

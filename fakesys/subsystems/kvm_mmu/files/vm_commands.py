@@ -135,7 +135,8 @@ def _fork_end(mmu: MmuExtension, args: Args) -> str:
 
 
 def _reset_rings(mmu: MmuExtension, args: Args) -> str:
-    return f"reset={memory_of(mmu, args).reset_rings()}"
+    memory = memory_of(mmu, args)
+    return f"reset={memory.rings.reset(memory.vcpus.values())}"
 
 
 def _protect(mmu: MmuExtension, args: Args) -> str:

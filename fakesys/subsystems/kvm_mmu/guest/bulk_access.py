@@ -6,7 +6,7 @@ The result is that of the accesses one by one: the same sptes, counters and faul
 from __future__ import annotations
 
 from errno import EINVAL
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import might_resched
@@ -18,8 +18,10 @@ from fakesys.subsystems.kvm_mmu.events.sptes import (
     KvmMmuSetSpte,
     KvmMmuSpteRequested,
 )
+from fakesys.subsystems.kvm_mmu.guest.bulk_tdp import TdpBlocks, count_exits
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import MAX_STEPS, single_access
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.mmu.prefetch import GROUP, may_prefetch
 from fakesys.subsystems.kvm_mmu.mmu.roots import MIN_FREE_PAGES
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE
@@ -74,7 +76,9 @@ def bulk_access(
     exits: list[VcpuExit] = []
     rip = guest.registers.rip
     write = kind == "w"
-    blocks = BlockAccess(memory, vcpu) if kind != "x" and stride == PAGE else None
+    blocks: Blocks | None = None
+    if kind != "x" and stride == PAGE and guest.is_flat:
+        blocks = BlockAccess(memory, vcpu) if memory.tdp is None else TdpBlocks(memory, vcpu)
     if blocks is not None and not blocks.is_allowed():
         blocks = None
     single = times if blocks is None else blocks.count_exits(address >> 12, times, write=write)
@@ -105,6 +109,19 @@ def bulk_access(
     return BulkResult(vcpu.stats.pf_taken - before, exits)
 
 
+class Blocks(Protocol):
+    """Accesses many pages at once."""
+
+    def is_allowed(self) -> bool:
+        """Return whether the result cannot be told from that of single accesses."""
+
+    def count_exits(self, gfn: int, npages: int, *, write: bool) -> int:
+        """Return how many of these pages no slot allows: each is an exit to user space."""
+
+    def access(self, gfn: int, npages: int, *, write: bool) -> int:
+        """Access up to `npages` pages from `gfn`; return how many, 0 if they must go singly."""
+
+
 class BlockAccess:
     """Accesses all pages of a 2 MiB block at once, with TDP."""
 
@@ -121,12 +138,7 @@ class BlockAccess:
 
     def count_exits(self, gfn: int, npages: int, *, write: bool) -> int:
         """Return how many of these pages no slot allows: each is an exit to user space."""
-        inside = 0
-        for slot in self._memory.slots.in_order:
-            if not (write and slot.read_only):
-                common = min(gfn + npages, slot.end_gfn) - max(gfn, slot.base_gfn)
-                inside += max(0, common)
-        return npages - inside
+        return count_exits(self._memory.slots, gfn, npages, write=write)
 
     def access(self, gfn: int, npages: int, *, write: bool) -> int:
         """Access up to `npages` pages from `gfn`; return how many, 0 if they must go singly."""

@@ -314,9 +314,11 @@ class Race:
 def race(memory: VmMemory, setup: RaceSetup) -> RaceResult:
     """Delete a slot while vCPUs fault; after a signal the slot is deleted all the same.
 
-    Raises ENOENT without such a slot, EINVAL for a number that no slot can have and for working
-    sets of more than 1 TiB together, EINTR after a signal.
+    Raises ENOENT without such a slot, EINVAL for a number that no slot can have, for a VM with the
+    TDP MMU, and for working sets of more than 1 TiB together, EINTR after a signal.
     """
+    if memory.tdp is not None:
+        raise KernelError(EINVAL, "with the TDP MMU nothing keeps a zap from ending")
     slot = memory.spaces.slot(setup.slot)
     if slot is None:
         raise KernelError(ENOENT, f"there is no slot {setup.slot}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import Access
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import MAX_STEPS_REAL, Exit, Guest, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import MAX_STEPS_REAL, Guest
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.shadow.walk import PF_FETCH, PF_WRITE
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fakesys.subsystems.kvm_mmu.guest.exits import Exit, MmioType, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import CODE
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Exit, Guest, MmioType, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 

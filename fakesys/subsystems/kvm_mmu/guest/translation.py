@@ -53,18 +53,31 @@ class Translation:
         # Whether the guest has paging on; only nested paging asks.
         self.paged = False
         self.gpa = 0
+        # Whether that went through tables of the guest, which stores may change.
+        self.has_walked = False
 
     def try_access(self, access: Access) -> Fault | None:
-        """Make an access, or return the fault that keeps it from going on. Raises GuestFault."""
+        """Make an access, or return the fault that keeps it from going on. Raises GuestFault.
+
+        Differs: with nested paging, a guest that has written no tables sees physical addresses.
+        """
         if not self._nested:
             user = PF_USER if self._vcpu.paging is not Paging.NONE else 0
             return self._check(access.address, access.error | user, 0)
         self.gpa = access.address
-        if self.paged:
+        self.has_walked = self.walks
+        if self.has_walked:
             fault = self._walk(access.address, access.error)
             if fault is not None:
                 return fault
         return self._check(self.gpa, access.error | PF_USER, FINAL)
+
+    @property
+    def walks(self) -> bool:
+        """Whether an access goes through tables of the guest and those of KVM."""
+        if not self._nested or not self.paged:
+            return False
+        return self._memory.guest_memory_of(self._vcpu).is_written(self._vcpu.cr3)
 
     def _check(self, address: int, error: int, kind: int) -> Fault | None:
         memory, vcpu = self._memory, self._vcpu

@@ -6,10 +6,7 @@ Follows x86.c:vcpu_run, x86_emulate_instruction, vcpu_mmio_gva_to_gpa (v6.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import IntEnum
 from errno import EFAULT, EINTR, EINVAL
-from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
@@ -17,6 +14,13 @@ from fakesys.subsystems.kvm.events.guest import VcpuMatchMmio
 from fakesys.subsystems.kvm.events.run import KvmSmmTransition
 from fakesys.subsystems.kvm.vcpu_run.reasons import HLT, INTERRUPT, RSM, SHUTDOWN
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
+from fakesys.subsystems.kvm_mmu.guest.exits import (
+    Exit,
+    MmioType,
+    Registers,
+    VcpuExit,
+    no_handler,
+)
 from fakesys.subsystems.kvm_mmu.guest.page_tables import CR3
 from fakesys.subsystems.kvm_mmu.guest.programs import (
     AFTER_DOORBELL,
@@ -38,7 +42,7 @@ from fakesys.subsystems.kvm_mmu.shadow.walk import PF_FETCH, PF_USER, PF_WRITE
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # A fault that is retried this often will never be resolved.
-MAX_RETRIES = 64
+MAX_RETRIES = 16
 # More accesses of a program are made in slices.
 FEW = 64
 
@@ -49,68 +53,6 @@ REAL = 0
 MAX_STEPS_REAL = 10_000
 # Where SMIs are handled after a reset.
 SMBASE, SMM_ENTRY = 0x30000, 0x8000
-
-
-class Exit(IntEnum):
-    """Why KVM_RUN returned: KVM_EXIT_*."""
-
-    IO = 2
-    HLT = 5
-    MMIO = 6
-    SHUTDOWN = 8
-    INTR = 10
-    INTERNAL_ERROR = 17
-
-
-class MmioType(IntEnum):
-    """The field `type` of kvm_mmio."""
-
-    UNSATISFIED_READ = 0
-    READ = 1
-    WRITE = 2
-
-
-class VcpuExit(NamedTuple):
-    """An exit to user space. `mmio`: address, whether it is a write, length.
-
-    A non-zero `errno` means that KVM_RUN failed and there was no exit.
-    """
-
-    reason: Exit | None
-    mmio: tuple[int, bool, int] | None = None
-    errno: int = 0
-
-
-def no_handler() -> None:
-    """Handle no SMI."""
-
-
-@dataclass(eq=False)
-class Registers:
-    """Those registers of a vCPU that matter here. `mmio_data`: the buffer shared with user space.
-
-    `ready`: they were set, so that the paging mode is known.
-    """
-
-    rip: int = CODE
-    real_mode: bool = False
-    ready: bool = False
-    mmio_data: bytes = bytes(8)
-
-    cs_base: int = 0
-    smi_pending: bool = False
-    # Where RSM returns to: rip, and whether that is real mode. None outside of SMM.
-    interrupted: tuple[int, bool] | None = None
-
-    @property
-    def in_smm(self) -> bool:
-        """Whether the vCPU is in system management mode."""
-        return self.interrupted is not None
-
-    @property
-    def is_paged(self) -> bool:
-        """Whether the guest has paging on."""
-        return self.ready and not self.real_mode
 
 
 class Guest:
@@ -136,7 +78,7 @@ class Guest:
         This is KVM_SET_SREGS.
         """
         self.registers = Registers(real_mode=real_mode, ready=True)
-        self._translation.paged = not real_mode
+        self.follow_registers()
         memory = self._memory
         if memory.arch.knobs.tdp:
             memory.roots.reset(self._vcpu, Paging.TDP, 0 if real_mode else CR3)
@@ -144,6 +86,15 @@ class Guest:
             memory.roots.reset(self._vcpu, Paging.NONE, 0)
         else:
             memory.roots.reset(self._vcpu, Paging.LONG, CR3)
+
+    def follow_registers(self) -> None:
+        """Translate as the registers say."""
+        self._translation.paged = self.registers.is_paged
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether accesses go to physical addresses, without tables of the guest."""
+        return not self._translation.walks
 
     def set_cr3(self, cr3: int) -> None:
         """Set CR3 alone: KVM_SET_SREGS."""
@@ -214,7 +165,7 @@ class Guest:
         """Translate in another address space and mode from now on."""
         vcpu, roots = self._vcpu, self._memory.roots
         self.registers.real_mode = real_mode
-        self._translation.paged = self.registers.is_paged
+        self.follow_registers()
         roots.free(vcpu)
         vcpu.as_id = as_id
         vcpu.mmio = None
@@ -304,7 +255,8 @@ class Guest:
 
         `fetches`: the instruction is fetched too.
         """
-        for _ in range(MAX_RETRIES):
+        last, retries = None, 0
+        while retries < MAX_RETRIES:
             self.reenter()
             try:
                 fault = self._try_access(access, fetches)
@@ -313,6 +265,7 @@ class Guest:
             if fault is None:
                 self._store_data(access)
                 return None
+            last, retries = fault, retries + 1 if fault == last else 1
             result = self._page_fault(access, fault)
             if result is RetPf.EMULATE:
                 return self._emulate(access, fault)
@@ -415,7 +368,7 @@ class Guest:
         if not access.error & PF_WRITE:
             return
         if knobs.tdp:
-            if self.is_hardware and self.registers.ready:
+            if self._translation.has_walked:
                 self._memory.guest_memory_of(self._vcpu).store(self._translation.gpa, access.data)
             return
         row, index, level = self._memory.shadow_walker.last(self._vcpu, access.address)

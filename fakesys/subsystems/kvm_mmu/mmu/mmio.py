@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fakesys.subsystems.kvm_mmu.events.walk import CheckMmioSpte, HandleMmioPageFault, MarkMmioSpte
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
+from fakesys.subsystems.kvm_mmu.shadow.role import ALL_ACCESS
 from fakesys.subsystems.kvm_mmu.shadow.sptes import spte_address
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import MmioCache, VcpuMmu
 from fakesys.subsystems.kvm_mmu.slots.memslots import UPDATE_IN_PROGRESS, AddressSpaces, Memslots
@@ -77,8 +78,7 @@ class Mmio:
     def new_spte(self, vcpu: VcpuMmu, gfn: int, access: int) -> int:
         """Return an MMIO spte of the present generation. Like spte.c:make_mmio_spte (v6.1)."""
         generation = self._slots_of(vcpu).generation & self._arch.mmio_bits.mask
-        bits = MMIO_VALUE | access & _KEPT_ACCESS | gfn << 12
-        return bits | self._arch.mmio_bits.pack(generation)
+        return mmio_spte(self._arch, gfn, generation, access)
 
     def _slots_of(self, vcpu: VcpuMmu) -> Memslots:
         return self._spaces.memslots[vcpu.as_id]
@@ -118,3 +118,8 @@ class Mmio:
         """
         if not generation & self._arch.mmio_bits.mask & ~(as_num - 1):
             zap()
+
+
+def mmio_spte(arch: MmuArch, gfn: int, generation: int, access: int = ALL_ACCESS) -> int:
+    """Return an MMIO spte. Like spte.c:make_mmio_spte (v6.1)."""
+    return MMIO_VALUE | access & _KEPT_ACCESS | gfn << 12 | arch.mmio_bits.pack(generation)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fakesys.core.errors import KernelError
 from fakesys.core.saved import U63, Natural, Saved, check, refuse
+from fakesys.subsystems.kvm.stats import VmStats
 from fakesys.subsystems.kvm_mmu.saved.host import SavedHost, restore_host, save_host
 from fakesys.subsystems.kvm_mmu.saved.links import SavedLinks, restore_links, save_links
 from fakesys.subsystems.kvm_mmu.saved.packed import packed, rows_of
 from fakesys.subsystems.kvm_mmu.saved.pages import SavedShadowPages, restore_pages, save_pages
 from fakesys.subsystems.kvm_mmu.saved.slots import SavedSpace, restore_slots, save_slots
 from fakesys.subsystems.kvm_mmu.saved.sptes import SavedSptes, restore_sptes, save_sptes
+from fakesys.subsystems.kvm_mmu.saved.tdp import SavedTdp, restore_tdp, save_tdp
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.role import INVALID
+from fakesys.subsystems.kvm_mmu.vm.dirty_rings import RING_ENTRY
 from fakesys.subsystems.kvm_mmu.vm.memory import MIN_MMU_PAGES, VmMemory
 
 
@@ -42,6 +47,10 @@ class SavedVmMemory(Saved, frozen=True):
     shadow: SavedShadow
     manual: Natural
     disabled_quirks: Natural
+    # None for a VM without the TDP MMU.
+    tdp: SavedTdp | None
+    children: Natural
+    ring_entries: Natural
 
 
 def save_memory(memory: VmMemory) -> SavedVmMemory:
@@ -52,6 +61,9 @@ def save_memory(memory: VmMemory) -> SavedVmMemory:
         shadow=_save_shadow(memory),
         manual=memory.dirty.manual,
         disabled_quirks=memory.disabled_quirks,
+        tdp=None if memory.tdp is None else save_tdp(memory.tdp.tables, memory.arch),
+        children=memory.notifier.children,
+        ring_entries=memory.dirty.ring_entries,
     )
 
 
@@ -61,6 +73,11 @@ def restore_memory(saved: SavedVmMemory, memory: VmMemory) -> set[int]:
     Raises BadSnapshotError. Call `check_roots` when its vCPUs are restored too.
     """
     restore_host(saved.host, memory.host)
+    memory.notifier.children = saved.children
+    if saved.ring_entries:
+        fits = memory.rings.is_size(saved.ring_entries * RING_ENTRY)
+        check(fits and memory.arch.policy.dirty_rings, "the entries of a ring of dirty pages")
+        memory.dirty.ring_entries = saved.ring_entries
     restore_slots(saved.spaces, memory.spaces, memory.host)
     try:
         memory.dirty.set_manual(saved.manual)
@@ -68,7 +85,25 @@ def restore_memory(saved: SavedVmMemory, memory: VmMemory) -> set[int]:
             memory.disable_quirks(saved.disabled_quirks)
     except KernelError as error:
         refuse(error.why)
-    return _restore_shadow(saved.shadow, memory)
+    if saved.tdp is None or memory.tdp is None:
+        check(saved.tdp is None and memory.tdp is None, "a TDP MMU where there can be none")
+        return _restore_shadow(saved.shadow, memory)
+    with _without_gauges(memory.arch.stats):
+        check(not _restore_shadow(saved.shadow, memory), "shadow pages beside the TDP MMU")
+    restore_tdp(saved.tdp, memory.tdp.tables, memory.arch)
+    return set()
+
+
+@contextmanager
+def _without_gauges(stats: VmStats) -> Iterator[None]:
+    """Let the shadow MMU find that it has no sptes, as it has none in a VM with the TDP MMU."""
+    gauges = ("pages_4k", "pages_2m", "pages_1g", "largepages", "nx_lpage_splits")
+    before = {name: getattr(stats, name) for name in gauges}
+    for name in gauges:
+        setattr(stats, name, 0)
+    yield
+    for name, value in before.items():
+        setattr(stats, name, value)
 
 
 def check_roots(arch: MmuArch, used: set[int]) -> None:
@@ -85,7 +120,7 @@ def _save_shadow(memory: VmMemory) -> SavedShadow:
         pages=save_pages(arch.pages),
         sptes=save_sptes(arch),
         links=save_links(arch, memory.links),
-        nx_splits=packed(array("i", arch.nx_splits)),
+        nx_splits=packed(array("i", arch.nx_splits if memory.tdp is None else ())),
         nx_on_host=arch.nx_on_host,
         nx_disabled=arch.nx_disabled,
         n_max=memory.roots.n_max,

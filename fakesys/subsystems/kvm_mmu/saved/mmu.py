@@ -97,12 +97,14 @@ def _save_race(race: RaceResult) -> SavedRace:
 
 
 def _restore_vm(saved: SavedMmuVm, mmu: MmuExtension, vm: Vm) -> None:
-    memory = mmu.new_memory(vm)
+    has_tdp_mmu = saved.memory.tdp is not None
+    check(not has_tdp_mmu or mmu.can_have_tdp_mmu, f"VM {vm.name} cannot have the TDP MMU")
+    memory = mmu.new_memory(vm, tdp_mmu=has_tdp_mmu)
     used = restore_memory(saved.memory, memory)
     check(len(saved.vcpus) == len(vm.vcpus), f"vCPUs of {vm.name}")
     for found, vcpu in zip(saved.vcpus, vm.vcpus.values(), strict=True):
         mmu.add_vcpu(vcpu, start=False)
-        restore_vcpu(found, mmu.mmus[vcpu], mmu.guests[vcpu], memory.arch, used)
+        restore_vcpu(found, mmu.mmus[vcpu], mmu.guests[vcpu], memory.arch, used, memory.tdp)
     check_roots(memory.arch, used)
     restore_thread(saved.nx_thread, mmu.nx, vm, memory)
     race = saved.race

@@ -41,6 +41,13 @@ class GuestMemory:
         if slot is not None and slot.memory is not None:
             slot.memory.write(slot.page(gpa >> 12) << 12 | gpa & 0xFFF, data)
 
+    def is_written(self, gpa: int) -> bool:
+        """Return whether something was ever written to a page."""
+        slot = self._slots.find(gpa >> 12)
+        return (
+            slot is not None and slot.memory is not None and slot.memory.holds(slot.page(gpa >> 12))
+        )
+
     def entry(self, gpa: int) -> int | None:
         """Return an 8-byte table entry, or None where there is no memory."""
         raw = self.read(gpa, 8)

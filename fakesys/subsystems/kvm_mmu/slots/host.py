@@ -146,8 +146,9 @@ class HostMemory:
             self.unmapped[block] = self.unmapped.get(block, 0) | mask
 
     def populate_nothing(self) -> None:
-        """Begin without any page."""
+        """Begin without any page; they will be small ones."""
         self.gone.update(blocks(0, self.npages))
+        self.split.update(self.gone)
 
     def unmap(self, page: int, npages: int) -> None:
         """Take these pages and their content away; 2 MiB pages are split."""
@@ -187,6 +188,10 @@ class HostMemory:
     def written(self) -> dict[int, bytes]:
         """Return the content of each page that is not all zero, by its number."""
         return {page: bytes(data) for page, data in self._data.items() if any(data)}
+
+    def holds(self, page: int) -> bool:
+        """Return whether a page was written."""
+        return page in self._data
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes within one page; bytes that were never written are zero."""

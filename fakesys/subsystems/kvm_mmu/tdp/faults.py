@@ -100,23 +100,23 @@ class TdpFaults:
 
     def _value(self, vcpu: VcpuMmu, entry: TdpEntry, gfn: int) -> int:
         if entry.level == 1 and isinstance(entry.table, Directory):
-            return self._values.leaf(vcpu.as_id, entry.table, entry.index, entry.place, gfn)
+            return self._values.leaf(vcpu.as_id, entry.table, entry.entry_index, entry.place, gfn)
         base = gfn & -(1 << 9 * (entry.level - 1))
-        return self._values.entry(vcpu.as_id, entry.table, entry.index, base)
+        return self._values.entry(vcpu.as_id, entry.table, entry.entry_index, base)
 
     def _make_writable(self, entry: TdpEntry) -> None:
         table = entry.table
         if entry.level > 1:
             if isinstance(table, Directory):
-                table.state[entry.index] |= Huge.WRITABLE
+                table.state[entry.entry_index] |= Huge.WRITABLE
             else:
-                bits = table.entries[entry.index]
+                bits = table.entries[entry.entry_index]
                 assert isinstance(bits, int)
-                table.entries[entry.index] = bits | Huge.WRITABLE
+                table.entries[entry.entry_index] = bits | Huge.WRITABLE
             return
         assert isinstance(table, Directory)
-        table.leaf(entry.index).writable |= 1 << entry.place
-        table.pack(entry.index)
+        table.leaf(entry.entry_index).writable |= 1 << entry.place
+        table.pack(entry.entry_index)
 
     def _trace_fast(
         self,
@@ -130,8 +130,8 @@ class TdpFaults:
     ) -> None:
         if FastPageFault not in self._arch.bus.wanted:
             return
-        page = entry.table.page + (1 + entry.index if entry.level == 1 else 0)
-        place = entry.place if entry.level == 1 else entry.index
+        page = entry.table.page + (1 + entry.entry_index if entry.level == 1 else 0)
+        place = entry.place if entry.level == 1 else entry.entry_index
         self._arch.bus.emit(
             FastPageFault(
                 vcpu_id=vcpu.id,

@@ -29,7 +29,7 @@ class TdpEntry(NamedTuple):
 
     level: int
     table: Upper | Directory
-    index: int
+    entry_index: int
     place: int
 
 
@@ -93,7 +93,9 @@ class TdpWalker:
         """Return whether the tables allow an access; `error`: PF_WRITE, PF_FETCH, or 0."""
         entry = self.last(vcpu, gpa)
         if entry.level == 1:
-            state = entry.table.state[entry.index] if isinstance(entry.table, Directory) else 0
+            state = (
+                entry.table.state[entry.entry_index] if isinstance(entry.table, Directory) else 0
+            )
             if state == FULL_RW:
                 return True
         bits = self.bits(entry)

@@ -86,6 +86,20 @@ class TdpZapper:
                 elif level == 3 and not isinstance(entry, int):
                     self._zap_table(root, upper, index, entry, 3, gfn, shared)
 
+    def zap_table_of(self, as_id: int, gfn: int) -> None:
+        """Zap the lowest table that maps a gfn. Like kvm_tdp_mmu_zap_sp."""
+        for root in self._tables.valid(as_id):
+            upper = root.top.entries.get(gfn >> 27)
+            index = gfn >> 18 & 511
+            entry = upper.entries.get(index) if isinstance(upper, Upper) else None
+            if not isinstance(entry, Directory) or not isinstance(upper, Upper):
+                continue
+            place = gfn >> 9 & 511
+            if entry.is_table(place):
+                self._zap_level_1(root, entry, place, gfn, shared=False)
+            else:
+                self._zap_table(root, upper, index, entry, 3, gfn, shared=False)
+
     def _zap_table(
         self,
         root: TdpRoot,
@@ -109,14 +123,20 @@ class TdpZapper:
                 continue
             cond_resched()
             gfn = base + (index << 9)
-            old = self._values.entry(root.as_id, directory, index, gfn)
-            self._changes.trace(root.as_id, gfn, 2, old, self._values.empty)
-            if directory.is_table(index):
-                self._changes.take_down_leaf(root.as_id, directory, index, gfn, shared=shared)
-            else:
-                self._changes.count(2, -1)
-            directory.state[index] = ABSENT
-            directory.leaves.pop(index, None)
+            self._zap_level_1(root, directory, index, gfn, shared=shared)
+
+    def _zap_level_1(
+        self, root: TdpRoot, directory: Directory, index: int, gfn: int, *, shared: bool
+    ) -> None:
+        """Zap an entry of level 2: a table or a leaf."""
+        old = self._values.entry(root.as_id, directory, index, gfn)
+        self._changes.trace(root.as_id, gfn, 2, old, self._values.empty)
+        if directory.is_table(index):
+            self._changes.take_down_leaf(root.as_id, directory, index, gfn, shared=shared)
+        else:
+            self._changes.count(2, -1)
+        directory.state[index] = ABSENT
+        directory.leaves.pop(index, None)
 
     def unmap(self, as_id: int, gfn: int, npages: int) -> bool:
         """Zap all leaves in a range; tables stay. Return whether there were any.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL, ENOTTY
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus
 from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
 from fakesys.subsystems.kvm_mmu.mmu.direct_map import DirectMap
-from fakesys.subsystems.kvm_mmu.mmu.fast_page_fault import RetPf
 from fakesys.subsystems.kvm_mmu.mmu.faultin import HostFaults
 from fakesys.subsystems.kvm_mmu.mmu.faults import PageFaults
 from fakesys.subsystems.kvm_mmu.mmu.get_page import PageFinder
@@ -24,7 +23,6 @@ from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
 from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
 from fakesys.subsystems.kvm_mmu.mmu.zap_mmio import ZapMmio
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
-from fakesys.subsystems.kvm_mmu.shadow.dirty_ring import DirtyRing
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT
@@ -42,7 +40,9 @@ from fakesys.subsystems.kvm_mmu.slots.memslots import (
 from fakesys.subsystems.kvm_mmu.tdp.mmu import TdpMmu
 from fakesys.subsystems.kvm_mmu.tdp.roots import TdpRoots
 from fakesys.subsystems.kvm_mmu.vm.dirty_log import CAP_MANUAL_PROTECT, DirtyLog
+from fakesys.subsystems.kvm_mmu.vm.dirty_rings import CAP_DIRTY_RING, DirtyRings
 from fakesys.subsystems.kvm_mmu.vm.mmu_notifier import MmuNotifier
+from fakesys.subsystems.kvm_mmu.vm.tables import Faults, Walker
 
 # KVM_MIN_ALLOC_MMU_PAGES; one shadow page per 50 pages of guest memory.
 MIN_MMU_PAGES = 64
@@ -51,30 +51,10 @@ PAGES_PER_SHADOW_PAGE = 50
 TDP_BITS = 48
 SHADOW_BITS = 52
 CAP_DISABLE_QUIRKS2 = 213
-CAP_DIRTY_RING = 192
-# sizeof(struct kvm_dirty_gfn), KVM_DIRTY_RING_MAX_ENTRIES.
-RING_ENTRY, MAX_RING_ENTRIES = 16, 65536
 # Memory with more shadow pages, or slots of more pages, is worked on in slices.
 FEW_PAGES = 256
 FEW_GFNS = 1 << 20
 CAP_DISABLE_NX_HUGE_PAGES = 220
-
-
-class Walker(Protocol):
-    """The processor's walk through the tables of a VM."""
-
-    def allows(self, vcpu: VcpuMmu, address: int, error: int) -> bool:
-        """Return whether the tables allow an access of this kind."""
-
-    def error_code(self, vcpu: VcpuMmu, address: int, error: int) -> int:
-        """Return the error code of a fault: `error` with P and RSVD added."""
-
-
-class Faults(Protocol):
-    """A page fault handler."""
-
-    def page_fault(self, vcpu: VcpuMmu, address: int, error: int) -> RetPf:
-        """Handle a fault and count its outcome."""
 
 
 class Zapped(NamedTuple):
@@ -142,6 +122,7 @@ class VmMemory:
         self.tdp = self._tdp_mmu(host)
         self.pte_writer = PteWriter(arch, links, self.zapper)
         self.dirty = DirtyLog(arch, self.spaces, self.tdp)
+        self.rings = DirtyRings(arch, self.dirty)
         self.vcpus: dict[int, VcpuMmu] = {}
         self.disabled_quirks = 0
 
@@ -162,8 +143,7 @@ class VmMemory:
         """Add a vCPU without roots. `in_guest`: tells whether it runs the guest now."""
         paging = Paging.TDP if self.arch.knobs.tdp else Paging.NONE
         vcpu = VcpuMmu(vcpu_id, stats, paging, in_guest=in_guest)
-        if self.dirty.ring_entries:
-            vcpu.ring = DirtyRing(self.arch.bus, vcpu_id, self.dirty.ring_entries)
+        self.rings.add(vcpu)
         self.vcpus[vcpu_id] = vcpu
         self.arch.vcpus.append(vcpu)
         return vcpu
@@ -328,36 +308,13 @@ class VmMemory:
         if number == CAP_MANUAL_PROTECT:
             self.dirty.set_manual(argument)
         elif number == CAP_DIRTY_RING:
-            self._enable_rings(argument)
+            self.rings.enable(argument, self.vcpus.values())
         elif number == CAP_DISABLE_QUIRKS2:
             self.disable_quirks(argument)
         elif number == CAP_DISABLE_NX_HUGE_PAGES:
             self.disable_nx_huge_pages(argument)
         else:
             raise KernelError(EINVAL, f"capability {number} cannot be enabled")
-
-    def _enable_rings(self, size: int) -> None:
-        """Log dirty pages in a ring of `size` bytes per vCPU: KVM_CAP_DIRTY_LOG_RING.
-
-        Raises EINVAL for a size that cannot be, once a vCPU exists, and where the kernel lacks it.
-        """
-        entries = size // RING_ENTRY
-        fits = size >= PAGE and size & size - 1 == 0 and entries <= MAX_RING_ENTRIES
-        if not fits or self.vcpus or self.dirty.ring_entries or not self.arch.policy.dirty_rings:
-            raise KernelError(EINVAL, "a power of two of bytes, once, before the first vCPU")
-        self.dirty.ring_entries = entries
-
-    def reset_rings(self) -> int:
-        """Protect the pages that user space has harvested from all rings; return how many.
-
-        That is KVM_RESET_DIRTY_RINGS. Raises EINVAL without rings.
-        """
-        if not self.dirty.ring_entries:
-            raise KernelError(EINVAL, "there are no dirty rings")
-        cleared = sum(self.dirty.reset_ring(vcpu.ring) for vcpu in self.vcpus.values())
-        if cleared:
-            self.arch.flush_remote_tlbs()
-        return cleared
 
     def disable_quirks(self, mask: int) -> None:
         """Disable quirks: KVM_CAP_DISABLE_QUIRKS2. Raises EINVAL for one that the kernel lacks."""

@@ -19,6 +19,7 @@ from fakesys.core.text import kstrtobool, kstrtoull
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
+from fakesys.subsystems.kvm_mmu.tdp.zap import LAST_GFN
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # More are zapped in slices.
@@ -228,15 +229,31 @@ def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:
     """
     arch = memory.arch
     zapped: list[int] = []
+    flush = False
     with arch.mmu_lock:
         for _ in range(-(-len(arch.nx_splits) // ratio)):
             cond_resched()
             row = next(iter(arch.nx_splits), None)
             if row is None:
                 break
-            slot = memory.slots.find(arch.pages.gfn[row])
+            slot = memory.slots.find(_split_gfn(memory, row))
             if spares_logged and slot is not None and slot.logs_dirty:
                 arch.unaccount_nx_huge_page(row)
             else:
-                memory.zapper.prepare(row, zapped)
+                flush = True
+                _zap_split(memory, row, zapped)
         memory.zapper.commit(zapped)
+        if flush and memory.tdp is not None:
+            arch.flush_remote_tlbs()
+
+
+def _split_gfn(memory: VmMemory, split: int) -> int:
+    """Return the gfn of a table that replaces a large page: of a row, or a key of the TDP MMU."""
+    return split & LAST_GFN if memory.tdp is not None else memory.arch.pages.gfn[split]
+
+
+def _zap_split(memory: VmMemory, split: int, zapped: list[int]) -> None:
+    if memory.tdp is None:
+        memory.zapper.prepare(split, zapped)
+    else:
+        memory.tdp.zapper.zap_table_of(split >> 48, split & LAST_GFN)

@@ -35,7 +35,9 @@ def rmap_counts(memory: VmMemory, level: int) -> list[int]:
 
 
 def rmaps_text(memory: VmMemory) -> str:
-    """Return the text of the file."""
+    """Return the text of the file; the TDP MMU has no rmap."""
+    if memory.tdp is not None:
+        return ""
     heads = ["0", "1", *(f"{1 << n}-{(2 << n) - 1}" for n in range(1, COLUMNS - 1))]
     lines = ["Rmap_Count:\t" + "".join(f"{head}\t" for head in heads)]
     for level in LEVELS:
