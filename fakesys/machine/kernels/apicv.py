@@ -39,6 +39,8 @@ _APICV_6_12 = _APICV_6_1 | {ParamFeature.SEV_SNP}
 _APICV_6_18 = _APICV_6_12 | {ParamFeature.ENABLE_IPIV}
 _LIMITS_5 = VcpuLimits(count=288, ids=1023)
 _LIMITS_6 = VcpuLimits(count=1024, ids=4096)
+# CONFIG_KVM_MAX_NR_VCPUS as distributions have it.
+_LIMITS_6_12 = VcpuLimits(count=4096, ids=16384)
 
 # Patches of the series whose absence a file shows; the others prepare them.
 STATE = 2
@@ -101,7 +103,7 @@ APICV_KERNELS: Kernels[ApicvKernel] = Kernels(
                 "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
             ),
             ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
-            ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6, apicv.WATCHED_IDS),
+            ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6_12, apicv.WATCHED_IDS),
             ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
             ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
         )

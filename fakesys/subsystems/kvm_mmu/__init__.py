@@ -6,16 +6,17 @@ may import from those above it in this list:
 
     events/   tracepoints of the system kvmmmu                          shared
     slots/    host memory, memslots, access to guest memory             shared
-    shadow/   state of the shadow MMU: pages, sptes, links, vCPUs       (a tdp/ may stand beside it)
+    shadow/   state of the shadow MMU: pages, sptes, links, vCPUs
     mmu/      operations on that state, as mmu.c has them
+    tdp/      the TDP MMU, state and operations
     vm/       one VM put together; ioctls and host events               shared
     guest/    what guests do, and races between them and a zap          shared
     files/    commands and views                                        shared
 
-"Shared" means: independent of how guest physical addresses are mapped. A second MMU has its state
-beside `shadow/`, shares `policy.py`, `role.py`, `arch.py` and `vcpu.py` there, and is reached from
-`mmu/` and `vm/memory.py`. State objects know no owner: `VmMemory` hands each operation what it
-needs. Kernels differ by the `MmuPolicy` alone.
+"Shared" means: independent of how guest physical addresses are mapped. A VM with the TDP MMU has
+the shadow MMU too, without pages; both share `policy.py`, `role.py`, `arch.py` and `vcpu.py`. State
+objects know no owner: `VmMemory` hands each operation what it needs. Kernels differ by the
+`MmuPolicy` alone.
 
 Between two commands: no flow is half done; `MmuArch.zapped_obsolete` is empty; every vCPU's root is
 counted in the root_count of its page; the gauges equal the sptes that are present; a vCPU that can

@@ -197,20 +197,20 @@ _MEMORY = (
     _boolean(
         TDP_MMU,
         0o644,
-        "Do VMs that are made now have the TDP MMU, if there is nested paging?",
+        "VMs that are made from now on have the TDP MMU, if there is nested paging.",
         ParamFeature.MMIO_CACHING,
         ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
     _boolean(
         TDP_MMU,
         0o444,
-        "Do VMs have the TDP MMU, if there is nested paging?",
+        "VMs have the TDP MMU, if there is nested paging.",
         ParamFeature.ENABLE_VIRT_AT_LOAD,
     ),
     _boolean(
         EAGER_PAGE_SPLIT,
         0o644,
-        "Are large pages split when a slot is logged? Asked for by the TDP MMU only.",
+        "Large pages are split when a slot is logged; asked for by the TDP MMU only.",
         ParamFeature.MMIO_CACHING,
     ),
 )

@@ -1,9 +1,11 @@
 """What guests do with their memory: programs, real mode, many accesses at once, races with a zap.
 
 A `Guest` (vcpu_run.py) runs one vCPU: `Guest.access` is one access with its faults, emulation and
-exits, `Guest.run` a program of `GuestOp`s (programs.py). `RealMode` (real_mode.py) runs 16-bit
-code, of which KVM emulates every instruction. `bulk_access` (bulk_access.py) makes up to 2**28
-accesses in one command; its result is that of single ones. `race` (race.py) deletes a slot while
+exits (exits.py), `Guest.run` a program of `GuestOp`s (programs.py). A `Translation`
+(translation.py) is the processor's walk, which may go through tables of the guest. 16-bit code is
+run by `RealModeCode` (real_code.py), or by `RealMode` (real_mode.py) where KVM emulates every
+instruction. `bulk_access` (bulk_access.py, bulk_tdp.py) makes up to 2**28 accesses in one command;
+its result is that of single ones. `race` (race.py) deletes a slot while
 vCPUs fault, in virtual time. `write_guest_tables` (page_tables.py) writes page tables for a guest.
 
 A `Guest` owns its registers and refers to the VM's memory and the vCPU's MMU. KVM_RUN begins with

@@ -76,11 +76,7 @@ def bulk_access(
     exits: list[VcpuExit] = []
     rip = guest.registers.rip
     write = kind == "w"
-    blocks: Blocks | None = None
-    if kind != "x" and stride == PAGE and guest.is_flat:
-        blocks = BlockAccess(memory, vcpu) if memory.tdp is None else TdpBlocks(memory, vcpu)
-    if blocks is not None and not blocks.is_allowed():
-        blocks = None
+    blocks = _blocks(memory, vcpu) if kind != "x" and stride == PAGE and guest.is_flat else None
     single = times if blocks is None else blocks.count_exits(address >> 12, times, write=write)
     if single > MAX_STEPS:
         raise KernelError(EINVAL, f"{single} accesses one by one; at most {MAX_STEPS} a command")
@@ -107,6 +103,13 @@ def bulk_access(
         if done < times:
             guest.resume(vcpu_exit)
     return BulkResult(vcpu.stats.pf_taken - before, exits)
+
+
+def _blocks(memory: VmMemory, vcpu: VcpuMmu) -> Blocks | None:
+    """Return what accesses many pages at once, None where that can be told from single accesses."""
+    blocks: Blocks
+    blocks = BlockAccess(memory, vcpu) if memory.tdp is None else TdpBlocks(memory, vcpu)
+    return blocks if blocks.is_allowed() else None
 
 
 class Blocks(Protocol):

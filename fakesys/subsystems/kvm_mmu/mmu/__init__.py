@@ -3,6 +3,7 @@
 A fault goes through these files, from above to below:
 
     faults.py           page_fault: outcome, host page, then the spte
+    faultin.py          the host page, copied before a write where it is shared
     fast_page_fault.py  W given back without the lock
     guest_walker.py     the guest's tables, with shadow paging
     direct_map.py       page size, direct tables down to it

@@ -2,9 +2,10 @@
 
 `VmMemory` (memory.py) owns everything: the `HostSpace` and memslots, the state in `shadow/`, the
 operations in `mmu/`, a `DirtyLog` (dirty_log.py) and an `MmuNotifier` (mmu_notifier.py). No part
-knows the `VmMemory`. Two objects span all VMs and are owned by the `MmuExtension`: the `Shrinker`
-(shrinker.py) and `NxHugePages` (nx_huge_pages.py, a parameter of the module with a thread per VM).
-`rmaps.py` computes the file mmu_rmaps_stat.
+knows the `VmMemory`. `tables.py` declares what an MMU offers to guests; `DirtyRings`
+(dirty_rings.py) are the rings of vCPUs. Two objects span all VMs and are owned by the
+`MmuExtension`: the `Shrinker` (shrinker.py) and `NxHugePages` (nx_huge_pages.py, a parameter of the
+module with a thread per VM). `rmaps.py` computes the file mmu_rmaps_stat.
 
 The deletion or move of a slot has three parts: `VmMemory.begin_removal` makes the slot invalid and
 returns the flow, the caller steps the flow until it is done, `VmMemory.end_removal` removes the
