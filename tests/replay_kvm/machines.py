@@ -182,6 +182,12 @@ def on_mount(root: Path) -> Iterator[tuple[Files, Events]]:
             instance.rmdir()
 
 
+def _chosen(text: str) -> str:
+    """What a file has, of several words that in brackets."""
+    found = re.search(r"\[(.*)\]", text)
+    return text if found is None else f"{found[1]}\n"
+
+
 @contextmanager
 def _like_the_recordings(files: Files) -> Iterator[None]:
     """The kernel and the knobs of the recordings: 6.18, shadow paging, no MMIO caching.
@@ -196,7 +202,7 @@ def _like_the_recordings(files: Files) -> Iterator[None]:
         "params/mmio_caching": "0",
         "params/as_num": "1",
     }
-    before = {name: files.read(f"{KVM}/{name}") for name in wanted}
+    before = {name: _chosen(files.read(f"{KVM}/{name}")) for name in wanted}
     for name, value in wanted.items():
         files.write(f"{KVM}/{name}", f"{value}\n")
     try:

@@ -13,10 +13,9 @@ may import from those above it in this list:
     guest/    what guests do, and races between them and a zap          shared
     files/    commands and views                                        shared
 
-"Shared" means: independent of how guest physical addresses are mapped. A VM with the TDP MMU has
-the shadow MMU too, without pages; both share `policy.py`, `role.py`, `arch.py` and `vcpu.py`. State
-objects know no owner: `VmMemory` hands each operation what it needs. Kernels differ by the
-`MmuPolicy` alone.
+"Shared": independent of how guest physical addresses are mapped. A VM with the TDP MMU has the
+shadow MMU too, without pages. State objects know no owner: `VmMemory` hands each operation what it
+needs. Kernels differ by the `MmuPolicy` alone.
 
 Between two commands: no flow is half done; `MmuArch.zapped_obsolete` is empty; every vCPU's root is
 counted in the root_count of its page; the gauges equal the sptes that are present; a vCPU that can

@@ -292,19 +292,13 @@ class VmMemory:
         self.roots.n_requested = number
 
     def get_nr_mmu_pages(self) -> int:
-        """Return the budget of shadow pages:
-
-        KVM_GET_NR_MMU_PAGES. Raises ENOTTY if it was removed.
-        """
+        """Return the budget: KVM_GET_NR_MMU_PAGES. Raises ENOTTY if it was removed."""
         if not self.arch.policy.get_nr_mmu_pages:
             raise KernelError(ENOTTY, "this kernel has no KVM_GET_NR_MMU_PAGES")
         return self.roots.n_max
 
     def enable_cap(self, number: int, argument: int) -> None:
-        """Enable a capability:
-
-        KVM_ENABLE_CAP. Raises EINVAL for one that does not concern memory.
-        """
+        """Do KVM_ENABLE_CAP. Raises EINVAL for a capability that does not concern memory."""
         if number == CAP_MANUAL_PROTECT:
             self.dirty.set_manual(argument)
         elif number == CAP_DIRTY_RING:
