@@ -67,6 +67,15 @@ def test_levels(text: str, level: str) -> None:
     assert machine.read(f"{D}/ap/level") == f"{level}\n"
 
 
+@pytest.mark.parametrize(("text", "left"), [("-", 0), ("0", 0), ("0x", 0), ("7", 1), ("x", 1)])
+def test_flushing(text: str, left: int) -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{D}/ap/level", "5")
+    machine.write(f"{BUS}/scans", "1")
+    machine.write(f"{D}/ap/flush", text)
+    assert len(messages(machine)) == left
+
+
 def test_what_is_refused_and_what_is_logged() -> None:
     machine = machine_of("6.1")
     for text in ("x", "5x", "+5", "0x5", "5 ", "4294967295", "5\n\n"):
