@@ -388,3 +388,16 @@ def test_a_snapshot_keeps_messages(kernel: str) -> None:
     found["models"]["ap"]["debug"]["ap"]["pages"] = 0
     with pytest.raises(KernelError, match="more messages than pages"):
         copy.load(sealed(found))
+
+
+def test_another_kernel_has_the_level_of_its_driver_unless_it_was_changed() -> None:
+    machine = machine_of("6.1")
+    profile = "sys/kernel/debug/fakesys/profile"
+    machine.write(profile, "6.12")
+    assert machine.read(f"{D}/pkey/level") == "4\n"
+    machine.write(f"{D}/pkey/level", "6")
+    machine.write(profile, "6.1")
+    assert machine.read(f"{D}/pkey/level") == "6\n"
+    machine.write(f"{M}/remove", "pkey")
+    machine.write(f"{M}/load", "pkey")
+    assert machine.read(f"{D}/pkey/level") == "3\n"
