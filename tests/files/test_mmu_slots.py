@@ -87,7 +87,7 @@ def test_the_address_space_of_smm_is_its_own() -> None:
     # No vCPU is in SMM: nothing is mapped there, so nothing is dropped, protected or dirtied.
     assert vm.changes("a notifier invalidate B size=64M") == {}
     vm.ctl("a slot 0x10000 gpa=0 size=64M mem=B flags=log_dirty")
-    assert vm.changes("a vcpu 0 access w 0 n=8") == {"tlb_flush": 1}
+    assert vm.changes("a vcpu 0 access w 0 n=8")["tlb_flush"] == 1
     assert vm.ctl("a dirty_log 0x10000") == {"dirty": "none"}
     assert vm.machine.listdir(f"{CONTROL}/vms/a/dirty") == ["65536"]
     vm.ctl("a cap 168 3")
@@ -96,7 +96,7 @@ def test_the_address_space_of_smm_is_its_own() -> None:
     assert vm.ctl("a dirty_log 0x10000") == {"dirty": "0-16383"}
     vm.ctl("a clear_dirty 0x10000 first=0 n=64")
     assert vm.ctl("a dirty_log 0x10000") == {"dirty": "64-16383"}
-    assert vm.changes("a vcpu 0 access w 0 n=8") == {"tlb_flush": 1}
+    assert vm.changes("a vcpu 0 access w 0 n=8")["tlb_flush"] == 1
     vm.ctl("a slot 0x10000 gpa=0 size=0")
     assert vm.counter("pages_4k") == 0
 
