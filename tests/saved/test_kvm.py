@@ -133,7 +133,7 @@ def same(one: Machine, other: Machine) -> None:
     assert one.control.bugs == other.control.bugs == []
 
 
-@pytest.mark.parametrize("paging", ["tdp", "shadow"])
+@pytest.mark.parametrize("paging", ["tdp", "shadow", "modules"])
 @pytest.mark.parametrize("kernels", KERNELS, ids="-".join)
 def test_a_copy_reads_and_goes_on_alike(kernels: tuple[str, str, str], paging: str) -> None:
     for seed in range(HISTORIES):
