@@ -62,7 +62,9 @@ def use(machine: Machine, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-@pytest.mark.parametrize(("profile", "paging"), tuple(product(PROFILES, ("tdp", "shadow"))))
+@pytest.mark.parametrize(
+    ("profile", "paging"), tuple(product(PROFILES, ("tdp", "shadow", "modules")))
+)
 def test_mutants(profile: str, paging: str, batch: int) -> None:
     machine = origin(profile, paging)
     data = encoded(machine)
