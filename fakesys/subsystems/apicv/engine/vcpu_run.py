@@ -76,6 +76,9 @@ def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
     vm.tracer.act(vcpu)
     if was is RunState.GUEST:
         requests.exit_guest(vcpu, INTERRUPT)
+    elif vcpu.kvm_run.in_guest:
+        # A command that accesses memory is underway.
+        vcpu.kvm_run.exit(INTERRUPT)
     vcpu.kvm_run.leave(EXIT_INTR, EINTR)
     _rest(vm, vcpu, RunState.GUEST if was is RunState.PREEMPTED else was)
 
