@@ -14,10 +14,6 @@ from xdist.scheduler import LoadScopeScheduling
 from fakesys.transport import mounting
 from tests.errnos import Errnos
 
-# Where coverage is measured, with `--cov`: these tests call the models in their own process.
-MEASURED = ("core", "tree", "models", "files", "saved", "transport", "test_whole_machine.py")
-# They repeat what other tests reach, many times, and would take twice as long.
-REPEATING = ("fuzz", "random_histories", "state_machine", "mutant", "recordings", "recorded")
 # What a mount through fusepy is refused with where fusepy or libfuse 2 is missing.
 NO_FUSEPY = "--transport fusepy needs"
 # No test measures time, so none fails because the host is slow.
@@ -58,14 +54,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reasons:
         reason = reasons[0].removeprefix("Skipped: ")
         terminalreporter.write_line(f"{len(reasons)} tests did not run: {reason}", yellow=True)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure coverage only where it says something and costs little."""
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent).parts[0]
-        if place not in MEASURED or any(word in item.nodeid for word in REPEATING):
-            item.add_marker("no_cover")
 
 
 class ByModule(LoadScopeScheduling):

@@ -88,6 +88,7 @@ def ctl(machine: Machine, *lines: str) -> None:
 
 
 def small_guest(machine: Machine) -> None:
+    machine.write(f"{F}/kvm/params/paging", "tdp")
     ctl(
         machine,
         *("vm create g", "g vcpu add count=2", "g mem m size=64M"),
@@ -104,7 +105,7 @@ def test_what_a_guest_has_accessed_before_the_signal_stays(machine: Machine) -> 
     small_guest(machine)
     with signal_after(11):
         ctl(machine, "g vcpu 0 access w 0x400000 n=4000 stride=8192")
-    assert stat(machine, "pf_taken") == 3
+    assert 0 < stat(machine, "pf_taken") <= 11
     assert machine.read(f"{F}/kvm/last") == "error EINTR a signal\n"
     exits = stat(machine, "signal_exits")
     with signal_after(11):

@@ -89,3 +89,14 @@ def each_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mount]:
         served = mounted(tmp_path, "--names", request.param)
     with served as mount:
         yield mount
+
+
+@pytest.fixture
+def on_cpu0() -> Iterator[None]:
+    """Keep the test on one CPU: a marker is recorded on the CPU of its writer."""
+    allowed = os.sched_getaffinity(0)
+    if 0 not in allowed:
+        pytest.skip("this process may not run on CPU 0")
+    os.sched_setaffinity(0, {0})
+    yield
+    os.sched_setaffinity(0, allowed)

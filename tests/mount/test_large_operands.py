@@ -92,6 +92,8 @@ def ctl(mount: Mount, *lines: str) -> None:
 def guest(mount: Mount) -> None:
     """A VM with much memory."""
     size = GFNS * 4096
+    # The TDP MMU has nothing that a race could keep, and no list of its pages.
+    mount.command("kvm/params/paging", "tdp")
     for line in (
         *("vm create g", "g vcpu add count=2", "g mem n size=64M"),
         *("g slot 0 gpa=0 size=64M mem=n", f"g mem m size={size}"),

@@ -16,6 +16,8 @@ import pytest
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 from tests.mounts import Mount, has_open, wait_until
 
+pytestmark = pytest.mark.usefixtures("on_cpu0")
+
 PAGE = 4096
 RAW = "sys/kernel/tracing/per_cpu/cpu0/trace_pipe_raw"
 RW = "sys/devices/virtual/selftest/selftest0/rw"

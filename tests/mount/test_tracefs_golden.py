@@ -16,6 +16,8 @@ from tests.mounts import Mount, mounted, wait_until
 from tests.tracefs_exceptions import is_known
 from tests.tracefs_replay import CASES, Replay, readable
 
+pytestmark = pytest.mark.usefixtures("on_cpu0")
+
 COMM = Path("/proc/self/comm")
 
 

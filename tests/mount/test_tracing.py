@@ -16,11 +16,14 @@ import pytest
 from tests.mount.test_waiting import waits_for_the_daemon
 from tests.mounts import Mount, has_open, wait_until
 
+pytestmark = pytest.mark.usefixtures("on_cpu0")
+
 SECONDS = 10.0
 ATTACKERS, ROUNDS = 5, 40
 # One attacker: makes and removes one instance, and looks at what the others have.
 ATTACK = """
 import os, sys
+
 top, rounds = sys.argv[1], int(sys.argv[2])
 for _ in range(rounds):
     for call in (os.mkdir, os.rmdir):

@@ -28,7 +28,7 @@ def test_the_guide_works_as_it_is_written(tmp_path: Path) -> None:
         "nosuch == 1\n       ^\nparse_error: Field not found\n",
         "address 0x0000000000601000",
         "traceoff:count=0 if fault_address == 0x742000\n",
-        "{ error_code: 6 } hitcount:          2  vcpu_id:          0\n",
+        "{ error_code: 100000006 } hitcount:          2  vcpu_id:          0\n",
         "tracing_mark_write: a note from the shell\n",
     ):
         assert expected in said, said

@@ -158,7 +158,7 @@ def test_stream_shows_the_events_that_trace_shows() -> None:
     )
     # Names of tasks are known when a recording ends only.
     seen = [event[1:] for event in untimed(said["trace"])]
-    assert len(seen) > 500
+    assert len(seen) >= 500
     assert [event[1:] for event in untimed(said["stream"])] == seen
 
 
@@ -177,7 +177,7 @@ def test_record_around_eight_workloads_loses_nothing() -> None:
     )
     for number in range(1, 9):
         seen = untimed(said[f"trace {number}"])
-        assert len(seen) > 500
+        assert len(seen) >= 500
         assert untimed(said[f"report {number}"]) == seen
         assert "LOST" not in said[f"report {number}"]
         assert "DROPPED" not in said[f"report {number}"]

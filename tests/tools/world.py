@@ -19,7 +19,7 @@ vm create a
 a vcpu add count=2
 a mem m size=64M
 a slot 0 gpa=0 size=32M mem=m off=0
-a guest_tables n=16
+a guest_tables
 a vcpu 0 setup
 """
 
