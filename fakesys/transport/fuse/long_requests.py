@@ -6,13 +6,12 @@ between its slices the session serves other requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from errno import EINTR
 
 from fakesys.core.errors import KernelError
 from fakesys.core.events import IDLE
 from fakesys.core.kernel import Caller
-from fakesys.transport.fuse.handlers import Handler
 from fakesys.transport.fuse.parking import Call
 from fakesys.transport.slices import Context, LongCall, LongCalls
 
@@ -46,10 +45,9 @@ class LongRequests:
     def __bool__(self) -> bool:
         return bool(self._requests)
 
-    def locks(self, nodeid: int, handler: Handler) -> bool:
-        """Return whether a call of this handler on a node is not answered yet."""
-        calls = (request.call for request in self._requests.values() if not request.answered)
-        return any(call.nodeid == nodeid and call.handler == handler for call in calls)
+    def unanswered(self) -> Iterator[Call]:
+        """Yield the calls whose clients wait."""
+        return (request.call for request in self._requests.values() if not request.answered)
 
     def begin(self, call: Call, caller: Caller) -> None:
         """Queue a request for its first slice."""

@@ -63,10 +63,9 @@ class ParkedCalls:
     def __iter__(self) -> Iterator[int]:
         return iter(tuple(self._calls))
 
-    def locks(self, nodeid: int, handler: Handler) -> bool:
-        """Return whether a call of this handler on a node waits."""
-        calls = (parked.call for parked in self._calls.values())
-        return any(call.nodeid == nodeid and call.handler == handler for call in calls)
+    def unanswered(self) -> Iterator[Call]:
+        """Yield the calls that wait."""
+        return (parked.call for parked in self._calls.values())
 
     def park(self, call: Call, blocked: Blocked, caller: Caller) -> None:
         """Keep a call until the waiters of `blocked` wake it."""

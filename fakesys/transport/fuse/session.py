@@ -6,6 +6,7 @@ time has passed. Every request gets exactly one answer, also after an internal e
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -220,8 +221,8 @@ class Session:
 
     def _is_locked(self, nodeid: int) -> bool:
         """Return whether the kernel holds the lock of a node for a write that is not answered."""
-        write = self._files.write
-        return self._parked.locks(nodeid, write) or self._long.locks(nodeid, write)
+        calls = itertools.chain(self._parked.unanswered(), self._long.unanswered())
+        return any(call.nodeid == nodeid and call.handler == self._files.write for call in calls)
 
     def _run_later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after so many seconds of real time."""
