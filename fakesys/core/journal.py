@@ -1,20 +1,38 @@
 """The journals of the machine: the last uevents and log lines, numbered; the oldest are dropped.
 
 Readers follow with the number of the last record that they have read. The uevents of a
-`UeventBatch` are made when they are read.
+`UeventBatch` are made when they are read; other records are kept packed, but for the newest, since
+65,536 of them as objects would take more memory than the models of a usual machine.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
+from typing import TypeVar
+
+from msgspec import Struct, msgpack
 
 from fakesys.core.errors import Waiters
 from fakesys.core.events import Bus, LogLine, Uevent, UeventBatch
 
 CAPACITY = 65536
+# So many records are packed as one: the text of records is much alike.
+PACKED = 256
 NEWLINE = "\n"
+
+R = TypeVar("R")
+
+
+def _pack(records: object) -> bytes:
+    return zlib.compress(msgpack.encode(records), 1)
+
+
+def _unpack(packed: bytes, records: type[R]) -> R:
+    return msgpack.decode(zlib.decompress(packed), type=records)
 
 
 class UeventLog:
@@ -24,6 +42,8 @@ class UeventLog:
         self._capacity = capacity
         # Each chunk with the number of its first event.
         self._chunks: deque[tuple[int, UeventBatch | Uevent]] = deque()
+        # How many of the newest chunks are single events.
+        self._single = 0
         self.last = 0
         # How often the records were replaced, and the last number then: older cursors are void.
         self.generation = self.replaced_at = 0
@@ -55,6 +75,7 @@ class UeventLog:
     def clear(self) -> None:
         """Drop the events; the numbers go on."""
         self._chunks.clear()
+        self._single = 0
 
     def kept(self) -> tuple[UeventBatch | Uevent, ...]:
         """Return what is kept, oldest first; the numbers of all end at `last`."""
@@ -65,7 +86,7 @@ class UeventLog:
 
         Precondition: there are at most `last` events in the chunks.
         """
-        self._chunks.clear()
+        self.clear()
         self.last = last - sum(map(_count, chunks))
         for chunk in chunks:
             self._keep(chunk, _count(chunk))
@@ -86,8 +107,18 @@ class UeventLog:
     def _keep(self, chunk: UeventBatch | Uevent, count: int) -> None:
         self._chunks.append((self.last + 1, chunk))
         self.last += count
+        self._single = self._single + 1 if isinstance(chunk, Uevent) else 0
+        if self._single == PACKED:
+            self._pack_single()
         while len(self._chunks) > 1 and self._chunks[1][0] <= self.first:
             self._chunks.popleft()
+
+    def _pack_single(self) -> None:
+        """Replace the newest single events, as many as are packed as one, by a batch."""
+        chunks = [self._chunks.pop() for _ in range(self._single)][::-1]
+        make = partial(_unpack, _pack([event for _, event in chunks]), list[Uevent])
+        self._chunks.append((chunks[0][0], UeventBatch(self._single, make)))
+        self._single = 0
 
 
 def _count(chunk: UeventBatch | Uevent) -> int:
@@ -111,12 +142,23 @@ def _at_boot() -> int:
     return 0
 
 
+class Lines(Struct, frozen=True):
+    """Log lines in order, and the time of each in nanoseconds."""
+
+    texts: list[str]
+    times: list[int]
+
+
 class LineLog:
     """The last 65,536 log lines, each with its number, beginning at 1, and its time."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self._lines: deque[str] = deque(maxlen=capacity)
-        self._times: deque[int] = deque(maxlen=capacity)
+        self._capacity = capacity
+        # Lines that are packed, with the number of the first, and the newest, which are not.
+        self._blocks: deque[tuple[int, bytes]] = deque()
+        self._newest = Lines([], [])
+        # The block of which a time was asked for last.
+        self._opened: tuple[bytes, Lines] = (b"", self._newest)
         self._now_ns = _at_boot
         self.last = 0
         # How often the records were replaced, and the last number then: older cursors are void.
@@ -128,42 +170,83 @@ class LineLog:
         self._now_ns = now_ns
         bus.subscribe(LogLine, self._on_line)
 
+    @property
+    def first(self) -> int:
+        """The number of the oldest line that is kept."""
+        begin = self._blocks[0][0] if self._blocks else self._first_of_newest
+        return max(begin, self.last - self._capacity + 1)
+
+    @property
+    def _first_of_newest(self) -> int:
+        return self.last - len(self._newest.texts) + 1
+
     def since(self, number: int) -> Iterator[tuple[int, str]]:
         """Return the lines after this number that are kept now, each with its own.
 
         Readers keep the result from one request to the next: it is not touched by later lines.
         """
-        count = max(0, min(self.last - number, len(self._lines)))
-        newest_first = list(islice(reversed(self._lines), count))
-        return enumerate(reversed(newest_first), self.last - count + 1)
+        start = max(number + 1, self.first)
+        blocks = [(first, packed) for first, packed in self._blocks if first + PACKED > start]
+        skipped = max(0, start - self._first_of_newest)
+        newest = self._newest.texts[skipped:]
+        return _lines(blocks, start, self._first_of_newest + skipped, newest)
 
     def kept(self) -> tuple[str, ...]:
         """Return the lines that are kept, oldest first; their numbers end at `last`."""
-        return tuple(self._lines)
+        return tuple(line for _, line in self.since(0))
 
     def times(self) -> tuple[int, ...]:
         """Return the times of the lines that are kept, in nanoseconds."""
-        return tuple(self._times)
+        return tuple(self.time_of(number) for number in range(self.first, self.last + 1))
 
     def time_of(self, number: int) -> int:
         """Return the time of a line, in nanoseconds; 0 for one that is not kept."""
-        place = number - 1 - self.last + len(self._times)
-        return self._times[place] if 0 <= place < len(self._times) else 0
+        if not self.first <= number <= self.last:
+            return 0
+        place = number - self._first_of_newest
+        if place >= 0:
+            return self._newest.times[place]
+        block, place = divmod(number - self._blocks[0][0], PACKED)
+        packed = self._blocks[block][1]
+        if self._opened[0] is not packed:
+            self._opened = packed, _unpack(packed, Lines)
+        return self._opened[1].times[place]
 
     def replace(self, last: int, lines: Iterable[str], times: Iterable[int]) -> None:
         """Replace all records; readers continue with the records after these."""
-        self._lines.clear()
-        self._lines.extend(lines)
-        self._times.clear()
-        self._times.extend(times)
-        self.last = self.replaced_at = last
+        records = list(zip(lines, times, strict=True))
+        self._blocks.clear()
+        self._newest = Lines([], [])
+        self.last = last - len(records)
+        for text, time in records:
+            self._keep(text, time)
+        self.replaced_at = last
         self.generation += 1
 
     def _on_line(self, event: LogLine) -> None:
-        self._lines.append(event.text)
-        self._times.append(self._now_ns())
-        self.last += 1
+        self._keep(event.text, self._now_ns())
         self.waiters.wake()
+
+    def _keep(self, text: str, time: int) -> None:
+        newest = self._newest
+        newest.texts.append(text)
+        newest.times.append(time)
+        self.last += 1
+        if len(newest.texts) == PACKED:
+            self._blocks.append((self._first_of_newest, _pack(newest)))
+            self._newest = Lines([], [])
+        while self._blocks and self._blocks[0][0] + PACKED <= self.last - self._capacity + 1:
+            self._blocks.popleft()
+
+
+def _lines(
+    blocks: list[tuple[int, bytes]], start: int, first_of_newest: int, newest: list[str]
+) -> Iterator[tuple[int, str]]:
+    """Yield the lines of blocks from number `start` on, then the newest."""
+    for first, packed in blocks:
+        skip = max(0, start - first)
+        yield from enumerate(islice(_unpack(packed, Lines).texts, skip, None), first + skip)
+    yield from enumerate(newest, first_of_newest)
 
 
 def render_uevent(number: int, event: Uevent) -> str:

@@ -32,10 +32,10 @@ class Watchdog:
     def __init__(self, seconds: float = DEFAULT_SECONDS) -> None:
         self.seconds = seconds
         # The number of the section, and the thread in it; 0 while there is none.
-        self._section = 0
-        self._thread = 0
+        self.section = 0
+        self.thread = 0
         # The section that `Overdue` is meant for, 0 for none, and whether it was raised.
-        self._aimed = 0
+        self.aimed = 0
         self._raised = False
         self._stopped = threading.Event()
 
@@ -54,48 +54,48 @@ class Watchdog:
     @property
     def watching(self) -> bool:
         """Whether a section has begun and not ended."""
-        return self._thread != 0
+        return self.thread != 0
 
     def enter(self) -> None:
         """Begin a section on this thread."""
-        self._section += 1
-        self._thread = threading.get_ident()
+        self.section += 1
+        self.thread = threading.get_ident()
 
     def leave(self) -> None:
         """End the section; `Overdue` is not raised any more."""
-        self._thread = 0
-        if self._aimed:
-            self._take()
+        self.thread = 0
+        if self.aimed:
+            self.take()
 
-    def _take(self) -> None:
+    def take(self) -> None:
         """Take an `Overdue` that is on its way, or was raised before."""
         try:
-            while self._aimed and not self._raised:
+            while self.aimed and not self._raised:
                 time.sleep(0.001)
             # Raised in this thread before the next few steps of the interpreter.
             for _ in range(100):
                 pass
         except Overdue:
             pass
-        self._aimed, self._raised = 0, False
+        self.aimed, self._raised = 0, False
 
     def _run(self) -> None:
         section, since = 0, 0.0
         while not self._stopped.wait(min(self.seconds / LOOKS, LONGEST_LOOK)):
             now = time.monotonic()
-            if not self._thread or self._section != section:
-                section, since = self._section, now
+            if not self.thread or self.section != section:
+                section, since = self.section, now
             elif now - since >= self.seconds:
-                self._end(section, self._thread)
+                self._end(section, self.thread)
 
     def _end(self, section: int, thread: int) -> None:
         """Raise `Overdue` in a thread that is in this section still."""
-        if self._aimed:
+        if self.aimed:
             return
-        self._raised, self._aimed = False, section
+        self._raised, self.aimed = False, section
         # A section that ends after this line sees what was aimed at it, and waits.
-        if thread and self._section == section and self._thread == thread:
+        if thread and self.section == section and self.thread == thread:
             _raise_in(thread, Overdue)
             self._raised = True
         else:
-            self._aimed = 0
+            self.aimed = 0

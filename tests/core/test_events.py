@@ -9,7 +9,7 @@ import pytest
 from fakesys.core.devices import Devices, parse_synthetic
 from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.core.events import Bus, Changed, LogLine, Uevent, UeventBatch
-from fakesys.core.journal import LineLog, UeventLog, render_uevent
+from fakesys.core.journal import PACKED, LineLog, UeventLog, render_uevent
 from fakesys.core.kernel import Kernel
 
 UUID = "12345678-9abc-def0-1234-56789ABCDEF0"
@@ -183,6 +183,59 @@ def test_log_lines_are_numbered_and_dropped() -> None:
         kernel.log(text)
     assert list(log.since(0)) == [(2, "b"), (3, "c")]
     assert list(log.since(2)) == [(3, "c")]
+
+
+def test_packed_uevents_are_read_as_they_were() -> None:
+    bus, log = Bus(), UeventLog(capacity=3 * PACKED)
+    log.listen(bus)
+    sent = [
+        Uevent("change", f"/devices/{n}", "toys", {"NAME": "ä\n\0", "N": str(n)})
+        for n in range(5 * PACKED + 7)
+    ]
+    for event in sent[: PACKED + 3]:
+        bus.emit(event)
+    reader = log.since(PACKED - 1)
+    bus.emit(UeventBatch(2, lambda: sent[PACKED + 3 : PACKED + 5]))
+    for event in sent[PACKED + 5 :]:
+        bus.emit(event)
+    # A reader that began before goes on with what was there.
+    assert [event for _, event in reader] == sent[PACKED - 1 : PACKED + 3]
+    first = len(sent) - 3 * PACKED + 1
+    assert log.first == first
+    assert list(log.since(0)) == list(enumerate(sent[first - 1 :], first))
+    assert list(log.since(len(sent) - 300)) == list(enumerate(sent[-300:], len(sent) - 299))
+    # Fewer objects than events: the older ones are packed.
+    assert len(log.kept()) < 2 * PACKED
+    log.clear()
+    for event in sent[:PACKED]:
+        bus.emit(event)
+    assert [event for _, event in log.since(0)] == sent[:PACKED]
+
+
+def test_packed_lines_are_read_as_they_were_with_their_times() -> None:
+    kernel, log = Kernel(), LineLog(capacity=2 * PACKED)
+    clock = iter(range(0, 10**9, 1000))
+    log.listen(kernel.bus, lambda: next(clock))
+    texts = [f"toys {n}: ä\t\0" for n in range(4 * PACKED + 9)]
+    for text in texts[: PACKED + 1]:
+        kernel.log(text)
+    reader = log.since(PACKED - 1)
+    for text in texts[PACKED + 1 :]:
+        kernel.log(text)
+    assert list(reader) == [(PACKED, texts[PACKED - 1]), (PACKED + 1, texts[PACKED])]
+    first = len(texts) - 2 * PACKED + 1
+    assert list(log.since(0)) == list(enumerate(texts[first - 1 :], first))
+    assert list(log.since(len(texts) - 3)) == list(enumerate(texts[-3:], len(texts) - 2))
+    assert log.times() == tuple(1000 * (n - 1) for n in range(first, len(texts) + 1))
+    assert [log.time_of(n) for n in (first - 1, first, len(texts), len(texts) + 1)] == [
+        0,
+        1000 * (first - 1),
+        1000 * (len(texts) - 1),
+        0,
+    ]
+    other = LineLog(capacity=2 * PACKED)
+    other.replace(log.last, log.kept(), log.times())
+    assert (other.kept(), other.times(), other.first) == (log.kept(), log.times(), log.first)
 
 
 @pytest.mark.parametrize("log", [UeventLog(), LineLog()])

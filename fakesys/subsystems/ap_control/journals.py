@@ -43,8 +43,9 @@ class SavedLog(Saved, frozen=True):
 
 def save_uevents(log: UeventLog) -> SavedUevents:
     """Return what a snapshot holds of the uevents."""
-    kept = tuple(saved for chunk in log.kept() for saved in _save_chunk(chunk))
-    return SavedUevents(last=log.last, kept=kept)
+    kept = [saved for chunk in log.kept() for saved in _save_chunk(chunk)]
+    # The oldest chunk may begin with events that are not kept any more.
+    return SavedUevents(last=log.last, kept=tuple(kept[-CAPACITY:]))
 
 
 def _save_chunk(chunk: Uevent | UeventBatch) -> Iterator[SavedUevent | SavedRows]:

@@ -154,7 +154,8 @@ class Files:
     def _release(self, nodeid: int, message: Message) -> bytes:
         (number,) = _unpack_number(message)
         node, handle = self._open_files.pop(number)
-        self.writers.remove(number)
+        if number in self.writers.opened:
+            self.writers.remove(number)
         if nodeid in self._beliefs:
             self._splicing.closed(nodeid, node, number)
         if self._polled:

@@ -40,14 +40,14 @@ class LongRequests:
         self._calls = calls
         self._attempt = attempt
         self._deliver = deliver
-        self._requests: dict[int, LongRequest] = {}
+        self.requests: dict[int, LongRequest] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._requests)
+        return bool(self.requests)
 
     def unanswered(self) -> Iterator[Call]:
         """Yield the calls whose clients wait."""
-        return (request.call for request in self._requests.values() if not request.answered)
+        return (request.call for request in self.requests.values() if not request.answered)
 
     def begin(self, call: Call, caller: Caller) -> None:
         """Queue a request for its first slice."""
@@ -57,7 +57,7 @@ class LongRequests:
             request.answer = self._attempt(call, caller)
 
         request.work = self._calls.add(run, Context(caller, IDLE))
-        self._requests[call.unique] = request
+        self.requests[call.unique] = request
 
     def run_slice(self) -> None:
         """Run a slice of the request whose turn it is, and answer those that are done."""
@@ -70,7 +70,7 @@ class LongRequests:
         That is one which has not begun, or which cannot end here: what it does is done to its end,
         without a client.
         """
-        request = self._requests.get(unique)
+        request = self.requests.get(unique)
         if request is None or request.work is None or request.answered:
             return False
         begun = request.work.begun
@@ -90,9 +90,7 @@ class LongRequests:
 
     def deliver_done(self) -> None:
         """Answer the requests that are done."""
-        done = [
-            request for request in self._requests.values() if request.work and request.work.done
-        ]
+        done = [request for request in self.requests.values() if request.work and request.work.done]
         for request in done:
-            del self._requests[request.call.unique]
+            del self.requests[request.call.unique]
             self._deliver(request.call, None if request.answered else request.answer)

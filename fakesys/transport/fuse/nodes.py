@@ -188,7 +188,8 @@ class Writers:
         self._nodes = nodes
         self._is_locked = is_locked
         self._run_later = run_later
-        self._opened: dict[int, Opened] = {}
+        # By the number of the open file.
+        self.opened: dict[int, Opened] = {}
         self._count: Counter[int] = Counter()
         # Processes that were told to look again, which works once.
         self._sent_back: set[bytes] = set()
@@ -216,7 +217,7 @@ class Writers:
         self._sent_back.remove(caller)
 
     def _youngest(self, nodeid: int) -> float:
-        return max(opened.moment for opened in self._opened.values() if opened.nodeid == nodeid)
+        return max(opened.moment for opened in self.opened.values() if opened.nodeid == nodeid)
 
     def renew(self, nodeid: int) -> Node | None:
         """Let new look-ups of a file find a number by which it is not open for writing.
@@ -227,14 +228,12 @@ class Writers:
 
     def add(self, handle: int, nodeid: int) -> None:
         """Record that a file was opened for writing."""
-        self._opened[handle] = Opened(nodeid, monotonic())
+        self.opened[handle] = Opened(nodeid, monotonic())
         self._count[nodeid] += 1
 
     def remove(self, handle: int) -> None:
-        """Forget a handle that was closed."""
-        opened = self._opened.pop(handle, None)
-        if opened is None:
-            return
+        """Forget one of `opened` that was closed."""
+        opened = self.opened.pop(handle)
         self._count[opened.nodeid] -= 1
         if not self._count[opened.nodeid]:
             del self._count[opened.nodeid]

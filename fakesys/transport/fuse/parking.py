@@ -12,15 +12,16 @@ from typing import NamedTuple
 from fakesys.core.errors import Blocked, Underway
 from fakesys.core.kernel import Caller
 from fakesys.transport.fuse.handlers import Handler
+from fakesys.transport.fuse.protocol import Message
 
 
 class Call(NamedTuple):
-    """One request, whole, so that it can be performed again."""
+    """One request. Its message is cut to its length if it is kept, to be performed again."""
 
     unique: int
     handler: Handler
     nodeid: int
-    message: bytes
+    message: Message
 
 
 class Parked(NamedTuple):

@@ -39,6 +39,7 @@ BUFFER_SIZE = protocol.MAX_WRITE + 4096
 ANSWER_SIZE = protocol.OUT_HEADER.size
 # Looked up once: these run for every request.
 _write = os.write
+_get_ident = threading.get_ident
 _CALLER = protocol.CALLER
 _unpack_header = protocol.IN_HEADER.unpack_from
 _pack_header = protocol.OUT_HEADER.pack
@@ -70,7 +71,8 @@ class Session:
         self.buffer = bytearray(BUFFER_SIZE)
         self.served = 0
         self._binder = machine.fs.binder
-        self._kernel = machine.kernel
+        # That of the last request, and that of which clients were told.
+        self._present = self._kernel = machine.kernel
         # uid, gid and pid of the last request, and the caller that they make.
         self._ids: Message = b""
         self._caller = MACHINE
@@ -115,13 +117,15 @@ class Session:
             uid, gid, pid = protocol.CALLER_IN.unpack(ids)
             self._caller = Caller(pid, uid, gid)
         self.served += 1
-        self._machine.kernel.caller = self._caller
+        # Asked for once in a request: the machine looks it up.
+        kernel = self._present = self._machine.kernel
+        kernel.caller = self._caller
         handler = self._in_place.get(opcode)
         if handler is not None:
             self._perform(unique, handler, nodeid, message)
         else:
             self._step_whole(opcode, unique, nodeid, bytes(message[:length]))
-        if self._long:
+        if self._long.requests:
             self._long.deliver_done()
         wakeups = self._wakeups
         if wakeups.requests or wakeups.pollers:
@@ -166,17 +170,30 @@ class Session:
         self.invalidator.stop()
 
     def _perform(self, unique: int, handler: Handler, nodeid: int, message: Message) -> None:
-        """Run a handler, answer, and tell clients what has changed."""
-        watchdog = self._watchdog
+        """Run a handler, answer, and tell clients what has changed.
+
+        Calls nothing that it can do in place, here and in the watchdog: it runs for every request.
+        """
+        watchdog, caller = self._watchdog, self._caller
         try:
-            watchdog.enter()
+            watchdog.section += 1
+            watchdog.thread = _get_ident()
             state.serving = True
-            answer = self._answer(unique, handler, nodeid, message, self._caller)
+            try:
+                on_request = self._present.on_request
+                if on_request is not None:
+                    on_request(caller)
+                data = handler(nodeid, message)
+                answer: bytes | None = _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
+            except BaseException as error:
+                answer = self._not_done(error, Call(unique, handler, nodeid, message), caller)
         except Overdue as late:
             answer = self._bug(unique, handler, late)
         finally:
             state.serving = False
-            watchdog.leave()
+            watchdog.thread = 0
+            if watchdog.aimed:
+                watchdog.take()
         if self._binder.unsettled:
             self._answer_and_tell(handler, answer)
         elif answer is not None:
@@ -185,32 +202,23 @@ class Session:
             except OSError as error:
                 _not_taken(error)
 
-    def _answer(
-        self, unique: int, handler: Handler, nodeid: int, message: Message, caller: Caller
-    ) -> bytes | None:
-        """Return the answer; the one place where a refusal becomes an errno.
+    def _not_done(self, error: BaseException, call: Call, caller: Caller) -> bytes | None:
+        """Return the answer to a request that has failed: here a refusal becomes an errno.
 
         None: the request is kept, to be performed again when it is woken, or in slices.
         """
-        kernel = self._machine.kernel
-        try:
-            if kernel.on_request is not None:
-                kernel.on_request(caller)
-            data = handler(nodeid, message)
-            return _pack_header(ANSWER_SIZE + len(data), 0, unique) + data
-        except Blocked as blocked:
+        unique, handler, nodeid, message = call
+        if isinstance(error, Blocked | TakesLong):
             self._free_inode(handler, nodeid)
-            call = Call(unique, handler, nodeid, _whole(message))
-            self._parked.park(call, blocked, caller)
+            kept = Call(unique, handler, nodeid, _whole(message))
+            if isinstance(error, Blocked):
+                self._parked.park(kept, error, caller)
+            else:
+                self._long.begin(kept, caller)
             return None
-        except TakesLong:
-            self._free_inode(handler, nodeid)
-            self._long.begin(Call(unique, handler, nodeid, _whole(message)), caller)
-            return None
-        except KernelError as refusal:
-            return _refusal(unique, client_errno(refusal))
-        except BaseException as error:
-            return self._bug(unique, handler, error)
+        if isinstance(error, KernelError):
+            return _refusal(unique, client_errno(error))
+        return self._bug(unique, handler, error)
 
     def _free_inode(self, handler: Handler, nodeid: int) -> None:
         """Let others open a file in which a write waits: as an inode that is not locked by it."""
@@ -238,7 +246,11 @@ class Session:
     def _attempt(self, call: Call, caller: Caller) -> bytes | None:
         """Return the answer to a request that is performed in slices."""
         try:
-            return self._answer(*call, caller)
+            try:
+                data = call.handler(call.nodeid, call.message)
+                return _pack_header(ANSWER_SIZE + len(data), 0, call.unique) + data
+            except BaseException as error:
+                return self._not_done(error, call, caller)
         except Overdue as late:
             return self._bug(call.unique, call.handler, late)
 
@@ -316,7 +328,8 @@ class Session:
             for unique in requests:
                 parked = self._parked.take(unique)
                 if parked is not None:
-                    self._machine.kernel.caller = self._caller = parked.caller
+                    self._present = self._machine.kernel
+                    self._present.caller = self._caller = parked.caller
                     self._ids = b""
                     self._perform(*parked.call)
                     if parked.call.handler == self._files.write:

@@ -1,0 +1,1 @@
+"""Tests of `exec`, each in a world of its own."""

@@ -1,0 +1,1 @@
+"""Tests of the files through a machine in memory."""

@@ -1,0 +1,1 @@
+"""State machines of the models, driven by hypothesis."""

@@ -1,0 +1,1 @@
+"""Tests of a mounted machine, by a daemon of its own."""

@@ -1,0 +1,1 @@
+"""Tests of snapshots, part by part."""

@@ -1,0 +1,1 @@
+"""Tests of the FUSE protocol without a kernel."""
