@@ -1,4 +1,7 @@
-"""Processes of the host: alive or not, their names, and which of them hold a mount."""
+"""Processes of the host: alive or not, their names, and which of them hold a mount.
+
+psutil is imported where it is used: a daemon starts without it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import select
 import signal
 from pathlib import Path
 from typing import NamedTuple
-
-import psutil
 
 # Fields of /proc/PID/stat after the name, counted from 0: field 22 of proc(5).
 START_FIELD = 19
@@ -24,6 +25,8 @@ class Holder(NamedTuple):
 
 def is_alive(pid: int) -> bool:
     """Return whether the process exists and runs; a zombie does not run."""
+    import psutil
+
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -91,6 +94,8 @@ def command_of(pid: int) -> str:
 
     Characters that cannot be printed are replaced by question marks.
     """
+    import psutil
+
     try:
         name = psutil.Process(pid).name()
     except psutil.Error:
@@ -103,6 +108,8 @@ def holders(point: Path) -> list[Holder]:
 
     Those that this user may not look at are left out.
     """
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         path = _held_path(process.pid, str(point))
