@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,16 @@ class ByModule(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
     """Whatever `--dist` says."""
     return ByModule(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_this_process_is_measured() -> Iterator[None]:
+    """Keep the settings of a coverage measurement from pytest as a program under test."""
+    settings_of_measurement = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLIPCOVER_")
+    }
+    yield
+    os.environ.update(settings_of_measurement)
 
 
 @pytest.fixture
