@@ -27,11 +27,20 @@ COMMON_SIZE = 8
 
 
 class Field(Struct, frozen=True):
-    """A field at its place in the record."""
+    """A field at its place in the record.
+
+    `attribute`: how the class of the event calls it, where that is not its name.
+    """
 
     name: str
     ctype: CType
     offset: int
+    attribute: str = ""
+
+    @property
+    def of_class(self) -> str:
+        """The attribute of the class of the event that has its value."""
+        return self.attribute or self.name
 
     def line(self, *, char_signed: bool = False) -> str:
         """Return the line of the `format` file, without the leading TAB."""
@@ -155,7 +164,7 @@ class EventFormat:
 
     @cached_property
     def _get(self) -> Callable[[Any], tuple[Any, ...]]:
-        return _getter([f.name for f in self._fixed])
+        return _getter([f.of_class for f in self._fixed])
 
     @cached_property
     def _arguments(self) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
@@ -232,21 +241,21 @@ class EventFormat:
             return (data[: self._end] + extra).ljust(total, b"\0")
         if self._tail is None:
             return data
-        tail = getattr(event, self._tail.name)
+        tail = getattr(event, self._tail.of_class)
         whole: bytes = data[: self._end].ljust(self._tail.offset, b"\0") + tail
         return whole.ljust(align_up(len(whole), 4), b"\0")
 
     def _fill(self, event: Any, record: bytes) -> None:
         for field in self._fixed:
             if field.ctype.holds is Holds.CHARS:
-                raw = getattr(event, field.name)
-                setattr(event, field.name, raw.split(b"\0", 1)[0].decode("latin-1"))
+                raw = getattr(event, field.of_class)
+                setattr(event, field.of_class, raw.split(b"\0", 1)[0].decode("latin-1"))
             elif field.ctype.holds is Holds.DYNAMIC:
-                where = getattr(event, field.name)
+                where = getattr(event, field.of_class)
                 raw = record[where & 0xFFFF : (where & 0xFFFF) + (where >> 16)]
-                setattr(event, field.name, raw.split(b"\0", 1)[0].decode("latin-1"))
+                setattr(event, field.of_class, raw.split(b"\0", 1)[0].decode("latin-1"))
         if self._tail is not None:
-            setattr(event, self._tail.name, record[self._tail.offset :])
+            setattr(event, self._tail.of_class, record[self._tail.offset :])
 
 
 def event_format(cls: type[Tracepoint], number: int, features: FeatureSet) -> EventFormat | None:
@@ -292,7 +301,7 @@ def _arguments(
     The values of fields that are not recorded; and for each argument its index in the recorded
     values followed by those. The indexes are None when all are recorded in order.
     """
-    indexes = {field.name: number for number, field in enumerate(recorded)}
+    indexes = {field.of_class: number for number, field in enumerate(recorded)}
     empty: list[Any] = []
     for name, ctype in declared.items():
         if name not in indexes:

@@ -285,21 +285,55 @@ def switch(*lines: str) -> dict[str, Any]:
 
 
 def table(*rows: Any, size: int = 128) -> Any:
-    return {"size": size, "dropped": 0, "rows": [{"key": k, "counts": c} for k, c in rows]}
+    found = [{"key": k, "counts": c, "comm": "a", "variables": list(v)} for k, c, *v in rows]
+    return {"size": size, "dropped": 0, "rows": found}
+
+
+def taken(value: int, key: Any, **changes: Any) -> dict[str, Any]:
+    """The event with a histogram that takes snapshots."""
+    found = hist(line="hist:keys=isa:x=isa:onmax($x).snapshot()", size=2048)
+    watch = {"value": value, "key": key, "comm": "a"} | changes
+    found["kvm:kvm_exit"]["triggers"][0]["watch"] = watch
+    return found
+
+
+def definition(**changes: Any) -> Callable[[Any], Any]:
+    """Let there be one synthetic event."""
+
+    def change(saved: Any) -> Any:
+        number = saved["next_id"]
+        one = {"name": "a", "fields": "int b", "number": number} | changes
+        return {"events": [one], "next_id": number + 1}
+
+    return change
 
 
 def hists(tables: dict[str, Any]) -> dict[str, Any]:
     """The event with histograms of these lines, each with its table."""
     return event(
         triggers=[
-            {"type": "hist", "line": line, "cpus": 0, "paused": False, "table": table}
-            for line, table in tables.items()
+            {
+                "type": "hist",
+                "line": line,
+                "cpus": 0,
+                "paused": False,
+                "table": table,
+                "place": place,
+            }
+            for place, (line, table) in enumerate(tables.items())
         ]
     )
 
 
-def hist(*rows: Any, line: str = "hist:keys=isa", size: int = 128) -> dict[str, Any]:
+def hist(*rows: Any, line: str = "hist:keys=isa:size=128", size: int = 128) -> dict[str, Any]:
     return hists({line: table(*rows, size=size)})
+
+
+def changing(name: str, value: Any) -> dict[str, Any]:
+    """The event with a histogram of which one value is another."""
+    found = hist()
+    found["kvm:kvm_exit"]["triggers"][0][name] = value
+    return found
 
 
 def read(position: int, **changes: Any) -> Callable[[Any], Any]:
@@ -347,13 +381,28 @@ WRONG: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("makes no trigger", EVENT, switch("!traceon")),
     ("another trigger", EVENT, switch("traceon:5")),
     ("another trigger", EVENT, switch("hist:keys=isa")),
+    ("no histogram", EVENT, hist(line="!hist:keys=isa")),
+    ("makes no trigger", EVENT, hists({"hist:keys=isa": table(), "hist:keys=isa:pause": None})),
+    ("another histogram", EVENT, hist(line="hist:keys=isa:size=128 if isa == 1 ")),
+    ("places of", EVENT, changing("place", 1)),
+    ("more or fewer histograms", EVENT, changing("made", True)),
+    ("takes no snapshots", EVENT, changing("watch", {"value": 1, "key": None, "comm": ""})),
+    ("is missing", EVENT, hist(line="hist:keys=isa:size=128:x=isa:onmax($x).snapshot()")),
+    ("the last value", EVENT, taken(-1, None)),
+    ("fewer keys", EVENT, taken(1, [])),
+    ("two values", EVENT, hist(([1], [1], (1, 2), (1, 3)))),
+    ("no key of its histogram", EVENT, taken(1, ["x"])),
+    # Synthetic events.
+    ("cannot have its number", ("synthetic",), definition(number=1)),
+    ("number of another", ("synthetic",), update(next_id=61441)),
+    ("Invalid type", ("synthetic",), definition(fields="nosuch b")),
     ("has a trigger", EVENT, switch("traceon", "traceoff")),
     ("no histogram", EVENT, hist(line="traceon")),
     ("table is missing", EVENT, hists({"hist:keys=isa": None})),
     (
         "table is there",
         EVENT,
-        hists({f"hist:name=n:keys=isa:sort={key}": table() for key in ("isa", "hitcount")}),
+        hists({f"hist:name=n:keys=isa:size=128 if isa == {n}": table() for n in (1, 2)}),
     ),
     ("no 100 rows", EVENT, hist(size=100)),
     ("more rows", EVENT, hist(*(([n], [1]) for n in range(129)))),
@@ -362,7 +411,7 @@ WRONG: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("fewer values", EVENT, hist(([1], []))),
     ("a sum is", EVENT, hist(([1], [-1]))),
     ("a key is", EVENT, hist(([1 << 64], [1]))),
-    ("no number", EVENT, hist((["x"], [1]), line="hist:keys=isa.hex")),
+    ("no key of its histogram", EVENT, hist((["x"], [1]))),
     # Pages.
     ("goes beyond", PAGES, [page(record(RAW)[:-4])]),
     ("ends within", PAGES, [page(record(RAW) + b"x")]),

@@ -9,7 +9,7 @@ The folders, lowest first; each imports only from those before it:
     base         clocks, options, names of tasks, error log, and what kernels differ in
     events       system ftrace, events of real processes, the catalog of all events
     filter       a filter becomes a function, or an error with its place
-    hist         keys, values and variables of a hist trigger
+    hist         histograms: their language, their counts, their actions
     ring_buffer  the pages of one CPU and their binary form; the buffers of all CPUs
     output       records become lines, with and without consuming them
     instances    event files, triggers, instances, and all of them together

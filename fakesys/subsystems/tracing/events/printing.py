@@ -24,7 +24,11 @@ def printer_of(form: EventFormat) -> LinePrinter:
     try:
         return compile_printer(form.event, form.print_fmt, form.fields, _symbol)
     except CannotCompileError:
-        pass
+        return decoded_printer(form)
+
+
+def decoded_printer(form: EventFormat) -> LinePrinter:
+    """Return the function that makes the lines of an event by its text."""
 
     def print_decoded(head: bytes, micro: int, record: bytes) -> bytes:
         text = f"{form.event}: {form.text(form.decode(record))}\n"

@@ -14,8 +14,9 @@ from fakesys.core.events import Task
 
 Chain = tuple[str, ...]
 
-_CALL: Chain = ("do_syscall_64", "entry_SYSCALL_64_after_hwframe")
-_IOCTL: Chain = ("__x64_sys_ioctl", *_CALL)
+# Of any system call.
+CALL: Chain = ("do_syscall_64", "entry_SYSCALL_64_after_hwframe")
+_IOCTL: Chain = ("__x64_sys_ioctl", *CALL)
 _VM: Chain = ("kvm_vm_ioctl", *_IOCTL)
 _RUN: Chain = ("kvm_arch_vcpu_ioctl_run", "kvm_vcpu_ioctl", *_IOCTL)
 _ENTER: Chain = ("vcpu_enter_guest", *_RUN)
@@ -27,7 +28,7 @@ _NOTIFIER: Chain = (
     "__mmu_notifier_invalidate_range_start",
     "zap_page_range_single",
     "__x64_sys_madvise",
-    *_CALL,
+    *CALL,
 )
 _FAULT: Chain = ("kvm_mmu_page_fault", "npf_interception", *_HANDLER)
 _IDLE: Chain = ("schedule_idle", "do_idle", "cpu_startup_entry")
@@ -35,7 +36,7 @@ _IDLE: Chain = ("schedule_idle", "do_idle", "cpu_startup_entry")
 # What records an event, and what a write to `trace_marker` does.
 PROBE = "trace_event_raw_event"
 MARKER_NAME = "tracing_mark_write"
-MARKER_STACK: Chain = (MARKER_NAME, "vfs_write", "ksys_write", *_CALL)
+MARKER_STACK: Chain = (MARKER_NAME, "vfs_write", "ksys_write", *CALL)
 
 # By event: the chain of a vCPU thread.
 _OF_VCPU: Mapping[str, Chain] = MappingProxyType(
@@ -76,7 +77,7 @@ _OF_OTHERS: Mapping[str, Chain] = MappingProxyType(
             ("kvm_unmap_hva_range", "kvm_age_hva", "kvm_test_age_hva", "kvm_set_spte_hva"),
             _NOTIFIER,
         ),
-        "sched_switch": ("__schedule", "schedule", "do_nanosleep", *_CALL),
+        "sched_switch": ("__schedule", "schedule", "do_nanosleep", *CALL),
     }
 )
 _FAULTS = "kvmmmu"
@@ -95,7 +96,7 @@ def chain_of(system: str, event: str, task: Task) -> Chain:
         return _OF_VCPU.get(event, default)
     if task.comm.startswith("kvm-"):
         return ("kvm_nx_lpage_recovery_worker", *_WORKER)
-    return _OF_OTHERS.get(event, _VM if system in ("kvm", _FAULTS) else _CALL)
+    return _OF_OTHERS.get(event, _VM if system in ("kvm", _FAULTS) else CALL)
 
 
 MARKER_IP = 0xFFFFFFFF8149895A

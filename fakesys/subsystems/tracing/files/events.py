@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from errno import EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
+from errno import EBUSY, EDOM, EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH
 
 from msgspec import Struct
 
@@ -15,9 +15,12 @@ from fakesys.subsystems.tracing.files.hist import hist_text
 from fakesys.subsystems.tracing.files.settings import zero_or_one
 from fakesys.subsystems.tracing.instances import set_event
 from fakesys.subsystems.tracing.instances.event_file import EventFile
-from fakesys.subsystems.tracing.instances.hist_trigger import clear_hists
 from fakesys.subsystems.tracing.instances.instance import Instance
-from fakesys.subsystems.tracing.instances.triggers import show_triggers, write_trigger
+from fakesys.subsystems.tracing.instances.triggers import (
+    show_triggers,
+    truncate_triggers,
+    write_trigger,
+)
 from fakesys.subsystems.tracing.ring_buffer.raw_page import HEADER_EVENT, HEADER_PAGE
 from fakesys.tree.attr import Attr, Children, Dir, Layout
 from fakesys.tree.kinds import EVENTFS, PAGE, TRACEFS_ONCE, TRACEFS_SEQ, TRACEFS_WORDS, Kind
@@ -32,6 +35,8 @@ TRIGGER = FILTER | {
     EINVAL: "no such trigger, event or count, or a wrong filter",
     EEXIST: "there is a trigger of this kind",
     ERANGE: "the count does not fit into 64 bits",
+    EBUSY: "another histogram refers to its variables or takes the snapshots",
+    EDOM: "an expression divides by 0",
 }
 SYSTEM_FILTER = (
     "### global filter ###\n"
@@ -197,7 +202,7 @@ EVENT: tuple[Attr[EventDirectory], ...] = (
         kind=TRACEFS_WORDS,
         show=lambda event: show_triggers(event.instance.shared.build, event.file),
         store=EventDirectory.write_trigger,
-        truncate=lambda event: clear_hists(event.file),
+        truncate=lambda event: truncate_triggers(event.file),
         present=lambda event: event.has_triggers,
         doc="What else happens with the event: NAME[:ARGUMENT][:COUNT] [if FILTER].",
         errors=TRIGGER,

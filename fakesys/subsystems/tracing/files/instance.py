@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EBADF, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
+from errno import EBADF, EBUSY, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
 
 from fakesys.subsystems.tracing.files import markers, settings
 from fakesys.subsystems.tracing.files.events import EVENTS
@@ -246,7 +246,10 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         present=_has_snapshot,
         open=lambda instance, flags: SnapshotFile(instance, ALL_CPUS),
         doc="0 frees the snapshot, 1 takes one, another number clears it.",
-        errors={EINVAL: "not a number; or 0 for one CPU"},
+        errors={
+            EINVAL: "not a number; or 0 for one CPU",
+            EBUSY: "a histogram takes the snapshots",
+        },
     ),
     *EVENTS,
     Dir(name="options", layout=OPTIONS),

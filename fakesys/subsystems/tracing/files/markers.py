@@ -54,12 +54,13 @@ def _mark_one(instance: Instance, taken: bytes) -> None:
     text = taken if taken.endswith(b"\n") else taken + b"\n"
     # As many bytes as the kernel reserves: room for a newline and a NUL.
     event = Print(MARKER_IP, text.ljust(len(taken) + 2, b"\0"))
-    _store(instance, form.encode(event, task.pid), task)
-    for trigger in file.run_triggers(Print(MARKER_IP, taken + b"\0"), task):
-        trigger.fire(event, task)
+    stamp = file.stamp_of_triggers()
+    _store(instance, form.encode(event, task.pid), task, stamp)
+    for act in file.run_triggers(Print(MARKER_IP, taken + b"\0"), task, stamp or 0):
+        act()
 
 
-def _store(instance: Instance, payload: bytes, task: Task) -> None:
+def _store(instance: Instance, payload: bytes, task: Task, stamp: int | None = None) -> None:
     if not instance.recording:
         raise KernelError(EBADF, "tracing is off")
     if instance.owner.hears_anything:
@@ -68,5 +69,5 @@ def _store(instance: Instance, payload: bytes, task: Task) -> None:
     depth = instance.shared.build.marker_preempt
     if payload[_PREEMPT_AT] != depth:
         payload = payload[:_PREEMPT_AT] + bytes((depth,)) + payload[_PREEMPT_AT + 1 :]
-    if not instance.store(task.cpu, payload):
+    if not instance.store(task.cpu, payload, stamp=stamp):
         raise KernelError(EBADF, "this CPU does not record, or its buffer must not be overwritten")

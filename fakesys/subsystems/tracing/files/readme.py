@@ -64,14 +64,27 @@ _HIST = """\t            enable_hist:<system>:<event>
 \t      [:pause][:continue][:clear]
 \t      [:name=histname1]
 \t      [:<var1>=<field|var_ref|numeric_literal>[,<var2>=...]]
+\t      [:<handler>.<action>]
 \t      [if <filter>]
 \t    Modifiers of a field: .hex .sym .sym-offset .execname .syscall .log2 .buckets=size
 \t    of a value also: .percent .graph; of a sort key: .descending
+\t    Handlers: onmatch(matching.event)  - when the event follows the other one
+\t              onmax(var)               - when the variable is greater than before
+\t              onchange(var)            - when the variable is another than before
+\t    Actions: trace(<synthetic_event>,param list)  - make a synthetic event
+\t             <synthetic_event>(param list)        - the same
+\t             save(field,...)                      - keep fields of this event
+\t             snapshot()                           - keep the buffer as it is
+"""
+_SYNTHETIC = """  synthetic_events\t- Define events that histograms make, remove them by !NAME
+\t  Syntax: <name> <type> <field>[; <type> <field>...]
+\t  Example: echo 'wake u64 lat; char name[]' >> synthetic_events
 """
 
 
 def readme(build: Build) -> str:
     """Return the README of a kernel."""
-    text = _BASE + (_SNAPSHOT if build.snapshot else "") + _EVENTS
+    text = _BASE + (_SNAPSHOT if build.snapshot else "")
+    text += (_SYNTHETIC if build.hist else "") + _EVENTS
     text += "\t            snapshot\n" if build.snapshot else ""
     return text + (_HIST if build.hist else "")

@@ -11,9 +11,12 @@ from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
 from fakesys.subsystems.tracing.base.options import NOP_REFUSE
 from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.instances.synthetic import run_commands
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import DEFAULT_KB
 
 _GROUPS = re.compile(r"[\s,]")
+# The longest line of a file of definitions (WRITE_BUFSIZE - 2).
+COMMAND_ROOM = 4094
 _HEX = re.compile("[0-9a-fA-F]+")
 
 
@@ -179,3 +182,22 @@ def available_events(instance: Instance) -> str:
 def write_cmdlines_size(instance: Instance, text: str) -> None:
     """Set how many names of tasks are kept. Raises EINVAL."""
     instance.shared.cmdlines.resize(decimal(text))
+
+
+def write_synthetic(instance: Instance, text: str) -> None:
+    """Define and remove synthetic events, one a line.
+
+    Raises EINVAL, EEXIST, ENOENT, EBUSY; mistakes in a definition are logged.
+    """
+    now = instance.shared.kernel.clock.now_ns
+
+    def obey(line: str) -> None:
+        command = line.lstrip()
+
+        def log(message: str, at: str | None) -> None:
+            position = max(0, command.find(at)) if at else 0
+            instance.errors.add(now, "synthetic_events", command, message, position)
+
+        instance.owner.synthetic.obey(command, log)
+
+    run_commands(text, obey, COMMAND_ROOM)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EBUSY, EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import c_string
@@ -54,8 +54,13 @@ class SnapshotFile(TraceFile):
 
 
 def write_snapshot(instance: Instance, cpu: int, text: str) -> None:
-    """Take, free or clear a snapshot. Raises EINVAL for what is no number, and 0 for one CPU."""
+    """Take, free or clear a snapshot.
+
+    Raises EINVAL for what is no number, and 0 for one CPU; EBUSY while a histogram takes them.
+    """
     command = decimal(text)
+    if instance.watch is not None:
+        raise KernelError(EBUSY, "a histogram takes the snapshots")
     if command == 0:
         if cpu != ALL_CPUS:
             raise KernelError(EINVAL, "a snapshot of one CPU cannot be freed")

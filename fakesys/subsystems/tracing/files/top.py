@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EBUSY, EEXIST, EINVAL, ENOENT
 
 from fakesys.subsystems.tracing.files import settings
 from fakesys.subsystems.tracing.files.instance import COMMON, INSTANCE
@@ -71,6 +71,22 @@ TOP: Layout[Instance] = Layout(
             kind=TRACEFS_SEQ,
             show=lambda instance: "",
             doc="Formats of trace_printk: none.",
+        ),
+        Attr(
+            name="synthetic_events",
+            mode=0o640,
+            kind=TRACEFS_SEQ,
+            present=lambda instance: instance.shared.build.hist,
+            show=lambda instance: instance.owner.synthetic.text(),
+            store=settings.write_synthetic,
+            truncate=lambda instance: instance.owner.synthetic.clear(),
+            doc="Events that histograms make: NAME TYPE FIELD[; ...], !NAME.",
+            errors={
+                EINVAL: "the definition is wrong: error_log says where and why",
+                EEXIST: "there is such an event",
+                ENOENT: "there is no such event to remove",
+                EBUSY: "it is enabled, or a histogram makes or counts it",
+            },
         ),
         Dir(name="instances", layout=INSTANCES, of=lambda instance: instance.owner),
     ),

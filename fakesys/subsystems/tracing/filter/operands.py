@@ -63,7 +63,7 @@ def operand(form: EventFormat, name: str) -> Operand | None:
 
 
 def _of_field(field: Field) -> Operand:
-    kind, get = field.ctype, operator.attrgetter(field.name)
+    kind, get = field.ctype, operator.attrgetter(field.of_class)
     if kind.holds is Holds.CHARS:
         last = kind.size - 1
         return Operand(lambda event, task: get(event)[:last], is_text=True, room=kind.size)

@@ -1,205 +1,168 @@
-"""What a histogram can count by: fields of the event and of its task, and how each is printed."""
+"""Fields of the event as fields of a histogram: modifiers, types, and where values come from.
+
+Like kernel/trace/trace_events_hist.c:parse_field, create_hist_field (v6.1).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from errno import EINVAL
+from collections.abc import Callable
+from errno import ENOMEM
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
-from msgspec import Struct
-
+from fakesys.core.c_types import Holds
 from fakesys.core.errors import KernelError
-from fakesys.core.event_format import EventFormat
-from fakesys.core.events import Task
+from fakesys.core.event_format import EventFormat, Field
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.events.ftrace import FTRACE
-from fakesys.subsystems.tracing.events.stacks import (
-    MARKER_STACK,
-    PROBE,
-    SYMBOL_REACH,
-    chain_of,
-    place_of,
-    symbol,
-)
+from fakesys.subsystems.tracing.events.stacks import CALL, SYMBOL_REACH, chain_of
 from fakesys.subsystems.tracing.filter.operands import operand
+from fakesys.subsystems.tracing.hist.attributes import Log, refusal
+from fakesys.subsystems.tracing.hist.histogram import (
+    ALL_BITS,
+    Flag,
+    Getter,
+    HistField,
+    Histogram,
+    Hit,
+    Value,
+)
 
-ALL_BITS = (1 << 64) - 1
-# Names that filters know and histograms do not.
-_FILTERS_ONLY = frozenset(("COMM", "CPU"))
-# Modifiers of values only.
-RELATIVE = frozenset(("percent", "graph"))
+# The longest text of a field (MAX_FILTER_STR_VAL), and a stack of 16 addresses.
+TEXT_ROOM = 256
+STACK_SIZE = 16 * 8
+# Of the trigger text, so that a minus sign is an operator.
+SYM_OFFSET = "symXoffset"
+# Names of the CPU that filters have, too.
+_CPU_NAMES = frozenset(("cpu", "CPU", "common_cpu"))
+_NUMBERS = frozenset((1, 2, 4, 8))
 
-# Numbers of x86's system calls that a client of this file system makes.
-_SYSCALLS = {0: "sys_read", 1: "sys_write", 2: "sys_open", 3: "sys_close", 257: "sys_openat"}
-
-Value = int | str
-Getter = Callable[[Any, Task], Value]
-Printer = Callable[[Value], str]
-
-
-class HistError(KernelError):
-    """The refusal of a wrong histogram; `at` is the wrong part of the command.
-
-    `before`: an error that the kernel logs before this one.
-    """
-
-    def __init__(
-        self, message: str, at: str, *, errno: int = EINVAL, before: HistError | None = None
-    ) -> None:
-        super().__init__(errno, f"{message}: {at!r}")
-        self.message = message
-        self.at = at
-        self.before = before
-
-
-class HistField(Struct, frozen=True):
-    """A key or value: its name and modifier, `get` for its value, `show` for its text.
-
-    `is_expression`: it is computed; as a value it is added up, but not shown.
-    """
-
-    name: str
-    modifier: str
-    is_text: bool
-    get: Getter
-    show: Printer
-    is_expression: bool = False
-
-    @property
-    def spelling(self) -> str:
-        """The text in the trigger file."""
-        return f"{self.name}.{self.modifier}" if self.modifier else self.name
-
-
-class Context(Struct, frozen=True):
-    """What a histogram needs of the machine: names of tasks, and the clock of its instance."""
-
-    comm_of: Callable[[int], str]
-    now: Callable[[], int]
-
-
-def parse_field(text: str, form: EventFormat, context: Context) -> HistField:
-    """Parse FIELD[.MODIFIER]. Raises HistError, which points at the name or the modifier.
-
-    Like trace_events_hist.c:parse_field, parse_atom (v6.1).
-    """
-    if text.count(".") > 1:
-        # SYSTEM.EVENT.NAME, of which only the name is looked for here.
-        raise HistError("Couldn't find field", text.split(".", 2)[2])
-    name, _, modifier = text.partition(".")
-    if modifier.startswith("bucket"):
-        modifier = f"buckets={_bucket_size(modifier)}"
-    if name in ("stacktrace", "common_stacktrace"):
-        return HistField(name, "", True, partial(_stack, form), str)
-    if name == "common_timestamp":
-        return _timestamp(modifier, context)
-    if name in ("cpu", "common_cpu"):
-        found: tuple[Getter, bool] | None = (lambda event, task: task.cpu), False
-        name = "common_cpu"
-    else:
-        found = None if name in _FILTERS_ONLY else _own_field(form, name)
-    if found is None:
-        raise HistError("Couldn't find field", name)
-    get, is_text = found
-    show = _printer(name, modifier, is_text, context)
-    if show is None:
-        raise HistError("Invalid field modifier", modifier)
-    if modifier.startswith("buckets="):
-        size = int(modifier.partition("=")[2])
-        return HistField(name, modifier, False, _bucket(get, size), show)
-    if modifier == "log2":
-        return HistField(name, modifier, False, _log2(get), show)
-    return HistField(name, modifier, is_text, get, show)
-
-
-def _bucket_size(modifier: str) -> int:
-    """Return the size of buckets. Raises HistError, without a place if there is no number."""
-    _, assigned, number = modifier.partition("=")
-    try:
-        size = kstrtoull(number) if assigned else 0
-    except KernelError:
-        size = 0
-    if not size:
-        raise HistError("Invalid field modifier", number)
-    return size
-
-
-def _own_field(form: EventFormat, name: str) -> tuple[Getter, bool] | None:
-    found = operand(form, name)
-    if found is None or (name == "comm" and form.field(name) is None):
-        return None
-    get = found.get
-    if found.is_text:
-        return get, True
-    return lambda event, task: int(get(event, task)) & ALL_BITS, False
-
-
-def _timestamp(modifier: str, context: Context) -> HistField:
-    if modifier not in ("", "usecs", "hex"):
-        raise HistError("Invalid field modifier", modifier)
-    divisor = 1000 if modifier == "usecs" else 1
-    show = _SIMPLE["hex" if modifier == "hex" else ""]
-    return HistField(
-        "common_timestamp", modifier, False, lambda event, task: context.now() // divisor, show
-    )
-
-
-def _decimal(value: Value) -> str:
-    return f"{value:>10}"
-
-
-def _text(value: Value) -> str:
-    return f"{value:<50}"
-
-
-def _symbol(value: Value) -> str:
-    return f"[{value:x}] {place_of(int(value))[0]:<45}"
-
-
-def _symbol_offset(value: Value) -> str:
-    return f"[{value:x}] {symbol(int(value), with_offset=True):<55}"
-
-
-def _syscall(value: Value) -> str:
-    return f"{_SYSCALLS.get(int(value), 'unknown_syscall'):<30}[{value:3}]"
-
-
-def _stack(form: EventFormat, _event: Any, task: Task) -> str:
-    chain = MARKER_STACK if form.system == FTRACE else chain_of(form.system, form.event, task)
-    return "".join(f"\n         {name}+0x0/{SYMBOL_REACH:#x}" for name in (PROBE, *chain))
-
-
-def _log2(get: Getter) -> Getter:
-    # The kernel rounds up to a power of two.
-    return lambda event, task: max(0, (int(get(event, task)) - 1).bit_length())
-
-
-def _bucket(get: Getter, size: int) -> Getter:
-    return lambda event, task: int(get(event, task)) // size * size
-
-
-_SIMPLE: Mapping[str, Printer] = MappingProxyType(
+_MODIFIERS = MappingProxyType(
     {
-        "": _decimal,
-        "hex": lambda value: f"{value:x}",
-        "sym": _symbol,
-        "sym-offset": _symbol_offset,
-        "syscall": _syscall,
-        "log2": lambda value: f"~ 2^{value:<2}",
+        "hex": Flag.HEX,
+        "sym": Flag.SYM,
+        SYM_OFFSET: Flag.SYM_OFFSET,
+        "syscall": Flag.SYSCALL,
+        "log2": Flag.LOG2,
+        "usecs": Flag.USECS,
     }
 )
 
 
-def _printer(name: str, modifier: str, is_text: bool, context: Context) -> Printer | None:
-    if is_text:
-        return _text if modifier in ("", "hex") else None
-    if modifier == "execname":
-        if name != "common_pid":
-            return None
-        return lambda value: f"{context.comm_of(int(value)):<16}[{value:10}]"
-    if modifier.startswith("buckets="):
-        size = modifier.partition("=")[2]
-        return lambda value: f"~ {value}-{int(value) + int(size) - 1}"
-    return _decimal if modifier in RELATIVE else _SIMPLE.get(modifier)
+def parse_field(histogram: Histogram, text: str, flags: Flag, log: Log) -> HistField:
+    """Parse FIELD[.MODIFIER] of the histogram's event. Raises EINVAL, which is logged, ENOMEM."""
+    name, dot, modifier = text.partition(".")
+    buckets = 0
+    if dot:
+        added, buckets = _modifier(name, modifier, flags, log)
+        flags |= added
+    if name == "common_timestamp":
+        histogram.timestamps = True
+        histogram.usecs |= bool(flags & Flag.USECS)
+        made = _made(Flag.TIMESTAMP | flags, "u64", 8, lambda hit: hit.stamp)
+    elif name == "common_cpu":
+        made = _made(Flag.CPU | flags, "unsigned int", 4, lambda hit: hit.task.cpu)
+    else:
+        made = _own_field(histogram.form, name, flags, log)
+    if flags & (Flag.LOG2 | Flag.BUCKET):
+        made.get = _log2(made.get) if flags & Flag.LOG2 else _bucket(made.get, buckets)
+        made.flags &= ~Flag.TEXT
+    made.buckets = buckets
+    return made
+
+
+def stack_field(form: EventFormat) -> HistField:
+    """Return the key `stacktrace`."""
+    made = _made(Flag.KEY | Flag.STACKTRACE, "", STACK_SIZE, partial(_stack, form))
+    made.owner = None
+    return made
+
+
+def _made(flags: Flag, kind: str, size: int, get: Getter) -> HistField:
+    return HistField(get, flags, kind, size)
+
+
+def _modifier(name: str, modifier: str, flags: Flag, log: Log) -> tuple[Flag, int]:
+    if modifier in _MODIFIERS:
+        return _MODIFIERS[modifier], 0
+    if modifier == "execname" and name == "common_pid":
+        return Flag.EXECNAME, 0
+    if modifier.startswith("bucket"):
+        return Flag.BUCKET, _bucket_size(modifier, log)
+    for word, flag in (("percent", Flag.PERCENT), ("graph", Flag.GRAPH)):
+        if modifier.startswith(word) and not flags & (Flag.VARIABLE | Flag.KEY):
+            return flag, 0
+    raise refusal(log, "Invalid field modifier", modifier)
+
+
+def _bucket_size(modifier: str, log: Log) -> int:
+    rest = modifier.removeprefix("bucket")
+    rest = rest.removeprefix("s")
+    if not rest.startswith("="):
+        raise refusal(log, "Invalid field modifier", rest)
+    try:
+        size = kstrtoull(rest[1:])
+    except KernelError:
+        size = 0
+    if not size:
+        raise refusal(log, "Invalid field modifier", rest[1:])
+    return size
+
+
+def _own_field(form: EventFormat, name: str, flags: Flag, log: Log) -> HistField:
+    """Return a field of the record. Like trace_events.c:trace_find_event_field."""
+    found = next((field for field in form.fields if field.name == name), None)
+    if found is None and name in _CPU_NAMES:
+        made = _made(Flag.CPU | flags, "unsigned int", 4, lambda hit: hit.task.cpu)
+        made.field, made.field_type = name, ("int", 0, True)
+        return made
+    found = found or form.field(name)
+    source = operand(form, name)
+    if found is None or source is None or not found.ctype.size:
+        raise refusal(log, "Couldn't find field", name)
+    return _of_record(found, source.get, flags)
+
+
+def _of_record(field: Field, get: Callable[..., Value], flags: Flag) -> HistField:
+    ctype = field.ctype
+    kind = ctype.text + ctype.suffix
+    if ctype.holds in (Holds.CHARS, Holds.DYNAMIC):
+        size = TEXT_ROOM if ctype.holds is Holds.DYNAMIC else ctype.size
+        made = _made(flags | Flag.TEXT, kind, size, lambda hit: get(hit.event, hit.task))
+    elif ctype.size not in _NUMBERS or ctype.holds in (Holds.BYTES, Holds.TAIL):
+        raise KernelError(ENOMEM, f"{field.name} is no number")
+    else:
+        made = _made(flags, kind, ctype.size, _number(get))
+        made.signed = ctype.signed
+    made.field, made.field_type = field.name, (kind, ctype.size, ctype.signed)
+    return made
+
+
+def _number(get: Callable[..., Value]) -> Getter:
+    return lambda hit: number_of(get(hit.event, hit.task)) & ALL_BITS
+
+
+def _stack(form: EventFormat, hit: Hit) -> str:
+    # Five callers are left out: of a marker, those in its system call.
+    chain = CALL if form.system == FTRACE else chain_of(form.system, form.event, hit.task)
+    return "".join(f"         {name}+0x0/{SYMBOL_REACH:#x}\n" for name in chain)
+
+
+def number_of(value: Value) -> int:
+    """Return a value as a number; of a text, what its first eight bytes mean as one."""
+    if isinstance(value, int):
+        return value
+    return int.from_bytes(value.encode("latin-1")[:8], "little")
+
+
+def _log2(get: Getter) -> Getter:
+    def value(hit: Hit) -> int:
+        found = get(hit)
+        # The kernel rounds up to a power of two; a text is an address, in the upper half.
+        return max(0, (found - 1).bit_length()) if isinstance(found, int) else 64
+
+    return value
+
+
+def _bucket(get: Getter, size: int) -> Getter:
+    return lambda hit: number_of(get(hit)) // size * size

@@ -1,272 +1,176 @@
-"""The text of a hist trigger: keys, values, sort order, size, name, variables, commands.
+"""A histogram from its text: values, variables, keys, order.
 
-Like kernel/trace/trace_events_hist.c:parse_hist_trigger_attrs, create_sort_keys (v6.1).
+Like kernel/trace/trace_events_hist.c:create_hist_data, create_val_fields, create_var_fields,
+create_key_fields, create_sort_keys, create_tracing_map_fields (v6.1).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from errno import EINVAL
-from typing import Literal
 
-from msgspec import Struct, field
-
+from fakesys.core.c_types import align_up
 from fakesys.core.errors import KernelError
 from fakesys.core.event_format import EventFormat
-from fakesys.core.text import kstrtoull
-from fakesys.subsystems.tracing.hist.expressions import Expression, Number, root_operator
-from fakesys.subsystems.tracing.hist.fields import (
-    RELATIVE,
-    Context,
-    HistError,
-    HistField,
-    parse_field,
+from fakesys.subsystems.tracing.hist.actions import parse_action
+from fakesys.subsystems.tracing.hist.attributes import (
+    Attributes,
+    definitions,
+    parse_attributes,
+    refusal,
 )
+from fakesys.subsystems.tracing.hist.expressions import ExpressionParser, first_operand
+from fakesys.subsystems.tracing.hist.fields import SYM_OFFSET, TEXT_ROOM, stack_field
+from fakesys.subsystems.tracing.hist.histogram import (
+    HITCOUNT,
+    Flag,
+    HistField,
+    Histogram,
+    SortKey,
+)
+from fakesys.subsystems.tracing.hist.variables import Place, is_taken
 
 MOST_KEYS = 3
+# The hit count is one of them.
 MOST_VALUES = 3
 MOST_SORT_KEYS = 2
-MOST_VARIABLES = 16
-DEFAULT_SIZE = 2048
-SMALLEST_BITS, LARGEST_BITS = 7, 17
-HITCOUNT = "hitcount"
-_REFERENCE = re.compile(r"\$(\w+)")
-
-Command = Literal["", "pause", "continue", "clear"]
-_COMMANDS: dict[str, Command] = {
-    "pause": "pause",
-    "cont": "continue",
-    "continue": "continue",
-    "clear": "clear",
-}
-_ASSIGNED = {
-    "key": "keys",
-    "keys": "keys",
-    "val": "values",
-    "vals": "values",
-    "values": "values",
-    "sort": "sort",
-    "name": "name",
-    "clock": "clock",
-    "size": "size",
-}
+# Bytes of all keys (HIST_KEY_SIZE_MAX).
+KEY_ROOM = TEXT_ROOM + 16 * 8
+_NOT_IN_VARIABLES = Flag.GRAPH | Flag.PERCENT | Flag.BUCKET | Flag.LOG2
+_NOT_IN_VALUES = (
+    Flag.BUCKET | Flag.LOG2 | Flag.SYM | Flag.SYM_OFFSET | Flag.SYSCALL | Flag.STACKTRACE
+)
 
 
-class Parts(Struct):
-    """The parts of the text, not yet parsed."""
+def parse_histogram(text: str, form: EventFormat, place: Place) -> Histogram:
+    """Parse what follows `hist:`, without making its actions.
 
-    assigned: dict[str, str] = field(default_factory=dict)
-    variables: list[str] = field(default_factory=list)
-    command: Command = ""
-
-
-class SortKey(Struct, frozen=True):
-    """A column to sort by: the index of a key, -1 for the hit count, -2 - index for a value."""
-
-    column: int
-    spelling: str
-    descending: bool
-
-
-class Spec(Struct, frozen=True):
-    """A histogram as a trigger line describes it; `text` is what follows `hist:` in the line."""
-
-    text: str
-    keys: tuple[HistField, ...]
-    values: tuple[HistField, ...]
-    sort: tuple[SortKey, ...]
-    size: int
-    name: str
-    variables: tuple[tuple[str, Expression], ...]
-    command: Command
-    clock: str = ""
-
-    @property
-    def spelling(self) -> str:
-        """The text in the trigger file, without filter and state."""
-        name = f"name={self.name}:" if self.name else ""
-        keys = ",".join(key.spelling for key in self.keys)
-        values = ",".join((HITCOUNT, *(value.spelling for value in self.values)))
-        variables = ",".join(f"{name}={value.spelling}" for name, value in self.variables)
-        sort = ",".join(
-            key.spelling + (".descending" if key.descending else "") for key in self.sort
-        )
-        return (
-            f"hist:{name}keys={keys}:vals={values}{f':{variables}' if variables else ''}"
-            f":sort={sort}:size={self.size}{f':clock={self.clock}' if self.clock else ''}"
-        )
+    Raises EINVAL, EDOM, ENOMEM and ERANGE; most mistakes are logged.
+    """
+    body = text.replace(".sym-offset", f".{SYM_OFFSET}")
+    attributes = parse_attributes(body, place.log)
+    attributes.text = text
+    histogram = Histogram(form, attributes)
+    for action in attributes.actions:
+        parsed = parse_action(action, lambda *name: place.find(*name) is not None, place.log)
+        histogram.actions.append(parsed)
+    _add_fields(histogram, attributes, place)
+    histogram.sort = _sort_keys(histogram, attributes.parts.get("sort"), place)
+    _number_variables(histogram)
+    return histogram
 
 
-def parse_hist(text: str, form: EventFormat, context: Context) -> Spec:
-    """Parse what follows `hist:`. Raises HistError, and EINVAL without keys."""
-    parts = _split(text)
-    if "keys" not in parts.assigned:
-        raise KernelError(EINVAL, "a histogram needs keys")
-    texts = _plain_variables(parts.variables)
-    values = _values(parts.assigned.get("values", ""), form, context, texts)
-    variables = _variables(parts.variables, form, context)
-    keys = _keys(parts.assigned["keys"], form, context)
-    uses_time = any("common_timestamp" in piece for piece in text.split(":"))
-    return Spec(
-        text=text,
-        keys=keys,
-        values=values,
-        sort=_sort_keys(parts.assigned.get("sort"), keys, values),
-        size=_size(parts.assigned.get("size")),
-        name=parts.assigned.get("name", ""),
-        variables=variables,
-        command=parts.command,
-        clock=parts.assigned.get("clock", "global") if uses_time else "",
-    )
+def _add_fields(histogram: Histogram, attributes: Attributes, place: Place) -> None:
+    parser = ExpressionParser(histogram, place)
+    parser.definitions = definitions(attributes.assignments, place.log)
+    hits = HistField(lambda hit: 1, Flag.HITCOUNT, "u64", 8)
+    histogram.values.append(hits)
+    _add_values(histogram, parser, attributes.parts.get("values"), place)
+    for number, (name, text) in enumerate(parser.definitions):
+        _add_variable(histogram, parser, name, text, place)
+        # The kernel cuts the text at its operators: to later ones it is its first operand.
+        parser.definitions[number] = name, first_operand(text)
+    _add_keys(histogram, parser, attributes.parts["keys"], place)
 
 
-def _split(text: str) -> Parts:
-    parts = Parts()
-    for piece in text.split(":"):
-        name, assigned, value = piece.partition("=")
-        if not assigned:
-            if piece not in _COMMANDS:
-                raise KernelError(EINVAL, f"{piece!r} is no part of a histogram")
-            parts.command = _COMMANDS[piece]
-        elif not value:
-            raise HistError("Empty assignment", piece)
-        elif name in _ASSIGNED:
-            parts.assigned[_ASSIGNED[name]] = value
-        else:
-            parts.variables.append(piece)
-    if len(parts.variables) > MOST_VARIABLES:
-        raise HistError("Too many variables defined", parts.variables[MOST_VARIABLES])
-    return parts
-
-
-def _plain_variables(texts: list[str]) -> dict[str, str]:
-    """Return the variables that are a field; a reference to one means that field."""
-    pairs = (word.partition("=") for text in texts for word in text.split(","))
-    return {name: text for name, _, text in pairs if root_operator(text) is None}
-
-
-def _keys(text: str, form: EventFormat, context: Context) -> tuple[HistField, ...]:
-    words = text.split(",")
-    if len(words) > MOST_KEYS:
-        raise KernelError(EINVAL, f"more than {MOST_KEYS} keys")
-    found = tuple(_field(word, form, context, {}) for word in words)
-    for key in found:
-        if key.modifier in RELATIVE:
-            raise HistError("Invalid field modifier", key.modifier)
-    return found
-
-
-def _values(
-    text: str, form: EventFormat, context: Context, variables: Mapping[str, str]
-) -> tuple[HistField, ...]:
-    words = [word for word in text.split(",") if word and word != HITCOUNT]
-    if len(words) > MOST_VALUES:
+def _add_values(
+    histogram: Histogram, parser: ExpressionParser, text: str | None, place: Place
+) -> None:
+    words = [] if text is None else text.split(",")
+    taken = 0
+    for word in words[:MOST_VALUES]:
+        if len(histogram.values) == MOST_VALUES:
+            break
+        taken += 1
+        if word == HITCOUNT:
+            continue
+        value = parser.parse(word, Flag(0))
+        if value.flags & _NOT_IN_VALUES:
+            raise refusal(place.log, "Invalid field modifier", word)
+        histogram.values.append(value)
+    if words[taken:] not in ([], [HITCOUNT]):
         raise KernelError(EINVAL, f"more than {MOST_VALUES} values")
-    found = []
-    for word in words:
-        value = _field(word, form, context, variables)
-        if value.modifier not in ("", "hex", *RELATIVE):
-            raise HistError("Invalid field modifier", word)
-        found.append(value)
-    return tuple(found)
 
 
-def _field(
-    word: str, form: EventFormat, context: Context, variables: Mapping[str, str]
-) -> HistField:
-    """Parse a key or value: a field, an expression, or a reference to a variable."""
-    if word.startswith("$"):
-        if word[1:] not in variables:
-            raise _unknown_variable(word)
-        word = variables[word[1:]]
-    if word.startswith("-") or root_operator(word) is None:
-        return parse_field(word, form, context)
-
-    def number_of(text: str) -> Number:
-        return _number(parse_field(text, form, context), text)
-
-    made = Expression(word, number_of)
-    return HistField(
-        made.spelling, "", False, made.value, lambda value: f"{value:>10}", is_expression=True
-    )
+def _add_variable(
+    histogram: Histogram, parser: ExpressionParser, name: str, text: str, place: Place
+) -> None:
+    if is_taken(histogram, place, name):
+        raise refusal(place.log, "Variable already defined", name)
+    made = parser.parse(text, Flag.VARIABLE, name)
+    if made.flags & _NOT_IN_VARIABLES:
+        raise refusal(place.log, "Invalid field modifier", text)
+    if made.flags & Flag.EXECNAME:
+        made.flags = Flag.TEXT | Flag.VARIABLE | Flag.EXECNAME
+        made.size, made.signed, made.type = TEXT_ROOM, False, "char[]"
+        made.get = lambda hit: hit.comm
+    histogram.values.append(made)
 
 
-def _unknown_variable(word: str) -> HistError:
-    first = HistError("Couldn't find variable", word[1:])
-    return HistError("Couldn't find field", word, before=first)
+def _add_keys(histogram: Histogram, parser: ExpressionParser, text: str, place: Place) -> None:
+    words = text.split(",")
+    room = 0
+    for word in words[:MOST_KEYS]:
+        if word == "stacktrace":
+            key = stack_field(histogram.form)
+        else:
+            key = parser.parse(word, Flag.KEY)
+            if key.has_variable:
+                message = "Using variable references in keys not supported"
+                raise refusal(place.log, message, word)
+        key.offset, key.size = room, align_up(key.size, 8)
+        room += key.size
+        histogram.keys.append(key)
+        if room > KEY_ROOM:
+            raise KernelError(EINVAL, f"keys of more than {KEY_ROOM} bytes")
+    if words[MOST_KEYS:]:
+        raise KernelError(EINVAL, f"more than {MOST_KEYS} keys")
 
 
-def _number(field: HistField, text: str) -> Number:
-    if field.is_text:
-        raise HistError("String type can not be an operand in expression", text)
-    return lambda event, task: int(field.get(event, task))
+def _number_variables(histogram: Histogram) -> None:
+    for each in histogram.fields:
+        if not each.flags & Flag.VARIABLE:
+            continue
+        number = histogram.next_variable()
+        if number is None:
+            raise KernelError(EINVAL, "too many variables")
+        each.index, each.owner = number, histogram
 
 
-def _sort_keys(
-    text: str | None, keys: tuple[HistField, ...], values: tuple[HistField, ...]
-) -> tuple[SortKey, ...]:
+def _sort_keys(histogram: Histogram, text: str | None, place: Place) -> tuple[SortKey, ...]:
     if text is None:
         return (SortKey(-1, HITCOUNT, False),)
     words = text.split(",")
-    if "" in words[:MOST_SORT_KEYS]:
-        raise HistError("Empty sort field", f"sort={text}")
-    if len(words) > MOST_SORT_KEYS:
-        raise HistError("Too many sort fields (Max = 2)", f"sort={text}")
-    return tuple(_sort_key(word, keys, values) for word in words)
+    found: list[SortKey] = []
+    for number, word in enumerate(words[:MOST_SORT_KEYS]):
+        if not word:
+            raise refusal(place.log, "Empty sort field", "sort=")
+        if number == MOST_SORT_KEYS - 1 and words[MOST_SORT_KEYS:]:
+            raise refusal(place.log, "Too many sort fields (Max = 2)", "sort=")
+        found.append(_sort_key(histogram, word, place))
+    return tuple(found)
 
 
-def _sort_key(word: str, keys: tuple[HistField, ...], values: tuple[HistField, ...]) -> SortKey:
+def _sort_key(histogram: Histogram, word: str, place: Place) -> SortKey:
     name, dot, modifier = word.partition(".")
+    if not name:
+        raise refusal(place.log, "Empty sort field", "sort=")
+    column = _column(histogram, name)
+    if column is None:
+        raise refusal(place.log, "Sort field must be a key or a val", name)
     if dot and modifier not in ("ascending", "descending"):
-        raise HistError("Invalid sort modifier", modifier)
-    descending = modifier == "descending"
+        raise refusal(place.log, "Invalid sort modifier", modifier)
+    number, spelling = column
+    return SortKey(number, spelling, modifier == "descending")
+
+
+def _column(histogram: Histogram, name: str) -> tuple[int, str] | None:
+    """Return the column of a name and its text in the trigger file. Values come before keys."""
     if name == HITCOUNT:
-        return SortKey(-1, HITCOUNT, descending)
-    for column, key in enumerate(keys):
-        if key.name == name:
-            return SortKey(column, key.spelling, descending)
-    for column, value in enumerate(values):
-        if value.name == name:
-            return SortKey(-2 - column, value.spelling, descending)
-    raise HistError("Sort field must be a key or a val", word)
-
-
-def _size(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_SIZE
-    bits = max(0, kstrtoull(text) - 1).bit_length()
-    if not SMALLEST_BITS <= bits <= LARGEST_BITS:
-        raise KernelError(EINVAL, f"{text} entries are too few or too many")
-    return 1 << bits
-
-
-def _variables(
-    texts: list[str], form: EventFormat, context: Context
-) -> tuple[tuple[str, Expression], ...]:
-    found: dict[str, Expression] = {}
-    plain: dict[str, str] = {}
-
-    def field_of(text: str) -> Number:
-        if text.startswith("$"):
-            if text[1:] not in found:
-                raise _unknown_variable(text)
-            return found[text[1:]].value
-        number = parse_field(text, form, context)
-        if number.modifier in RELATIVE:
-            raise HistError("Invalid field modifier", number.modifier)
-        return _number(number, text)
-
-    for text in texts:
-        for assignment in text.split(","):
-            name, _, expression = assignment.partition("=")
-            if name in found:
-                raise HistError("Variable already defined", name)
-            # A reference to a variable that is a field means that field.
-            expression = _REFERENCE.sub(
-                lambda match: plain[match[1]] if match[1] in plain else match[0], expression
-            )
-            if root_operator(expression) is None and not expression.startswith("$"):
-                plain[name] = expression
-            found[name] = Expression(expression, field_of)
-    return tuple(found.items())
+        return -1, HITCOUNT
+    for number, value in enumerate(histogram.sums[1:], start=1):
+        if value.label == name:
+            return -1 - number, value.spelling
+    for number, key in enumerate(histogram.keys):
+        if key.label == name:
+            return number, key.spelling
+    return None

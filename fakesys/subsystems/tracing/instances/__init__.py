@@ -5,7 +5,8 @@
   `struct trace_array`.
 * `event_file.py`: `EventFile`, one event in one instance, like `struct trace_event_file`.
 * `shared.py`: `Shared`, what all instances have in common: kernel, catalog, clocks, names.
-* `triggers.py`, `hist_trigger.py`: what an event file does besides recording.
+* `triggers.py`, `hist_trigger.py`, `hist_command.py`: what an event file does besides recording.
+* `synthetic.py`: `SyntheticEvents`, defined by clients and made by histograms.
 * `listeners.py`: which event files hear of which event.
 * `set_event.py`: enabling events by name. `pid_list.py`: lists of pids. `state.py`: plain data.
 * `task_watch.py`: `TaskWatch`, events of real processes, derived from their requests.

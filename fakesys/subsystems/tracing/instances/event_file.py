@@ -6,7 +6,9 @@ trace_events_trigger.c:event_triggers_call (v6.1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EINVAL
+from functools import partial
 from typing import Any, Protocol
 
 from fakesys.core.event_format import EventFormat
@@ -18,6 +20,9 @@ from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 NO_FILTER = "none"
 BAD_SYSTEM_FILTER = "Couldn't find or set field in one of a subsystem's events"
+
+After = Callable[[], None] | None
+"""What a trigger still has to do when the event is recorded, if anything."""
 
 
 class Recorder(Protocol):
@@ -45,8 +50,13 @@ class Recorder(Protocol):
         event: Any,
         task: Task,
         reserved: list[CpuBuffer] | None = None,
+        stamp: int | None = None,
     ) -> bool:
-        """Put an event into the buffer of its CPU."""
+        """Put an event into the buffer of its CPU, with the time of now if none is given."""
+
+    @property
+    def now(self) -> Callable[[], int]:
+        """Reads the clock."""
 
     def traces_pid(self, pid: int) -> bool:
         """Return whether events of this task are recorded."""
@@ -78,11 +88,18 @@ class Trigger(Protocol):
     def needs_record(self) -> bool:
         """Must the event have its place in the buffer before the trigger looks at it?"""
 
+    @property
+    def needs_stamp(self) -> bool:
+        """Must it have the time of the event?"""
+
     def matches(self, event: Any, task: Task) -> bool:
         """Return whether its filter lets it fire."""
 
-    def fire(self, event: Any, task: Task) -> None:
-        """Act. Precondition: it is not paused and `matches` is true."""
+    def fire(self, event: Any, task: Task, stamp: int) -> After:
+        """Act. Precondition: it is not paused and `matches` is true.
+
+        `stamp`: the time of the event, if `needs_stamp` is true.
+        """
 
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
@@ -180,17 +197,24 @@ class EventFile:
         elif self._passes(event, task):
             self.recorder.record(self.form, event, task)
 
-    def run_triggers(self, event: Any, task: Task) -> list[Trigger]:
-        """Fire the triggers that fire before the event is recorded; return those that are late."""
-        late = []
+    def run_triggers(self, event: Any, task: Task, stamp: int = 0) -> list[Callable[[], object]]:
+        """Fire triggers; return what is to be done when the event is recorded."""
+        late: list[Callable[[], object]] = []
         for trigger in self.triggers:
             if trigger.paused or not trigger.matches(event, task):
                 continue
             if trigger.late:
-                late.append(trigger)
-            else:
-                trigger.fire(event, task)
+                late.append(partial(trigger.fire, event, task, stamp))
+                continue
+            rest = trigger.fire(event, task, stamp)
+            if rest is not None:
+                late.append(rest)
         return late
+
+    def stamp_of_triggers(self) -> int | None:
+        """Return the time of an event that happens now; None if no trigger needs it."""
+        timed = any(trigger.needs_stamp for trigger in self.triggers)
+        return self.recorder.now() if timed else None
 
     def set_filter(self, text: str) -> None:
         """Compile what is written to `filter`; "0" removes the filter.
@@ -234,9 +258,9 @@ class EventFile:
         self.filter_text = NO_FILTER
         self.refresh()
 
-    def add_trigger(self, trigger: Trigger) -> None:
-        """Put a trigger before the others and attach the file for it."""
-        self.triggers = (trigger, *self.triggers)
+    def add_trigger(self, trigger: Trigger, *, last: bool = False) -> None:
+        """Put a trigger before the others, or behind them, and attach the file for it."""
+        self.triggers = (*self.triggers, trigger) if last else (trigger, *self.triggers)
         self.arm()
 
     def remove_trigger(self, trigger: Trigger) -> None:
@@ -257,11 +281,12 @@ class EventFile:
         # A trigger that looks at the event runs after its place in the buffer is reserved.
         conditional = any(trigger.needs_record for trigger in self.triggers)
         live = recorder.buffers.live
-        late = self.run_triggers(event, task)
+        stamp = self.stamp_of_triggers()
+        late = self.run_triggers(event, task, stamp or 0)
         if (on or not conditional) and self._passes(event, task):
-            recorder.record(self.form, event, task, live if conditional else None)
-        for trigger in late:
-            trigger.fire(event, task)
+            recorder.record(self.form, event, task, live if conditional else None, stamp)
+        for act in late:
+            act()
 
     def _passes(self, event: Any, task: Task) -> bool:
         if self.soft_disabled:

@@ -1,82 +1,81 @@
-"""Histograms as triggers: they count events by keys and add up values.
+"""Histograms as triggers: added to events, found again, removed.
 
-Like kernel/trace/trace_events_hist.c:event_hist_trigger_parse, hist_register_trigger (v6.1).
+Like kernel/trace/trace_events_hist.c:event_hist_trigger_parse, hist_register_trigger,
+hist_unregister_trigger (v6.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from errno import EEXIST, EINVAL, ENOENT
+from collections.abc import Callable, Iterator
+from errno import EBUSY, EEXIST, EINVAL, ENOENT
 from typing import Any
 
 from msgspec import Struct, field
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
-from fakesys.subsystems.tracing.base.saved_cmdlines import SavedCmdlines
+from fakesys.subsystems.tracing.events.synthetic import SYNTHETIC
 from fakesys.subsystems.tracing.filter.filters import Filter
-from fakesys.subsystems.tracing.hist.fields import ALL_BITS, Context, HistError, Value
-from fakesys.subsystems.tracing.hist.parse import Spec, parse_hist
-from fakesys.subsystems.tracing.instances.event_file import EventFile
-from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.hist.actions import Action
+from fakesys.subsystems.tracing.hist.attributes import refusal
+from fakesys.subsystems.tracing.hist.count import count
+from fakesys.subsystems.tracing.hist.create import create_actions
+from fakesys.subsystems.tracing.hist.histogram import Histogram, Key, Row, Value
+from fakesys.subsystems.tracing.hist.variables import Place, Synthetic
+from fakesys.subsystems.tracing.instances.event_file import After, EventFile
+from fakesys.subsystems.tracing.instances.instance import Instance, Watch
 
 NO_HISTOGRAM = "Can't clear or continue a nonexistent hist trigger"
-
-Key = tuple[Value, ...]
-
-
-class Table(Struct):
-    """The counts: for each key the hits, then the sum of each value.
-
-    `size`: the most keys; `dropped`: events whose key had no room.
-    """
-
-    size: int
-    rows: dict[Key, list[int]] = field(default_factory=dict)
-    hits: int = 0
-    dropped: int = 0
-
-    def clear(self) -> None:
-        """Drop all rows and counts."""
-        self.rows.clear()
-        self.hits = self.dropped = 0
+OTHER_NAMED = "Named hist trigger doesn't match existing named trigger (includes variables)"
 
 
 class HistTrigger(Struct, eq=False):
-    """One histogram on one event; histograms of the same name share a table."""
+    """One histogram on one event; those of the same name share a `Histogram`.
 
-    spec: Spec
+    `serial`: its place in the order in which all were made. `maker`: the trigger for whose sake
+    it was made.
+    """
+
+    instance: Instance
+    file: EventFile
+    histogram: Histogram
+    name: str
     condition: Filter | None
-    table: Table
-    cmdlines: SavedCmdlines
+    serial: int
     paused: bool = False
+    maker: HistTrigger | None = None
     late: bool = False
     needs_record: bool = True
+    pending: list[tuple[str, list[Value]]] = field(default_factory=list)
 
     @property
     def key(self) -> str:
         """What identifies the histogram: all of its line but the state."""
-        return hist_key(self.spec, self.condition)
+        name = f"name={self.name}:" if self.name else ""
+        return f"hist:{name}{self.histogram.spelling}{if_part(self.condition)}"
+
+    @property
+    def filter_text(self) -> str:
+        """Which events it counts; nothing for all."""
+        return "" if self.condition is None else self.condition.text
+
+    @property
+    def needs_stamp(self) -> bool:
+        """Must it have the time of the event?"""
+        return self.histogram.timestamps
 
     def matches(self, event: Any, task: Task) -> bool:
         """Return whether the filter lets the event be counted."""
         return self.condition is None or self.condition.test(event, task)
 
-    def fire(self, event: Any, task: Task) -> None:
-        """Count the event; a new key when the table is full counts as dropped."""
-        table, spec = self.table, self.spec
-        key = tuple(part.get(event, task) for part in spec.keys)
-        row = table.rows.get(key)
-        if row is None:
-            if len(table.rows) >= table.size:
-                table.dropped += 1
-                return
-            row = table.rows[key] = [0] * (1 + len(spec.values))
-            self.cmdlines.save(task.pid, task.comm)
-        table.hits += 1
-        row[0] += 1
-        for column, value in enumerate(spec.values, start=1):
-            row[column] = (row[column] + _addend(value.get(event, task))) & ALL_BITS
+    def fire(self, event: Any, task: Task, stamp: int) -> After:
+        """Count the event; return what makes its synthetic events, if there are any."""
+        histogram = self.histogram
+        if histogram.usecs and self.instance.in_ns:
+            stamp //= 1000
+        count(histogram, event, task, stamp, self)
+        return self._make_synthetic if self.pending else None
 
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
@@ -85,20 +84,92 @@ class HistTrigger(Struct, eq=False):
     @property
     def line(self) -> str:
         """The line that makes such a histogram."""
-        return f"hist:{self.spec.text}{if_part(self.condition)}"
+        return f"hist:{self.histogram.attributes.text}{if_part(self.condition)}"
 
     def removed(self) -> None:
-        """Do nothing: the table goes with its last trigger."""
+        """Let go of what its actions use, unless others share its histogram."""
+        release_event(self)
+        if not any(other.histogram is self.histogram for other in all_hists(self.instance)):
+            release(self.instance, self.histogram)
+
+    def trace(self, name: str, values: list[Value]) -> None:
+        """Make a synthetic event, once the event that causes it is recorded."""
+        self.pending.append((name, values))
+
+    def snapshot(self, histogram: Histogram, action: Action, key: Key, row: Row) -> None:
+        """Take a snapshot of the instance if the value is news for all keys."""
+        watch = self.instance.watch
+        value = row.variables[action.kept]
+        assert watch is not None
+        assert isinstance(value, int)
+        if action.is_news(value, watch.value):
+            watch.value, watch.key, watch.comm, watch.updated = value, key, row.comm, True
+            self.instance.swap_snapshot()
+
+    def _make_synthetic(self) -> None:
+        made, self.pending = self.pending, []
+        for name, values in made:
+            self.instance.owner.synthetic.emit(name, values)
 
 
-def _addend(value: Value) -> int:
-    """Return what a value adds to a sum; a text adds nothing."""
-    return value if isinstance(value, int) else 0
+class HistPlace:
+    """The instance and the event on which a line puts a histogram: its `Place`.
 
+    `command`: the text after `hist:` that is logged; `made`: triggers on other events, made for
+    the sake of this one.
+    """
 
-def hist_key(spec: Spec, condition: Filter | None) -> str:
-    """Return the key of a histogram trigger, without making one."""
-    return spec.spelling + if_part(condition)
+    def __init__(
+        self,
+        instance: Instance,
+        file: EventFile,
+        command: str,
+        count_too: Callable[[EventFormat, str], None],
+        *,
+        removing: bool,
+    ) -> None:
+        self.removing = removing
+        self.count_too = count_too
+        self._instance = instance
+        self._command = f"hist:{command}"
+        self._where = f"hist:{file.form.name}"
+
+    def log(self, message: str, at: str | None) -> None:
+        """Append a mistake to `error_log`."""
+        position = max(0, self._command.find(at)) if at else 0
+        instance = self._instance
+        now = instance.shared.kernel.clock.now_ns
+        instance.errors.add(now, self._where, self._command, message, position)
+
+    def find(self, system: str, event: str) -> EventFormat | None:
+        """Return an event; system `ftrace` is searched too."""
+        return self._instance.shared.catalog.by_name.get(f"{system}:{event}")
+
+    def on_event(self, form: EventFormat) -> list[HistTrigger]:
+        """Return the histograms on an event, in their order."""
+        return hists(self._instance.file(form))
+
+    def with_variables(self) -> list[Histogram]:
+        """Return the histograms of the instance that have variables, newest first."""
+        found = [
+            trigger
+            for file in self._instance.known_files()
+            for trigger in hists(file)
+            if trigger.histogram.uses_variables
+        ]
+        found.sort(key=lambda trigger: -trigger.serial)
+        return [trigger.histogram for trigger in found]
+
+    def synthetic(self, name: str) -> Synthetic | None:
+        """Return a synthetic event."""
+        return self._instance.owner.synthetic.find(name)
+
+    def watch_snapshot(self, histogram: Histogram) -> None:
+        """Let the histogram take snapshots of the instance. Raises EBUSY."""
+        self._instance.buffers.allot_snapshot()
+        if self._instance.watch is not None:
+            raise KernelError(EBUSY, "another histogram takes the snapshots")
+        self._instance.watch = Watch(histogram)
 
 
 def if_part(condition: Filter | None) -> str:
@@ -106,59 +177,124 @@ def if_part(condition: Filter | None) -> str:
     return f" if {condition.text}" if condition else ""
 
 
-def parse_spec(instance: Instance, file: EventFile, argument: str | None) -> Spec:
-    """Parse the histogram of a trigger line. Raises EINVAL, and HistError, which is logged."""
-    if not argument:
-        raise KernelError(EINVAL, "a histogram needs keys")
-    shared = instance.shared
-    try:
-        return parse_hist(
-            argument, file.form, Context(shared.cmdlines.comm, lambda: instance.now())
-        )
-    except HistError as error:
-        log_error(instance, file, argument, error)
-        raise
-
-
-def log_error(instance: Instance, file: EventFile, argument: str, error: HistError) -> None:
-    """Append the error to `error_log`, and before it the one that led to it."""
-    if error.before is not None:
-        log_error(instance, file, argument, error.before)
-    command = f"hist:{argument}"
-    position = max(0, command.find(error.at)) if error.at else 0
-    now = instance.shared.kernel.clock.now_ns
-    instance.errors.add(now, f"hist:{file.form.name}", command, error.message, position)
-
-
-def add_hist(instance: Instance, file: EventFile, spec: Spec, condition: Filter | None) -> None:
-    """Add a histogram, or obey a command for one that is there.
-
-    Raises EEXIST for a second equal histogram, ENOENT for a command without one, EINVAL for a
-    shared name with other fields.
-    """
-    key = hist_key(spec, condition)
-    old = next((other for other in hists(file) if other.key == key), None)
-    if old is not None:
-        _obey(old, spec)
-        return
-    if spec.command in ("continue", "clear"):
-        refusal = HistError(NO_HISTOGRAM, "", errno=ENOENT)
-        log_error(instance, file, spec.text, refusal)
-        raise refusal
-    table = _table_of(instance, spec)
-    paused = spec.command == "pause"
-    file.add_trigger(HistTrigger(spec, condition, table, instance.shared.cmdlines, paused))
-
-
 def hists(file: EventFile) -> list[HistTrigger]:
-    """Return the histograms on an event, newest first."""
+    """Return the histograms on an event, oldest first."""
     return [trigger for trigger in file.triggers if isinstance(trigger, HistTrigger)]
 
 
-def clear_hists(file: EventFile) -> None:
-    """Remove the histograms but no other trigger, as opening `trigger` with O_TRUNC does."""
-    for trigger in hists(file):
-        file.remove_trigger(trigger)
+def all_hists(instance: Instance) -> Iterator[HistTrigger]:
+    """Return the histograms of all instances."""
+    for each in instance.owner.every_instance():
+        for file in each.known_files():
+            yield from hists(file)
+
+
+def update_only(file: EventFile, histogram: Histogram, condition: Filter | None) -> bool:
+    """Pause, continue or clear a histogram that is there; return False if there is none."""
+    command = histogram.attributes.command
+    old = find_equal(file, histogram, condition) if command else None
+    if old is None:
+        return False
+    if command == "clear":
+        old.histogram.clear()
+    else:
+        old.paused = command == "pause"
+    return True
+
+
+def find_equal(
+    file: EventFile, histogram: Histogram, condition: Filter | None
+) -> HistTrigger | None:
+    """Return the histogram on an event that equals a parsed one, filter and all."""
+    wanted = histogram.attributes.name, if_part(condition), histogram.shape
+    for old in hists(file):
+        if (old.name, if_part(old.condition), old.histogram.shape) == wanted:
+            return old
+    return None
+
+
+def register(
+    instance: Instance,
+    file: EventFile,
+    histogram: Histogram,
+    condition: Filter | None,
+    place: Place,
+) -> HistTrigger:
+    """Add a histogram whose actions are made.
+
+    Raises EEXIST for a second equal one, ENOENT for a command without one, EINVAL for a shared
+    name with other fields or an unknown clock.
+    """
+    attributes = histogram.attributes
+    named = _named(instance, attributes.name)
+    if named is not None and named.shape != histogram.shape:
+        raise refusal(place.log, OTHER_NAMED, f"name={attributes.name}")
+    if (named is not None or not attributes.name) and find_equal(file, histogram, condition):
+        raise refusal(place.log, "Hist trigger already exists", None, EEXIST)
+    if attributes.command in ("cont", "clear"):
+        raise refusal(place.log, NO_HISTOGRAM, None, ENOENT)
+    if histogram.timestamps:
+        _set_clock(instance, attributes.clock, place)
+    owner = instance.owner
+    trigger = HistTrigger(
+        instance,
+        file,
+        histogram if named is None else named,
+        attributes.name,
+        condition,
+        owner.next_serial(),
+        attributes.command == "pause",
+    )
+    file.add_trigger(trigger, last=True)
+    if file.form.system == SYNTHETIC:
+        owner.synthetic.users[file.form.event] += 1
+    if named is not None:
+        release(instance, histogram)
+    return trigger
+
+
+def make_actions(instance: Instance, histogram: Histogram, place: Place) -> None:
+    """Make the actions of a histogram, and count who uses which synthetic event.
+
+    Raises as `create_actions`; what was made is given back then.
+    """
+    try:
+        create_actions(histogram, place)
+    except KernelError:
+        for action in histogram.actions:
+            action.synthetic = ""
+        raise
+    finally:
+        for action in histogram.actions:
+            if action.synthetic:
+                instance.owner.synthetic.users[action.synthetic] += 1
+
+
+def release(instance: Instance, histogram: Histogram) -> None:
+    """Let go of the synthetic events and the snapshot that the actions of a histogram use."""
+    for action in histogram.actions:
+        if action.synthetic:
+            instance.owner.synthetic.users[action.synthetic] -= 1
+    for each in instance.owner.every_instance():
+        if each.watch is not None and each.watch.histogram is histogram:
+            each.watch = None
+
+
+def release_event(trigger: HistTrigger) -> None:
+    """Let go of the synthetic event that a histogram counts."""
+    form = trigger.file.form
+    if form.system == SYNTHETIC:
+        trigger.instance.owner.synthetic.users[form.event] -= 1
+
+
+def is_referred(trigger: HistTrigger) -> bool:
+    """Return whether another histogram of the instance refers to its variables."""
+    for file in trigger.instance.known_files():
+        for other in hists(file):
+            histogram = other.histogram
+            if histogram is not trigger.histogram and histogram.refers_to(trigger.histogram):
+                return True
+    return False
 
 
 def switch_hists(file: EventFile, on: bool) -> bool:
@@ -170,31 +306,15 @@ def switch_hists(file: EventFile, on: bool) -> bool:
     return changed
 
 
-def _obey(trigger: HistTrigger, spec: Spec) -> None:
-    if spec.command == "clear":
-        trigger.table.clear()
-    elif spec.command:
-        trigger.paused = spec.command == "pause"
-    else:
-        raise KernelError(EEXIST, "there is such a histogram already")
+def _named(instance: Instance, name: str) -> Histogram | None:
+    """Return the histogram that all of a name share, in any instance."""
+    if not name:
+        return None
+    return next((each.histogram for each in all_hists(instance) if each.name == name), None)
 
 
-def _table_of(instance: Instance, spec: Spec) -> Table:
-    """Return the table of the histograms of this name, in any instance, or a new one."""
-    if spec.name:
-        for other in _all_hists(instance):
-            if other.spec.name == spec.name:
-                if _shape(other.spec) != _shape(spec):
-                    raise KernelError(EINVAL, f"histogram {spec.name} has other fields")
-                return other.table
-    return Table(spec.size)
-
-
-def _all_hists(instance: Instance) -> Iterator[HistTrigger]:
-    for each in instance.owner.every_instance():
-        for file in each.known_files():
-            yield from hists(file)
-
-
-def _shape(spec: Spec) -> tuple[str, ...]:
-    return tuple(part.spelling for part in (*spec.keys, *spec.values))
+def _set_clock(instance: Instance, clock: str, place: Place) -> None:
+    try:
+        instance.set_clock(clock)
+    except KernelError as error:
+        raise refusal(place.log, "Couldn't set trace_clock", clock, error.errno or EINVAL) from None

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from fakesys.core.errors import Waiters
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
@@ -17,9 +19,11 @@ from fakesys.subsystems.tracing.base.options import Options
 from fakesys.subsystems.tracing.events.ftrace import stack_of
 from fakesys.subsystems.tracing.events.stacks import MARKER_STACK, PROBE, chain_of
 from fakesys.subsystems.tracing.filter.dialect import Dialect, FilterError
+from fakesys.subsystems.tracing.hist.histogram import Histogram, Key
 from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.pid_list import PidList
 from fakesys.subsystems.tracing.instances.shared import Shared
+from fakesys.subsystems.tracing.instances.synthetic import SyntheticEvents
 from fakesys.subsystems.tracing.output.render import Renderer
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS, BufferSet
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
@@ -68,6 +72,27 @@ class Owner(Protocol):
     def update_watch(self) -> None:
         """Watch the requests of clients if any instance needs that."""
 
+    @property
+    def synthetic(self) -> SyntheticEvents:
+        """The events that histograms make."""
+
+    def next_serial(self) -> int:
+        """Return a number for a new histogram."""
+
+
+class Watch(Struct):
+    """What a histogram that takes snapshots has seen: the last value, its key, and its task.
+
+    Like `struct cond_snapshot` of kernel/trace/trace.h, `struct track_data` of
+    kernel/trace/trace_events_hist.c (v6.1).
+    """
+
+    histogram: Histogram
+    value: int = 0
+    key: Key = ()
+    comm: str = ""
+    updated: bool = False
+
 
 class Instance:
     """The model of the top directory and of each directory in `instances/`.
@@ -95,6 +120,8 @@ class Instance:
         self.pids = PidList()
         self.notrace_pids = PidList()
         self.errors = ErrorLog()
+        # The histogram that takes snapshots, if one does.
+        self.watch: Watch | None = None
         self.waiters = Waiters()
         # Which pipes have a reader: CPU numbers, ALL_CPUS for the pipe of all CPUs.
         self.pipe_readers: set[int] = set()
@@ -108,15 +135,17 @@ class Instance:
         event: Any,
         task: Task,
         reserved: list[CpuBuffer] | None = None,
+        stamp: int | None = None,
     ) -> bool:
         """Put an event into the buffer of its CPU; return False if it was not recorded.
 
         `reserved`: the buffers in which it had its place before a trigger changed anything.
+        `stamp`: the time that triggers took it to be.
         """
         if not self.recording and reserved is None:
             return False
         self.shared.cmdlines.learn(task)
-        if not self.store(task.cpu, form.encode(event, task.pid), reserved):
+        if not self.store(task.cpu, form.encode(event, task.pid), reserved, stamp):
             return False
         if self.options.stacks:
             self.record_stack(form, task)
@@ -134,7 +163,13 @@ class Instance:
             chain = (PROBE, *chain_of(form.system, form.event, task))
         self.store(task.cpu, catalog.stack.encode(stack_of(chain), task.pid))
 
-    def store(self, cpu: int, payload: bytes, reserved: list[CpuBuffer] | None = None) -> bool:
+    def store(
+        self,
+        cpu: int,
+        payload: bytes,
+        reserved: list[CpuBuffer] | None = None,
+        stamp: int | None = None,
+    ) -> bool:
         """Put an encoded event into the buffer of a CPU; return False if it was dropped."""
         if reserved is None:
             reserved = self.buffers.live
@@ -142,7 +177,7 @@ class Instance:
             self.owner.grow(cpu + 1)
         if not self.cpumask >> cpu & 1:
             return False
-        if not reserved[cpu].write(self.now(), payload):
+        if not reserved[cpu].write(self.now() if stamp is None else stamp, payload):
             return False
         self.waiters.wake()
         return True
@@ -166,6 +201,14 @@ class Instance:
         if found is None:
             found = self._files[form.name] = EventFile(self, form)
         return found
+
+    def known_file(self, form: EventFormat) -> EventFile | None:
+        """Return the state of an event if it was asked for before."""
+        return self._files.get(form.name)
+
+    def forget(self, form: EventFormat) -> None:
+        """Drop the state of an event that is gone."""
+        self._files.pop(form.name, None)
 
     def enabled_files(self) -> list[EventFile]:
         """Return the attached event files in the order of `available_events`, `ftrace` last."""

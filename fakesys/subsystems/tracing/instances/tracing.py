@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
 
 from fakesys.core.errors import KernelError
+from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Changed
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
@@ -18,6 +19,7 @@ from fakesys.subsystems.tracing.instances.event_file import EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.listeners import Listeners
 from fakesys.subsystems.tracing.instances.shared import Shared
+from fakesys.subsystems.tracing.instances.synthetic import SyntheticEvents
 from fakesys.subsystems.tracing.instances.task_watch import Processes, TaskWatch
 
 PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
@@ -50,6 +52,8 @@ class Tracing:
         options = Options.at_boot(build.absent_options)
         self.top = Instance(self, self.shared, options, expanded=False)
         self.instances: dict[str, Instance] = {}
+        self.synthetic = SyntheticEvents(kernel.bus, catalog, self)
+        self._serial = 0
         # Who records markers of the top directory, newest first: by default only itself.
         self.marker_copies: list[Instance] = [self.top]
 
@@ -160,6 +164,26 @@ class Tracing:
     def hears_anything(self) -> bool:
         """Is any event recorded or needed in any instance?"""
         return bool(self.listeners)
+
+    def is_enabled(self, form: EventFormat) -> bool:
+        """Return whether any instance records an event or counts it."""
+        known = (instance.known_file(form) for instance in self.every_instance())
+        return any(file is not None and file.enabled for file in known)
+
+    def appeared(self) -> None:
+        """Follow a new event."""
+        self.kernel.bus.emit(Changed(tuple(self.every_instance()), deep=True))
+
+    def vanished(self, form: EventFormat) -> None:
+        """Forget an event, with what is recorded of it."""
+        for instance in self.every_instance():
+            instance.forget(form)
+        self.appeared()
+
+    def next_serial(self) -> int:
+        """Return a number for a new histogram."""
+        self._serial += 1
+        return self._serial
 
     # Clients.
 

@@ -21,20 +21,19 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Task
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.policy import Build
-from fakesys.subsystems.tracing.filter.dialect import FilterError
-from fakesys.subsystems.tracing.filter.filters import Filter, compile_filter
-from fakesys.subsystems.tracing.instances.event_file import EventFile, Trigger
-from fakesys.subsystems.tracing.instances.hist_trigger import (
-    add_hist,
-    hist_key,
-    if_part,
-    parse_spec,
-    switch_hists,
+from fakesys.subsystems.tracing.filter.filters import Filter
+from fakesys.subsystems.tracing.instances.event_file import After, EventFile, Trigger
+from fakesys.subsystems.tracing.instances.hist_command import (
+    BLANKS,
+    clear_hists,
+    compile_condition,
+    cut,
+    obey_hist,
 )
+from fakesys.subsystems.tracing.instances.hist_trigger import if_part, switch_hists
 from fakesys.subsystems.tracing.instances.instance import Instance
 
 UNLIMITED = -1
-_BLANKS = " \t\n\v\f\r"
 
 # What a trigger does; the result says whether anything changed, for only that is counted.
 Action = Callable[[Task], bool]
@@ -43,7 +42,10 @@ InstanceAction = Callable[[Instance, EventFile, Task], bool]
 
 
 class SwitchTrigger(Struct, eq=False):
-    """A trigger whose only state is its count. `target`: the event that it switches, armed."""
+    """A trigger whose only state is its count.
+
+    `target`: the event that it switches, armed. `switches_hists`: of another event.
+    """
 
     key: str
     name: str
@@ -53,6 +55,8 @@ class SwitchTrigger(Struct, eq=False):
     late: bool = False
     target: EventFile | None = None
     paused: bool = False
+    switches_hists: bool = False
+    needs_stamp: bool = False
 
     @property
     def needs_record(self) -> bool:
@@ -63,10 +67,11 @@ class SwitchTrigger(Struct, eq=False):
         """Return whether its filter lets it fire."""
         return self.condition is None or self.condition.test(event, task)
 
-    def fire(self, event: Any, task: Task) -> None:
+    def fire(self, event: Any, task: Task, stamp: int) -> After:
         """Act, unless the count is used up; what changes nothing is not counted."""
         if self.count != 0 and self.action(task) and self.count != UNLIMITED:
             self.count -= 1
+        return None
 
     def text(self) -> str:
         """Return its line in the trigger file, without newline."""
@@ -97,15 +102,9 @@ Maker = Callable[[Instance, EventFile, TriggerLine], None]
 
 def parse_line(text: str) -> TriggerLine:
     """Split a trigger line. Like trace_events_trigger.c:trigger_process_regex."""
-    body = text.strip(_BLANKS)
-    name, _, rest = _cut(body, ": \t")
-    return TriggerLine(name.removeprefix("!"), rest.lstrip(_BLANKS) or None, body.startswith("!"))
-
-
-def _cut(text: str, separators: str) -> tuple[str, bool, str]:
-    """Return what is before the first separator, whether there is one, and the rest: strsep()."""
-    place = min((at for at in map(text.find, separators) if at >= 0), default=-1)
-    return (text, False, "") if place < 0 else (text[:place], True, text[place + 1 :])
+    body = text.strip(BLANKS)
+    name, _, rest = cut(body, ": \t")
+    return TriggerLine(name.removeprefix("!"), rest.lstrip(BLANKS) or None, body.startswith("!"))
 
 
 def _argument_and_condition(rest: str | None, *, needed: bool) -> tuple[str | None, str | None]:
@@ -119,8 +118,8 @@ def _argument_and_condition(rest: str | None, *, needed: bool) -> tuple[str | No
         return None, None
     if not needed and not (rest[0].isascii() and rest[0].isdigit()):
         return None, rest
-    argument, _, condition = _cut(rest, " \t")
-    return argument, condition.lstrip(_BLANKS) or None
+    argument, _, condition = cut(rest, " \t")
+    return argument, condition.lstrip(BLANKS) or None
 
 
 def available(build: Build) -> str:
@@ -152,6 +151,17 @@ def write_trigger(instance: Instance, file: EventFile, text: str) -> None:
     make(instance, file, line)
 
 
+def truncate_triggers(file: EventFile) -> None:
+    """Remove histograms and what switches those of other events, but no other trigger.
+
+    Opening `trigger` with O_TRUNC does this.
+    """
+    clear_hists(file)
+    for trigger in file.triggers:
+        if isinstance(trigger, SwitchTrigger) and trigger.switches_hists:
+            file.remove_trigger(trigger)
+
+
 def _trigger_of(file: EventFile, key: str) -> Trigger | None:
     return next((trigger for trigger in file.triggers if trigger.key == key), None)
 
@@ -174,20 +184,6 @@ def _remove(file: EventFile, key: str) -> None:
         trigger.removed()
 
 
-def _compile_condition(instance: Instance, file: EventFile, text: str | None) -> Filter | None:
-    """Compile the filter after `if`. Raises EINVAL, and FilterError, which is logged."""
-    if text is None:
-        return None
-    word, more, body = _cut(text, " \t")
-    if word != "if" or not more:
-        raise KernelError(EINVAL, f"{text!r} is not `if FILTER`")
-    try:
-        return compile_filter(body, file.form, instance.dialect)
-    except FilterError as error:
-        instance.log_filter_error(body, error)
-        raise
-
-
 def _makers(build: Build) -> dict[str, Maker]:
     makers: dict[str, Maker] = {
         "traceon": _simple("traceonoff", _trace_on),
@@ -206,34 +202,7 @@ def _makers(build: Build) -> dict[str, Maker]:
 
 
 def _make_hist(instance: Instance, file: EventFile, line: TriggerLine) -> None:
-    argument, condition_text = _hist_and_condition(line.rest)
-    spec = parse_spec(instance, file, argument)
-    condition = _compile_condition(instance, file, condition_text)
-    if line.remove:
-        _remove(file, hist_key(spec, condition))
-        return
-    add_hist(instance, file, spec, condition)
-
-
-def _hist_and_condition(rest: str | None) -> tuple[str | None, str | None]:
-    """Return the histogram and `if FILTER`; the word `if` divides them, so blanks may precede it.
-
-    Like trace_events_hist.c:event_hist_trigger_parse (v6.1). Raises EINVAL.
-    """
-    if rest is None:
-        return None, None
-    if rest.startswith("if"):
-        raise KernelError(EINVAL, "there is no histogram before if")
-    place = rest.find("if", 1)
-    while place >= 0:
-        behind = rest[place + 2 : place + 3]
-        if rest[place - 1] in " \t":
-            if len(rest) - place <= len("if "):
-                raise KernelError(EINVAL, "there is no filter after if")
-            if behind in " \t":
-                return rest[: place - 1].strip(_BLANKS), rest[place:].strip(_BLANKS)
-        place = rest.find("if", place + 1)
-    return rest, None
+    obey_hist(instance, file, line.rest, remove=line.remove)
 
 
 def _simple(
@@ -249,7 +218,7 @@ def _simple(
             return
         argument, condition_text = _argument_and_condition(line.rest, needed=False)
         count = _count(argument)
-        condition = _compile_condition(instance, file, condition_text)
+        condition = compile_condition(instance, file, condition_text)
         _refuse_second(file, key)
         if prepare is not None:
             prepare(instance)
@@ -267,7 +236,7 @@ def _event_switch(*, on: bool) -> Maker:
             _remove(file, key)
             return
         count = _count(count_text)
-        condition = _compile_condition(instance, file, condition_text)
+        condition = compile_condition(instance, file, condition_text)
         _refuse_second(file, key)
 
         def switch(_task: Task) -> bool:
@@ -296,8 +265,9 @@ def _hist_switch(*, on: bool) -> Maker:
 
         name = f"{line.name}:{target.form.name}"
         count = _count(count_text)
-        condition = _compile_condition(instance, file, condition_text)
-        _add(file, SwitchTrigger(key, name, switch, count, condition))
+        condition = compile_condition(instance, file, condition_text)
+        made = SwitchTrigger(key, name, switch, count, condition, switches_hists=True)
+        _add(file, made)
 
     return make
 
@@ -344,5 +314,7 @@ def _allot_snapshot(instance: Instance) -> None:
 
 
 def _take_snapshot(instance: Instance, _file: EventFile, _task: Task) -> bool:
+    if instance.watch is not None:
+        return False
     instance.swap_snapshot()
     return True

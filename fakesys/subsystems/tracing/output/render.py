@@ -272,7 +272,7 @@ class Renderer:
             return f"UNKNOWN TYPE {number}\n"
         event = form.decode(payload)
         texts = (
-            f" {field.name}={field_text(field.ctype, getattr(event, field.name))}"
+            f" {field.name}={field_text(field.ctype, getattr(event, field.of_class))}"
             for field in form.fields
         )
         return f"{form.event}:{''.join(texts)}\n"

@@ -4,7 +4,8 @@
 * `shared.py`: `SavedShared`, clocks, names of tasks and the watch of clients.
 * `instance.py`: `SavedInstance`, one set of buffers with its settings.
 * `events.py`: `SavedEvent`, one event of an instance: filter, soft mode, triggers.
-* `triggers.py`: `SavedSwitch` and `SavedHist`, triggers as the lines that make them.
+* `triggers.py`: `SavedSwitch`, `hists.py`: `SavedHist`, triggers as the lines that make them.
+* `synthetic.py`: `SavedSynthetic`, events that clients have defined.
 * `buffers.py`: `SavedBuffer`, the pages of one CPU; `records.py` reads pages that may be wrong.
 * `values.py`: types of texts and numbers.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from fakesys.core.errors import KernelError
 from fakesys.core.saved import BadSnapshotError, Natural, Saved, check
@@ -10,12 +11,14 @@ from fakesys.subsystems.tracing.events.ftrace import FTRACE
 from fakesys.subsystems.tracing.filter.filters import compile_filter
 from fakesys.subsystems.tracing.instances.event_file import NO_FILTER, EventFile
 from fakesys.subsystems.tracing.instances.instance import Instance
-from fakesys.subsystems.tracing.saved.triggers import (
-    SavedTrigger,
+from fakesys.subsystems.tracing.saved.hists import (
+    SavedHist,
     Tables,
-    restore_trigger,
-    save_triggers,
+    fill_hists,
+    make_hist,
+    save_hists,
 )
+from fakesys.subsystems.tracing.saved.triggers import SavedSwitch, restore_switch, save_switches
 from fakesys.subsystems.tracing.saved.values import Shown, Written
 
 
@@ -30,13 +33,13 @@ class SavedEvent(Saved, frozen=True):
     """One event of an instance. Whether it is attached, `SavedTracing.attached` says.
 
     `wrong_filter`: the text of the file after a filter that was refused.
-    `triggers`: in the order in which they were made.
+    `triggers`: each kind in the order in which they were made, histograms last.
     """
 
     soft_disabled: bool
     filter: SavedFilter | None
     wrong_filter: Shown | None
-    triggers: tuple[SavedTrigger, ...]
+    triggers: tuple[SavedSwitch | SavedHist, ...]
 
 
 def save_events(instance: Instance, tables: Tables) -> dict[str, SavedEvent]:
@@ -49,21 +52,54 @@ def save_events(instance: Instance, tables: Tables) -> dict[str, SavedEvent]:
     }
 
 
-def restore_events(
-    saved: Mapping[str, SavedEvent], instance: Instance, tables: Tables, *, cpus: int
-) -> None:
-    """Give events their filters and triggers. Raises BadSnapshotError.
+def restore_events(saved: Mapping[str, SavedEvent], instance: Instance, *, cpus: int) -> None:
+    """Give events their filters and triggers without histograms. Raises BadSnapshotError.
 
     Precondition: what was attached is attached again. Afterwards `Shared.cpus` is undefined.
     """
     by_name = instance.shared.catalog.by_name
     for name, event in saved.items():
         check(name in by_name, f"there is no event {name!r}")
-        try:
-            _restore_event(event, instance, instance.file(by_name[name]), tables, cpus)
-        except (BadSnapshotError, KernelError) as error:
-            why = error.why if isinstance(error, KernelError) else error
-            raise BadSnapshotError(f"{name}: {why}") from None
+        with _about(name):
+            _restore_event(event, instance, instance.file(by_name[name]), cpus)
+
+
+def restore_hists(saved: Sequence[tuple[Instance, Mapping[str, SavedEvent]]], *, cpus: int) -> None:
+    """Give the events of all instances their histograms. Raises BadSnapshotError.
+
+    Precondition: `restore_events` was called for each.
+    """
+    files = [
+        (instance.file(instance.shared.catalog.by_name[name]), instance, _hists(event))
+        for instance, events in saved
+        for name, event in events.items()
+    ]
+    places = [(one, instance, file) for file, instance, found in files for one in found]
+    places.sort(key=lambda each: each[0].place)
+    check([one.place for one, _, _ in places] == list(range(len(places))), "places of histograms")
+    for one, instance, file in places:
+        if not one.made:
+            with _about(file.form.name):
+                _use_cpus(instance, one.cpus, cpus)
+                make_hist(one, instance, file)
+    tables = Tables([])
+    for file, _, found in files:
+        with _about(file.form.name):
+            fill_hists(found, file, tables)
+
+
+def _hists(saved: SavedEvent) -> list[SavedHist]:
+    return [trigger for trigger in saved.triggers if isinstance(trigger, SavedHist)]
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Say of which event a refusal is."""
+    try:
+        yield
+    except (BadSnapshotError, KernelError) as error:
+        why = error.why if isinstance(error, KernelError) else error
+        raise BadSnapshotError(f"{name}: {why}") from None
 
 
 def check_events(instance: Instance) -> None:
@@ -85,19 +121,18 @@ def _save_event(file: EventFile, tables: Tables) -> SavedEvent:
         soft_disabled=file.soft_disabled,
         filter=None if found is None else SavedFilter(text=found.text, cpus=found.cpus),
         wrong_filter=shown,
-        triggers=tuple(save_triggers(file, tables)),
+        triggers=(*save_switches(file), *save_hists(file, tables)),
     )
 
 
-def _restore_event(
-    saved: SavedEvent, instance: Instance, file: EventFile, tables: Tables, cpus: int
-) -> None:
+def _restore_event(saved: SavedEvent, instance: Instance, file: EventFile, cpus: int) -> None:
     check(file.enabled or not (saved.triggers or saved.soft_disabled), "it is not attached")
     file.soft_disabled = saved.soft_disabled
     _restore_filter(saved, instance, file, cpus)
     for trigger in saved.triggers:
-        _use_cpus(instance, trigger.cpus, cpus)
-        restore_trigger(trigger, instance, file, tables)
+        if isinstance(trigger, SavedSwitch):
+            _use_cpus(instance, trigger.cpus, cpus)
+            restore_switch(trigger, instance, file)
 
 
 def _restore_filter(saved: SavedEvent, instance: Instance, file: EventFile, cpus: int) -> None:

@@ -14,8 +14,8 @@ from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.pid_list import PID_LIMIT
 from fakesys.subsystems.tracing.saved.buffers import SavedBuffers, restore_buffers, save_buffers
 from fakesys.subsystems.tracing.saved.events import SavedEvent, save_events
+from fakesys.subsystems.tracing.saved.hists import Tables
 from fakesys.subsystems.tracing.saved.records import PageReader
-from fakesys.subsystems.tracing.saved.triggers import Tables
 from fakesys.subsystems.tracing.saved.values import U64_END, Shown
 
 # A bit for each CPU that a machine can have, as hexadecimal digits.
@@ -78,7 +78,8 @@ def restore_instance(saved: SavedInstance, instance: Instance, *, cpus: int) -> 
     instance.notrace_pids.pids.update(saved.notrace_pids)
     instance.errors.clear()
     instance.errors.entries.extend(saved.errors)
-    reader = PageReader(instance.shared.catalog.by_id)
+    catalog = instance.shared.catalog
+    reader = PageReader(catalog.by_id, catalog.defined_ids)
     overwrite = instance.options["overwrite"]
     restore_buffers(saved.buffers, instance.buffers, reader, cpus=cpus, overwrite=overwrite)
     instance.switch(saved.tracing_on)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from struct import Struct
 
 from fakesys.core.event_format import COMMON_SIZE, EventFormat
@@ -27,10 +27,16 @@ WORD = 4
 
 
 class PageReader:
-    """Reads pages with the events of one kernel."""
+    """Reads pages with the events of one kernel.
 
-    def __init__(self, formats: Mapping[int, EventFormat]) -> None:
+    `defined`: the numbers of the events that clients have defined, also of those that are gone.
+    """
+
+    def __init__(
+        self, formats: Mapping[int, EventFormat], defined: Container[int] = range(0)
+    ) -> None:
         self._formats = formats
+        self._defined = defined
         # Events and lengths that were found right: few, while a snapshot has millions of records.
         self._right: set[tuple[int, int]] = set()
 
@@ -73,9 +79,10 @@ class PageReader:
         check(size % WORD == 0 and size >= COMMON_SIZE, "a record has a wrong length")
         check(begin + size <= len(data), "a record goes beyond its page")
         form = self._formats.get(number)
-        if form is None:
+        if form is not None:
+            check(form.has_length(size), f"a record has the wrong length for {form.name}")
+        elif number not in self._defined:
             refuse(f"a record is of event {number}, which does not exist")
-        check(form.has_length(size), f"a record has the wrong length for {form.name}")
         if kind != LONG_RECORD:
             self._right.add((number, kind))
         return begin + size

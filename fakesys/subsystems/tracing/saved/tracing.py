@@ -12,7 +12,8 @@ from fakesys.core.saved import BadSnapshotError, Natural, Saved, check
 from fakesys.subsystems.tracing.base.options import NOP_ACCEPT
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.tracing import COPY_MARKER, MAX_CPUS, PRINTK_DEST, Tracing
-from fakesys.subsystems.tracing.saved.events import check_events, restore_events
+from fakesys.subsystems.tracing.saved.events import check_events, restore_events, restore_hists
+from fakesys.subsystems.tracing.saved.hists import Tables
 from fakesys.subsystems.tracing.saved.instance import (
     SavedInstance,
     restore_instance,
@@ -20,7 +21,11 @@ from fakesys.subsystems.tracing.saved.instance import (
     save_instance,
 )
 from fakesys.subsystems.tracing.saved.shared import SavedShared, restore_shared, save_shared
-from fakesys.subsystems.tracing.saved.triggers import Tables
+from fakesys.subsystems.tracing.saved.synthetic import (
+    SavedSynthetic,
+    restore_synthetic,
+    save_synthetic,
+)
 from fakesys.subsystems.tracing.saved.values import Name, name_of, name_text
 
 Number = Annotated[int, Meta(ge=0, lt=1 << 32)]
@@ -43,13 +48,14 @@ class SavedTracing(Saved, frozen=True):
     attached: dict[str, tuple[Natural, ...]]
     markers: tuple[Natural, ...]
     shared: SavedShared
+    synthetic: SavedSynthetic
 
 
 def save(tracing: Tracing) -> SavedTracing:
     """Return all of tracing as plain values."""
     instances = tracing.every_instance()
     place = {id(instance): number for number, instance in enumerate(instances)}
-    tables = Tables()
+    tables = Tables(instances)
     return SavedTracing(
         cpus=tracing.shared.cpus,
         ids=_ids(tracing),
@@ -58,6 +64,7 @@ def save(tracing: Tracing) -> SavedTracing:
         attached=_attached(tracing, place),
         markers=tuple(place[id(instance)] for instance in tracing.marker_copies),
         shared=save_shared(tracing.shared, tracing.watch),
+        synthetic=save_synthetic(tracing.synthetic, tracing.shared.catalog),
     )
 
 
@@ -74,6 +81,7 @@ def restore(saved: SavedTracing, tracing: Tracing) -> None:
 
 
 def _restore(saved: SavedTracing, tracing: Tracing) -> None:
+    restore_synthetic(saved.synthetic, tracing.synthetic, tracing.shared.catalog)
     check(saved.ids == _ids(tracing), "its events have other numbers than those of this kernel")
     check(len(saved.instances) == 1 + len(saved.names), "there are other names than instances")
     for name in saved.names:
@@ -85,9 +93,10 @@ def _restore(saved: SavedTracing, tracing: Tracing) -> None:
         restore_options(one, instance.options)
     _restore_markers(saved, tracing, instances)
     _attach(saved.attached, instances)
-    tables = Tables()
     for one, instance in pairs:
-        restore_events(one.events, instance, tables, cpus=saved.cpus)
+        restore_events(one.events, instance, cpus=saved.cpus)
+    restore_hists([(instance, one.events) for one, instance in pairs], cpus=saved.cpus)
+    for _, instance in pairs:
         check_events(instance)
     tracing.shared.cpus = saved.cpus
     for one, instance in pairs:
