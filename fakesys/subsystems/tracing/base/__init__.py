@@ -15,5 +15,5 @@ Follows kernel/trace/trace.c and trace.h (v6.1, v6.18). Example:
 
     options = Options.at_boot(frozenset())
     options.switch("irq-info", False)
-    assert "noirq-info" in options.text()
+    assert "noirq-info" in options.text("nop")
 """

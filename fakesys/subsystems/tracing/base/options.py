@@ -9,6 +9,9 @@ from fakesys.core.errors import KernelError
 
 # Options of the tracer nop, which all instances share: kernel/trace/trace_nop.c:nop_set_flag.
 NOP_ACCEPT, NOP_REFUSE = "test_nop_accept", "test_nop_refuse"
+# Options of the tracer blk, which only the top directory has: kernel/trace/blktrace.c.
+BLK_CLASSIC = "blk_classic"
+BLK = (BLK_CLASSIC, "blk_cgroup", "blk_cgname")
 # In the order of the kernel; true: set at boot.
 _ALL: dict[str, bool] = {
     "print-parent": True,
@@ -41,11 +44,14 @@ _ALL: dict[str, bool] = {
     "stacktrace": False,
     NOP_ACCEPT: False,
     NOP_REFUSE: False,
+    **dict.fromkeys(BLK, False),
 }
+OF_TRACERS: Mapping[str, tuple[str, ...]] = {"nop": (NOP_ACCEPT, NOP_REFUSE), "blk": BLK}
+"""The options of each tracer, in the order of the kernel."""
 # Options of the whole machine: instances have no file for them (TOP_LEVEL_TRACE_FLAGS).
-GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd"))
+GLOBAL = frozenset(("trace_printk", "printk-msg-only", "record-cmd", *BLK))
 # Off in a new instance, whatever the top directory has: trace.c:ZEROED_TRACE_FLAGS.
-NOT_COPIED = frozenset(("event-fork", "trace_printk_dest", "copy_trace_marker"))
+NOT_COPIED = frozenset(("event-fork", "trace_printk_dest", "copy_trace_marker", *BLK))
 
 
 class Options:
@@ -55,7 +61,7 @@ class Options:
     """
 
     def __init__(self, flags: Mapping[str, bool], *, top: bool) -> None:
-        self._top = top
+        self.top = top
         self._on = dict(flags)
         # Incremented with every change, so that a renderer made for these options can be kept.
         self.version = 0
@@ -78,7 +84,7 @@ class Options:
 
     def names(self) -> Iterable[str]:
         """Return the options that have a file, in the kernel's order."""
-        return (name for name in self._on if self._top or name not in GLOBAL)
+        return (name for name in self._on if self.top or name not in GLOBAL)
 
     def switch(self, name: str, on: bool) -> None:
         """Set or clear an option. Raises EINVAL for an unknown name."""
@@ -92,6 +98,15 @@ class Options:
         """Return the options that are on, those without a file too, in the kernel's order."""
         return tuple(name for name, on in self._on.items() if on)
 
-    def text(self) -> str:
-        """Return one option a line, with `no` before those that are off."""
-        return "".join(f"{name}\n" if on else f"no{name}\n" for name, on in self._on.items())
+    def text(self, tracer: str) -> str:
+        """Return one option a line, with `no` before those that are off; of this tracer only."""
+        return "".join(
+            f"{name}\n" if on else f"no{name}\n"
+            for name, on in self._on.items()
+            if is_of(tracer, name)
+        )
+
+
+def is_of(tracer: str, name: str) -> bool:
+    """Return whether an option has a meaning while a tracer is set."""
+    return name in OF_TRACERS[tracer] or not any(name in each for each in OF_TRACERS.values())

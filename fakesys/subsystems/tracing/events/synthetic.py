@@ -27,6 +27,7 @@ MOST_FIELDS = 64
 # Bytes of a text of fixed length in a record (STR_VAR_LEN_MAX), and of any other field.
 TEXT_ROOM, ROOM = 256, 8
 WRONG_COMMAND = "Command must be of the form: <name> field[;field] ..."
+WRONG_DYNAMIC_COMMAND = "Command must be of the form: s or -:[synthetic/]<name> field[;field] ..."
 _GOOD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DYNAMIC = "__data_loc "
 

@@ -146,7 +146,13 @@ class TraceFile(InstanceFile):
         shared = instance.shared
         entries, written = counted.entries, counted.entries + counted.overrun
         return header(
-            instance.options, entries, written, shared.cpus, shared.build, empty=empty
+            instance.tracer,
+            instance.options,
+            entries,
+            written,
+            shared.cpus,
+            shared.build,
+            empty=empty,
         ).encode()
 
 

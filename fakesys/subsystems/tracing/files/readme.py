@@ -18,8 +18,8 @@ _BASE = """tracing mini-HOWTO:
   set_event\t\t- The enabled events; write SYSTEM:EVENT, SYSTEM:*, !SYSTEM:EVENT
   set_event_pid\t\t- Record events of these tasks only
   set_event_notrace_pid\t- Record no events of these tasks
-  current_tracer\t- nop
-  available_tracers\t- nop
+  current_tracer\t- What traces besides events: nop, or blk for block devices
+  available_tracers\t- The names that current_tracer takes
   trace_clock\t\t- Which clock stamps the events; a change clears the buffer
   timestamp_mode\t- How time stamps are stored
   trace_options\t\t- Switches, one a line; write NAME or noNAME
@@ -79,6 +79,8 @@ _HIST = """\t            enable_hist:<system>:<event>
 _SYNTHETIC = """  synthetic_events\t- Define events that histograms make, remove them by !NAME
 \t  Syntax: <name> <type> <field>[; <type> <field>...]
 \t  Example: echo 'wake u64 lat; char name[]' >> synthetic_events
+  dynamic_events\t- The same with the kind of event, which is always s
+\t  Syntax: s:[synthetic/]<name> <type> <field>[; <type> <field>...]
 """
 
 

@@ -9,7 +9,8 @@ from errno import EINVAL, EOVERFLOW
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
 from fakesys.subsystems.tracing.base.clocks import NAMES, stamp_text
-from fakesys.subsystems.tracing.base.options import NOP_REFUSE
+from fakesys.subsystems.tracing.base.options import NOP_REFUSE, is_of
+from fakesys.subsystems.tracing.events.synthetic import Log
 from fakesys.subsystems.tracing.instances.instance import Instance
 from fakesys.subsystems.tracing.instances.synthetic import run_commands
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import DEFAULT_KB
@@ -49,10 +50,8 @@ def write_tracing_on(instance: Instance, text: str) -> None:
 
 
 def write_tracer(instance: Instance, text: str) -> None:
-    """Choose the tracer: there is only nop. Raises EINVAL for any other."""
-    if text.strip() != "nop":
-        raise KernelError(EINVAL, f"there is no tracer {text.strip()!r}")
-    instance.buffers.expand()
+    """Choose the tracer. Raises EINVAL for an unknown one."""
+    instance.set_tracer(text.strip())
 
 
 def clock_text(instance: Instance) -> str:
@@ -77,6 +76,8 @@ def write_option(instance: Instance, text: str) -> None:
     name = word if on else word.removeprefix("no")
     if name == NOP_REFUSE:
         raise KernelError(EINVAL, "the tracer nop refuses this option")
+    if not is_of(instance.tracer, name):
+        raise KernelError(EINVAL, f"{name} is an option of another tracer")
     instance.set_option(name, on)
 
 
@@ -189,15 +190,24 @@ def write_synthetic(instance: Instance, text: str) -> None:
 
     Raises EINVAL, EEXIST, ENOENT, EBUSY; mistakes in a definition are logged.
     """
+    _define(instance, text, instance.owner.synthetic.obey)
+
+
+def write_dynamic(instance: Instance, text: str) -> None:
+    """Do the same in the language of `dynamic_events`."""
+    _define(instance, text, instance.owner.synthetic.obey_dynamic)
+
+
+def _define(instance: Instance, text: str, obey: Callable[[str, Log], None]) -> None:
     now = instance.shared.kernel.clock.now_ns
 
-    def obey(line: str) -> None:
+    def obey_line(line: str) -> None:
         command = line.lstrip()
 
         def log(message: str, at: str | None) -> None:
             position = max(0, command.find(at)) if at else 0
             instance.errors.add(now, "synthetic_events", command, message, position)
 
-        instance.owner.synthetic.obey(command, log)
+        obey(command, log)
 
-    run_commands(text, obey, COMMAND_ROOM)
+    run_commands(text, obey_line, COMMAND_ROOM)

@@ -9,6 +9,7 @@ from fakesys.core.text import c_string
 from fakesys.subsystems.tracing.files.open_files import TraceFile
 from fakesys.subsystems.tracing.files.settings import decimal
 from fakesys.subsystems.tracing.instances.instance import Instance
+from fakesys.subsystems.tracing.output.headers import tracer_line
 from fakesys.subsystems.tracing.output.iterators import TraceIterator
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
@@ -50,7 +51,8 @@ class SnapshotFile(TraceFile):
             return super().head(counted, empty=empty)
         state = "freed" if self.instance.buffers.snapshot is None else "allocated"
         commands = _COMMANDS if self._cpu == ALL_CPUS else _CPU_COMMANDS
-        return f"# tracer: nop\n#\n#\n# * Snapshot is {state} *\n#\n{commands}".encode()
+        first = tracer_line(self.instance.tracer)
+        return f"{first}#\n# * Snapshot is {state} *\n#\n{commands}".encode()
 
 
 def write_snapshot(instance: Instance, cpu: int, text: str) -> None:

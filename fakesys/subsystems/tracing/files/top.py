@@ -13,6 +13,12 @@ from fakesys.tree.attr import Attr, Children, Dir, Layout, Mount
 from fakesys.tree.kinds import TRACEFS, TRACEFS_SEQ, TRACEFS_STREAM
 
 PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
+DEFINITION = {
+    EINVAL: "the definition is wrong: error_log says where and why",
+    EEXIST: "there is such an event",
+    ENOENT: "there is no such event to remove",
+    EBUSY: "it is enabled, or a histogram makes or counts it",
+}
 
 INSTANCES: Layout[Owner] = Layout(
     rows=(
@@ -81,12 +87,18 @@ TOP: Layout[Instance] = Layout(
             store=settings.write_synthetic,
             truncate=lambda instance: instance.owner.synthetic.clear(),
             doc="Events that histograms make: NAME TYPE FIELD[; ...], !NAME.",
-            errors={
-                EINVAL: "the definition is wrong: error_log says where and why",
-                EEXIST: "there is such an event",
-                ENOENT: "there is no such event to remove",
-                EBUSY: "it is enabled, or a histogram makes or counts it",
-            },
+            errors=DEFINITION,
+        ),
+        Attr(
+            name="dynamic_events",
+            mode=0o640,
+            kind=TRACEFS_SEQ,
+            present=lambda instance: instance.shared.build.hist,
+            show=lambda instance: instance.owner.synthetic.dynamic_text(),
+            store=settings.write_dynamic,
+            truncate=lambda instance: instance.owner.synthetic.clear(),
+            doc="The same: s:[synthetic/]NAME TYPE FIELD[; ...], -:[synthetic/]NAME.",
+            errors=DEFINITION,
         ),
         Dir(name="instances", layout=INSTANCES, of=lambda instance: instance.owner),
     ),

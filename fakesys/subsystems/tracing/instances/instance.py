@@ -6,11 +6,12 @@ Like `struct trace_array` of kernel/trace/trace.h (v6.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from errno import EINVAL
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from fakesys.core.errors import Waiters
+from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.event_format import EventFormat
 from fakesys.core.events import Task
 from fakesys.subsystems.tracing.base.clocks import NAMES, NOT_NS
@@ -29,6 +30,7 @@ from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS, BufferSe
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer
 
 NO_EXPRESSION = "Error"
+NOP, BLK = "nop", "blk"
 
 
 class Owner(Protocol):
@@ -112,6 +114,7 @@ class Instance:
         self.opened = 0
         overwrite = options["overwrite"]
         self.buffers = BufferSet(shared.cpus, expanded=expanded, overwrite=overwrite)
+        self.tracer = NOP
         self.clock = NAMES[0]
         self.now = shared.clocks.reader(self.clock)
         self.started_at = self.now()
@@ -297,6 +300,23 @@ class Instance:
         if name == "overwrite":
             self.buffers.set_overwrite(on)
         self.owner.option_changed(self, name, on)
+
+    @property
+    def tracers(self) -> tuple[str, ...]:
+        """The tracers that it can have: that of block devices is for the top directory only."""
+        return (BLK, NOP) if self.options.top else (NOP,)
+
+    def set_tracer(self, name: str) -> None:
+        """Choose a tracer; another than the present one clears the buffers. Raises EINVAL.
+
+        Like kernel/trace/trace.c:tracing_set_tracer (v6.1).
+        """
+        self.buffers.expand()
+        if name not in self.tracers:
+            raise KernelError(EINVAL, f"there is no tracer {name!r}")
+        if name != self.tracer:
+            self.tracer = name
+            self.clear()
 
     def set_clock(self, name: str) -> None:
         """Choose a clock and clear the buffers, even if it is the same. Raises EINVAL."""

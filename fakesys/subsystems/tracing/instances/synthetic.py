@@ -18,6 +18,7 @@ from fakesys.subsystems.tracing.events.catalog import EventCatalog
 from fakesys.subsystems.tracing.events.synthetic import (
     SYNTHETIC,
     WRONG_COMMAND,
+    WRONG_DYNAMIC_COMMAND,
     Definition,
     Log,
     SyntheticField,
@@ -62,7 +63,12 @@ class SyntheticEvents:
 
     def text(self) -> str:
         """Return the text of `synthetic_events`."""
-        return "".join(form.definition.line for form in reversed(self.formats.values()))
+        return "".join(form.definition.line for form in self.formats.values())
+
+    def dynamic_text(self) -> str:
+        """Return the text of `dynamic_events`, of which all are synthetic."""
+        lines = (form.definition.line for form in self.formats.values())
+        return "".join(f"s:{SYNTHETIC}/{line}" for line in lines)
 
     def emit(self, name: str, values: Iterable[Value]) -> None:
         """Make an event, with the task of the event that caused it."""
@@ -86,6 +92,43 @@ class SyntheticEvents:
             self.remove(name[1:])
             return
         self._define(name, rest[0] if rest else "", log)
+
+    def obey_dynamic(self, line: str, log: Log) -> None:
+        """Define an event by `s:[synthetic/]NAME TYPE FIELD[; ...]`, or remove one.
+
+        It is removed by `-:[synthetic/]NAME`. Raises as `obey`, and EINVAL for other kinds. Like
+        kernel/trace/trace_dynevent.c:create_dyn_event, dyn_event_release (v6.1).
+        Differs: removing an event does not clear the buffers that have recorded it.
+        """
+        command = line.lstrip()
+        if command.startswith(("-", "!")):
+            self._remove_dynamic(command.split()[0])
+        elif command.startswith("s:"):
+            self._define_dynamic(command, log)
+        elif command:
+            raise KernelError(EINVAL, "only synthetic events can be defined")
+
+    def _remove_dynamic(self, word: str) -> None:
+        kind, colon, place = word.partition(":")
+        system, slash, event = place.rpartition("/")
+        if not colon or not place or (kind[0] == "-" and kind != "-"):
+            raise KernelError(EINVAL, f"{word!r} names no event")
+        if slash and system != SYNTHETIC:
+            raise KernelError(ENOENT, f"there is no event {place!r}")
+        self.remove(event)
+
+    def _define_dynamic(self, command: str, log: Log) -> None:
+        words = command.split(maxsplit=1)
+        if len(words) < 2:
+            raise refusal(log, WRONG_COMMAND, None)
+        name = words[0].removeprefix("s:")
+        if "/" in command:
+            system, slash, name = name.partition("/")
+            if not slash or system != SYNTHETIC:
+                raise refusal(log, WRONG_DYNAMIC_COMMAND, None)
+        if len(f"{name} {words[1]}".partition(";")[0].split()) < 3:
+            raise refusal(log, WRONG_COMMAND, None)
+        self._define(name, words[1], log)
 
     def add(self, definition: Definition, number: int) -> None:
         """Make an event of this number."""

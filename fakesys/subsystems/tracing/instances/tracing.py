@@ -11,7 +11,7 @@ from fakesys.core.events import Changed
 from fakesys.core.features import FeatureSet
 from fakesys.core.kernel import Kernel
 from fakesys.core.tracepoint import Tracepoint
-from fakesys.subsystems.tracing.base.options import NOP_ACCEPT, NOP_REFUSE, Options
+from fakesys.subsystems.tracing.base.options import BLK_CLASSIC, NOP_ACCEPT, NOP_REFUSE, Options
 from fakesys.subsystems.tracing.base.policy import Build
 from fakesys.subsystems.tracing.events.catalog import EventCatalog
 from fakesys.subsystems.tracing.events.host import EVENTS
@@ -126,6 +126,8 @@ class Tracing:
         elif name == NOP_ACCEPT:
             for other in self.every_instance():
                 other.options.switch(name, on)
+        elif name == BLK_CLASSIC:
+            instance.options.switch("context-info", not on)
         elif name == COPY_MARKER:
             others = [other for other in self.marker_copies if other is not instance]
             self.marker_copies = [instance, *others] if on else others

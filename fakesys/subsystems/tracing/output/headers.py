@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fakesys.subsystems.tracing.base.options import Options
+from fakesys.subsystems.tracing.base.options import BLK_CLASSIC, Options
 from fakesys.subsystems.tracing.base.policy import Build
 
-_TRACER = "# tracer: nop\n#\n"
+_CLASSIC = (
+    "# DEV   CPU TIMESTAMP     PID ACT FLG\n"
+    "#  |     |     |           |   |   |\n"
+)  # fmt: skip
 _FLAGS = (
     "                               _-----=> irqs-off/BH-disabled",
     "                              / _----=> need-resched",
@@ -46,22 +49,38 @@ _LATENCY_COLUMNS = (
 
 
 def header(
-    options: Options, entries: int, written: int, cpus: int, build: Build, *, empty: bool
+    tracer: str,
+    options: Options,
+    entries: int,
+    written: int,
+    cpus: int,
+    build: Build,
+    *,
+    empty: bool,
 ) -> str:
-    """Return the header for these options and counts. Like trace.c:trace_default_header (v6.1).
+    """Return the header for these options and counts.
 
     `entries`: events in the buffers, `written`: those and the overwritten ones; `empty`: no event
-    follows the header.
+    follows the header. Like kernel/trace/trace.c:trace_default_header and
+    kernel/trace/blktrace.c:blk_tracer_print_header (v6.1).
     """
+    first = tracer_line(tracer)
+    if tracer == "blk":
+        return first + (_CLASSIC if options[BLK_CLASSIC] else "")
     if not options["context-info"]:
-        return _TRACER
+        return first
     verbose = options["verbose"]
     if options["latency-format"]:
         if empty:
-            return _TRACER
+            return first
         columns = "" if verbose else _LATENCY_COLUMNS
-        return _latency_header(entries, written, cpus, build) + columns
-    return _TRACER if verbose else _TRACER + _columns(options, entries, written, cpus)
+        return first + _latency_header(entries, written, cpus, build) + columns
+    return first if verbose else first + _columns(options, entries, written, cpus)
+
+
+def tracer_line(tracer: str) -> str:
+    """Return what every header begins with."""
+    return f"# tracer: {tracer}\n#\n"
 
 
 def _columns(options: Options, entries: int, written: int, cpus: int) -> str:
@@ -76,7 +95,7 @@ def _columns(options: Options, entries: int, written: int, cpus: int) -> str:
 
 def _latency_header(entries: int, written: int, cpus: int, build: Build) -> str:
     return (
-        f"{_TRACER}# nop latency trace v1.1.5 on {build.release}\n"
+        f"# nop latency trace v1.1.5 on {build.release}\n"
         "# --------------------------------------------------------------------\n"
         f"# latency: 0 us, #{entries}/{written}, CPU#0 | "
         f"(M:{build.preemption} VP:0, KP:0, SP:0 HP:0 #P:{cpus})\n"

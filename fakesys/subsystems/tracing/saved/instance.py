@@ -27,6 +27,7 @@ class SavedInstance(Saved, frozen=True):
     """An instance. `options`: those that are on. `errors`: the entries of `error_log`."""
 
     tracing_on: bool
+    tracer: str
     options: tuple[str, ...]
     clock: str
     started_at: int
@@ -43,6 +44,7 @@ def save_instance(instance: Instance, tables: Tables) -> SavedInstance:
     """Return an instance as plain values."""
     return SavedInstance(
         tracing_on=instance.on,
+        tracer=instance.tracer,
         options=instance.options.switched_on(),
         clock=instance.clock,
         started_at=instance.started_at,
@@ -68,6 +70,8 @@ def restore_options(saved: SavedInstance, options: Options) -> None:
 
 def restore_instance(saved: SavedInstance, instance: Instance, *, cpus: int) -> None:
     """Set all but options and events, which come before. Raises BadSnapshotError."""
+    check(saved.tracer in instance.tracers, f"{saved.tracer!r} is no tracer of this instance")
+    instance.tracer = saved.tracer
     check(saved.clock in NAMES, f"{saved.clock!r} is no clock")
     instance.clock = saved.clock
     instance.now = instance.shared.clocks.reader(saved.clock)
