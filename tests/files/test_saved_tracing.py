@@ -354,6 +354,7 @@ WRONG: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("option is on twice", (*TOP, "options"), ["markers", "markers"]),
     ("is on", (*TOP, "options"), ["test_nop_refuse"]),
     ("no clock", (*TOP, "clock"), "sundial"),
+    ("no tracer", (*TOP, "tracer"), "function"),
     ("tracing_cpumask", (*TOP, "cpumask"), "10"),
     ("started_at", (*TOP, "started_at"), -1),
     ("<= 100", (*TOP, "percent"), 101),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, EEXIST, EINVAL, ENOENT
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
 
 from fakesys.subsystems.tracing.files import settings
 from fakesys.subsystems.tracing.files.instance import COMMON, INSTANCE
@@ -18,6 +18,7 @@ DEFINITION = {
     EEXIST: "there is such an event",
     ENOENT: "there is no such event to remove",
     EBUSY: "it is enabled, or a histogram makes or counts it",
+    ENODEV: "all numbers of events are taken",
 }
 
 INSTANCES: Layout[Owner] = Layout(
