@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from fakesys.cli.starting import daemon_of, refusals
 from fakesys.daemon.background import Starting
 
 if TYPE_CHECKING:
-    from fakesys.execution.view import FindFake, ShowFake
+    from fakesys.execution.base.places import FindFake, ShowFake
 
 # Exit statuses of fakesys, not of the command; like those of `timeout` and `chroot`.
 OWN_FAILURE = 125
@@ -86,6 +87,8 @@ def execute(
     life of the command, with the options of `fakesys mount`. The exit status is that of COMMAND;
     125: it was not even started.
     """
+    # This process ends, or becomes another program, before there is anything to collect.
+    gc.disable()
     with _own_failure():
         find_fake = _own_machine(options) if mount is None else _existing(mount)
         _enter(find_fake, net=net, for_udevd=not no_udev, host_writable=host_writable)
@@ -94,12 +97,17 @@ def execute(
 
 def _enter(find_fake: FindFake, *, net: bool, for_udevd: bool, host_writable: bool) -> None:
     """Give this process its private view. Raises ClickException."""
-    from fakesys.execution import view
+    from fakesys.execution import namespace
     from fakesys.execution.base.syscalls import StepError
 
     try:
+        namespace.enter()
+        show_fake = find_fake()
+        # Not before: the machine is made while this is imported.
+        from fakesys.execution import view
+
         view.enter(
-            network=net, for_udevd=for_udevd, host_writable=host_writable, find_fake=find_fake
+            network=net, for_udevd=for_udevd, host_writable=host_writable, show_fake=show_fake
         )
     except (StepError, OSError) as error:
         raise click.ClickException(str(error)) from None
@@ -118,29 +126,53 @@ def _exec_command(command: tuple[str, ...]) -> int:
 
 def _existing(mount: Path) -> FindFake:
     """Find a mount that exists already. Raises ClickException when there is none."""
-    from fakesys.execution import view
+    from fakesys.execution.base import places
 
     mount_at(mount)
     require_answer(mount)
-    return lambda target: view.existing_mount(mount, target)
+    return lambda: places.existing_mount(mount)
 
 
 def _own_machine(options: MachineOptions) -> FindFake:
-    """Start a daemon with a machine that ends with the command."""
+    """Start a daemon with a machine that ends with the command.
+
+    The daemon makes the machine among the files of the host, while this process covers them for
+    itself, and joins it to mount.
+    """
+    from fakesys.execution import namespace
     from fakesys.execution.base import places
 
-    lives_with = os.pidfd_open(os.getpid())
+    command = os.getpid()
+    lives_with = os.pidfd_open(command)
 
-    def find_fake(target: Path) -> ShowFake:
+    def find_fake() -> ShowFake:
+        work = daemon_of(
+            options,
+            places.FAKE,
+            lives_with=lives_with,
+            before_mounting=lambda: _join(command),
+        )
         with refusals(), places.records_of_the_daemon():
-            starting = Starting(daemon_of(options, target, lives_with=lives_with))
-            starting.prepared()
+            starting = Starting(work)
         os.close(lives_with)
+        namespace.leave_to_others()
 
         def show() -> None:
             with refusals():
+                starting.prepared()
                 starting.serve()
 
         return show
 
     return find_fake
+
+
+def _join(command: int) -> None:
+    """Move the daemon to the mounts of the command. Raises ClickException."""
+    from fakesys.execution import namespace
+    from fakesys.execution.base.syscalls import StepError
+
+    try:
+        namespace.join_mounts(command)
+    except StepError as error:
+        raise click.ClickException(str(error)) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import gc
 import math
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from fakesys.cli.points import MOUNT_PATH
+from fakesys.transport.collecting import without_collections
 
 if TYPE_CHECKING:
     from fakesys.daemon.service import Service
@@ -45,12 +45,8 @@ class MachineOptions(NamedTuple):
 
     def machine(self) -> Machine:
         """Make the machine. Raises UsageError naming the value that cannot be used."""
-        # Nearly all objects made here stay; garbage collections would only cost start time.
-        gc.disable()
-        try:
+        with without_collections():
             return self._machine()
-        finally:
-            gc.enable()
 
     def _machine(self) -> Machine:
         return machine_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import time
@@ -70,6 +71,8 @@ def mount(
             background.start(work)
         click.echo(str(mountpoint))
         return
+    # Until the machine is served (`collecting.keep_what_exists`).
+    gc.disable()
     machine = options.machine()
     service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)
     from fakesys.daemon.service import run

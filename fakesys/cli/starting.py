@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ def daemon_of(
     """Return what `fakesys.daemon.background` runs: make the machine, then serve it on `point`."""
 
     def prepare() -> Callable[[Ready], None]:
+        # Until the machine is served (`collecting.keep_what_exists`).
+        gc.disable()
         with _reported():
             machine = options.machine()
             service = options.service(point, ready_fd=ready_fd, lives_with=lives_with)

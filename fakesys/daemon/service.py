@@ -5,7 +5,6 @@ It never touches its own mount: its working directory is /, and unmounting runs 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import secrets
@@ -126,8 +125,7 @@ def _serve(machine: Machine, service: Service, instance: str, ready: Callable[[]
             machine.fs.served = True
             machine.control.requests_served = lambda: server.served
             _schedule(machine)
-            # What exists now stays: the collector need not look at it again.
-            gc.freeze()
+            collecting.keep_what_exists()
             collecting.leave_to_idle_time()
             collecting.keep_one_heap()
             trio.run(_serve_until_unmounted, machine, server, service, started)

@@ -1,6 +1,7 @@
 """Show files of `/proc` and `/dev` that tell of the simulated kernel instead of the host's.
 
-Precondition: the process is in a private mount namespace, and its mount of the machine is shown.
+Precondition: the process is in a private mount namespace; for all but the symbols its mount of the
+machine is shown.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ SYMBOLS = Path("/proc/kallsyms")
 
 def show() -> dict[Path, Path]:
     """Bind the files; return them with the files that they show. Raises StepError."""
-    _show_symbols()
     shown = {target: FAKE / file for target, file in FILES.items() if target.exists()}
     for target, source in shown.items():
         bind(source, target)
     return shown
 
 
-def _show_symbols() -> None:
-    """Name the functions of the simulated kernel, by which programs show its call chains."""
+def show_symbols() -> None:
+    """Name the functions of the simulated kernel, by which programs show its call chains.
+
+    Needs no machine. Raises StepError.
+    """
     if SYMBOLS.exists():
         names = PRIVATE / SYMBOLS.name
         names.write_text(symbols_text())

@@ -59,6 +59,25 @@ def _as_user() -> None:
         raise StepError(NO_USER_NAMESPACE.format(why=why, instead="be root")) from None
 
 
+def leave_to_others() -> None:
+    """Leave these mounts to the processes that have them too, and take copies. Raises StepError.
+
+    Changes of the copies are not seen by the others.
+    """
+    try:
+        syscalls.unshare(CLONE_NEWNS)
+    except OSError as error:
+        raise StepError(f"no private namespace: {error.strerror}") from None
+
+
+def join_mounts(pid: int) -> None:
+    """Move this process into the mounts of another one, to their root. Raises StepError."""
+    try:
+        syscalls.setns(Path(f"/proc/{pid}/ns/mnt"), CLONE_NEWNS)
+    except OSError as error:
+        raise StepError(f"cannot enter the private namespace: {error.strerror}") from None
+
+
 class Confinement:
     """The user namespace of a command, in which root cannot change the host.
 

@@ -19,19 +19,19 @@ DEV = Path("/dev")
 NODES = FAKE / "dev"
 
 
-def private_dev() -> DeviceNodes:
-    """Replace `/dev` by a directory of this mount namespace, with the nodes of the machine.
+def private_dev() -> None:
+    """Replace `/dev` by a directory of this mount namespace, with the same nodes.
 
     Raises StepError.
     """
     replace_by_copy(DEV, PRIVATE / "draft")
-    nodes = DeviceNodes()
-    nodes.refresh()
-    return nodes
 
 
 class DeviceNodes:
-    """The nodes that are shown. `_shown`: by name, what each was when it was bound."""
+    """The nodes of the machine that are shown, in a `/dev` that `private_dev` has made.
+
+    `_shown`: by name, what each was when it was bound.
+    """
 
     def __init__(self) -> None:
         self._shown: dict[str, tuple[int, int]] = {}

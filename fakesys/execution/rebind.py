@@ -8,7 +8,7 @@ a directory that is gone must be removed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,17 +20,23 @@ from fakesys.execution.nodes import DeviceNodes
 class Rebinder:
     """The binds of one private view.
 
-    `others` maps further mount points to what they show of the machine; `nodes`: those in /dev.
+    `bound`: the paths in `sys` of the directories that are bound; `others` maps further mount
+    points to what they show of the machine; `nodes`: those in /dev.
     """
 
     def __init__(
-        self, fake: Path, sys: Path, others: Mapping[Path, Path], nodes: DeviceNodes
+        self,
+        fake: Path,
+        sys: Path,
+        bound: Collection[str],
+        others: Mapping[Path, Path],
+        nodes: DeviceNodes,
     ) -> None:
         self._fake = fake
         self._sys = sys
         self._others = others
         self._nodes = nodes
-        self._shown = set(join.bound_directories(fake))
+        self._shown = set(bound)
 
     def refresh(self) -> None:
         """Bind what is new and detach what is gone. A bind that fails does not stop the others."""

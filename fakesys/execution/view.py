@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from fakesys.execution import kernel_files, namespace
+from fakesys.execution import kernel_files, namespace, nodes
 from fakesys.execution.base import places
 from fakesys.execution.base.missing import ensure_directory_of_root
-from fakesys.execution.base.syscalls import StepError, bind, move, share_mounts, tmpfs
+from fakesys.execution.base.places import ShowFake
+from fakesys.execution.base.syscalls import StepError, move, share_mounts, tmpfs
 from fakesys.execution.join import Join
-from fakesys.execution.modules.places import PROGRAMS, private_modules
+from fakesys.execution.modules.places import PROGRAMS, private_module_settings, private_modules
 from fakesys.execution.namespace import Confinement
-from fakesys.execution.nodes import private_dev
 from fakesys.execution.protection import protect_host
 from fakesys.execution.rebind import Rebinder
 from fakesys.execution.relay import Relay
@@ -29,51 +29,62 @@ SYS = Path("/sys")
 # The mount point of the joined /sys until it is complete.
 DRAFT = places.OWN / "sys"
 
-# Makes the mount of the simulated machine appear where FindFake was told.
-ShowFake = Callable[[], None]
-# Takes the directory where the mount is to appear, and does all that needs the host's files.
-FindFake = Callable[[Path], ShowFake]
 
-
-def enter(*, network: bool, for_udevd: bool, host_writable: bool, find_fake: FindFake) -> None:
+def enter(*, network: bool, for_udevd: bool, host_writable: bool, show_fake: ShowFake) -> None:
     """Move this process into its private view, of which the relay takes care from then on.
 
-    `find_fake` is called in the new namespaces while the files of the host are still visible; what
-    it returns is called after `/run` was replaced. With `host_writable` the process keeps its
-    rights over the host and its part of the view. Raises StepError, OSError.
+    Precondition: `namespace.enter` was called. `show_fake` makes the machine's mount appear, for
+    which it may have to wait: so it is called after everything that needs no machine. With
+    `host_writable` the process keeps its rights over the host and its part of the view.
+    Raises StepError, OSError.
     """
     folder = _working_directory()
-    namespace.enter()
     ensure_directory_of_root(places.RUN)
-    show_fake = find_fake(places.FAKE)
     confinement = None if host_writable else namespace.Confinement()
     places.private_run(listens_to_udev=network, folder=folder)
     if not host_writable:
         protect_host()
+    join = Join(places.FAKE / "sys", SYS, DRAFT, prepare=places.prepare_debug_place)
+    other_places = places.other_debug_places()
+    _cover_host(join, host_writable=host_writable)
     show_fake()
-    rebinder = _show(places.FAKE / "sys", host_writable=host_writable)
+    rebinder = _show(join, other_places, host_writable=host_writable)
     _part_from_relay(rebinder, confinement, network=network, for_udevd=for_udevd)
     if network:
         namespace.raise_loopback()
     _enter_by_name(folder)
 
 
-def _show(fake: Path, *, host_writable: bool) -> Rebinder:
-    """Make all binds of the view, and return what keeps them in line."""
+def _cover_host(join: Join, *, host_writable: bool) -> None:
+    """Replace what needs no machine."""
     DRAFT.mkdir()
     tmpfs(DRAFT)
-    Join(fake, SYS, DRAFT, prepare=places.prepare_debug_place).run()
-    others = places.cover_other_debug_places(fake)
-    move(DRAFT, SYS)
-    DRAFT.rmdir()
+    join.show_host()
     places.private_settings()
     places.private_kernel_settings()
     places.cpu_with_virtualisation()
-    nodes = private_dev()
+    nodes.private_dev()
+    kernel_files.show_symbols()
+    if not host_writable:
+        private_module_settings()
+
+
+def _show(join: Join, other_places: Mapping[Path, str], *, host_writable: bool) -> Rebinder:
+    """Show the machine in the view, and return what keeps it in line.
+
+    `other_places`: where debugfs and tracefs of the host are covered, outside of /sys.
+    """
+    join.show_fake()
+    fake = places.FAKE / "sys"
+    others = places.cover_debug_places(other_places, fake)
+    move(DRAFT, SYS)
+    DRAFT.rmdir()
+    devices = nodes.DeviceNodes()
+    devices.refresh()
     others |= kernel_files.show()
     if not host_writable:
         private_modules()
-    return Rebinder(fake, SYS, others, nodes)
+    return Rebinder(fake, SYS, join.bound, others, devices)
 
 
 def _part_from_relay(
@@ -125,21 +136,6 @@ def _enter_by_name(folder: Path) -> None:
         raise StepError(
             f"the working directory {folder} is not in the private view: {error.strerror}"
         ) from None
-
-
-def existing_mount(mount: Path, target: Path) -> ShowFake:
-    """Return what binds an existing mount on `target`. Raises StepError when it is unreachable."""
-    try:
-        # Kept open, because the path may lead through directories that are covered later.
-        descriptor = os.open(mount, os.O_PATH | os.O_DIRECTORY)
-    except OSError as error:
-        raise StepError(f"{mount}: {error.strerror}") from None
-
-    def show() -> None:
-        bind(Path(f"/proc/self/fd/{descriptor}"), target)
-        os.close(descriptor)
-
-    return show
 
 
 def environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from fakesys.core.kernel import Kernel
 from fakesys.machine.kernels.ap import ApKernel
 from fakesys.subsystems.ap_bus.files import bus as bus_files
 from fakesys.subsystems.ap_bus.hardware_spec import HardwareSpec
+from fakesys.subsystems.ap_bus.keys.secure_keys import SecureKeys
 from fakesys.subsystems.ap_control import files as control_files
 from fakesys.subsystems.ap_control import hardware_files
 from fakesys.subsystems.ap_control.files import ApKernelChoice
@@ -55,7 +56,7 @@ class ApSubsystem:
                 drivers=vfio_ap_files.driver_rows(),
             ),
             *mdev_files.mounts(lambda: system.mdev_bus, devices, system.modules.is_loaded),
-            *node_files.mounts(lambda: system.nodes, devices, system.key_makers),
+            *node_files.mounts(lambda: system.nodes, devices, SecureKeys(lambda: system.bus)),
             dev_files.mount(self._dev),
             debug_files.mount(lambda: system.debug),
             *vfio_ap_files.mounts(lambda: system.vfio_ap, devices),

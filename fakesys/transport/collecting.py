@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Objects live through so many collections of the new ones before the idle time is used, and
 # before Python may begin a full collection, which it does then at its usual growth.
@@ -22,6 +24,24 @@ IDLE_SECONDS = 0.05
 # raise it, and later ones come from the heap.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 MAPPED_BYTES = 256 << 10
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Collect nothing in the block, whose objects nearly all stay: it would only take time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def keep_what_exists() -> None:
+    """Never look at the objects of now again, and collect from here on."""
+    gc.freeze()
+    gc.enable()
 
 
 def leave_to_idle_time() -> None:

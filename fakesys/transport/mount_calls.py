@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from pathlib import Path
 
@@ -13,18 +14,22 @@ MNT_FORCE = 1
 MNT_DETACH = 2
 
 
-def mount(source: str, target: Path, fstype: str, flags: int, data: str) -> None:
+@functools.cache
+def libc() -> ctypes.CDLL:
+    """Return the C library, whose calls leave their errno for `last_error`."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str | Path, fstype: str, flags: int, data: str) -> None:
     """Call mount(2). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
     words = os.fsencode(source), os.fsencode(target), fstype.encode()
-    if libc.mount(*words, ctypes.c_ulong(flags), data.encode()) != 0:
+    if libc().mount(*words, ctypes.c_ulong(flags), data.encode()) != 0:
         raise last_error()
 
 
-def umount2(target: Path, flags: int) -> None:
+def umount2(target: str | Path, flags: int) -> None:
     """Call umount2(2). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(target), flags) != 0:
+    if libc().umount2(os.fsencode(target), flags) != 0:
         raise last_error()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,13 @@ class MountLine(NamedTuple):
     minor: int
 
 
-def mount_lines() -> Iterator[MountLine]:
-    """Yield the mounts, oldest first. Touches no mounted file system."""
+def mount_lines(types: Container[str] | None = None) -> Iterator[MountLine]:
+    """Yield the mounts, or those of some types, oldest first. Touches no mounted file system."""
     with MOUNTINFO.open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             before, _, after = line.partition(" - ")
+            if types is not None and after.partition(" ")[0] not in types:
+                continue
             _, _, device, _, point = before.split(" ")[:5]
             fstype, source = after.split(" ")[:2]
             minor = int(device.partition(":")[2])

@@ -66,9 +66,8 @@ class Mounted(Struct, frozen=True):
 
 def mounted() -> Iterator[Mounted]:
     """Yield the mounts of fakesys that this process sees, oldest first."""
-    for line in mount_lines():
-        if line.fstype == FSTYPE:
-            yield Mounted(line.point, line.source, line.minor)
+    for line in mount_lines((FSTYPE,)):
+        yield Mounted(line.point, line.source, line.minor)
 
 
 def find(point: Path) -> Mounted | None:

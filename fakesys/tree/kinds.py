@@ -69,6 +69,8 @@ class Kind(Struct, frozen=True):
     only_at_zero: bool = False
     # A read with no room for the whole text and a NUL is refused.
     whole_reads: bool = False
+    # A read of a part of `size` bytes is refused with this errno, before show() is called.
+    part: int | None = None
     # store() is given the bytes behind a NUL too.
     sees_nul: bool = False
     keeps_size: bool = True

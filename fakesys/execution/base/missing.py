@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from fakesys.execution.base.syscalls import StepError, bind, move, tmpfs
@@ -56,32 +57,48 @@ def _copy_in_memory(source: Path, target: Path) -> None:
 
     Raises StepError.
     """
-    status = source.stat()
-    entries = sorted(os.listdir(source))
-    tmpfs(target, stat.S_IMODE(status.st_mode))
+    mode = stat.S_IMODE(source.stat().st_mode)
+    with os.scandir(source) as listing:
+        entries = list(listing)
+    tmpfs(target, mode)
     top = target / ".." if target == source else target
-    for name in entries:
-        original, copy = source / name, top / name
-        if original.is_symlink():
-            copy.symlink_to(original.readlink())
-        else:
-            _show(original, copy)
+    for entry in entries:
+        show_entry(entry, f"{top}/{entry.name}")
 
 
-def _show(original: Path, copy: Path) -> None:
-    """Bind one entry; one that was removed meanwhile is left out."""
-    folder = original.is_dir()
-    if folder:
-        copy.mkdir()
-    else:
-        copy.touch()
+def show_entry(
+    entry: os.DirEntry[str], target: str, prepare: Callable[[], None] | None = None
+) -> None:
+    """Make what shows an entry of another directory: the same link, or a bind of the original.
+
+    An entry that was removed meanwhile is left out. `prepare` is called before something is bound.
+    """
+    # With many entries, pathlib would take most of the time.
     try:
-        bind(original, copy)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), target)
+            return
+        folder = entry.is_dir()
+    except FileNotFoundError:
+        return
+    if folder:
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+    if prepare is not None:
+        prepare()
+    try:
+        bind(entry.path, target)
     except StepError:
-        if folder:
-            copy.rmdir()
-        else:
-            copy.unlink()
+        remove_entry(target, folder=folder)
+
+
+def remove_entry(target: str, *, folder: bool) -> None:
+    """Remove what `show_entry` has made, and nothing is mounted on. Raises OSError."""
+    if folder:
+        os.rmdir(target)
+    else:
+        os.unlink(target)
 
 
 def _make(path: Path) -> None:

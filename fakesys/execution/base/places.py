@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,26 @@ KERNEL_SETTINGS = tuple(
 )
 # By one of these flags kvm_stat recognises the architecture.
 VIRTUALISATION_FLAG = re.compile(r"^flags\b.*\b(vmx|svm)\b", re.MULTILINE)
+
+# Makes the mount of the simulated machine appear on FAKE.
+ShowFake = Callable[[], None]
+# Finds or begins it, while the files of the host are still visible.
+FindFake = Callable[[], ShowFake]
+
+
+def existing_mount(mount: Path) -> ShowFake:
+    """Return what binds an existing mount on FAKE. Raises StepError when it is unreachable."""
+    try:
+        # Kept open, because the path may lead through directories that are covered later.
+        descriptor = os.open(mount, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise StepError(f"{mount}: {error.strerror}") from None
+
+    def show() -> None:
+        bind(Path(f"/proc/self/fd/{descriptor}"), FAKE)
+        os.close(descriptor)
+
+    return show
 
 
 def private_run(*, listens_to_udev: bool, folder: Path) -> None:
@@ -83,7 +103,7 @@ def private_settings() -> None:
     private = PRIVATE / "mdevctl.d"
     scripts = MDEVCTL / "scripts.d"
     if scripts.is_dir():
-        shutil.copytree(scripts, private / "scripts.d")
+        _copy_programs(scripts, private / "scripts.d")
     for folder in ("callouts", "notifiers"):
         (private / "scripts.d" / folder).mkdir(parents=True, exist_ok=True)
     rules = PRIVATE / "rules.d"
@@ -91,6 +111,21 @@ def private_settings() -> None:
     for own, target in ((private, MDEVCTL), (rules, UDEV_RULES)):
         ensure_directory(target, PRIVATE / "draft")
         bind(own, target)
+
+
+def _copy_programs(source: Path, target: Path) -> None:
+    """Copy the files in a directory and in those below it, with their modes.
+
+    This is what `shutil.copytree` does, which takes longer to import than the copy.
+    """
+    target.mkdir(parents=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy_programs(entry, target / entry.name)
+        elif entry.is_file():
+            copy = target / entry.name
+            copy.write_bytes(entry.read_bytes())
+            copy.chmod(stat.S_IMODE(entry.stat().st_mode))
 
 
 def prepare_debug_place(path: str, target: Path) -> None:
@@ -119,18 +154,24 @@ def show_devices_of_this_network() -> None:
             bind(fresh / path, SYS / path)
 
 
-def cover_other_debug_places(fake_sys: Path) -> dict[Path, Path]:
-    """Show the simulated debugfs and tracefs wherever the host has one mounted outside `/sys`.
+def other_debug_places() -> dict[Path, str]:
+    """Return the directories outside of /sys with a debugfs or tracefs of the host, and which."""
+    return {
+        point: fstype
+        for point, fstype, _, _ in mount_lines(("debugfs", "tracefs"))
+        if not point.is_relative_to(SYS) and point.is_dir()
+    }
 
-    Return these mount points and the directory that each shows. Raises StepError.
+
+def cover_debug_places(others: Mapping[Path, str], fake_sys: Path) -> dict[Path, Path]:
+    """Show the simulated debugfs and tracefs in these directories, and return what each shows.
+
+    Raises StepError.
     """
-    covered = {}
     places = {"debugfs": fake_sys / "kernel/debug", "tracefs": fake_sys / "kernel/tracing"}
-    for point, fstype, _, _ in tuple(mount_lines()):
-        outside = not point.is_relative_to("/sys") and not point.is_relative_to(OWN)
-        if outside and fstype in places and point.is_dir():
-            bind(places[fstype], point)
-            covered[point] = places[fstype]
+    covered = {point: places[fstype] for point, fstype in others.items()}
+    for point, source in covered.items():
+        bind(source, point)
     return covered
 
 

@@ -10,7 +10,7 @@ from errno import ENOSYS
 from pathlib import Path
 
 from fakesys.transport import mount_calls
-from fakesys.transport.mount_calls import MNT_DETACH, MS_NODEV, MS_NOSUID, last_error
+from fakesys.transport.mount_calls import MNT_DETACH, MS_NODEV, MS_NOSUID, last_error, libc
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
@@ -43,7 +43,7 @@ def unshare(flags: int) -> None:
     """
     if flags & CLONE_NEWUSER:
         _wait_for_last_threads()
-    if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
+    if libc().unshare(flags) != 0:
         raise last_error()
 
 
@@ -60,13 +60,13 @@ def setns(path: Path, kind: int) -> None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if ctypes.CDLL(None, use_errno=True).setns(descriptor, kind) != 0:
+        if libc().setns(descriptor, kind) != 0:
             raise last_error()
     finally:
         os.close(descriptor)
 
 
-def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = "") -> None:
+def mount(source: str, target: str | Path, fstype: str, flags: int = 0, data: str = "") -> None:
     """Call mount(2). Raises StepError that names what could not be mounted and where."""
     try:
         mount_calls.mount(source, target, fstype, flags, data)
@@ -80,7 +80,7 @@ def tmpfs(target: Path, mode: int = 0o755) -> None:
     mount("fakesys", target, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}")
 
 
-def bind(source: Path, target: Path) -> None:
+def bind(source: str | Path, target: str | Path) -> None:
     """Show `source` at `target` too, with everything mounted below it. Raises StepError.
 
     Recursive, because in a user namespace the kernel refuses to bind a mount without those that
@@ -94,7 +94,7 @@ def move(source: Path, target: Path) -> None:
     mount(str(source), target, "", MS_MOVE)
 
 
-def detach(target: Path) -> None:
+def detach(target: str | Path) -> None:
     """Unmount the topmost mount on `target`, also while it is in use. Raises OSError."""
     mount_calls.umount2(target, MNT_DETACH)
 
@@ -112,7 +112,7 @@ def share_mounts() -> None:
 def read_only(target: Path) -> None:
     """Refuse writes through the mount on `target` and all mounts below it. Raises StepError."""
     attributes = MOUNT_ATTR.pack(MOUNT_ATTR_RDONLY, 0, 0, 0)
-    result = ctypes.CDLL(None, use_errno=True).syscall(
+    result = libc().syscall(
         ctypes.c_long(SYS_MOUNT_SETATTR),
         ctypes.c_int(AT_FDCWD),
         os.fsencode(target),

@@ -1,6 +1,6 @@
 """Show the modules of the simulated machine, and settings of modprobe that are not the host's.
 
-Precondition: the process is in a private mount namespace, and its mount of the machine is shown.
+Precondition: the process is in a private mount namespace.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ LIBRARY = Path("/lib/modules")
 SETTINGS = Path("/etc/modprobe.d")
 # Missing where the kernel is built without modules; nothing can be bound there then.
 PROC_MODULES = Path("/proc/modules")
+# The directory that is shown as that of the running kernel.
+OWN_MODULES = PRIVATE / "modules"
 # First in PATH, where it exists.
 PROGRAMS = PRIVATE / "bin"
 # What distributions bring: blacklists and options for the host's own modules.
@@ -32,16 +34,20 @@ done < {file}
 
 
 def private_modules() -> None:
-    """Let programs find the modules of the machine, and no settings of the host.
+    """Let programs find the modules of the machine.
 
-    Raises StepError.
+    Precondition: `private_module_settings` was called, and the mount of the machine is shown.
     """
-    release = os.uname().release
-    own, host = PRIVATE / "modules", LIBRARY / release
-    write_tree((FAKE / MODULES / "info").read_text(), own, release)
-    keep_links(own, host)
+    write_tree((FAKE / MODULES / "info").read_text(), OWN_MODULES, os.uname().release)
+
+
+def private_module_settings() -> None:
+    """Show an empty directory of modules, and no settings of the host. Raises StepError."""
+    host = LIBRARY / os.uname().release
+    OWN_MODULES.mkdir()
+    keep_links(OWN_MODULES, host)
     ensure_directory(host, PRIVATE / "draft")
-    bind(own, host)
+    bind(OWN_MODULES, host)
     if not PROC_MODULES.exists():
         _make_lsmod()
     settings = PRIVATE / "modprobe.d"

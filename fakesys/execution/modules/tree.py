@@ -15,11 +15,10 @@ KEPT = ("build", "source")
 
 
 def write_tree(info: str, folder: Path, release: str) -> None:
-    """Make `folder` with the modules that a text of `fakesys/modules/info` tells of."""
+    """Fill `folder` with the modules that a text of `fakesys/modules/info` tells of."""
     modules = list(parse(info))
     loadable = [module for module in modules if not module.builtin]
     builtin = [module for module in modules if module.builtin]
-    folder.mkdir()
     for module in loadable:
         path = folder / module.file
         path.parent.mkdir(parents=True, exist_ok=True)

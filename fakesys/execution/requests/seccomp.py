@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fakesys.transport.mount_calls import libc
+
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 SECCOMP_RET_USER_NOTIF = 0x7FC0_0000
@@ -119,7 +121,7 @@ def watch() -> int | None:
     program = ctypes.create_string_buffer(_filter(machine))
     length = len(program.raw) // INSTRUCTION.size
     head = ctypes.create_string_buffer(struct.pack("@HP", length, ctypes.addressof(program)))
-    descriptor = ctypes.CDLL(None, use_errno=True).syscall(
+    descriptor = libc().syscall(
         ctypes.c_long(machine.seccomp),
         ctypes.c_uint(SECCOMP_SET_MODE_FILTER),
         ctypes.c_uint(SECCOMP_FILTER_FLAG_NEW_LISTENER),

@@ -11,11 +11,20 @@ from fakesys.subsystems.ap_bus.card import ApCard
 from fakesys.subsystems.ap_bus.card_info import CardInfo
 from fakesys.subsystems.ap_bus.drivers import QueueDriver
 from fakesys.subsystems.ap_bus.hardware import Lpar
-from fakesys.subsystems.ap_bus.hardware_spec import CardMode
-from fakesys.subsystems.ap_bus.messages.zcrypt import ZcryptMessages
-from fakesys.subsystems.ap_bus.policy import BusPolicy
+from fakesys.subsystems.ap_bus.hardware_spec import CEX8, CardMode
+from fakesys.subsystems.ap_bus.messages.zcrypt import (
+    CCA_QUERY,
+    EP11_QUERY,
+    Request,
+    ZcryptMessages,
+)
+from fakesys.subsystems.ap_bus.policy import CEX4, BusPolicy
 from fakesys.subsystems.ap_bus.queue import ApQueue
 from fakesys.subsystems.ap_bus.queues.answers import NORMAL
+
+# How long a card needs for a request about keys, by its type: the numbers of the last column in
+# zcrypt_cex4.c:zcrypt_cex4_card_probe (v6.1).
+SPEED_RATINGS = dict(zip(range(CEX4, CEX8 + 1), (40, 10, 9, 8, 8), strict=True))
 
 
 class HostBus(Protocol):
@@ -80,7 +89,7 @@ class Zcrypt:
         card.poke(mask)
         if card.mode is CardMode.CCA and not self._has_other_cca_queues(apid, mask):
             # Like zcrypt_api.c:zcrypt_rng_device_add (v6.1): one request fills a page.
-            self._put(card, self._usable(card, iter([ids(mask)[0]])))
+            self._ask_for_random_numbers(card, ids(mask)[0])
 
     def queues_leaving(self, apid: int, mask: int) -> None:
         """End pending requests with EAGAIN."""
@@ -97,47 +106,90 @@ class Zcrypt:
     def scan_complete(self, new: Lpar, old: Lpar) -> None:
         """Do nothing."""
 
-    def send(self, card: ApCard, domain: int | None) -> ApQueue | None:
+    def send(
+        self, card: ApCard, domain: int | None, request: Request | None = None
+    ) -> ApQueue | None:
         """Send a request to a domain of a card, None for any; return the queue that took it.
 
-        Like zcrypt_api.c:zcrypt_send_cprb (v6.1, v6.12).
+        Without `request` it is a question about the card. Like zcrypt_api.c:zcrypt_send_cprb
+        (v6.1, v6.12).
         """
-        queue = self._try(card, domain)
+        asked = request or (EP11_QUERY if card.mode is CardMode.EP11 else CCA_QUERY)
+        return self._send(asked, card.apid, domain, lambda: self._pick(card, domain))
+
+    def send_to_any(self, request: Request) -> ApQueue | None:
+        """Send a request to any CCA card of the host; return the queue that took it."""
+        return self._send(request, None, None, self._pick_of_all)
+
+    def queues(self, card: ApCard) -> Iterator[int]:
+        """Yield the domains in which the host has queues of a card, first bound first."""
+        if card.driver is None:
+            return
+        for _, mask in self._bus.host_driver.order.rows_of(card.apid):
+            yield from ids(mask & ~card.left)
+
+    def _send(
+        self,
+        request: Request,
+        apid: int | None,
+        domain: int | None,
+        pick: Callable[[], ApQueue | None],
+    ) -> ApQueue | None:
+        queue = self._try(request, apid, domain, pick)
         if queue is None and self._bus.policy.rescans and self._rescan():
-            queue = self._try(card, domain)
+            queue = self._try(request, apid, domain, pick)
         if queue is None:
-            self.messages.nobody_answers(card.apid, domain, ep11=card.mode is CardMode.EP11)
+            self.messages.nobody_answers(request, apid, domain)
         return queue
 
-    def _order(self, card: ApCard, domain: int | None) -> Iterator[int]:
-        """Yield the domains of the host's queues that are asked for, first bound first."""
-        for _, mask in self._bus.host_driver.order.rows_of(card.apid):
-            yield from (apqi for apqi in ids(mask) if domain in (None, apqi))
+    def _try(
+        self,
+        request: Request,
+        apid: int | None,
+        domain: int | None,
+        pick: Callable[[], ApQueue | None],
+    ) -> ApQueue | None:
+        picked = pick()
+        if picked is None:
+            self.messages.no_match(request, apid, domain)
+            return None
+        return picked if self._message(picked) else None
 
-    def _try(self, card: ApCard, domain: int | None) -> ApQueue | None:
-        usable = self._usable(card, self._order(card, domain))
-        if not usable:
-            self.messages.no_match(card.apid, domain, ep11=card.mode is CardMode.EP11)
-        return self._put(card, usable)
+    def _pick(self, card: ApCard, domain: int | None) -> ApQueue | None:
+        """Return the queue that had the fewest requests, of one domain or of all."""
+        domains = (apqi for apqi in self.queues(card) if domain in (None, apqi))
+        return min(self._usable(card, domains), key=_requests_of, default=None)
+
+    def _pick_of_all(self) -> ApQueue | None:
+        """Return the queue of a CCA card that is to take a request which any may take.
+
+        The fastest card takes it; of equal ones that with fewer requests, if its queue had fewer,
+        too. Like zcrypt_api.c:_zcrypt_send_cprb, zcrypt_card_compare, zcrypt_queue_compare (v6.1).
+        """
+        best: ApQueue | None = None
+        for card in self._bus.cards.values():
+            if card.mode is not CardMode.CCA or (best and not _is_better_card(card, best.card)):
+                continue
+            for queue in self._usable(card, self.queues(card)):
+                if best is None or _is_better(queue, best):
+                    best = queue
+        return best
 
     def _usable(self, card: ApCard, domains: Iterator[int]) -> list[ApQueue]:
-        if not card.soft_online or not card.config or card.chkstop or card.driver is None:
+        if not card.soft_online or not card.config or card.chkstop:
             return []
-        known = (apqi for apqi in domains if not card.left >> apqi & 1)
-        queues = filter(None, (self._bus.queue(Apqn(card.apid, apqi)) for apqi in known))
+        queues = filter(None, (self._bus.queue(Apqn(card.apid, apqi)) for apqi in domains))
         return [queue for queue in queues if self._is_usable(queue)]
-
-    def _put(self, card: ApCard, usable: list[ApQueue]) -> ApQueue | None:
-        """Give a request to the queue that had the fewest; None when none of them takes it."""
-        if not usable:
-            return None
-        picked = min(usable, key=lambda queue: card.queue_requests.get(queue.apqi, 0))
-        return picked if self._message(picked) else None
 
     def _is_usable(self, queue: ApQueue) -> bool:
         if not queue.soft_online or not queue.config or queue.chkstop:
             return False
         return queue.operating or not self._bus.policy.asks_state
+
+    def _ask_for_random_numbers(self, card: ApCard, apqi: int) -> None:
+        if card.driver is not None and not card.left >> apqi & 1:
+            for queue in self._usable(card, iter([apqi])):
+                self._message(queue)
 
     def _message(self, queue: ApQueue) -> bool:
         """Send a message; return whether it is answered.
@@ -165,3 +217,18 @@ class Zcrypt:
         return any(
             card.mode is CardMode.CCA and bound[card.apid] for card in cards if card.apid != apid
         )
+
+
+def _requests_of(queue: ApQueue) -> int:
+    return queue.card.queue_requests.get(queue.apqi, 0)
+
+
+def _is_better_card(card: ApCard, other: ApCard) -> bool:
+    """Return whether a card is faster than another one, or as fast with fewer requests so far."""
+    ours, others = SPEED_RATINGS[card.hwtype], SPEED_RATINGS[other.hwtype]
+    return card.requests < other.requests if ours == others else ours < others
+
+
+def _is_better(queue: ApQueue, other: ApQueue) -> bool:
+    ours, others = SPEED_RATINGS[queue.card.hwtype], SPEED_RATINGS[other.card.hwtype]
+    return _requests_of(queue) < _requests_of(other) if ours == others else ours < others

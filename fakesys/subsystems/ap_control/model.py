@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from errno import EBUSY, EINVAL
 from typing import Any, NamedTuple
 
@@ -116,13 +115,6 @@ class ApSystem:
         """
         self._refuse_beyond(highest, adapters=False)
         self.hardware.set_max_domain_id(highest)
-
-    def key_makers(self) -> Iterator[tuple[str, int]]:
-        """Yield mode and type of each card with a queue of the host that is online."""
-        for apid, card in self.bus.state.cards.items():
-            usable = self.bus.state.host_driver.bound[apid] & ~(card.offline | card.left)
-            if card.online and usable & ~(card.deconfigured | card.checkstopped):
-                yield str(card.spec.mode), card.hwtype
 
     def state(self) -> dict[str, Any]:
         """Return all models as plain data."""

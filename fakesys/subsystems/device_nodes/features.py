@@ -9,6 +9,6 @@ class NodeFeature(Feature):
     """Differences in the files of `devices/virtual/misc`."""
 
     KEY_HANDLERS = "pkey.key_handlers"
-    """A key is made by a card that was looked for before, and not asked from any card (6.12)."""
+    """Keys are made by handlers, which look for a card each time; there are more kinds (6.12)."""
     LONG_EP11_KEYS = "pkey.long_ep11_keys"
     """A secure key of an EP11 card has 336 bytes, with its head (6.6)."""

@@ -5,8 +5,8 @@ Source: zcrypt_api.c, pkey_api.c, drivers/char/misc.c (v6.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from errno import EEXIST, EINVAL, ENODEV, ENOENT, ENOSPC
+from collections.abc import Callable
+from errno import EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOSPC
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from fakesys.core.devices import Devices
 from fakesys.core.errors import KernelError
 from fakesys.core.saved import text_of
 from fakesys.core.text import format_mask, parse_mask
+from fakesys.subsystems.device_nodes.features import NodeFeature
 from fakesys.subsystems.device_nodes.model import (
     LONGEST_NAME,
     MASKS,
@@ -22,13 +23,19 @@ from fakesys.subsystems.device_nodes.model import (
     NodeDevice,
     ZcryptNode,
 )
-from fakesys.subsystems.device_nodes.pkey import FAMILIES, Family, require_maker
+from fakesys.subsystems.device_nodes.pkey import (
+    FAMILIES,
+    MISSING_FUNCTIONS,
+    NO_FUNCTION,
+    TRIES,
+    Family,
+    KeyMakers,
+    MissingFunction,
+)
 from fakesys.subsystems.driver_core.files import device_rows
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Link, Links, Mount, Row
-from fakesys.tree.kinds import SYSFS
+from fakesys.tree.kinds import SYSFS, Kind
 
-# Mode and type of each card with a queue of the host that is online.
-Cards = Callable[[], Iterator[tuple[str, int]]]
 _BLANKS = " \t\n\v\f\r"
 
 
@@ -126,47 +133,75 @@ class _Keys(NamedTuple):
     """What the files of pkey need."""
 
     nodes: DeviceNodes
-    cards: Cards
+    makers: KeyMakers
+
+
+# A key is new at each read, so a part of it would be of no use (pkey_api.c, v6.1).
+_WHOLE_ONLY = {EINVAL: "a read of a part"}
+_NO_CARD = {ENODEV: "no card of the host can make one", EIO: "its domain has no master key"}
+
+
+def _key_kind(size: int) -> Kind:
+    return replace(SYSFS, name="sysfs-key", size=size, part=EINVAL)
 
 
 def _key_row(family: Family, name: str, bits: int, tokens: int) -> Attr[_Keys]:
     def show(keys: _Keys) -> str:
-        try:
-            require_maker(family, keys.cards())
-        except KernelError as refusal:
-            if family.complaint:
-                keys.nodes.complain(f"{family.complaint}, errno -{refusal.errno}")
-            raise
+        made = tokens if family.make is None else family.make(keys.makers, family.name, tokens)
         now = keys.nodes.kernel.clock.now_ns
-        return family.key(bits, tokens, now).decode("latin-1")
+        return family.key(bits, made, now).decode("latin-1")
 
     size = family.size * tokens
-    who = "a protected key" if family.mode is None else f"a secure key of a {family.mode} card"
+    who = "a protected key" if family.make is None else f"a secure key of {family.cards}"
     return Attr(
         name=name,
         mode=0o444,
         doc=f"{size} bytes: {who}, another one at each moment.",
         show=show,
-        errors={} if family.mode is None else {ENODEV: "no card of the host can make one"},
-        kind=replace(SYSFS, name="sysfs-key", size=size),
+        errors=_WHOLE_ONLY if family.make is None else {**_WHOLE_ONLY, **_NO_CARD},
+        kind=_key_kind(size),
     )
 
 
-def _key_folder(family: Family, nodes: Callable[[], DeviceNodes], cards: Cards) -> Dir[NodeDevice]:
-    rows = tuple(_key_row(family, *file) for file in family.files())
+def _missing_row(missing: MissingFunction) -> Attr[_Keys]:
+    def show(keys: _Keys) -> str:
+        for _ in range(TRIES):
+            keys.nodes.complain("pkey", NO_FUNCTION)
+        raise KernelError(ENODEV, f"the processor has no function for {missing.name}")
+
+    return Attr(
+        name=missing.name,
+        mode=0o444,
+        doc=f"{missing.size} bytes: a protected key, which the processors of these machines cannot"
+        " make.",
+        show=show,
+        errors={**_WHOLE_ONLY, ENODEV: "the processor has no such function"},
+        kind=_key_kind(missing.size),
+        needs=NodeFeature.KEY_HANDLERS,
+    )
+
+
+def _key_folder(
+    family: Family, nodes: Callable[[], DeviceNodes], makers: KeyMakers
+) -> Dir[NodeDevice]:
+    rows = [_key_row(family, *file) for file in family.files()]
+    if family.make is None:
+        rows += map(_missing_row, MISSING_FUNCTIONS)
     return Dir(
         name=family.name,
-        layout=Layout(rows),
-        of=lambda device: _Keys(nodes(), cards) if device.name == "pkey" else None,
+        layout=Layout(tuple(rows)),
+        of=lambda device: _Keys(nodes(), makers) if device.name == "pkey" else None,
         needs=family.needs,
         unless=family.unless,
     )
 
 
-def mounts(nodes: Callable[[], DeviceNodes], devices: Devices, cards: Cards) -> tuple[Mount, ...]:
-    """Return where the files appear. `cards`: those of the host that can make keys."""
+def mounts(
+    nodes: Callable[[], DeviceNodes], devices: Devices, makers: KeyMakers
+) -> tuple[Mount, ...]:
+    """Return where the files appear. `makers`: ask the cards of the host for keys."""
     own = node_rows(devices)
-    folders = tuple(_key_folder(family, nodes, cards) for family in FAMILIES)
+    folders = tuple(_key_folder(family, nodes, makers) for family in FAMILIES)
     misc: Layout[NodeDevice] = Layout((*own, *folders))
     node: Layout[ZcryptNode] = Layout((*own, *MASK_ROWS))
     return (

@@ -161,9 +161,9 @@ class DeviceNodes:
         major, minor = node.number
         self._say(f"zcdn_device_release releasing zcdn device {major}:{minor}")
 
-    def complain(self, text: str) -> None:
-        """Tell an error of zcrypt to its debug feature."""
-        self._debug.write("zcrypt", Level.ERR, text)
+    def complain(self, module: str, text: str) -> None:
+        """Tell an error of a module to its debug feature."""
+        self._debug.write(module, Level.ERR, text)
 
     def state(self) -> dict[str, Any]:
         """Return the nodes of zcrypt as plain data."""

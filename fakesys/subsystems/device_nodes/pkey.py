@@ -7,34 +7,47 @@ a token of its kind. Like drivers/s390/crypto/pkey_api.c, zcrypt_ccamisc.h (v6.1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from errno import ENODEV
 from random import Random
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from fakesys.core.errors import KernelError
 from fakesys.core.features import Features
 from fakesys.subsystems.device_nodes.features import NodeFeature
 
 # Bytes of a clear key, and the numbers of the key types (arch/s390/include/uapi/asm/pkey.h, v6.1).
 SIZES = {128: 16, 192: 24, 256: 32}
 KEY_TYPES = {128: 1, 192: 2, 256: 3}
-CEX6, CEX7 = 12, 13
+
+
+class KeyMakers(Protocol):
+    """Makes secure keys by requests to cards of the host; returns how many of `keys` it made.
+
+    `family`: a directory of pkey. All raise ENODEV, EIO.
+    """
+
+    def of_any(self, family: str, keys: int) -> int:
+        """Let any card make each key."""
+
+    def of_listed(self, family: str, keys: int) -> int:
+        """Let the first card of a list make all keys."""
+
+    def of_handler(self, family: str, keys: int) -> int:
+        """Let the first card of a list make a key, for each key again."""
 
 
 class Family(Struct, frozen=True):
     """One directory of keys. `size`: bytes of a token; `head`: its first bytes, by bits of the key.
 
-    `mode`, `oldest_type`: the cards that can make such a key, None where the processor does.
-    `complaint`: what the driver says where no card can.
+    `cards`: which can make such a key; `make`: asks them for the tokens of a file. None: the
+    processor does.
     """
 
     name: str
     size: int
     head: Callable[[int], bytes]
-    mode: str | None = None
-    oldest_type: int = 0
-    complaint: str = ""
+    cards: str = ""
+    make: Callable[[KeyMakers, str, int], int] | None = None
     needs: Features = ()
     unless: Features = ()
 
@@ -81,24 +94,54 @@ def _long_ep11(bits: int) -> bytes:
     return b"\0\0\x01\x50\6\0" + bits.to_bytes(2, "big")
 
 
-# Like zcrypt_ccamisc.c:cca_genseckey (v6.1), for any card and domain.
-_NO_QUEUE = "cca_genseckey zcrypt_send_cprb (cardnr=65535 domain=65535) failed"
+def _by_any(makers: KeyMakers, family: str, keys: int) -> int:
+    return makers.of_any(family, keys)
+
+
+def _by_list(makers: KeyMakers, family: str, keys: int) -> int:
+    return makers.of_listed(family, keys)
+
+
+def _by_handler(makers: KeyMakers, family: str, keys: int) -> int:
+    return makers.of_handler(family, keys)
+
+
+_HANDLERS, _LONG = NodeFeature.KEY_HANDLERS, NodeFeature.LONG_EP11_KEYS
 FAMILIES = (
     Family("protkey", 80, _protected),
-    Family("ccadata", 64, _secure, "cca", complaint=_NO_QUEUE, unless=NodeFeature.KEY_HANDLERS),
-    Family("ccadata", 64, _secure, "cca", needs=NodeFeature.KEY_HANDLERS),
-    Family("ccacipher", 136, _cipher, "cca", CEX6),
-    Family("ep11", 320, _ep11, "ep11", CEX7, unless=NodeFeature.LONG_EP11_KEYS),
-    Family("ep11", 336, _long_ep11, "ep11", CEX7, needs=NodeFeature.LONG_EP11_KEYS),
+    Family("ccadata", 64, _secure, "a CCA card", _by_any, unless=_HANDLERS),
+    Family("ccadata", 64, _secure, "a CCA card", _by_handler, needs=_HANDLERS),
+    Family("ccacipher", 136, _cipher, "a CCA card from CEX6 on", _by_list, unless=_HANDLERS),
+    Family("ccacipher", 136, _cipher, "a CCA card from CEX6 on", _by_handler, needs=_HANDLERS),
+    Family("ep11", 320, _ep11, "an EP11 card from CEX7 on", _by_list, unless=_LONG),
+    Family(
+        "ep11",
+        336,
+        _long_ep11,
+        "an EP11 card from CEX7 on",
+        _by_list,
+        needs=_LONG,
+        unless=_HANDLERS,
+    ),
+    Family("ep11", 336, _long_ep11, "an EP11 card from CEX7 on", _by_handler, needs=_HANDLERS),
 )
 
 
-def require_maker(family: Family, cards: Iterator[tuple[str, int]]) -> None:
-    """Raise ENODEV unless a card of the host can make keys of a family.
+class MissingFunction(NamedTuple):
+    """A file for a key that the processor of these machines cannot make: `name`, bytes."""
 
-    `cards`: mode and type of each card with a queue of the host that is online.
-    """
-    if family.mode is None:
-        return
-    if not any(mode == family.mode and kind >= family.oldest_type for mode, kind in cards):
-        raise KernelError(ENODEV, f"no card of the host can make a key for {family.name}")
+    name: str
+    size: int
+
+
+# Their functions of PCKMO came after the newest machine that has these cards. Like
+# pkey_sysfs.c:protkey_attrs, pkey_pckmo.c:pckmo_clr2protkey (v6.12).
+MISSING_FUNCTIONS = (
+    MissingFunction("protkey_aes_xts_128", 80),
+    MissingFunction("protkey_aes_xts_256", 112),
+    MissingFunction("protkey_hmac_512", 112),
+    MissingFunction("protkey_hmac_1024", 176),
+)
+# The driver tries once more, as modules might have to be loaded.
+TRIES = 2
+NO_FUNCTION = "pckmo_clr2protkey pckmo functions not available"

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from errno import ENODEV
+from typing import NamedTuple
 
 from fakesys.core.text import ids
 from fakesys.subsystems.s390dbf.model import DebugFeatures, Level
 
-# AUTOSEL_DOM: any domain may answer.
+# AUTOSEL_DOM and its like for cards: any may answer. AUTOSELECT: the same in a request.
 ANY = 0xFFFF
+AUTOSELECT = 0xFFFF_FFFF
+
+
+class Request(NamedTuple):
+    """A kind of request: the function that sends it, and what that calls the number of a failure.
+
+    `ep11`: is it one for EP11 cards?
+    """
+
+    function: str
+    ep11: bool = False
+    number: str = "rc"
+
+
+CCA_QUERY = Request("cca_query_crypto_facility")
+EP11_QUERY = Request("ep11_query_info", ep11=True)
 
 
 class ZcryptMessages:
@@ -41,28 +58,29 @@ class ZcryptMessages:
         """Say that a user sets a queue online or offline (zcrypt_queue.c:online_store)."""
         self._info(f"online_store queue={apid:02x}.{apqi:04x} online={online:d}")
 
-    def nobody_answers(self, apid: int, domain: int | None, *, ep11: bool) -> None:
+    def nobody_answers(self, request: Request, apid: int | None, domain: int | None) -> None:
         """Say that no queue takes a request to a card, or that the one that took it failed.
 
         Like zcrypt_ccamisc.c:cca_query_crypto_facility, zcrypt_ep11misc.c:ep11_query_info (v6.1).
         """
-        wanted = ANY if domain is None else domain
-        if ep11:
-            sender = f"zcrypt_send_ep11_cprb(card={apid} dom={wanted})"
-            self._error(f"ep11_query_info {sender} failed, rc=-{ENODEV}")
+        card, wanted = (ANY if number is None else number for number in (apid, domain))
+        if request.ep11:
+            sender = f"zcrypt_send_ep11_cprb(card={card} dom={wanted})"
         else:
-            sender = f"zcrypt_send_cprb (cardnr={apid} domain={wanted})"
-            self._error(f"cca_query_crypto_facility {sender} failed, rc=-{ENODEV}")
+            sender = f"zcrypt_send_cprb (cardnr={card} domain={wanted})"
+        self.failed(request, f"{sender} failed, {request.number}=-{ENODEV}")
 
-    def no_match(self, apid: int, domain: int | None, *, ep11: bool) -> None:
+    def failed(self, request: Request, text: str) -> None:
+        """Say that a request failed."""
+        self._features.write("zcrypt", Level.ERR, f"{request.function} {text}")
+
+    def no_match(self, request: Request, apid: int | None, domain: int | None) -> None:
         """Say that no queue fits a request (zcrypt_api.c:_zcrypt_send_cprb)."""
-        sender = "_zcrypt_send_ep11_cprb" if ep11 else "_zcrypt_send_cprb"
-        where = f"{apid:02x}.{ANY if domain is None else domain:04x}"
+        sender = "_zcrypt_send_ep11_cprb" if request.ep11 else "_zcrypt_send_cprb"
+        card = AUTOSELECT if apid is None else apid
+        where = f"{card:02x}.{ANY if domain is None else domain:04x}"
         text = f"{sender} no match for address {where} => ENODEV"
         self._features.write("zcrypt", Level.DEBUG, text)
-
-    def _error(self, text: str) -> None:
-        self._features.write("zcrypt", Level.ERR, text)
 
     def _info(self, text: str) -> None:
         self._features.write("zcrypt", Level.INFO, text)

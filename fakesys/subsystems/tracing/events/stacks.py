@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from fakesys.core.events import Task
+if TYPE_CHECKING:
+    from fakesys.core.events import Task
 
 Chain = tuple[str, ...]
 
