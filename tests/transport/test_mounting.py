@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakesys.transport import mountinfo, mounting
+from fakesys.transport import mount_calls, mountinfo, mounting
 from fakesys.transport.mounting import Busy, Mounted, MountError
 
 # Hands over a pipe in place of the device, as fusermount3 does over the socket that it is given.
@@ -49,7 +49,7 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel lets this process neither mount nor unmount."""
     libc = SimpleNamespace(mount=lambda *_: -1, umount2=lambda *_: -1)
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)
+    monkeypatch.setattr(mount_calls, "libc", lambda: libc)
     monkeypatch.setattr(ctypes, "get_errno", lambda: EPERM)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
@@ -141,7 +141,7 @@ def test_unmounting_that_the_kernel_refuses(
     message: str,
 ) -> None:
     libc = SimpleNamespace(umount2=lambda *_: -1)
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)
+    monkeypatch.setattr(mount_calls, "libc", lambda: libc)
     monkeypatch.setattr(ctypes, "get_errno", lambda: number)
     with pytest.raises(kind, match=message):
         mounting.unmount(tmp_path)

@@ -37,7 +37,7 @@ class KeyRequest(Struct, frozen=True):
 # The answers are those of a domain without the master key that is needed.
 REQUESTS = {
     "ccadata": KeyRequest(
-        Request("cca_genseckey", number="errno"),
+        Request("cca_genseckey", number="errno "),
         "secure key generate failure, card response 12/764",
         CardMode.CCA,
     ),

@@ -14,14 +14,14 @@ AUTOSELECT = 0xFFFF_FFFF
 
 
 class Request(NamedTuple):
-    """A kind of request: the function that sends it, and what that calls the number of a failure.
+    """A kind of request: the function that sends it, and what it writes before the number of a failure.
 
     `ep11`: is it one for EP11 cards?
     """
 
     function: str
     ep11: bool = False
-    number: str = "rc"
+    number: str = "rc="
 
 
 CCA_QUERY = Request("cca_query_crypto_facility")
@@ -68,7 +68,7 @@ class ZcryptMessages:
             sender = f"zcrypt_send_ep11_cprb(card={card} dom={wanted})"
         else:
             sender = f"zcrypt_send_cprb (cardnr={card} domain={wanted})"
-        self.failed(request, f"{sender} failed, {request.number}=-{ENODEV}")
+        self.failed(request, f"{sender} failed, {request.number}-{ENODEV}")
 
     def failed(self, request: Request, text: str) -> None:
         """Say that a request failed."""
