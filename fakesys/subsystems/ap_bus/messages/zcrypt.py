@@ -14,9 +14,9 @@ AUTOSELECT = 0xFFFF_FFFF
 
 
 class Request(NamedTuple):
-    """A kind of request: the function that sends it, and what it writes before the number of a failure.
+    """A kind of request: the function that sends it.
 
-    `ep11`: is it one for EP11 cards?
+    `ep11`: is it one for EP11 cards? `number`: what is written before the number of a failure.
     """
 
     function: str
