@@ -53,7 +53,7 @@ def test_every_tracepoint_is_described() -> None:
 
 def test_a_tracepoint_tells_what_it_records_in_which_kernels() -> None:
     old, new = events()["kvm:kvm_age_page"].forms, events()["kvm:kvm_apicv_inhibit_changed"].forms
-    assert [form.kernels for form in old] == ["In mmu 5.3 to 5.4-stable"]
+    assert [form.kernels for form in old] == ["In mmu 5.1 to 5.4-stable"]
     assert [form.kernels for form in new] == ["In apicv 6.1", "In apicv 6.12", "In apicv 6.18, 7.x"]
     assert new[0].fields == ("int reason", "bool set", "unsigned long inhibits")
     assert "..." in new[2].print_fmt

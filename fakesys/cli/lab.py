@@ -79,7 +79,7 @@ def lab() -> None:
     type=click.IntRange(1, 1_000_000),
     default=5000,
     show_default=True,
-    help="Drops of the lock that mean livelock.",
+    help="Drops of the lock until a race is given up.",
 )
 @click.option("--preempt/--no-preempt", default=True, help="Is the kernel preemptible?")
 @picture_options("Also plot to")

@@ -15,7 +15,7 @@ from fakesys.core.events import Bus
 from fakesys.lab.tables import Table
 from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm.stats import VmStats
-from fakesys.subsystems.kvm_mmu.guest.race import RaceResult, RaceSetup, race
+from fakesys.subsystems.kvm_mmu.guest.race import Ending, RaceResult, RaceSetup, race
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
 from fakesys.subsystems.kvm_mmu.shadow.policy import K5_3, SERIES, MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
@@ -25,13 +25,15 @@ SLOT = 1
 SLOT_BYTES = 2 << 20
 # The kernel before the series, then after each of its patches.
 PATCH_LEVELS: tuple[MmuPolicy, ...] = (K5_3, *SERIES)
+# The flows that are compared: both zap all pages.
+FLOWS = (ZapFlow.ZAP_ALL, ZapFlow.FAST)
 LIVELOCK = "inf"
 
 
 class Setup(Struct, frozen=True):
     """What all races have in common. `kernel` is that of the comparison of both flows.
 
-    `working_set` is in bytes per vCPU; a race ends as a livelock after `max_rounds` lock drops.
+    `working_set` is in bytes per vCPU; a race is given up after `max_rounds` lock drops.
     """
 
     vcpus: tuple[int, ...] = tuple(range(17))
@@ -67,7 +69,7 @@ class Outcome(NamedTuple):
 def flow_cases(setup: Setup) -> list[Case]:
     """Return the cases of both flows on one kernel, by number of vCPUs."""
     policy = MMU_KERNELS[setup.kernel].policy
-    return [Case(policy, flow, vcpus) for flow in ZapFlow for vcpus in setup.vcpus]
+    return [Case(policy, flow, vcpus) for flow in FLOWS for vcpus in setup.vcpus]
 
 
 def patch_cases(setup: Setup) -> list[Case]:
@@ -97,9 +99,9 @@ def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
     """Return a table with a row per number of vCPUs, both flows side by side."""
     by_case = {(case.flow, case.vcpus): result for case, result in outcomes}
     columns = ("drops", "zapped", "added", "ms")
-    head = ("vCPUs", *(f"{flow.value}\n{name}" for flow in ZapFlow for name in columns))
+    head = ("vCPUs", *(f"{flow.value}\n{name}" for flow in FLOWS for name in columns))
     rows = [
-        (str(vcpus), *(cell for flow in ZapFlow for cell in _numbers(by_case[flow, vcpus])))
+        (str(vcpus), *(cell for flow in FLOWS for cell in _numbers(by_case[flow, vcpus])))
         for vcpus in setup.vcpus
     ]
     return Table(
@@ -108,34 +110,45 @@ def flow_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
         tuple(rows),
         (
             "drops: of the lock; added: shadow pages made meanwhile; ms: virtual time.",
-            f"{LIVELOCK}: livelock, given up after {setup.max_rounds} drops.",
+            legend(setup),
         ),
     )
 
 
 def patch_table(setup: Setup, outcomes: Iterable[Outcome]) -> Table:
     """Return a table of lock drops with a row per patch level, a column per number of vCPUs."""
-    drops = {(case.policy.name, case.vcpus): _drops(result) for case, result in outcomes}
+    cells = {(case.policy.name, case.vcpus): drops(result) for case, result in outcomes}
     rows = [
-        (policy.name, *(drops[policy.name, vcpus] for vcpus in setup.vcpus))
+        (policy.name, *(cells[policy.name, vcpus] for vcpus in setup.vcpus))
         for policy in PATCH_LEVELS
     ]
     return Table(
         "Drops of the lock by patch level and number of vCPUs",
         ("kernel", *map(str, setup.vcpus)),
         tuple(rows),
-        (f"{LIVELOCK}: livelock.",),
+        (legend(setup),),
+    )
+
+
+def legend(setup: Setup) -> str:
+    """Return what stands for races that do not end, or have not."""
+    return (
+        f"{LIVELOCK}: livelock, proved by a state that came back;"
+        f" >{setup.max_rounds}: given up, undecided."
     )
 
 
 def _numbers(result: RaceResult) -> tuple[str, ...]:
     return (
-        _drops(result),
+        drops(result),
         str(result.zapped),
         str(result.added_during),
         f"{result.vtime_ns / 1e6:.2f}",
     )
 
 
-def _drops(result: RaceResult) -> str:
-    return str(result.rounds) if result.done else LIVELOCK
+def drops(result: RaceResult) -> str:
+    """Return how often the lock was dropped, as a cell shows it."""
+    if result.ending is Ending.LIVELOCK:
+        return LIVELOCK
+    return str(result.rounds) if result.done else f">{result.rounds}"

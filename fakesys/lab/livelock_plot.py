@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fakesys.lab import plots
-from fakesys.lab.livelock import LIVELOCK, PATCH_LEVELS, Outcome, Setup
-from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.lab.livelock import FLOWS, PATCH_LEVELS, Outcome, Setup, drops, legend
+from fakesys.subsystems.kvm_mmu.guest.race import Ending, RaceResult
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {ZapFlow.ZAP_ALL: plots.ORANGE, ZapFlow.FAST: plots.BLUE}
+_STYLES = {Ending.DONE: "o-", Ending.LIVELOCK: "X", Ending.UNDECIDED: "1"}
 _NAMES = {ZapFlow.ZAP_ALL: "zap_all (before the series)", ZapFlow.FAST: "fast (the series)"}
 
 
@@ -35,16 +36,17 @@ def draw(setup: Setup, flows: list[Outcome], patches: list[Outcome]) -> Figure:
 def _draw_flows(axes: Axes, outcomes: list[Outcome], value: Callable[[RaceResult], float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for flow in ZapFlow:
-        mine = [(case.vcpus, result) for case, result in outcomes if case.flow is flow]
-        done = [(vcpus, value(result)) for vcpus, result in mine if result.done]
-        lost = [(vcpus, value(result)) for vcpus, result in mine if not result.done]
+    for flow in FLOWS:
         colour = _COLOURS[flow]
-        if done:
-            axes.plot(*zip(*done, strict=True), "o-", color=colour, label=f"{_NAMES[flow]}: done")
-        if lost:
-            label = f"{_NAMES[flow]}: livelock, given up"
-            axes.plot(*zip(*lost, strict=True), "x", ms=8, mew=2, color=colour, label=label)
+        for ending, style in _STYLES.items():
+            mine = [
+                (case.vcpus, value(result))
+                for case, result in outcomes
+                if case.flow is flow and result.ending is ending
+            ]
+            if mine:
+                label = f"{_NAMES[flow]}: {ending.value}"
+                axes.plot(*zip(*mine, strict=True), style, ms=8, color=colour, label=label)
     axes.set_yscale("log")
     axes.set_xlabel("running vCPUs")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -63,10 +65,7 @@ def _draw_patches(axes: Axes, setup: Setup, outcomes: list[Outcome]) -> None:
     axes.set_xticks(range(len(setup.vcpus)), [str(vcpus) for vcpus in setup.vcpus])
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("running vCPUs")
-    axes.set_title(
-        f"Drops of the lock by patch level (blue: done; red, {LIVELOCK}: livelock,"
-        f" given up after {setup.max_rounds})"
-    )
+    axes.set_title(f"Drops of the lock by patch level (blue: done; {legend(setup)})")
 
 
 def _draw_square(axes: Axes, column: int, row: int, result: RaceResult) -> None:
@@ -75,5 +74,4 @@ def _draw_square(axes: Axes, column: int, row: int, result: RaceResult) -> None:
     colour = plots.BLUE if result.done else plots.ORANGE
     square = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, alpha=0.45, lw=0)
     axes.add_patch(square)
-    text = str(result.rounds) if result.done else LIVELOCK
-    axes.text(column, row, text, ha="center", va="center", fontsize="small")
+    axes.text(column, row, drops(result), ha="center", va="center", fontsize="small")

@@ -110,9 +110,12 @@ def _series_features(patches: Patches) -> FeatureSet:
 _HOST = {"paging": "modules"}
 
 
+_BEFORE_SERIES = {"zap_flow": "zap_all"}
+
+
 def _mmu_with_patches(name: str, patches: Patches) -> MmuKernel:
     """Return 5.3 with these patches of the series that made zapping fast."""
-    params = {} if 1 in patches else {"zap_flow": "zap_all"}
+    params = {} if 1 in patches else _BEFORE_SERIES
     policy = kvm_mmu.with_patches(name, patches)
     return MmuKernel(name, _series_features(patches), policy, params=params)
 
@@ -127,6 +130,7 @@ _MMU_SERIES: Series[MmuKernel] = Series(
 _MMU_KERNELS: dict[str, MmuKernel] = {
     kernel.name: kernel
     for kernel in (
+        MmuKernel("5.1", frozenset(), kvm_mmu.K5_1, params={"zap_flow": "slot"}),
         *(
             _mmu_with_patches(n, _MMU_SERIES.patches(n) or frozenset())
             for n in _MMU_SERIES.levels()

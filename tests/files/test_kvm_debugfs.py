@@ -24,7 +24,7 @@ CTL = f"{FAKESYS}/kvm/ctl"
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "oracle" / "kvm" / "files-6.18.json").read_text()
 )
-LENIENT = ("5.3", "series-01", "series-11", "5.4")
+LENIENT = ("5.1", "5.3", "series-01", "series-11", "5.4")
 STRICT = ("5.4-stable", "6.1", "6.12", "6.18")
 
 # arch/x86/kvm/x86.c:debugfs_entries (v5.4), those of vCPUs first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ECHILD, EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
+from errno import EBUSY, ECHILD, EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY, ERANGE
 
 import pytest
 
@@ -27,6 +27,7 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
         ),
     },
     "VM slot SLOT": {
+        EBUSY: ("paused slot 1 gpa=0 size=0",),
         ENOENT: ("x slot 1 gpa=0 size=0", "a slot 1 gpa=0x4000000 size=4096 mem=B"),
         EINVAL: (
             "a slot 1 gpa=0x40000000 size=4097 mem=A",
@@ -86,10 +87,12 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
         ),
     },
     "VM dirty_log SLOT": {
+        EBUSY: ("paused dirty_log 0",),
         ENOENT: ("x dirty_log 0", "a dirty_log 0", "a dirty_log 7"),
         EINVAL: ("a dirty_log 509", "a dirty_log 0x20000"),
     },
     "VM clear_dirty SLOT": {
+        EBUSY: ("paused clear_dirty 0 first=0 n=64",),
         ENOENT: ("x clear_dirty 3 first=0 n=64", "a clear_dirty 0 first=0 n=64"),
         EINVAL: (
             "a clear_dirty 3 first=1 n=64",
@@ -101,11 +104,13 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
         ),
     },
     "VM cap NR ARG": {
+        EBUSY: ("paused cap 168 1",),
         ENOENT: ("x cap 168 1",),
         EINVAL: ("a cap 1 1", "a cap 168 2", "a cap 168 4", "a cap 213 0x80", "a cap 192 65536"),
     },
     "VM quirks MASK": {ENOENT: ("x quirks 0",), EINVAL: ("a quirks 1",)},
     "VM nr_mmu_pages N": {
+        EBUSY: ("paused nr_mmu_pages 100",),
         ENOENT: ("x nr_mmu_pages", "x nr_mmu_pages 100"),
         EINVAL: ("a nr_mmu_pages 63", "a nr_mmu_pages 0", "a nr_mmu_pages many"),
         ENOTTY: ("modern nr_mmu_pages",),
@@ -131,7 +136,11 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
     },
     "VM fork": {ENOENT: ("x fork",)},
     "VM fork_end": {ENOENT: ("x fork_end",), ECHILD: ("a fork_end",)},
-    "VM ring_reset": {ENOENT: ("x ring_reset",), EINVAL: ("a ring_reset",)},
+    "VM ring_reset": {
+        EBUSY: ("paused ring_reset",),
+        ENOENT: ("x ring_reset",),
+        EINVAL: ("a ring_reset",),
+    },
     "VM vcpu K smi": {ENOENT: ("a vcpu 5 smi", "a vcpu 1 smi"), EINVAL: ("a vcpu 0 smi",)},
     "VM vcpu K ring": {
         ENOENT: ("a vcpu 5 ring first=0 n=1",),
@@ -139,6 +148,7 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
     },
     "shrink": {},
     "VM race": {
+        EBUSY: ("paused race slot=1",),
         ENOENT: ("x race slot=0", "a race slot=7"),
         EINVAL: (
             "a race",
@@ -150,7 +160,12 @@ REFUSED: dict[str, dict[int, tuple[str, ...]]] = {
             "a race slot=0 max_rounds=0",
             "a race slot=0 max_rounds=1000001",
             "a race slot=0 max_time=3601",
+            "a race slot=0 pause=0",
         ),
+    },
+    "VM race resume": {
+        ENOENT: ("x race resume",),
+        EINVAL: ("a race resume", "a race resume pause=0", "a race resume slot=0"),
     },
 }
 CASES = [
@@ -179,6 +194,10 @@ def test_refused(crowded: MmuVm, errno: int, command: str) -> None:
     if command.startswith("modern"):
         crowded = MmuVm("6.18")
         command = command.replace("modern", "a")
+    if command.startswith("paused"):
+        crowded = MmuVm("5.3", events=())
+        crowded.ctl("a race slot=0 vcpus=2 ws=2M pause=1")
+        command = command.replace("paused", "a")
     assert crowded.refused(errno, command)
 
 

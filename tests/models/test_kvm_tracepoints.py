@@ -125,6 +125,7 @@ def test_texts_are_what_the_print_fmt_prints(mmu: str, apicv: str) -> None:
 @pytest.mark.parametrize(
     ("mmu", "count"),
     [
+        ("5.1", 13),
         ("5.3", 13),
         ("series-04", 13),
         ("series-05", 14),

@@ -11,6 +11,7 @@ import pytest
 
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.profiles import MMU_KERNELS
 from tests.mounts import mounted
 
 END = "-- end of what it says --"
@@ -31,7 +32,7 @@ def test_the_guide_is_typed(name: str, tmp_path: Path) -> None:
         script = f"cd {mount.root}/sys\n"
         script += "".join(f"{command}\necho '{END}'\n" for command, _ in typed)
         done = subprocess.run(
-            ["bash"], input=script, capture_output=True, text=True, timeout=60, check=False
+            ["bash"], input=script, capture_output=True, text=True, timeout=180, check=False
         )
         assert mount.bugs() == 0
     said = done.stdout.split(f"{END}\n")[:-1]
@@ -41,7 +42,11 @@ def test_the_guide_is_typed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "count"),
-    [("v6", AP_KERNELS.series.count), ("v3", APICV_KERNELS.series.count)],
+    [
+        ("v6", AP_KERNELS.series.count),
+        ("v3", APICV_KERNELS.series.count),
+        ("series", MMU_KERNELS.series.count),
+    ],
 )
 def test_the_guide_speaks_of_every_patch(prefix: str, count: int) -> None:
     part = next(text for text in GUIDES["series"].split("\n## ") if f"{prefix}-01" in text

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
+from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus
+from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
-from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
+from fakesys.subsystems.kvm_mmu.guest.race import (
+    Ending,
+    Race,
+    RaceResult,
+    RaceSetup,
+    check_race,
+)
 from fakesys.subsystems.kvm_mmu.guest.real_code import run_smm
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.params import (
@@ -27,6 +37,7 @@ class MmuExtension:
     """Memory by VM, translations and guest by vCPU.
 
     `policy`: the kernel that all VMs run on. `races`: the result of each VM's last race.
+    `paused`: the races that are paused.
     """
 
     def __init__(self, kvm: Kvm, policy: MmuPolicy, runs: VcpuRuns) -> None:
@@ -37,6 +48,7 @@ class MmuExtension:
         self.guests: dict[Vcpu, Guest] = {}
         self.mmus: dict[Vcpu, VcpuMmu] = {}
         self.races: dict[Vm, RaceResult] = {}
+        self.paused: dict[Vm, Race] = {}
         self.shrinker = Shrinker()
         self.nx = NxHugePages(kvm, policy.nx)
 
@@ -98,10 +110,56 @@ class MmuExtension:
     def remove_vm(self, vm: Vm) -> None:
         """Zap and free all pages of the VM."""
         self.nx.remove(vm)
-        memory = self.memories.pop(vm)
+        memory = self.memories[vm]
+        memory.lock_slots()
+        del self.memories[vm]
         self.shrinker.remove(memory.arch)
         self.races.pop(vm, None)
         for vcpu in vm.vcpus.values():
             del self.guests[vcpu]
             del self.mmus[vcpu]
         memory.destroy()
+
+    def race(self, vm: Vm, setup: RaceSetup, pause: int) -> RaceResult:
+        """Delete a slot of a VM while vCPUs fault; see `Race.go_on` for `pause`.
+
+        Raises what `check_race` raises, EBUSY while another race is paused, EINTR after a signal.
+        """
+        memory = self.memories[vm]
+        memory.require_slots()
+        slot = check_race(memory, setup)
+        might_resched()
+        race = Race(memory, setup, slot)
+        with memory.arch.mmu_lock:
+            race.start()
+            return self._go_on(vm, race, pause)
+
+    def resume(self, vm: Vm, pause: int) -> RaceResult:
+        """Let a race go on. Raises EINVAL where none is paused, EINTR after a signal."""
+        race = self.paused.get(vm)
+        if race is None:
+            raise KernelError(EINVAL, f"no race of {vm.name} is paused")
+        might_resched()
+        with self.memories[vm].arch.mmu_lock:
+            self._forget_race(vm)
+            return self._go_on(vm, race, pause)
+
+    def _go_on(self, vm: Vm, race: Race, pause: int) -> RaceResult:
+        result = self.races[vm] = race.go_on(pause)
+        if result.ending is Ending.PAUSED:
+            self.pause(vm, race)
+        return result
+
+    def pause(self, vm: Vm, race: Race) -> None:
+        """Remember a race that is paused."""
+        self.paused[vm] = race
+        self.memories[vm].ends_removal = lambda: self._stop(vm)
+
+    def _stop(self, vm: Vm) -> None:
+        race = self.paused[vm]
+        self._forget_race(vm)
+        self.races[vm] = race.stop()
+
+    def _forget_race(self, vm: Vm) -> None:
+        del self.paused[vm]
+        self.memories[vm].ends_removal = None

@@ -23,16 +23,19 @@ from hypothesis.stateful import (
 )
 
 from fakesys.core.errors import KernelError
+from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuGetPage, KvmMmuZapAllFast
 from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
 from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step
 from fakesys.subsystems.kvm_mmu.shadow.arch import Request
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.policy import (
+    K5_1,
     K5_3,
     K5_4,
     K5_4_STABLE,
     K6_1,
+    K6_12,
     K6_18,
     SERIES,
     Generation,
@@ -45,6 +48,7 @@ from fakesys.subsystems.kvm_mmu.slots.memslots import LOG_DIRTY_PAGES, Memslot
 from fakesys.subsystems.kvm_mmu.vm.dirty_log import CAP_MANUAL_PROTECT
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import recover
 from fakesys.subsystems.kvm_mmu.vm.shrinker import Shrinker
+from tests.long import LONG
 from tests.models.kvm_mmu.rig import FIRST_TABLE, MIB, PAGE, Rig
 
 EXAMPLES = int(os.environ.get("FAKESYS_EXAMPLES", "6"))
@@ -362,11 +366,18 @@ def _in_turn(answers: list[bool]) -> Callable[[], bool]:
     return lambda: bool(left) and left.pop()
 
 
+OFTEN = (K5_3, SERIES[4], K5_4, K5_4_STABLE, K6_1, K6_18)
+# All levels, and those without one patch that may go alone or with others.
+REMOVED = ("series-11-03", "series-11-07-08-09", "series-11-08", "series-11-09", "series-11-10-02")
+LEVELS = (K5_1, *SERIES, *(MMU_KERNELS[name].policy for name in REMOVED))
+SELDOM = (
+    (*LEVELS, K6_12) if LONG else (K5_1, SERIES[1], SERIES[7], MMU_KERNELS["series-11-09"].policy)
+)
+
+
 @pytest.mark.parametrize("quiet", [False, True], ids=["told", "quiet"])
 @pytest.mark.parametrize("tdp", [True, False], ids=["tdp", "shadow"])
-@pytest.mark.parametrize(
-    "policy", [K5_3, SERIES[4], K5_4, K5_4_STABLE, K6_1, K6_18], ids=lambda policy: policy.name
-)
+@pytest.mark.parametrize("policy", [*OFTEN, *SELDOM], ids=lambda policy: policy.name)
 def test_random_histories(policy: MmuPolicy, tdp: bool, quiet: bool) -> None:
     class Machine(MmuMachine):
         pass
@@ -375,7 +386,7 @@ def test_random_histories(policy: MmuPolicy, tdp: bool, quiet: bool) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=EXAMPLES if policy in OFTEN or LONG else 2,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOENT
+from errno import EBUSY, EINVAL, ENOENT
 
 from fakesys.core.commands import (
     Args,
@@ -93,13 +93,15 @@ FLOW = Option[str | None](
 )
 SEED = Option("seed", number, 1, "of the order in which the vCPUs begin")
 MAX_ROUNDS = Option(
-    "max_rounds", number_within(1, 1_000_000), 100_000, "drops of the lock that mean livelock"
+    "max_rounds", number_within(1, 1_000_000), 100_000, "drops of the lock until it is given up"
 )
-MAX_TIME = Option("max_time", number_within(1, 3600), 60, "virtual seconds that mean livelock")
+MAX_TIME = Option("max_time", number_within(1, 3600), 60, "virtual seconds until it is given up")
+PAUSE = Option("pause", number_within(1, 1_000_000), 0, "drops of the lock until it is paused")
 
 NO_VM = {ENOENT: "there is no such VM"}
 NO_VCPU = {ENOENT: "there is no such VM or vCPU, or it is closed"}
 NO_MEMORY = {ENOENT: "there is no such VM or memory"}
+PAUSED = {EBUSY: "a race of the VM is paused"}
 
 
 def memory_of(mmu: MmuExtension, args: Args) -> VmMemory:
@@ -107,4 +109,11 @@ def memory_of(mmu: MmuExtension, args: Args) -> VmMemory:
     memory = mmu.memories[vm_of(mmu.kvm, args)]
     if memory.takes_long:
         might_resched()
+    return memory
+
+
+def slots_of(mmu: MmuExtension, args: Args) -> VmMemory:
+    """Return the memory of the VM for an ioctl that takes slots_lock. Raises ENOENT, EBUSY."""
+    memory = memory_of(mmu, args)
+    memory.require_slots()
     return memory

@@ -32,6 +32,8 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
     NO_VM,
     OFFSET,
     PAGES,
+    PAUSE,
+    PAUSED,
     POPULATE,
     PROTECTION,
     RACE_SLOT,
@@ -42,9 +44,10 @@ from fakesys.subsystems.kvm_mmu.files.operands import (
     THP,
     WORKING_SET,
     memory_of,
+    slots_of,
 )
 from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
-from fakesys.subsystems.kvm_mmu.guest.race import RaceSetup, race
+from fakesys.subsystems.kvm_mmu.guest.race import RaceSetup
 from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 from fakesys.subsystems.kvm_mmu.slots.memslots import Region
 
@@ -67,7 +70,7 @@ def _host_write(mmu: MmuExtension, args: Args) -> str:
 
 
 def _set_slot(mmu: MmuExtension, args: Args) -> str:
-    memory = memory_of(mmu, args)
+    memory = slots_of(mmu, args)
     address = args[ADDRESS]
     if args[BACKING]:
         address = memory.host.named(args[BACKING]).hva + args[OFFSET]
@@ -82,18 +85,18 @@ def _guest_tables(mmu: MmuExtension, args: Args) -> str:
 
 
 def _get_dirty(mmu: MmuExtension, args: Args) -> str:
-    ranges = memory_of(mmu, args).dirty.get(args[SLOT])
+    ranges = slots_of(mmu, args).dirty.get(args[SLOT])
     words = [str(low) if low == high else f"{low}-{high}" for low, high in ranges]
     return "dirty=" + (",".join(words) or "none")
 
 
 def _clear_dirty(mmu: MmuExtension, args: Args) -> str:
-    memory_of(mmu, args).dirty.clear(args[SLOT], args[FIRST], args[PAGES])
+    slots_of(mmu, args).dirty.clear(args[SLOT], args[FIRST], args[PAGES])
     return ""
 
 
 def _cap(mmu: MmuExtension, args: Args) -> str:
-    memory_of(mmu, args).enable_cap(args[CAP], args[ARGUMENT])
+    slots_of(mmu, args).enable_cap(args[CAP], args[ARGUMENT])
     return ""
 
 
@@ -106,6 +109,7 @@ def _nr_mmu_pages(mmu: MmuExtension, args: Args) -> str:
     memory, budget = memory_of(mmu, args), args[BUDGET]
     if budget is None:
         return f"value={memory.get_nr_mmu_pages()}"
+    memory.require_slots()
     memory.set_nr_mmu_pages(budget)
     return ""
 
@@ -135,7 +139,7 @@ def _fork_end(mmu: MmuExtension, args: Args) -> str:
 
 
 def _reset_rings(mmu: MmuExtension, args: Args) -> str:
-    memory = memory_of(mmu, args)
+    memory = slots_of(mmu, args)
     return f"reset={memory.rings.reset(memory.vcpus.values())}"
 
 
@@ -169,9 +173,11 @@ def _race(mmu: MmuExtension, args: Args) -> str:
         max_rounds=args[MAX_ROUNDS],
         max_time_ns=args[MAX_TIME] * 1_000_000_000,
     )
-    result = race(mmu.memories[vm], setup)
-    mmu.races[vm] = result
-    return result.words()
+    return mmu.race(vm, setup, args[PAUSE]).words()
+
+
+def _resume_race(mmu: MmuExtension, args: Args) -> str:
+    return mmu.resume(vm_of(mmu.kvm, args), args[PAUSE]).words()
 
 
 def memory_verbs() -> tuple[Verb[MmuExtension], ...]:
@@ -201,6 +207,7 @@ def memory_verbs() -> tuple[Verb[MmuExtension], ...]:
             options=(GPA, BYTES, BACKING, OFFSET, ADDRESS, FLAGS),
             run=_set_slot,
             errors=NO_MEMORY
+            | PAUSED
             | {
                 EINVAL: "not page aligned, out of range, unknown flag, or not the slot's size, "
                 "address and kind; size 0 without such a slot",
@@ -225,20 +232,22 @@ def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
         Verb(
             words=(VM, "dirty_log", SLOT),
             run=_get_dirty,
-            errors={ENOENT: "no such VM, or the slot is not logged", EINVAL: "no such slot id"},
+            errors=PAUSED
+            | {ENOENT: "no such VM, or the slot is not logged", EINVAL: "no such slot id"},
             doc="KVM_GET_DIRTY_LOG.",
         ),
         Verb(
             words=(VM, "ring_reset"),
             run=_reset_rings,
-            errors=NO_VM | {EINVAL: "there are no dirty rings"},
+            errors=NO_VM | PAUSED | {EINVAL: "there are no dirty rings"},
             doc="KVM_RESET_DIRTY_RINGS: of the entries that `vcpu K ring` has shown.",
         ),
         Verb(
             words=(VM, "clear_dirty", SLOT),
             options=(FIRST, PAGES),
             run=_clear_dirty,
-            errors={
+            errors=PAUSED
+            | {
                 ENOENT: "no such VM, or the slot is not logged",
                 EINVAL: "not a multiple of 64 pages, or beyond the slot",
             },
@@ -247,7 +256,7 @@ def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
         Verb(
             words=(VM, "cap", CAP, ARGUMENT),
             run=_cap,
-            errors=NO_VM | {EINVAL: "no such capability, or not such an argument"},
+            errors=NO_VM | PAUSED | {EINVAL: "no such capability, or not such an argument"},
             doc="KVM_ENABLE_CAP: 168 (manual dirty log), 192 (dirty rings of so many bytes),"
             " 213 (quirks), 220 (no nx_huge_pages).",
         ),
@@ -260,7 +269,7 @@ def ioctl_verbs() -> tuple[Verb[MmuExtension], ...]:
         Verb(
             words=(VM, "nr_mmu_pages", BUDGET),
             run=_nr_mmu_pages,
-            errors=NO_VM | {EINVAL: "fewer than 64", ENOTTY: "GET is gone in this kernel"},
+            errors=NO_VM | PAUSED | {EINVAL: "fewer than 64", ENOTTY: "GET is gone in this kernel"},
             doc="KVM_SET_NR_MMU_PAGES; without a number KVM_GET_NR_MMU_PAGES.",
         ),
     )
@@ -302,14 +311,29 @@ def host_verbs() -> tuple[Verb[MmuExtension], ...]:
             run=_shrink,
             doc="Calls of the shrinker: one VM each gives up one page.",
         ),
+    )
+
+
+def race_verbs() -> tuple[Verb[MmuExtension], ...]:
+    """Return the commands that let vCPUs fault while a slot is deleted."""
+    return (
         Verb(
             words=(VM, "race"),
-            options=(RACE_SLOT, RACERS, WORKING_SET, FLOW, SEED, MAX_ROUNDS, MAX_TIME),
+            options=(RACE_SLOT, RACERS, WORKING_SET, FLOW, SEED, MAX_ROUNDS, MAX_TIME, PAUSE),
             run=_race,
-            errors={
+            errors=PAUSED
+            | {
                 ENOENT: "no such VM or slot",
-                EINVAL: "the slot's number cannot be one, or more than 1 TiB of working sets",
+                EINVAL: "the slot's number cannot be one, no room for the working sets, more than"
+                " 1 TiB of them (shadow paging: 4 GiB), or the VM has the TDP MMU",
             },
             doc="Delete a slot while vCPUs fault over their working sets.",
+        ),
+        Verb(
+            words=(VM, "race", "resume"),
+            options=(PAUSE,),
+            run=_resume_race,
+            errors=NO_VM | {EINVAL: "no race is paused"},
+            doc="Let a race go on that is paused.",
         ),
     )

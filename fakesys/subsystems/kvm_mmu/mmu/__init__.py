@@ -11,15 +11,16 @@ A fault goes through these files, from above to below:
     roots.py            roots of vCPUs, requests, the budget of pages
     get_page.py         a shadow page found or made
     sync_page.py        an unsync page read again; pte_write.py an emulated write to a guest table
-    zap.py              pages out of use: one, the oldest, or all by a flow
-    zap_mmio.py         the flow of older kernels for a wrap of the MMIO generation
+    zap.py              pages out of use: one, the oldest, all at once
+    flows.py            flows over all pages, over those with MMIO sptes, over those of a slot
 
 Each class takes the `MmuArch`, the `ShadowLinks` and the operations that it calls; `VmMemory` makes
 them in the order from below to above. `Roots.enter` comes before each access of the guest,
 `Roots.make_available` before `PageFinder.get_page`, `Zapper.commit` after `Zapper.prepare`.
 
-A zap of all pages is the one operation that is done in steps: between two steps of a `Flow` the
-lock is free, so that vCPUs may fault and make pages. No flow is unfinished between two commands.
+A zap of many pages is the one operation that is done in steps: between two steps of a `Flow` the
+lock is free, so that vCPUs may fault and make pages. Between two commands no flow is unfinished but
+that of a race that is paused.
 
 Follows mmu.c of v5.3, v5.4 and v6.1, paging_tmpl.h and spte.c; functions cite theirs. Example:
 

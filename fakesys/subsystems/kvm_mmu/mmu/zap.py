@@ -1,4 +1,4 @@
-"""Zapping: one page, the two flows over all pages, and recycling.
+"""Zapping: one page, what all flows over many pages have in common, and recycling.
 
 A flow is an object whose `step` zaps some pages and tells whether it is done. A test or the
 scheduling model of guest/race.py lets vCPUs run wherever the kernel could drop the lock.
@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from fakesys.core.scheduling.resched import cond_resched
-from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuPrepareZapPage, KvmMmuZapAllFast
+from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuPrepareZapPage
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch, Request
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import NONE, ON_LIST, UNSYNC, ShadowPages
@@ -258,6 +258,8 @@ class Flow:
         self.finished = False
         self.sptes_cleared = 0
         self.about_to_zap: Callable[[int], None] | None = None
+        # Pages that were zapped and are not freed yet.
+        self.unfreed: list[int] = []
 
     def begin(self) -> None:
         """Do what happens once, under the lock, before the first page is zapped."""
@@ -284,117 +286,3 @@ class Flow:
     def _drop_lock(self) -> Step:
         self.rounds += 1
         return Step.LOCK_DROPPED
-
-
-class ZapAll(Flow):
-    """The old flow: from the head to the end, and from the head again after each drop of the lock.
-
-    Like mmu.c:kvm_mmu_zap_all (v5.3).
-    """
-
-    flow = ZapFlow.ZAP_ALL
-
-    def __init__(
-        self, arch: MmuArch, zapper: Zapper, break_wanted: Callable[[], bool] = lock_uncontended
-    ) -> None:
-        super().__init__(arch, zapper, break_wanted)
-        self._list: list[int] = []
-        # None: the walk starts again at the head, where pages made meanwhile are.
-        self._position: int | None = None
-
-    def step(self, budget: int = UNLIMITED) -> Step:
-        """Zap up to `budget` pages, or until the lock is dropped."""
-        if budget == UNLIMITED and not self._list and self._undisturbed():
-            self.zapped += self._zapper.zap_all_at_once(newest_first=True)
-            return self._done()
-        pages = self._pages
-        while budget > 0:
-            at = pages.after_head if self._position is None else self._position
-            self._position, row = pages.next_older(at)
-            if row == NONE:
-                self._zapper.commit(self._list)
-                return self._done()
-            if self._spares(row):
-                continue
-            budget -= 1
-            unstable, _ = self._zap(row, self._list)
-            if unstable:
-                self._position = None
-            elif self._break_wanted():
-                self._position = None
-                return self._drop_lock()
-        return Step.PAUSED
-
-    def _spares(self, row: int) -> bool:
-        return bool(self._pages.role[row] & INVALID and self._pages.root_count[row])
-
-
-class ZapFast(Flow):
-    """The fast flow: a new generation, then the obsolete pages from the tail.
-
-    Like mmu.c:kvm_mmu_zap_all_fast and kvm_zap_obsolete_pages (v5.4).
-    """
-
-    flow = ZapFlow.FAST
-
-    def __init__(
-        self, arch: MmuArch, zapper: Zapper, break_wanted: Callable[[], bool] = lock_uncontended
-    ) -> None:
-        super().__init__(arch, zapper, break_wanted)
-        self._batch = 0
-        self._list = arch.zapped_obsolete if arch.policy.vm_zapped_list else []
-
-    def begin(self) -> None:
-        """Make every page obsolete at once: O(1) in pages, O(vCPUs) for the requests."""
-        arch, pages = self._arch, self._pages
-        if KvmMmuZapAllFast in arch.bus.wanted:
-            event = KvmMmuZapAllFast(mmu_valid_gen=pages.valid_gen, mmu_used_pages=pages.used)
-            arch.bus.emit(event)
-        pages.new_generation(arch.policy.next_generation(pages.valid_gen))
-        if arch.policy.explicit_reload:
-            arch.request_all(Request.RELOAD)
-
-    def step(self, budget: int = UNLIMITED) -> Step:
-        """Zap up to `budget` pages, or until the lock is dropped."""
-        if budget == UNLIMITED and self._undisturbed() and self._all_obsolete():
-            self.zapped += self._zapper.zap_all_at_once(newest_first=False)
-            return self._done()
-        pages, arch = self._pages, self._arch
-        position = pages.before_tail
-        while budget > 0:
-            position, row = pages.next_newer(position)
-            if row == NONE or not arch.is_obsolete(row):
-                self._zapper.commit(self._list)
-                return self._done()
-            if self._passes_over(row):
-                continue
-            if self._batch >= arch.policy.batch and self._break_wanted():
-                return self._drop_lock()
-            budget -= 1
-            unstable, number = self._zap(row, self._list)
-            if unstable or arch.policy.batch_counts_all:
-                self._batch += number
-            if unstable:
-                position = pages.before_tail
-        return Step.PAUSED
-
-    def _passes_over(self, row: int) -> bool:
-        if not self._pages.role[row] & INVALID:
-            return False
-        return not self._arch.policy.skip_only_rooted or self._pages.root_count[row] > 0
-
-    def _all_obsolete(self) -> bool:
-        _, newest = self._pages.next_older(self._pages.after_head)
-        return newest == NONE or self._arch.is_obsolete(newest)
-
-    def _drop_lock(self) -> Step:
-        if self._arch.policy.commit_on_break:
-            self._zapper.commit(self._list)
-        self._batch = 0
-        return super()._drop_lock()
-
-
-FLOWS: dict[ZapFlow, type[ZapAll] | type[ZapFast]] = {
-    ZapFlow.ZAP_ALL: ZapAll,
-    ZapFlow.FAST: ZapFast,
-}

@@ -8,6 +8,7 @@
     links    which entry points to which page, marks of unsync pages
     vcpus    roots, requests and registers of vCPUs
     tdp      roots and tables of the TDP MMU
+    races    how races ended, and one that is paused, with its pages in the middle of a zap
     memory   one VM put together; nx: recovery threads; mmu: `save` and `restore` of all
 
 Each module has a struct, a function that saves and one that restores into the objects that a new

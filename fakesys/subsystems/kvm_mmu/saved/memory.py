@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from fakesys.core.errors import KernelError
@@ -67,10 +67,11 @@ def save_memory(memory: VmMemory) -> SavedVmMemory:
     )
 
 
-def restore_memory(saved: SavedVmMemory, memory: VmMemory) -> set[int]:
+def restore_memory(saved: SavedVmMemory, memory: VmMemory, *, zapping: bool = False) -> set[int]:
     """Fill a memory without slots; return the rows of its shadow pages.
 
-    Raises BadSnapshotError. Call `check_roots` when its vCPUs are restored too.
+    `zapping`: a zap of all pages is in its middle, which comes with a race. Raises
+    BadSnapshotError. Call `check_roots` when its vCPUs are restored too.
     """
     restore_host(saved.host, memory.host)
     memory.notifier.children = saved.children
@@ -87,9 +88,9 @@ def restore_memory(saved: SavedVmMemory, memory: VmMemory) -> set[int]:
         refuse(error.why)
     if saved.tdp is None or memory.tdp is None:
         check(saved.tdp is None and memory.tdp is None, "a TDP MMU where there can be none")
-        return _restore_shadow(saved.shadow, memory)
+        return _restore_shadow(saved.shadow, memory, zapping)
     with _without_gauges(memory.arch.stats):
-        check(not _restore_shadow(saved.shadow, memory), "shadow pages beside the TDP MMU")
+        check(not _restore_shadow(saved.shadow, memory, zapping), "shadow pages beside the TDP MMU")
     restore_tdp(saved.tdp, memory.tdp.tables, memory.arch)
     return set()
 
@@ -106,10 +107,13 @@ def _without_gauges(stats: VmStats) -> Iterator[None]:
         setattr(stats, name, value)
 
 
-def check_roots(arch: MmuArch, used: set[int]) -> None:
-    """Refuse an invalid page that no vCPU has as a root. Raises BadSnapshotError."""
+def check_roots(arch: MmuArch, used: set[int], unfreed: Collection[int] = ()) -> None:
+    """Refuse an invalid page that no vCPU has as a root. Raises BadSnapshotError.
+
+    `unfreed`: rows of pages that were zapped.
+    """
     pages = arch.pages
-    for row in used:
+    for row in used.difference(unfreed):
         kept = pages.root_count[row] or not pages.role[row] & INVALID
         check(kept, f"shadow page {row} is invalid and no root")
 
@@ -129,9 +133,9 @@ def _save_shadow(memory: VmMemory) -> SavedShadow:
     )
 
 
-def _restore_shadow(saved: SavedShadow, memory: VmMemory) -> set[int]:
+def _restore_shadow(saved: SavedShadow, memory: VmMemory, zapping: bool) -> set[int]:
     arch, roots = memory.arch, memory.roots
-    used = restore_pages(saved.pages, arch, memory.links)
+    used = restore_pages(saved.pages, arch, memory.links, zapping=zapping)
     restore_sptes(saved.sptes, arch, used)
     restore_links(saved.links, arch, memory.links, used)
     splits = rows_of(saved.nx_splits, used, "tables that replace large pages")

@@ -6,7 +6,6 @@ from fakesys.core.saved import Natural, Saved, check
 from fakesys.core.scheduling.resched import cond_resched_killable
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.extension import MmuExtension
-from fakesys.subsystems.kvm_mmu.guest.race import RaceResult
 from fakesys.subsystems.kvm_mmu.saved.memory import (
     SavedVmMemory,
     check_roots,
@@ -21,17 +20,15 @@ from fakesys.subsystems.kvm_mmu.saved.nx import (
     save_nx,
     save_thread,
 )
+from fakesys.subsystems.kvm_mmu.saved.races import (
+    SavedPausedRace,
+    SavedRace,
+    restore_race,
+    restore_result,
+    save_race,
+    save_result,
+)
 from fakesys.subsystems.kvm_mmu.saved.vcpus import SavedMmuVcpu, restore_vcpu, save_vcpu
-
-
-class SavedRace(Saved, frozen=True):
-    """How the last race of a VM ended; see `RaceResult`."""
-
-    done: bool
-    rounds: Natural
-    zapped: Natural
-    added_during: Natural
-    vtime_ns: Natural
 
 
 class SavedMmuVm(Saved, frozen=True):
@@ -41,6 +38,7 @@ class SavedMmuVm(Saved, frozen=True):
     vcpus: list[SavedMmuVcpu]
     nx_thread: SavedThread | None
     race: SavedRace | None
+    paused: SavedPausedRace | None
 
 
 class SavedMmu(Saved, frozen=True):
@@ -77,22 +75,13 @@ def restore(saved: SavedMmu, mmu: MmuExtension) -> None:
 
 
 def _save_vm(mmu: MmuExtension, vm: Vm) -> SavedMmuVm:
-    race = mmu.races.get(vm)
+    race, paused = mmu.races.get(vm), mmu.paused.get(vm)
     return SavedMmuVm(
         memory=save_memory(mmu.memories[vm]),
         vcpus=[save_vcpu(mmu.mmus[vcpu], mmu.guests[vcpu]) for vcpu in vm.vcpus.values()],
         nx_thread=save_thread(mmu.nx, vm),
-        race=None if race is None else _save_race(race),
-    )
-
-
-def _save_race(race: RaceResult) -> SavedRace:
-    return SavedRace(
-        done=race.done,
-        rounds=race.rounds,
-        zapped=race.zapped,
-        added_during=race.added_during,
-        vtime_ns=race.vtime_ns,
+        race=None if race is None else save_result(race),
+        paused=None if paused is None else save_race(paused),
     )
 
 
@@ -100,15 +89,19 @@ def _restore_vm(saved: SavedMmuVm, mmu: MmuExtension, vm: Vm) -> None:
     has_tdp_mmu = saved.memory.tdp is not None
     check(not has_tdp_mmu or mmu.can_have_tdp_mmu, f"VM {vm.name} cannot have the TDP MMU")
     memory = mmu.new_memory(vm, tdp_mmu=has_tdp_mmu)
-    used = restore_memory(saved.memory, memory)
+    zapping = saved.paused is not None
+    used = restore_memory(saved.memory, memory, zapping=zapping)
     check(len(saved.vcpus) == len(vm.vcpus), f"vCPUs of {vm.name}")
     for found, vcpu in zip(saved.vcpus, vm.vcpus.values(), strict=True):
         mmu.add_vcpu(vcpu, start=False)
-        restore_vcpu(found, mmu.mmus[vcpu], mmu.guests[vcpu], memory.arch, used, memory.tdp)
-    check_roots(memory.arch, used)
+        own, guest = mmu.mmus[vcpu], mmu.guests[vcpu]
+        restore_vcpu(found, own, guest, memory.arch, used, memory.tdp, zapping=zapping)
+    unfreed: list[int] = []
+    if saved.paused is not None:
+        paused = restore_race(saved.paused, memory, used)
+        unfreed = paused.flow.unfreed
+        mmu.pause(vm, paused)
+    check_roots(memory.arch, used, unfreed)
     restore_thread(saved.nx_thread, mmu.nx, vm, memory)
-    race = saved.race
-    if race is not None:
-        mmu.races[vm] = RaceResult(
-            race.done, race.rounds, race.zapped, race.added_during, race.vtime_ns
-        )
+    if saved.race is not None:
+        mmu.races[vm] = restore_result(saved.race)

@@ -65,10 +65,12 @@ def save_pages(pages: ShadowPages) -> SavedShadowPages:
     )
 
 
-def restore_pages(saved: SavedShadowPages, arch: MmuArch, links: ShadowLinks) -> set[int]:
+def restore_pages(
+    saved: SavedShadowPages, arch: MmuArch, links: ShadowLinks, *, zapping: bool
+) -> set[int]:
     """Make the pages, without sptes, links and roots; return their rows.
 
-    Raises BadSnapshotError.
+    `zapping`: a zap of all pages is in its middle: some are obsolete. Raises BadSnapshotError.
     """
     pages = arch.pages
     _fill_columns(saved, pages)
@@ -82,12 +84,12 @@ def restore_pages(saved: SavedShadowPages, arch: MmuArch, links: ShadowLinks) ->
     pages.valid_gen = saved.valid_gen
     for row in used:
         cond_resched_killable()
-        _check_page(pages, row, arch.policy.base_role)
+        _check_page(pages, row, arch.policy.base_role, zapping=zapping)
         pages.flags[row] &= ~ON_LIST
     valid = {row for row in used if not pages.role[row] & INVALID}
     check(set(hashed) == valid, "the hash has not exactly the valid pages")
     check(valid <= set(order), "a valid page is not on the list")
-    keys = {pages.gfn[row] << 32 | pages.role[row] for row in valid}
+    keys = {(pages.gfn[row], pages.role[row], pages.is_stale(row)) for row in valid}
     check(len(keys) == len(valid), "two pages have the same gfn and role")
     pages.restore(free, order, hashed)
     _count(arch, links, valid)
@@ -110,7 +112,7 @@ def _fill_columns(saved: SavedShadowPages, pages: ShadowPages) -> None:
     pages.parent.extend([NONE] * rows)
 
 
-def _check_page(pages: ShadowPages, row: int, base_role: int) -> None:
+def _check_page(pages: ShadowPages, row: int, base_role: int, *, zapping: bool) -> None:
     what = f"shadow page {row}"
     gfn, role, flags = pages.gfn[row], pages.role[row], pages.flags[row]
     level = level_of(role)
@@ -122,7 +124,7 @@ def _check_page(pages: ShadowPages, row: int, base_role: int) -> None:
     if flags & UNSYNC:
         check(level == 1 and not role & (DIRECT | INVALID), f"{what} cannot be unsync")
     if not role & INVALID:
-        check(pages.gen[row] == pages.valid_gen, f"{what} is obsolete")
+        check(zapping or pages.gen[row] == pages.valid_gen, f"{what} is obsolete")
         check(role & DIRECT or flags & ACCOUNTED, f"{what} is not accounted")
         check(pages.write_flooding_count[row] < FLOODED, f"{what} is flooded")
 

@@ -20,7 +20,9 @@ from fakesys.subsystems.kvm_mmu.slots.memslots import (
 )
 from fakesys.subsystems.kvm_mmu.vm.dirty_log import bitmap_bytes
 
-SlotId = Annotated[int, Meta(ge=0, le=0xFFFF)]
+# That of a race has a greater one; it is made again with the race.
+LAST_ID = 0xFFFF
+SlotId = Annotated[int, Meta(ge=0, le=LAST_ID)]
 Pages = Annotated[int, Meta(ge=1, le=MAX_PAGES)]
 Flags = Annotated[int, Meta(ge=0, le=KNOWN_FLAGS)]
 
@@ -49,7 +51,7 @@ def save_slots(spaces: AddressSpaces) -> list[SavedSpace]:
     return [
         SavedSpace(
             generation=space.generation,
-            slots=[_save_slot(slot) for slot in space.by_id.values()],
+            slots=[_save_slot(slot) for slot in space.by_id.values() if slot.id <= LAST_ID],
         )
         for space in spaces.memslots
     ]

@@ -17,7 +17,7 @@ from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, SMM_SHIFT
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import MmioCache, Paging, VcpuMmu
 from fakesys.subsystems.kvm_mmu.tdp.mmu import TdpMmu
 
-_REQUESTS = Request.RELOAD | Request.TLB_FLUSH | Request.TLB_FLUSH_GUEST
+REQUESTS = Request.RELOAD | Request.TLB_FLUSH | Request.TLB_FLUSH_GUEST
 
 
 class SavedMmioCache(Saved, frozen=True):
@@ -112,12 +112,17 @@ def restore_vcpu(
     arch: MmuArch,
     used: set[int],
     tdp: TdpMmu | None,
+    *,
+    zapping: bool = False,
 ) -> None:
-    """Fill a vCPU, and count its roots. `used`: rows of shadow pages. Raises BadSnapshotError."""
+    """Fill a vCPU, and count its roots. `used`: rows of shadow pages. Raises BadSnapshotError.
+
+    `zapping`: a zap of all pages is in its middle.
+    """
     what = f"vCPU {mmu.id}"
     found = saved.registers
     check((saved.paging is Paging.TDP) == arch.knobs.tdp, f"{what}: {saved.paging.value}")
-    check(not saved.requests & ~_REQUESTS, f"{what}: requests {saved.requests:#x}")
+    check(not saved.requests & ~REQUESTS, f"{what}: requests {saved.requests:#x}")
     check_range(saved.cr3, 1 << 64, f"{what}: cr3")
     mmu.paging, mmu.cr3, mmu.requests = saved.paging, saved.cr3, saved.requests
     _restore_registers(found, mmu, guest, arch)
@@ -128,7 +133,7 @@ def restore_vcpu(
         check_range(saved.mmio.generation, GENERATION_END, f"{what}: generation of the last MMIO")
         mmu.mmio = MmioCache(saved.mmio.gva, saved.mmio.gfn, saved.mmio.generation)
     if tdp is None:
-        _restore_roots(saved.roots, mmu, arch, used)
+        restore_roots(saved.roots, mmu, arch, used, zapping=zapping)
     else:
         _restore_tdp_roots(saved, mmu, tdp)
 
@@ -157,7 +162,13 @@ def _restore_tdp_roots(saved: SavedMmuVcpu, mmu: VcpuMmu, tdp: TdpMmu) -> None:
         mmu.roots.append(number)
 
 
-def _restore_roots(rows: list[int], mmu: VcpuMmu, arch: MmuArch, used: set[int]) -> None:
+def restore_roots(
+    rows: list[int], mmu: VcpuMmu, arch: MmuArch, used: set[int], *, zapping: bool
+) -> None:
+    """Set the roots of a vCPU, and count them. Raises BadSnapshotError.
+
+    `zapping`: kernels that do not ask for a reload at once let it keep an obsolete root.
+    """
     wanted = wanted_roots(mmu, arch.policy.base_role | mmu.as_id << SMM_SHIFT)
     check(len(rows) in (0, len(wanted)), f"vCPU {mmu.id} has {len(rows)} roots")
     pages = arch.pages
@@ -165,7 +176,7 @@ def _restore_roots(rows: list[int], mmu: VcpuMmu, arch: MmuArch, used: set[int])
         check(row in used, f"a root of vCPU {mmu.id} is no page")
         known = (pages.gfn[row], pages.role[row] & ~INVALID)
         check(known == root, f"page {row} cannot be a root of vCPU {mmu.id}")
-        asked = mmu.requests & Request.RELOAD
+        asked = mmu.requests & Request.RELOAD or zapping
         check(asked or not pages.is_stale(row), f"vCPU {mmu.id} keeps an invalid root")
         pages.root_count[row] += 1
         mmu.roots.append(row)

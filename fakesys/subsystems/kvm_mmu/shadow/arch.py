@@ -103,7 +103,9 @@ class MmuArch:
     @property
     def wrap_flow(self) -> ZapFlow:
         """The zap flow that the wrap of the MMIO generation runs."""
-        return self.knobs.delete_flow or self.policy.wrap_flow
+        chosen = self.knobs.delete_flow
+        # Which concerns no slot.
+        return self.policy.wrap_flow if chosen in (None, ZapFlow.SLOT) else chosen
 
     @property
     def wraps_mmio_only(self) -> bool:

@@ -1,7 +1,7 @@
 """How kernels differ in their MMU: one frozen object per kernel, no version test elsewhere.
 
-Sources: arch/x86/kvm/mmu.c of 5.3 and 5.4; the eleven patches of the fast invalidate/zap series
-(2019-09-12); arch/x86/kvm/mmu/*.c of 6.1, 6.12 and 6.18.
+Sources: arch/x86/kvm/mmu.c of 5.1, 5.3 and 5.4; the eleven patches of the fast invalidate/zap
+series (2019-09-12); arch/x86/kvm/mmu/*.c of 6.1, 6.12 and 6.18.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from fakesys.subsystems.kvm_mmu.shadow import role
 
 
 class ZapFlow(Enum):
-    """How all shadow pages are zapped when a memslot is deleted or moved."""
+    """Which shadow pages are zapped when a memslot is deleted or moved, and how."""
 
+    # All of them.
     ZAP_ALL = "zap_all"
     FAST = "fast"
+    # Those of the slot.
+    SLOT = "slot"
 
 
 class Generation(Enum):
@@ -225,6 +228,8 @@ K5_3 = MmuPolicy(
     spte=OLD_SPTE,
     mmio_19=MMIO_19_OLD,
 )
+# What the series' letter calls a regression, reverted in 5.3.
+K5_1 = replace(K5_3, name="5.1", delete_flow=ZapFlow.SLOT)
 PATCHES = 11
 
 
@@ -312,4 +317,4 @@ K6_12 = replace(
 )
 K6_18 = replace(K6_12, name="6.18", vm_zapped_list=False, has_shrinker=False, quirks=0x3FF)
 
-POLICIES: tuple[MmuPolicy, ...] = (K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_12, K6_18)
+POLICIES: tuple[MmuPolicy, ...] = (K5_1, K5_3, *SERIES, K5_4, K5_4_STABLE, K6_1, K6_12, K6_18)

@@ -9,11 +9,11 @@ from fakesys.subsystems.kvm_mmu.mmu.mmio import Mmio
 from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Zapper
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.policy import TdpRules, ZapFlow
-from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces, Memslot
 from fakesys.subsystems.kvm_mmu.tdp.changes import Changes
 from fakesys.subsystems.kvm_mmu.tdp.dirty import TdpDirty
 from fakesys.subsystems.kvm_mmu.tdp.faults import TdpFaults
-from fakesys.subsystems.kvm_mmu.tdp.flow import TdpZapAll, TdpZapFast
+from fakesys.subsystems.kvm_mmu.tdp.flow import TdpZapAll, TdpZapFast, TdpZapSlot
 from fakesys.subsystems.kvm_mmu.tdp.mapping import TdpMapper
 from fakesys.subsystems.kvm_mmu.tdp.tables import TdpTables
 from fakesys.subsystems.kvm_mmu.tdp.values import SpteValues
@@ -45,7 +45,16 @@ class TdpMmu:
             host=host,
         )
 
-    def flow(self, flow: ZapFlow, zapper: Zapper, break_wanted: Callable[[], bool]) -> Flow:
-        """Return a zap of everything, not begun."""
+    def flow(
+        self,
+        flow: ZapFlow,
+        zapper: Zapper,
+        break_wanted: Callable[[], bool],
+        slot: Memslot | None,
+    ) -> Flow:
+        """Return a zap, not begun: of everything, or of what `slot` has."""
+        if flow is ZapFlow.SLOT:
+            assert slot is not None
+            return TdpZapSlot(self._arch, zapper, self.zapper, break_wanted, slot)
         kind = TdpZapFast if flow is ZapFlow.FAST else TdpZapAll
         return kind(self._arch, zapper, self.zapper, break_wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOTTY
+from errno import EBUSY, EINVAL, ENOTTY
 from typing import NamedTuple
 
 from fakesys.core.errors import KernelError
@@ -12,6 +12,7 @@ from fakesys.subsystems.kvm.stats import VcpuStats, VmStats
 from fakesys.subsystems.kvm_mmu.mmu.direct_map import DirectMap
 from fakesys.subsystems.kvm_mmu.mmu.faultin import HostFaults
 from fakesys.subsystems.kvm_mmu.mmu.faults import PageFaults
+from fakesys.subsystems.kvm_mmu.mmu.flows import FLOWS, ZapMmio, ZapSlot
 from fakesys.subsystems.kvm_mmu.mmu.get_page import PageFinder
 from fakesys.subsystems.kvm_mmu.mmu.guest_walker import GuestWalker
 from fakesys.subsystems.kvm_mmu.mmu.mmio import Mmio
@@ -20,12 +21,10 @@ from fakesys.subsystems.kvm_mmu.mmu.pte_write import PteWriter
 from fakesys.subsystems.kvm_mmu.mmu.roots import Roots
 from fakesys.subsystems.kvm_mmu.mmu.set_spte import SpteSetter
 from fakesys.subsystems.kvm_mmu.mmu.sync_page import PageSyncer
-from fakesys.subsystems.kvm_mmu.mmu.zap import FLOWS, Flow, Zapper, lock_uncontended
-from fakesys.subsystems.kvm_mmu.mmu.zap_mmio import ZapMmio
+from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Zapper, lock_uncontended
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs, MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
-from fakesys.subsystems.kvm_mmu.shadow.role import DIRECT
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu, never_in_guest
 from fakesys.subsystems.kvm_mmu.shadow.walk import ShadowWalker
 from fakesys.subsystems.kvm_mmu.slots.guest_memory import GuestMemory
@@ -125,6 +124,8 @@ class VmMemory:
         self.rings = DirtyRings(arch, self.dirty)
         self.vcpus: dict[int, VcpuMmu] = {}
         self.disabled_quirks = 0
+        # While a deletion of a slot is paused: brings it to its end.
+        self.ends_removal: Callable[[], object] | None = None
 
     def _tdp_mmu(self, host: HostFaults) -> TdpMmu | None:
         """Put the TDP MMU in the place of the shadow MMU, if the VM has it."""
@@ -147,6 +148,19 @@ class VmMemory:
         self.vcpus[vcpu_id] = vcpu
         self.arch.vcpus.append(vcpu)
         return vcpu
+
+    def require_slots(self) -> None:
+        """Refuse an ioctl that takes slots_lock while a deletion of a slot is paused: EBUSY.
+
+        Differs: the kernel lets it wait.
+        """
+        if self.ends_removal is not None:
+            raise KernelError(EBUSY, "the deletion of a memslot is paused")
+
+    def lock_slots(self) -> None:
+        """Take slots_lock for KVM itself: a deletion of a slot that is paused ends first."""
+        if self.ends_removal is not None:
+            self.ends_removal()
 
     def set_region(self, region: Region) -> Zapped | None:
         """Create, change, move or delete a slot: KVM_SET_USER_MEMORY_REGION.
@@ -172,10 +186,9 @@ class VmMemory:
 
     def _delete(self, slot: Memslot, moved_to: Region | None = None) -> Zapped:
         flow = self.begin_removal(slot)
-        if flow is not None:
-            flow.step()
+        flow.step()
         self.end_removal(slot, moved_to)
-        return Zapped(flow.zapped, flow.rounds) if flow is not None else Zapped(0, 0)
+        return Zapped(flow.zapped, flow.rounds)
 
     def set_private_slot(self, slot_id: int, gpa: int, *, present: bool) -> int:
         """Add or remove a page of KVM's own in every address space.
@@ -183,6 +196,7 @@ class VmMemory:
         Return how many updates that took, 0 where a slot of the owner lies there. Like
         x86.c:__x86_set_memory_region (v6.1).
         """
+        self.lock_slots()
         spaces = self.spaces.memslots
         if present and any(space.overlap(slot_id, gpa // PAGE, 1) for space in spaces):
             return 0
@@ -244,19 +258,20 @@ class VmMemory:
         slot: Memslot,
         flow: ZapFlow | None = None,
         break_wanted: Callable[[], bool] = lock_uncontended,
-    ) -> Flow | None:
-        """Make a slot invalid and begin to zap; None if that was done at once, without a walk.
+    ) -> Flow:
+        """Make a slot invalid and begin to zap.
 
         `flow`: instead of the kernel's. The caller steps the flow until it is done, then calls
         `end_removal`.
         """
         slot.invalid = True
         self._install(slot.as_id)
-        quirk = self.arch.policy.slot_zap_quirk
-        if flow is None and quirk and self.disabled_quirks & quirk:
-            self._zap_slot_only(slot)
-            return None
-        return self.begin_zap(flow or self.arch.delete_flow, break_wanted)
+        if flow is None:
+            alone = self.disabled_quirks & self.arch.policy.slot_zap_quirk
+            flow = ZapFlow.SLOT if alone else self.arch.delete_flow
+        zap = self.flow(flow, break_wanted, slot)
+        zap.begin()
+        return zap
 
     def end_removal(self, slot: Memslot, moved_to: Region | None) -> None:
         """Remove the slot, or insert it at its new place.
@@ -276,13 +291,24 @@ class VmMemory:
 
     def begin_zap(self, flow: ZapFlow, break_wanted: Callable[[], bool] = lock_uncontended) -> Flow:
         """Begin to zap everything; the caller steps the flow until it is done."""
-        zap: Flow
-        if self.tdp is None:
-            zap = FLOWS[flow](self.arch, self.zapper, break_wanted)
-        else:
-            zap = self.tdp.flow(flow, self.zapper, break_wanted)
+        zap = self.flow(flow, break_wanted)
         zap.begin()
         return zap
+
+    def flow(
+        self,
+        flow: ZapFlow,
+        break_wanted: Callable[[], bool] = lock_uncontended,
+        slot: Memslot | None = None,
+    ) -> Flow:
+        """Return a zap that has not begun: of everything, or of what `slot` has."""
+        if self.tdp is not None:
+            return self.tdp.flow(flow, self.zapper, break_wanted, slot)
+        if flow is not ZapFlow.SLOT:
+            return FLOWS[flow](self.arch, self.zapper, break_wanted)
+        assert slot is not None
+        newer = self.arch.policy.slot_zap_quirk != 0
+        return ZapSlot(self.arch, self.zapper, break_wanted, slot, shadowing_only=newer)
 
     def set_nr_mmu_pages(self, number: int) -> None:
         """Set the budget of shadow pages: KVM_SET_NR_MMU_PAGES. Raises EINVAL below 64."""
@@ -372,25 +398,3 @@ class VmMemory:
         if change in (Change.CREATE, Change.DELETE) or self.arch.policy.budget_on_every_change:
             wanted = self.spaces.npages // PAGES_PER_SHADOW_PAGE
             self.roots.change_budget(max(MIN_MMU_PAGES, wanted))
-
-    def _zap_slot_only(self, slot: Memslot) -> None:
-        """Drop the slot's sptes, and zap the guest's tables in it. Like mmu.c:kvm_mmu_zap_memslot.
-
-        Differs: the walk never yields, so there is one flush at most.
-        """
-        if self.tdp is not None:
-            if self.tdp.zapper.unmap(slot.as_id, slot.base_gfn, slot.npages):
-                self.arch.flush_remote_tlbs()
-            return
-        dropped = self.arch.sptes.drop_range(slot.base_gfn, slot.npages, slot.as_id)
-        zapped: list[int] = []
-        if self.links.write_tracking.indirect_shadow_pages:
-            for row in list(self.arch.pages.oldest_first()):
-                pages = self.arch.pages
-                within = slot.base_gfn <= pages.gfn[row] < slot.end_gfn
-                if within and not pages.role[row] & DIRECT and not pages.is_stale(row):
-                    self.zapper.prepare(row, zapped)
-        if zapped:
-            self.zapper.commit(zapped)
-        elif dropped:
-            self.arch.flush_remote_tlbs()

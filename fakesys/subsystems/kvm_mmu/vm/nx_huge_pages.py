@@ -149,6 +149,7 @@ class NxHugePages:
 
     def _zap(self, vm: Vm, memory: VmMemory, on: bool) -> None:
         memory.arch.nx_on_host = on
+        memory.lock_slots()
         with self._kvm.in_owner(vm), memory.arch.mmu_lock:
             memory.begin_zap(ZapFlow.FAST).step()
 
