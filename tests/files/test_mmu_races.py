@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from errno import EBUSY, EINVAL
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ if LONG:
     KERNELS += [("6.18", "tdp"), ("series-11", "shadow")]
 
 
-def guest(kernel: str, paging: str = "tdp", **knobs: object) -> MmuVm:
+def guest(kernel: str, paging: str = "tdp", **knobs: Any) -> MmuVm:
     """A VM whose slot 1 may be deleted; with shadow paging thirteen tables are out of sync."""
     vm = MmuVm(kernel, events=(), paging=paging, **knobs)
     vm.ctl("a slot 1 gpa=0x40000000 size=2M mem=A")
@@ -39,7 +40,7 @@ def guest(kernel: str, paging: str = "tdp", **knobs: object) -> MmuVm:
     return vm
 
 
-def paused(kernel: str, paging: str = "tdp", **knobs: object) -> MmuVm:
+def paused(kernel: str, paging: str = "tdp", **knobs: Any) -> MmuVm:
     vm = guest(kernel, paging, **knobs)
     result = vm.ctl(f"{SMALL} pause=1")
     assert (result["result"], result["rounds"]) == ("paused", "1")
