@@ -437,3 +437,13 @@ def test_a_digit_that_is_no_decimal_is_no_size(machine: Machine) -> None:
     with pytest.raises(KernelError) as refusal:
         machine.write(f"{PIO}/trigger", "hist:keys=port.buckets=\u00b2")
     assert refusal.value.errno == EINVAL
+
+
+def test_the_call_chain_is_a_field_since_6_3() -> None:
+    machine = Machine("6.18")
+    hist(machine, "hist:keys=stacktrace")
+    hist(machine, "hist:keys=rw,common_stacktrace")
+    pio(machine)
+    assert "{ common_stacktrace:\n" in machine.read(f"{PIO}/hist")
+    assert "hist:keys=rw,common_stacktrace:vals" in machine.read(f"{PIO}/trigger")
+    refuses(Machine("6.1"), EINVAL, "hist:keys=common_stacktrace")

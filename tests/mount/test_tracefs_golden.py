@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.mounts import Mount, mounted, wait_until
-from tests.tracefs_exceptions import is_known
+from tests.tracefs_exceptions import is_known, with_histograms
 from tests.tracefs_replay import CASES, Replay, readable
 
 pytestmark = pytest.mark.usefixtures("on_cpu0")
@@ -139,13 +139,13 @@ def replay(tracefs: tuple[Mount, Mounted]) -> Iterator[Replay]:
 def test_case(replay: Replay, transport: str, case: dict[str, Any]) -> None:
     wrong = []
     for index, step in enumerate(case["steps"]):
-        got = replay.run(step["op"])
+        got, want = replay.run(step["op"]), with_histograms(step["got"])
         # fusepy has no poll: its files are always ready.
         never = transport == "fusepy" and step["op"][0] == "fpoll"
         # The recorded steps are those of root, who may open any file.
         never = never or (got == "EACCES" and os.geteuid() != 0)
-        if got != step["got"] and not never and not is_known(case, index):
-            wrong.append(f"{step['op']}\n   want {step['got']!r}\n   got  {got!r}")
+        if got != want and not never and not is_known(case, index):
+            wrong.append(f"{step['op']}\n   want {want!r}\n   got  {got!r}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -20,6 +20,9 @@ class TraceFeature(Feature):
     EVENTFS = "tracefs.eventfs"
     """Directories of events do not count as links and are made when needed (6.6)."""
 
+    SUBBUF_SIZE = "tracefs.subbuf_size"
+    """The size of the pages of a buffer can be chosen (6.8)."""
+
 
 SizeShown = Literal["allotted", "asked"]
 
@@ -86,9 +89,9 @@ V6_18 = Build(
     cpu_filters=True,
     open_filters=True,
     function_filters=True,
-    snapshot=False,
-    hist=False,
-    features=frozenset({TraceFeature.EVENTFS}),
+    snapshot=True,
+    hist=True,
+    features=frozenset({TraceFeature.EVENTFS, TraceFeature.SUBBUF_SIZE}),
 )
 # A distribution's kernel, with everything built in: 6.12.117, from its source. The ends of filters
 # are those of later stable kernels, which refuse an operator there.

@@ -153,7 +153,8 @@ def _write_all_enable(instance: Instance, text: str) -> None:
 
 
 def _header_page_text(instance: Instance) -> str:
-    return HEADER_PAGE.format(char_signed=int(instance.shared.build.char_signed))
+    signed = int(instance.shared.build.char_signed)
+    return HEADER_PAGE.format(room=instance.buffers.room, char_signed=signed)
 
 
 def _short(text: str) -> str:

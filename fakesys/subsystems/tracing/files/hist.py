@@ -120,7 +120,7 @@ def _key(histogram: Histogram, key: Key, comm: str) -> str:
 def _part(field: HistField, value: Value, comm: str) -> str:
     flags = field.flags
     if flags & Flag.STACKTRACE:
-        return f"stacktrace:\n{value}"
+        return f"{field.name}:\n{value}"
     return f"{field.label}: {_shown(flags, field, value, comm)}"
 
 

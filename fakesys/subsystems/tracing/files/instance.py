@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EBADF, EBUSY, EINVAL, ENODEV, EOVERFLOW, EPERM, ERANGE
 
+from fakesys.subsystems.tracing.base.policy import TraceFeature
 from fakesys.subsystems.tracing.files import markers, settings
 from fakesys.subsystems.tracing.files.events import EVENTS
 from fakesys.subsystems.tracing.files.open_files import PipeFile, TraceFile, WriteOnlyFile, is_read
@@ -213,6 +214,16 @@ COMMON: tuple[Attr[Instance] | Dir[Instance], ...] = (
         hold=settings.hold,
         doc="Size of each CPU's buffer; X when they differ.",
         errors=NUMBER | SHOWN,
+    ),
+    Attr(
+        name="buffer_subbuf_size_kb",
+        mode=0o640,
+        needs=TraceFeature.SUBBUF_SIZE,
+        show=lambda instance: f"{4 << instance.buffers.order}\n",
+        store=lambda instance, text: instance.buffers.set_page_kb(settings.decimal(text)),
+        hold=settings.hold,
+        doc="Size of a page of the buffers; a change drops all events.",
+        errors=NUMBER,
     ),
     Attr(
         name="buffer_total_size_kb",

@@ -16,7 +16,7 @@ from fakesys.subsystems.tracing.output.headers import header
 from fakesys.subsystems.tracing.output.iterators import Consumer, TraceIterator
 from fakesys.subsystems.tracing.output.render import LineMaker, Renderer
 from fakesys.subsystems.tracing.ring_buffer.buffer_set import ALL_CPUS
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, PAGE_SIZE, CpuBuffer
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import PAGE_HEADER, CpuBuffer
 from fakesys.subsystems.tracing.ring_buffer.raw_page import RawPage
 
 READABLE = select.POLLIN | select.POLLRDNORM
@@ -252,8 +252,11 @@ class RawPipeFile(InstanceFile):
         A call that has moved pages ends with them. It shows only by its next request, so that is
         interrupted; a call without pages then waits. Raises EINVAL within a page.
         Like kernel/trace/trace.c:tracing_buffers_splice_read (v6.1).
+        Differs: refuses pages of more than a page of memory; they are for read(2) only.
         """
-        if self._spliced and offset == self._position - PAGE_SIZE:
+        if self.instance.buffers.order:
+            raise KernelError(EINVAL, "FUSE moves pages of memory")
+        if self._spliced and offset == self._position - len(self._spliced):
             return self._spliced
         if self._rest or offset != self._position:
             raise KernelError(EINVAL, "a page was read in part")
@@ -264,8 +267,8 @@ class RawPipeFile(InstanceFile):
                 self._impatient -= 1
                 raise KernelError(EINTR, "no further page")
             raise Blocked(self.instance.waiters)
-        self._spliced = self._take(PAGE_SIZE)
-        self._position += PAGE_SIZE
+        self._spliced = self._take(PAGE_HEADER + self.instance.buffers.room)
+        self._position += len(self._spliced)
         self._impatient = REQUESTS_OF_A_PAGE
         return self._spliced
 
@@ -293,7 +296,7 @@ class RawPipeFile(InstanceFile):
         if taken is None:
             return b""
         stamp, records, lost = taken
-        return RawPage(stamp, records, lost or None).encode() if records else b""
+        return RawPage(stamp, records, lost or None, buffer.room).encode() if records else b""
 
     def poll(self) -> int:
         """Return whether the file is readable, see `has_enough`."""

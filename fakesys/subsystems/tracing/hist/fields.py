@@ -71,10 +71,10 @@ def parse_field(histogram: Histogram, text: str, flags: Flag, log: Log) -> HistF
     return made
 
 
-def stack_field(form: EventFormat) -> HistField:
-    """Return the key `stacktrace`."""
+def stack_field(form: EventFormat, name: str) -> HistField:
+    """Return the key that is the call chain; `name`: how it is called."""
     made = _made(Flag.KEY | Flag.STACKTRACE, "", STACK_SIZE, partial(_stack, form))
-    made.owner = None
+    made.name = name
     return made
 
 

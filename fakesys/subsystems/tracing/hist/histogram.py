@@ -152,7 +152,7 @@ class HistField(Struct, eq=False):
     def spelling(self) -> str:
         """Its text in the trigger file. Like trace_events_hist.c:hist_field_print."""
         if self.flags & Flag.STACKTRACE:
-            return "stacktrace"
+            return self.name
         made = f"{self.variable}=" if self.variable else ""
         if self.flags & Flag.CPU:
             made += "common_cpu"

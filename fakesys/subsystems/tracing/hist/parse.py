@@ -29,6 +29,7 @@ from fakesys.subsystems.tracing.hist.histogram import (
 )
 from fakesys.subsystems.tracing.hist.variables import Place, is_taken
 
+COMMON_STACK = "common_stacktrace"
 MOST_KEYS = 3
 # The hit count is one of them.
 MOST_VALUES = 3
@@ -110,8 +111,9 @@ def _add_keys(histogram: Histogram, parser: ExpressionParser, text: str, place: 
     words = text.split(",")
     room = 0
     for word in words[:MOST_KEYS]:
-        if word == "stacktrace":
-            key = stack_field(histogram.form)
+        if word == "stacktrace" or (place.has_stack_field and word == COMMON_STACK):
+            name = COMMON_STACK if place.has_stack_field else word
+            key = stack_field(histogram.form, name)
         else:
             key = parser.parse(word, Flag.KEY)
             if key.has_variable:

@@ -56,6 +56,10 @@ class Place(Protocol):
     def removing(self) -> bool:
         """Is it made only to find an equal one?"""
 
+    @property
+    def has_stack_field(self) -> bool:
+        """Is `common_stacktrace` the name of the call chain (6.3)?"""
+
     def log(self, message: str, at: str | None) -> None:
         """Append a mistake to `error_log`."""
 

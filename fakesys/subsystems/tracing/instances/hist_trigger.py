@@ -134,6 +134,11 @@ class HistPlace:
         self._command = f"hist:{command}"
         self._where = f"hist:{file.form.name}"
 
+    @property
+    def has_stack_field(self) -> bool:
+        """Is `common_stacktrace` the name of the call chain (6.3)?"""
+        return self._instance.shared.build.function_filters
+
     def log(self, message: str, at: str | None) -> None:
         """Append a mistake to `error_log`."""
         position = max(0, self._command.find(at)) if at else 0

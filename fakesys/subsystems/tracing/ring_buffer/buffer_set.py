@@ -8,10 +8,16 @@ from __future__ import annotations
 from errno import EBUSY, EINVAL
 
 from fakesys.core.errors import KernelError
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import CpuBuffer, pages_for
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import (
+    PAGE_SIZE,
+    CpuBuffer,
+    pages_for,
+    room_of,
+)
 
 DEFAULT_KB = 1408
 MINIMUM_PAGES = 2
+MOST_ORDER = 7
 ALL_CPUS = -1
 """As a CPU number: all CPUs (RING_BUFFER_ALL_CPUS)."""
 
@@ -27,6 +33,8 @@ class BufferSet:
         self.live = [CpuBuffer(pages, overwrite=overwrite) for _ in range(cpus)]
         self.snapshot: list[CpuBuffer] | None = None
         self.expanded = expanded
+        # A page of a buffer is 2^order pages of memory.
+        self.order = 0
         # The KB that were asked for, by CPU.
         self.asked: dict[int, int] = {}
 
@@ -55,6 +63,26 @@ class BufferSet:
 
     # Sizes.
 
+    @property
+    def room(self) -> int:
+        """The bytes of records that a page has."""
+        return room_of(self.order)
+
+    def set_page_kb(self, kilobytes: int) -> None:
+        """Change the size of pages, to the next power of two of pages of memory.
+
+        All events are lost unless it stays the same. Raises EINVAL for 0 and more than 512 KB.
+        Like kernel/trace/trace.c:buffer_subbuf_size_write (v6.18).
+        """
+        order = (-(-kilobytes * 1024 // PAGE_SIZE) - 1).bit_length()
+        if kilobytes == 0 or order > MOST_ORDER:
+            raise KernelError(EINVAL, f"a page cannot have {kilobytes} KB")
+        if order == self.order:
+            return
+        self.order = order
+        for buffer in (*self.live, *(self.snapshot or ())):
+            buffer.set_room(self.room)
+
     def resize(self, kilobytes: int, cpu: int = ALL_CPUS) -> None:
         """Change the size of one CPU's buffer or of each.
 
@@ -65,7 +93,7 @@ class BufferSet:
         if kilobytes == 0:
             raise KernelError(EINVAL, "a buffer has at least one KB")
         self.expand()
-        pages = pages_for(kilobytes)
+        pages = pages_for(kilobytes, self.room)
         chosen = self.chosen(cpu)
         if any(buffer.readers for _, buffer in chosen if cpu == ALL_CPUS or buffer.limit != pages):
             raise KernelError(EBUSY, "an open file shows the events of this buffer")
@@ -87,7 +115,7 @@ class BufferSet:
             return
         self.expanded = True
         for buffer in self.live:
-            buffer.resize(pages_for(DEFAULT_KB))
+            buffer.resize(pages_for(DEFAULT_KB, self.room))
 
     def asked_kb(self, cpu: int) -> int:
         """Return the size in KB that was asked for, or the present size of a minimal buffer."""
@@ -106,14 +134,17 @@ class BufferSet:
             while buffers and len(buffers) < cpus:
                 if buffers is self.live and limit == buffers[0].limit and 0 in self.asked:
                     self.asked[len(buffers)] = self.asked[0]
-                buffers.append(CpuBuffer(limit, overwrite=buffers[0].overwrite))
+                first = buffers[0]
+                made = CpuBuffer(limit, overwrite=first.overwrite, room=first.room)
+                made.size_bytes = first.size_bytes if limit == first.limit else made.size_bytes
+                buffers.append(made)
 
     # The snapshot.
 
     def allot_snapshot(self) -> list[CpuBuffer]:
         """Return the buffers of the snapshot, made as large as the live ones."""
         if self.snapshot is None:
-            self.snapshot = [CpuBuffer(buffer.limit) for buffer in self.live]
+            self.snapshot = [CpuBuffer(buffer.limit, room=buffer.room) for buffer in self.live]
         for kept, buffer in zip(self.snapshot, self.live, strict=True):
             kept.resize(buffer.limit)
             kept.overwrite = buffer.overwrite

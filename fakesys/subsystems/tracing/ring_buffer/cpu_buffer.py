@@ -56,9 +56,9 @@ class Page:
 
     __slots__ = ("commit", "data", "entries", "filler", "stamp")
 
-    def __init__(self, stamp: int) -> None:
+    def __init__(self, stamp: int, room: int = DATA_SIZE) -> None:
         self.stamp = stamp
-        self.data = bytearray(DATA_SIZE)
+        self.data = bytearray(room)
         self.commit = 0
         self.entries = 0
         self.filler = 0
@@ -154,11 +154,14 @@ class CpuBuffer:
     """The pages of one CPU: a reader page outside the ring, and the ring, oldest first.
 
     `limit`: the most pages in the ring. `overwrite`: does a full buffer drop its oldest page
-    rather than a new event?
+    rather than a new event? `room`: the bytes of records that a page has.
     """
 
-    def __init__(self, limit: int, *, overwrite: bool = True) -> None:
+    def __init__(self, limit: int, *, overwrite: bool = True, room: int = DATA_SIZE) -> None:
         self.limit = limit
+        self.room = room
+        # What the size was when it was set; other pages do not change it.
+        self.size_bytes = limit * room
         self.overwrite = overwrite
         # How many open files show its events: its size cannot be changed then.
         self.readers = 0
@@ -189,7 +192,7 @@ class CpuBuffer:
     @property
     def size_kb(self) -> int:
         """The size of the ring in KB, rounded down."""
-        return self.limit * DATA_SIZE // 1024
+        return self.size_bytes // 1024
 
     def write(self, stamp: int, payload: bytes) -> bool:
         """Record an event; return False if it was dropped because the buffer is full.
@@ -206,7 +209,7 @@ class CpuBuffer:
             start = page.commit
             end = start + len(record)
             # After a longer jump than a record can hold, a page with a time of its own begins.
-            if start and end <= DATA_SIZE and not page.filler and delta <= EXTEND_MAX:
+            if start and end <= self.room and not page.filler and delta <= EXTEND_MAX:
                 page.data[start:end] = record
                 page.commit = end
                 page.entries += 1
@@ -264,8 +267,8 @@ class CpuBuffer:
         """
         return self._reader_page() is not None and bool(self.ring)
 
-    def take_page(self, room: int = DATA_SIZE) -> tuple[int, bytes, int] | None:
-        """Consume the unread events of the oldest page, as many as fit into `room` bytes.
+    def take_page(self, room: int | None = None) -> tuple[int, bytes, int] | None:
+        """Consume the unread events of the oldest page, as many as fit into `room` bytes, or all.
 
         Return the time before the first one, the records, and how many events were lost before;
         b"" as records if the first one does not fit; None if there is no event.
@@ -276,7 +279,7 @@ class CpuBuffer:
             return None
         start, stamp = self.read_position, self.read_stamp
         for record in page.records(start, stamp):
-            if record.end - start > room:
+            if room is not None and record.end - start > room:
                 break
             self.read_events += 1
             self.read_stamp = record.stamp
@@ -291,11 +294,22 @@ class CpuBuffer:
     def resize(self, limit: int) -> None:
         """Change the number of pages; shrinking drops the oldest."""
         self.limit = limit
+        self.size_bytes = limit * self.room
         while len(self.ring) > limit:
             self._drop_oldest()
 
+    def set_room(self, room: int) -> None:
+        """Have pages of another size, as many as hold as much, and drop all events.
+
+        Like ring_buffer.c:ring_buffer_subbuf_order_set (v6.18).
+        Differs: the counts begin at 0 again.
+        """
+        self.limit = max(2, -(-self.limit * self.room // room))
+        self.room = room
+        self.reset()
+
     def _write_first(self, stamp: int, payload: bytes) -> None:
-        page = Page(stamp)
+        page = Page(stamp, self.room)
         record = encode_record(0, payload)
         page.data[: len(record)] = record
         page.commit = len(record)
@@ -318,7 +332,7 @@ class CpuBuffer:
 
     def _fill(self, page: Page) -> None:
         """Count the rest of a page as used. Like ring_buffer.c:rb_reset_tail (v6.1)."""
-        rest = DATA_SIZE - page.commit
+        rest = self.room - page.commit
         if rest >= RB_EVNT_MIN_SIZE and not page.filler:
             page.filler = rest
             self.bytes += rest
@@ -340,6 +354,11 @@ class CpuBuffer:
         return self.reader
 
 
-def pages_for(kilobytes: int) -> int:
+def pages_for(kilobytes: int, room: int = DATA_SIZE) -> int:
     """Return how many pages hold this many KB of records: at least two."""
-    return max(2, -(-kilobytes * 1024 // DATA_SIZE))
+    return max(2, -(-kilobytes * 1024 // room))
+
+
+def room_of(order: int) -> int:
+    """Return the bytes of records in a page of 2^order pages of memory."""
+    return (PAGE_SIZE << order) - PAGE_HEADER

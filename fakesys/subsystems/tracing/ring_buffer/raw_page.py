@@ -9,7 +9,7 @@ import struct
 
 from msgspec import Struct
 
-from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import DATA_SIZE, PAGE_SIZE, Page, Record
+from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import DATA_SIZE, Page, Record
 
 MISSED_EVENTS = 1 << 31
 MISSED_STORED = 1 << 30
@@ -22,7 +22,7 @@ HEADER_PAGE = (
     "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n"
     "\tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n"
     "\tfield: int overwrite;\toffset:8;\tsize:1;\tsigned:1;\n"
-    f"\tfield: char data;\toffset:16;\tsize:{DATA_SIZE};\tsigned:{{char_signed}};\n"
+    "\tfield: char data;\toffset:16;\tsize:{room};\tsigned:{char_signed};\n"
 )
 HEADER_EVENT = (
     "# compressed entry header\n"
@@ -41,28 +41,30 @@ class RawPage(Struct, frozen=True):
     """A page: `stamp` is the time before its first record.
 
     `lost`: how many events were lost before it; None if none were, 0 if the page had no room for
-    the number.
+    the number. `room`: the bytes of records that it can have.
     """
 
     stamp: int
     records: bytes
     lost: int | None = None
+    room: int = DATA_SIZE
 
     def encode(self) -> bytes:
-        """Return the page as 4096 bytes."""
+        """Return the page as its bytes, 4096 or more."""
         commit, stored = len(self.records), b""
         if self.lost is not None:
             commit |= MISSED_EVENTS
-            if self.lost and len(self.records) + _COUNT.size <= DATA_SIZE:
+            if self.lost and len(self.records) + _COUNT.size <= self.room:
                 commit |= MISSED_STORED
                 stored = _COUNT.pack(self.lost)
         # The kernel adds the flags to a signed 32-bit word and widens it.
         signed = commit - (1 << 32) if commit & MISSED_EVENTS else commit
-        return (_HEADER.pack(self.stamp, signed) + self.records + stored).ljust(PAGE_SIZE, b"\0")
+        whole = _HEADER.pack(self.stamp, signed) + self.records + stored
+        return whole.ljust(_HEADER.size + self.room, b"\0")
 
     @staticmethod
     def decode(page: bytes) -> RawPage:
-        """Parse a page of 4096 bytes."""
+        """Parse a page."""
         stamp, commit = _HEADER.unpack_from(page)
         size = commit & COMMIT_MASK
         lost: int | None = None

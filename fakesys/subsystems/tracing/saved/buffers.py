@@ -8,17 +8,18 @@ from typing import Annotated
 from msgspec import Meta
 
 from fakesys.core.saved import U63, Saved, check, check_range
-from fakesys.subsystems.tracing.ring_buffer.buffer_set import BufferSet
+from fakesys.subsystems.tracing.ring_buffer.buffer_set import MOST_ORDER, BufferSet
 from fakesys.subsystems.tracing.ring_buffer.cpu_buffer import (
-    DATA_SIZE,
     RB_EVNT_MIN_SIZE,
     CpuBuffer,
     Page,
+    room_of,
 )
 from fakesys.subsystems.tracing.saved.records import PageReader
 from fakesys.subsystems.tracing.saved.values import U64_END
 
-Data = Annotated[bytes, Meta(min_length=1, max_length=DATA_SIZE)]
+MOST_ROOM = room_of(MOST_ORDER)
+Data = Annotated[bytes, Meta(min_length=1, max_length=MOST_ROOM)]
 
 
 class SavedPage(Saved, frozen=True):
@@ -32,13 +33,15 @@ class SavedBuffer(Saved, frozen=True):
     """The buffer of one CPU.
 
     `pages`: oldest first; the first is the reader page unless `read_position` is None.
+    `size_bytes`: as it was set, with pages of the size of then.
     `full`: has the newest page refused a record, so that no other is added to it?
     `lost`: events lost before the reader page; `lost_before`: `overrun` when it was taken.
     """
 
     limit: Annotated[int, Meta(ge=2, le=(1 << 63) - 1)]
+    size_bytes: U63
     pages: tuple[SavedPage, ...]
-    read_position: Annotated[int, Meta(ge=0, le=DATA_SIZE)] | None
+    read_position: Annotated[int, Meta(ge=0, le=MOST_ROOM)] | None
     full: bool
     overrun: U63
     dropped: U63
@@ -48,9 +51,13 @@ class SavedBuffer(Saved, frozen=True):
 
 
 class SavedBuffers(Saved, frozen=True):
-    """The buffers of one instance. `asked_kb`: by CPU, the size that was asked for."""
+    """The buffers of one instance. `asked_kb`: by CPU, the size that was asked for.
+
+    `order`: of their pages, each 2^order pages of memory.
+    """
 
     expanded: bool
+    order: Annotated[int, Meta(ge=0, le=MOST_ORDER)]
     asked_kb: tuple[int | None, ...]
     live: tuple[SavedBuffer, ...]
     snapshot: tuple[SavedBuffer, ...] | None
@@ -61,6 +68,7 @@ def save_buffers(buffers: BufferSet) -> SavedBuffers:
     kept = buffers.snapshot
     return SavedBuffers(
         expanded=buffers.expanded,
+        order=buffers.order,
         asked_kb=tuple(buffers.asked.get(cpu) for cpu in range(len(buffers))),
         live=tuple(map(_save_buffer, buffers.live)),
         snapshot=None if kept is None else tuple(map(_save_buffer, kept)),
@@ -73,16 +81,17 @@ def restore_buffers(
     """Give an instance the buffers of a snapshot, one for each CPU. Raises BadSnapshotError."""
     for count in map(len, (saved.asked_kb, saved.live, saved.snapshot or saved.live)):
         check(count == cpus, f"there are {count} buffers for {cpus} CPUs")
-    buffers.expanded = saved.expanded
+    buffers.expanded, buffers.order = saved.expanded, saved.order
+    room = buffers.room
     buffers.asked.clear()
     for cpu, kilobytes in enumerate(saved.asked_kb):
         if kilobytes is not None:
             buffers.asked[cpu] = check_range(kilobytes, U64_END, "the size of a buffer")
-    buffers.live = [_restored(buffer, reader) for buffer in saved.live]
+    buffers.live = [_restored(buffer, reader, room) for buffer in saved.live]
     buffers.snapshot = None
     if saved.snapshot is not None:
         check(saved.snapshot, "a snapshot has no buffers")
-        buffers.snapshot = [_restored(buffer, reader) for buffer in saved.snapshot]
+        buffers.snapshot = [_restored(buffer, reader, room) for buffer in saved.snapshot]
     buffers.set_overwrite(overwrite)
 
 
@@ -90,6 +99,7 @@ def _save_buffer(buffer: CpuBuffer) -> SavedBuffer:
     pages = _pages(buffer)
     return SavedBuffer(
         limit=buffer.limit,
+        size_bytes=buffer.size_bytes,
         pages=tuple(
             SavedPage(stamp=page.stamp, records=bytes(page.data[: page.commit])) for page in pages
         ),
@@ -108,13 +118,14 @@ def _pages(buffer: CpuBuffer) -> list[Page]:
     return [*([] if buffer.reader is None else [buffer.reader]), *buffer.ring]
 
 
-def _restored(saved: SavedBuffer, reader: PageReader) -> CpuBuffer:
-    buffer = CpuBuffer(saved.limit)
+def _restored(saved: SavedBuffer, reader: PageReader, room: int) -> CpuBuffer:
+    buffer = CpuBuffer(saved.limit, room=room)
+    buffer.size_bytes = saved.size_bytes
     pages: list[Page] = []
     for each in saved.pages:
-        page, buffer.write_stamp = _page(each, reader)
+        page, buffer.write_stamp = _page(each, reader, room)
         pages.append(page)
-    _fill(pages, full=saved.full)
+    _fill(pages, room, full=saved.full)
     buffer.ring = deque(pages)
     if saved.read_position is None:
         check(not saved.read_events and not saved.lost_before, "events were read without a page")
@@ -127,8 +138,9 @@ def _restored(saved: SavedBuffer, reader: PageReader) -> CpuBuffer:
     return buffer
 
 
-def _page(saved: SavedPage, reader: PageReader) -> tuple[Page, int]:
+def _page(saved: SavedPage, reader: PageReader, room: int) -> tuple[Page, int]:
     """Return a page and the time of its last record."""
+    check(len(saved.records) <= room, "a page has more records than it has room for")
     page = Page(check_range(saved.stamp, U64_END, "the time of a page"))
     # It grows when the writer goes on, so that memory follows the size of the file.
     page.data = bytearray(saved.records)
@@ -138,10 +150,10 @@ def _page(saved: SavedPage, reader: PageReader) -> tuple[Page, int]:
     return page, times[-1]
 
 
-def _fill(pages: list[Page], *, full: bool) -> None:
+def _fill(pages: list[Page], room: int, *, full: bool) -> None:
     """Count the rest of each page as used, as the writer did when it left the page."""
     for page in pages if full else pages[:-1]:
-        rest = DATA_SIZE - page.commit
+        rest = room - page.commit
         page.filler = rest if rest >= RB_EVNT_MIN_SIZE else 0
     check(not full or (pages and pages[-1].filler), "a page without a rest has refused a record")
 
