@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from fakesys.core.events import Task
-from fakesys.core.saved import U63, Natural, Saved, check
+from fakesys.core.saved import Natural, Saved, check
 from fakesys.subsystems.tracing.base.clocks import Clocks
 from fakesys.subsystems.tracing.base.saved_cmdlines import COMM_LENGTH, LARGEST, SavedCmdlines
 from fakesys.subsystems.tracing.instances.shared import Shared
@@ -17,6 +17,8 @@ from fakesys.subsystems.tracing.saved.values import Comm, Pid
 # Stamps are ahead of simulated time by one nanosecond per event of one moment at most: an hour of
 # events is more than any machine has recorded.
 MOST_AHEAD_NS = 3600 * 1_000_000_000
+# Far more events than there can be, so that the number can go on from here and be saved again.
+MOST_COUNTED = 1 << 62
 
 
 class SavedClient(Saved, frozen=True):
@@ -49,7 +51,7 @@ class SavedShared(Saved, frozen=True):
     """The state that no instance owns. `last_ns`: the newest stamp. `counted`: of `counter`."""
 
     last_ns: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
-    counted: U63
+    counted: Annotated[int, Meta(ge=0, le=MOST_COUNTED)]
     tasks: SavedTasks
     watch: SavedWatch
 
