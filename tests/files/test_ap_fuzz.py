@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakesys.core.errors import Blocked, KernelError
+from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.machine import Machine
 from fakesys.tree.node import Directory, File
 from tests.files.ap import (
@@ -24,7 +25,11 @@ from tests.files.ap import (
     new_mdev,
 )
 from tests.garbage import texts
+from tests.long import LONG
 
+LEVELS = (
+    (*AP_KERNELS.series.levels(), "v6-10-03", "v6-10-07-08") if LONG else ("5.3", "v6-03", "v6-07")
+)
 WRITES = int(os.environ.get("FAKESYS_FUZZ_WRITES", "1500"))
 
 
@@ -61,11 +66,22 @@ def attempt(machine: Machine, path: str, data: bytes) -> bool:
 
 @every_kernel
 def test_garbage(kernel: str) -> None:
-    machine = machine_of(kernel)
+    write_garbage(machine_of(kernel), WRITES)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_garbage_in_the_levels_of_the_series(level: str) -> None:
+    machine = machine_of()
+    machine.write(f"{CONTROL}/profile", level)
+    write_garbage(machine, WRITES if LONG else 300)
+
+
+def write_garbage(machine: Machine, writes: int) -> None:
+    """Write texts that no file expects to all files."""
     garbage = texts(7)
     taken = refused = 0
     paths: list[str] = []
-    for turn in range(WRITES):
+    for turn in range(writes):
         if turn % 150 == 0:
             machine.write(f"{CONTROL}/reset", "1")
             # A removal that waits has begun, and is no refusal.
@@ -85,7 +101,7 @@ def test_garbage(kernel: str) -> None:
         else:
             refused += 1
     assert machine.control.bugs == []
-    assert min(taken, refused) > 50
+    assert min(taken, refused) > writes // 30
 
 
 @pytest.mark.parametrize("size", [4096, 1 << 20])

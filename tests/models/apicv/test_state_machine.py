@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fakesys.core.errors import KernelError
+from fakesys.machine.kernels.apicv import APICV_KERNELS
 from fakesys.subsystems.apicv.state.inhibit import State
 from fakesys.subsystems.apicv.state.inhibit_reasons import Reason
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy, InhibitStyle
@@ -28,6 +29,7 @@ from fakesys.subsystems.apicv.state.vcpu import (
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS, Scope
 from tests.avic_kit import CTL, KERNELS, Guests, only
+from tests.long import LONG
 
 VCPUS = 3
 # Histories of each kernel: always the same few, or as many new ones as FAKESYS_EXAMPLES says.
@@ -242,12 +244,31 @@ def machine_of(kernel: str) -> Any:
     """The test case of a kernel."""
     case: Any = type(f"Histories of {kernel}", (Histories,), {"kernel": kernel})
     case.TestCase.settings = settings(
-        max_examples=EXAMPLES, stateful_step_count=30, deadline=None, derandomize=ASKED is None,
+        max_examples=EXAMPLES if kernel in KERNELS or LONG else 2,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=ASKED is None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     return case.TestCase
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+# Levels of the series that no other one is equal to, and levels without a patch of their middle.
+LEVELS: tuple[str, ...] = (
+    "5.3",
+    "v3-08",
+    "v3-09",
+    "v3-10",
+    "v3-14",
+    "v3-16-06",
+    "v3-16-08",
+    "v3-16-11",
+    "v3-16-15",
+)
+if LONG:
+    LEVELS = (*dict.fromkeys((*APICV_KERNELS.series.levels(), *LEVELS)),)
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, *LEVELS])
 def test_histories(kernel: str) -> None:
     machine_of(kernel)("runTest").runTest()
