@@ -79,7 +79,8 @@ def restore_memory(saved: SavedVmMemory, memory: VmMemory, *, zapping: bool = Fa
         fits = memory.rings.is_size(saved.ring_entries * RING_ENTRY)
         check(fits and memory.arch.policy.dirty_rings, "the entries of a ring of dirty pages")
         memory.dirty.ring_entries = saved.ring_entries
-    restore_slots(saved.spaces, memory.spaces, memory.host)
+    rings = bool(saved.ring_entries)
+    restore_slots(saved.spaces, memory.spaces, memory.host, rings=rings)
     try:
         memory.dirty.set_manual(saved.manual)
         if saved.disabled_quirks:

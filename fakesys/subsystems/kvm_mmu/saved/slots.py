@@ -57,17 +57,21 @@ def save_slots(spaces: AddressSpaces) -> list[SavedSpace]:
     ]
 
 
-def restore_slots(saved: list[SavedSpace], spaces: AddressSpaces, host: HostSpace) -> None:
+def restore_slots(
+    saved: list[SavedSpace], spaces: AddressSpaces, host: HostSpace, *, rings: bool
+) -> None:
     """Fill the address spaces of a VM. Raises BadSnapshotError.
 
-    Precondition: the host memory was restored.
+    `rings`: slots have no bitmaps, as dirty pages are logged in rings. Precondition: the host
+    memory was restored.
     """
     check(len(saved) == spaces.as_num, f"{len(saved)} address spaces, not {spaces.as_num}")
     for as_id, (found, space) in enumerate(zip(saved, spaces.memslots, strict=True)):
         space.generation = check_range(found.generation, GENERATION_END, "a generation")
         for slot in found.slots:
             check(slot.id not in space.by_id, f"there are two slots {slot.id}")
-            _insert(slot, as_id, spaces, space, host)
+            dirty = _dirty(slot, rings=rings)
+            _insert(slot, as_id, spaces, space, host, dirty)
         for lower, upper in pairwise(space.in_order):
             check(lower.end_gfn <= upper.base_gfn, f"slot {upper.id} overlaps slot {lower.id}")
 
@@ -85,7 +89,12 @@ def _save_slot(slot: Memslot) -> SavedSlot:
 
 
 def _insert(
-    saved: SavedSlot, as_id: int, spaces: AddressSpaces, space: Memslots, host: HostSpace
+    saved: SavedSlot,
+    as_id: int,
+    spaces: AddressSpaces,
+    space: Memslots,
+    host: HostSpace,
+    dirty: bytearray | None,
 ) -> None:
     what = f"slot {saved.id}"
     memory = host.at(saved.address) if saved.backed else None
@@ -106,13 +115,14 @@ def _insert(
             userspace_addr=saved.address,
             flags=saved.flags,
             memory=memory,
-            dirty=_dirty(saved, what),
+            dirty=dirty,
         )
     )
 
 
-def _dirty(saved: SavedSlot, what: str) -> bytearray | None:
-    logged = bool(saved.flags & LOG_DIRTY_PAGES)
+def _dirty(saved: SavedSlot, *, rings: bool) -> bytearray | None:
+    what = f"slot {saved.id}"
+    logged = bool(saved.flags & LOG_DIRTY_PAGES) and not rings
     check(logged == (saved.dirty is not None), f"the dirty log of {what}")
     if saved.dirty is None:
         return None
