@@ -137,7 +137,14 @@ _AP_V6 = _with_patches("v6", frozenset(range(1, _SERIES.count + 1)))
 _MERGED_FILTER = Filtering(vfio_ap.filter_adapters, vfio_ap.plug_by_filter)
 _AP_6_1 = ApKernel(
     name="6.1",
-    features=frozenset({MdevFeature.BIND, VfioApFeature.BIND, VfioApFeature.GUEST_MATRIX_KEPT}),
+    features=frozenset(
+        {
+            MdevFeature.BIND,
+            NodeFeature.LONG_EP11_KEYS,
+            VfioApFeature.BIND,
+            VfioApFeature.GUEST_MATRIX_KEPT,
+        }
+    ),
     bus=replace(
         _AP_V6.bus,
         veto_errno=EBUSY,
@@ -168,7 +175,6 @@ _AP_6_12 = ApKernel(
         ApFeature.QUEUE_FUNCTIONS,
         ApFeature.STRICT_POLL,
         NodeFeature.KEY_HANDLERS,
-        NodeFeature.LONG_EP11_KEYS,
         VfioApFeature.AP_CONFIG,
     },
     bus=replace(

@@ -90,7 +90,7 @@ def _ep11(bits: int) -> bytes:
 
 
 def _long_ep11(bits: int) -> bytes:
-    """Return the head of a token with struct ep11kblob_header before the blob (v6.6)."""
+    """Return the head of a token with struct ep11kblob_header before the blob (v6.6, v6.1.192)."""
     return b"\0\0\x01\x50\6\0" + bits.to_bytes(2, "big")
 
 
