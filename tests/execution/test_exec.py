@@ -462,3 +462,27 @@ def test_many_at_once_do_not_meet() -> None:
     ]
     answers = [process.communicate(timeout=60)[0] for process in running]
     assert answers == [f"{number}\n{number}.rules\n" for number in range(20)]
+
+
+def test_a_scenario_may_be_in_a_folder_that_the_view_replaces() -> None:
+    """The machine is made among the files of the host, while these are covered for the command."""
+    if not os.access("/run", os.W_OK):
+        pytest.skip("/run is not writable")
+    file = Path(f"/run/fakesys-test-{os.getpid()}.toml")
+    file.write_text('profile = "6.1"\nselftest = true\n')
+    try:
+        done = fakesys_exec("sh", "-ec", f"cat {CONTROL}/profile; ls /run", scenario=str(file))
+    finally:
+        file.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "[6.1]" in done.stdout.splitlines()[0]
+    assert file.name not in done.stdout
+
+
+def test_misc_devices_of_the_host_have_their_directories() -> None:
+    if not Path("/sys/class/misc/fuse/dev").exists():
+        pytest.skip("the host has no such class")
+    assert shell("cat /sys/class/misc/fuse/dev /sys/class/misc/z90crypt/dev").splitlines() == [
+        Path("/sys/class/misc/fuse/dev").read_text().strip(),
+        "10:125",
+    ]

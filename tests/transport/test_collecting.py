@@ -63,3 +63,25 @@ def test_threads_allocate_from_one_heap(keep: str, apart: bool) -> None:
     command = [sys.executable, "-c", THREADS.replace("KEEP", keep)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert (int(done.stdout) > 0) is apart
+
+
+def test_a_start_collects_nothing() -> None:
+    assert gc.isenabled()
+    with collecting.without_collections():
+        assert not gc.isenabled()
+        with collecting.without_collections():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_exists_is_kept_and_the_rest_collected() -> None:
+    frozen = gc.get_freeze_count()
+    gc.disable()
+    try:
+        collecting.keep_what_exists()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.enable()
+        gc.unfreeze()
