@@ -159,6 +159,7 @@ def test_numbers_are_used_again_when_all_were_taken(machine: Machine) -> None:
     for number in catalog.defined_ids:
         catalog.by_id.setdefault(number, catalog.print)
     refused(machine, ENODEV, "four int a")
+    refused(machine, ENODEV, "s:four int a", DYNAMIC)
 
 
 def test_the_tracer_of_block_devices(machine: Machine) -> None:

@@ -88,7 +88,10 @@ PER_CPU: Layout[CpuDirectory] = Layout(
             present=lambda view: view.instance.shared.build.snapshot,
             open=lambda view, flags: SnapshotFile(view.instance, view.cpu),
             doc="The snapshot of this CPU.",
-            errors={EINVAL: "not a number; or 0 for one CPU"},
+            errors={
+                EINVAL: "not a number; or 0 for one CPU",
+                EBUSY: "a histogram takes the snapshots",
+            },
         ),
     ),
     mode=0o750,
