@@ -46,7 +46,7 @@ def test_list_knows_events_tracers_options_and_clocks() -> None:
         echo "== clocks"; trace-cmd list -C
     """)
     assert said["events"] == "kvm:kvm_exit"
-    assert said["tracers"] == "nop"
+    assert said["tracers"] == "blk nop"
     assert said["options"] == said["option file"]
     assert said["clocks"].startswith("[local] global counter")
 
