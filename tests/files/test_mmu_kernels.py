@@ -7,6 +7,10 @@ from errno import ENOTTY
 
 import pytest
 
+from fakesys.core.errors import KernelError
+from fakesys.machine.kernels.ap import AP_KERNELS
+from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.series import Kernels
 from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.shadow.policy import Generation
 from fakesys.tree.node import File
@@ -286,3 +290,20 @@ def test_hash_collisions_have_a_peak(kernel: str) -> None:
     assert vm.counter("max_mmu_page_hash_collisions") > 1
     vm.machine.write(f"{DIRECTORY}/max_mmu_page_hash_collisions", "0")
     assert vm.counter("max_mmu_page_hash_collisions") == 0
+
+
+@pytest.mark.parametrize("kernels", [AP_KERNELS, APICV_KERNELS, MMU_KERNELS],
+                         ids=lambda kernels: kernels.series.prefix)  # fmt: skip
+def test_what_a_refused_level_proposes_is_possible(kernels: Kernels[object]) -> None:
+    series = kernels.series
+    whole = f"{series.prefix}-{series.count:02d}"
+    numbers = range(1, series.count + 1)
+    names = [f"{whole}-{one:02d}" for one in numbers]
+    names += [f"{whole}-{one:02d}-{two:02d}" for one in numbers for two in numbers if one != two]
+    for name in names:
+        try:
+            series.patches(name)
+        except KernelError as refusal:
+            proposed = refusal.why.split(": ")[1].split()[0]
+            assert proposed.startswith(name)
+            assert series.patches(proposed) is not None

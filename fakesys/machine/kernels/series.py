@@ -56,18 +56,27 @@ class Series(Struct, Generic[K], frozen=True):
             raise KernelError(EINVAL, f"{name!r} takes away a patch that is not there")
         left = there - set(removed)
         for patch in removed:
-            self._refuse_needed(name, patch, left)
+            self._refuse_needed(name, patch, removed, left)
         return left
 
-    def _refuse_needed(self, name: str, patch: int, left: Patches) -> None:
-        needing = [f"{other:02d}" for other in self.needed_by.get(patch, ()) if other in left]
+    def _refuse_needed(self, name: str, patch: int, removed: list[int], left: Patches) -> None:
+        needing = [other for other in self.needed_by.get(patch, ()) if other in left]
         if needing:
             word = "patch" if len(needing) == 1 else "patches"
+            gone = {other for one in removed for other in self._all_needing(one)}
+            others = "".join(f"-{other:02d}" for other in sorted(gone & left))
             raise KernelError(
                 EINVAL,
-                f"patch {patch:02d} of {self.prefix} is needed by {word} {', '.join(needing)}: "
-                f"{name}-{'-'.join(needing)} is possible",
+                f"patch {patch:02d} of {self.prefix} is needed by {word} "
+                f"{', '.join(f'{other:02d}' for other in needing)}: {name}{others} is possible",
             )
+
+    def _all_needing(self, patch: int) -> set[int]:
+        """Return the patches that cannot be there without one, and those that need these."""
+        found: set[int] = set()
+        for other in self.needed_by.get(patch, ()):
+            found |= {other} | self._all_needing(other)
+        return found
 
 
 class Kernels(dict[str, K]):
