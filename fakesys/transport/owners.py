@@ -13,6 +13,8 @@ from pathlib import Path
 
 import trio
 
+from fakesys.transport.processes import is_alive
+
 # How often to look at a process where pidfd_open(2) does not work.
 LOOK_SECONDS = 0.2
 
@@ -42,7 +44,7 @@ class Owners:
         A number that is no running process is taken as a name: `ended` is never called then.
         """
         process = process_of(pid)
-        if not _is_alive(process):
+        if not is_alive(process):
             return lambda: None
         scope, stopped = trio.CancelScope(), threading.Event()
 
@@ -102,12 +104,5 @@ async def _end_of(process: int) -> None:
 
 
 async def _seen_ended(process: int) -> None:
-    while _is_alive(process):  # noqa: ASYNC110 - without a pidfd there is no event to wait for
+    while is_alive(process):  # noqa: ASYNC110 - without a pidfd there is no event to wait for
         await trio.sleep(LOOK_SECONDS)
-
-
-def _is_alive(process: int) -> bool:
-    # Imported here because psutil takes long to import and a mount without VMs does not need it.
-    from fakesys.transport import processes
-
-    return processes.is_alive(process)

@@ -135,25 +135,19 @@ class Zcrypt:
         domain: int | None,
         pick: Callable[[], ApQueue | None],
     ) -> ApQueue | None:
-        queue = self._try(request, apid, domain, pick)
+        def attempt() -> ApQueue | None:
+            picked = pick()
+            if picked is None:
+                self.messages.no_match(request, apid, domain)
+                return None
+            return picked if self._message(picked) else None
+
+        queue = attempt()
         if queue is None and self._bus.policy.rescans and self._rescan():
-            queue = self._try(request, apid, domain, pick)
+            queue = attempt()
         if queue is None:
             self.messages.nobody_answers(request, apid, domain)
         return queue
-
-    def _try(
-        self,
-        request: Request,
-        apid: int | None,
-        domain: int | None,
-        pick: Callable[[], ApQueue | None],
-    ) -> ApQueue | None:
-        picked = pick()
-        if picked is None:
-            self.messages.no_match(request, apid, domain)
-            return None
-        return picked if self._message(picked) else None
 
     def _pick(self, card: ApCard, domain: int | None) -> ApQueue | None:
         """Return the queue that had the fewest requests, of one domain or of all."""
