@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from errno import EINVAL, EOVERFLOW
+from functools import partial
 
 from fakesys.core.errors import KernelError
 from fakesys.core.text import kstrtoull
@@ -199,15 +200,9 @@ def write_dynamic(instance: Instance, text: str) -> None:
 
 
 def _define(instance: Instance, text: str, obey: Callable[[str, Log], None]) -> None:
-    now = instance.shared.kernel.clock.now_ns
-
     def obey_line(line: str) -> None:
         command = line.lstrip()
 
-        def log(message: str, at: str | None) -> None:
-            position = max(0, command.find(at)) if at else 0
-            instance.errors.add(now, "synthetic_events", command, message, position)
-
-        obey(command, log)
+        obey(command, partial(instance.log_mistake, "synthetic_events", command))
 
     run_commands(text, obey_line, COMMAND_ROOM)

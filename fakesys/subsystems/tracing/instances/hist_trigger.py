@@ -141,10 +141,7 @@ class HistPlace:
 
     def log(self, message: str, at: str | None) -> None:
         """Append a mistake to `error_log`."""
-        position = max(0, self._command.find(at)) if at else 0
-        instance = self._instance
-        now = instance.shared.kernel.clock.now_ns
-        instance.errors.add(now, self._where, self._command, message, position)
+        self._instance.log_mistake(self._where, self._command, message, at)
 
     def find(self, system: str, event: str) -> EventFormat | None:
         """Return an event; system `ftrace` is searched too."""

@@ -245,6 +245,11 @@ class Instance:
         now = self.shared.kernel.clock.now_ns
         self.errors.add(now, "event filter parse error", text, message, error.position)
 
+    def log_mistake(self, where: str, command: str, message: str, at: str | None) -> None:
+        """Append a mistake in a command to `error_log`; `at`: the wrong part, None for all."""
+        position = max(0, command.find(at)) if at else 0
+        self.errors.add(self.shared.kernel.clock.now_ns, where, command, message, position)
+
     # Lists of pids.
 
     def pids_changed(self) -> None:
