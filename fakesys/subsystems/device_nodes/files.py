@@ -138,11 +138,18 @@ class _Keys(NamedTuple):
 
 # A key is new at each read, so a part of it would be of no use (pkey_api.c, v6.1).
 _WHOLE_ONLY = {EINVAL: "a read of a part"}
-_NO_CARD = {ENODEV: "no card of the host can make one", EIO: "its domain has no master key"}
+_NO_CARD = {ENODEV: "no card of the host can make one"}
+_NO_MASTER_KEY = {EIO: "its domain has no master key"}
 
 
 def _key_kind(size: int) -> Kind:
     return replace(SYSFS, name="sysfs-key", size=size, part=EINVAL)
+
+
+def _key_errors(family: Family) -> dict[int, str]:
+    if family.make is None:
+        return _WHOLE_ONLY
+    return _WHOLE_ONLY | _NO_CARD | ({} if family.asked else _NO_MASTER_KEY)
 
 
 def _key_row(family: Family, name: str, bits: int, tokens: int) -> Attr[_Keys]:
@@ -158,7 +165,7 @@ def _key_row(family: Family, name: str, bits: int, tokens: int) -> Attr[_Keys]:
         mode=0o444,
         doc=f"{size} bytes: {who}, another one at each moment.",
         show=show,
-        errors=_WHOLE_ONLY if family.make is None else {**_WHOLE_ONLY, **_NO_CARD},
+        errors=_key_errors(family),
         kind=_key_kind(size),
     )
 

@@ -40,7 +40,7 @@ class Family(Struct, frozen=True):
     """One directory of keys. `size`: bytes of a token; `head`: its first bytes, by bits of the key.
 
     `cards`: which can make such a key; `make`: asks them for the tokens of a file. None: the
-    processor does.
+    processor does. `asked`: cards are asked for their master keys first, so that none refuses.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Family(Struct, frozen=True):
     make: Callable[[KeyMakers, str, int], int] | None = None
     needs: Features = ()
     unless: Features = ()
+    asked: bool = False
 
     def files(self) -> Iterator[tuple[str, int, int]]:
         """Yield name, bits and number of tokens of each file."""
@@ -110,9 +111,17 @@ _HANDLERS, _LONG = NodeFeature.KEY_HANDLERS, NodeFeature.LONG_EP11_KEYS
 FAMILIES = (
     Family("protkey", 80, _protected),
     Family("ccadata", 64, _secure, "a CCA card", _by_any, unless=_HANDLERS),
-    Family("ccadata", 64, _secure, "a CCA card", _by_handler, needs=_HANDLERS),
+    Family("ccadata", 64, _secure, "a CCA card", _by_handler, needs=_HANDLERS, asked=True),
     Family("ccacipher", 136, _cipher, "a CCA card from CEX6 on", _by_list, unless=_HANDLERS),
-    Family("ccacipher", 136, _cipher, "a CCA card from CEX6 on", _by_handler, needs=_HANDLERS),
+    Family(
+        "ccacipher",
+        136,
+        _cipher,
+        "a CCA card from CEX6 on",
+        _by_handler,
+        needs=_HANDLERS,
+        asked=True,
+    ),
     Family("ep11", 320, _ep11, "an EP11 card from CEX7 on", _by_list, unless=_LONG),
     Family(
         "ep11",
