@@ -1,6 +1,6 @@
 """The journals of the machine: the last uevents and log lines, numbered; the oldest are dropped.
 
-Readers follow with the number of the last record that they have read. The uevents of a
+Readers follow with the number of the last record that they have read. The uevents of a large
 `UeventBatch` are made when they are read; other records are kept packed, but for the newest, since
 65,536 of them as objects would take more memory than the models of a usual machine.
 """
@@ -20,7 +20,7 @@ from fakesys.core.errors import Waiters
 from fakesys.core.events import Bus, LogLine, Uevent, UeventBatch
 
 CAPACITY = 65536
-# So many records are packed as one: the text of records is much alike.
+# At least so many records are packed as one: the text of records is much alike.
 PACKED = 256
 NEWLINE = "\n"
 
@@ -42,8 +42,8 @@ class UeventLog:
         self._capacity = capacity
         # Each chunk with the number of its first event.
         self._chunks: deque[tuple[int, UeventBatch | Uevent]] = deque()
-        # How many of the newest chunks are single events.
-        self._single = 0
+        # How many of the newest chunks are small, and how many events these hold.
+        self._small = self._small_events = 0
         self.last = 0
         # How often the records were replaced, and the last number then: older cursors are void.
         self.generation = self.replaced_at = 0
@@ -75,7 +75,7 @@ class UeventLog:
     def clear(self) -> None:
         """Drop the events; the numbers go on."""
         self._chunks.clear()
-        self._single = 0
+        self._small = self._small_events = 0
 
     def kept(self) -> tuple[UeventBatch | Uevent, ...]:
         """Return what is kept, oldest first; the numbers of all end at `last`."""
@@ -107,18 +107,24 @@ class UeventLog:
     def _keep(self, chunk: UeventBatch | Uevent, count: int) -> None:
         self._chunks.append((self.last + 1, chunk))
         self.last += count
-        self._single = self._single + 1 if isinstance(chunk, Uevent) else 0
-        if self._single == PACKED:
-            self._pack_single()
+        if count <= PACKED:
+            self._small += 1
+            self._small_events += count
+        else:
+            self._small = self._small_events = 0
+        if self._small_events >= PACKED:
+            self._pack_small()
         while len(self._chunks) > 1 and self._chunks[1][0] <= self.first:
             self._chunks.popleft()
 
-    def _pack_single(self) -> None:
-        """Replace the newest single events, as many as are packed as one, by a batch."""
-        chunks = [self._chunks.pop() for _ in range(self._single)][::-1]
-        make = partial(_unpack, _pack([event for _, event in chunks]), list[Uevent])
-        self._chunks.append((chunks[0][0], UeventBatch(self._single, make)))
-        self._single = 0
+    def _pack_small(self) -> None:
+        """Replace the newest small chunks by one batch, whose events are packed."""
+        chunks = [self._chunks.pop() for _ in range(self._small)][::-1]
+        first = chunks[0][0]
+        events = [event for _, event in _events(chunks, first)]
+        make = partial(_unpack, _pack(events), list[Uevent])
+        self._chunks.append((first, UeventBatch(len(events), make)))
+        self._small = self._small_events = 0
 
 
 def _count(chunk: UeventBatch | Uevent) -> int:

@@ -212,6 +212,35 @@ def test_packed_uevents_are_read_as_they_were() -> None:
     assert [event for _, event in log.since(0)] == sent[:PACKED]
 
 
+def test_small_batches_are_packed_like_single_uevents() -> None:
+    bus, log, made = Bus(), UeventLog(), list[int]()
+    log.listen(bus)
+
+    def small(start: int) -> UeventBatch:
+        def make() -> Iterator[Uevent]:
+            made.append(start)
+            return uevents(3, start)
+
+        return UeventBatch(3, make)
+
+    for start in range(0, 1000, 4):
+        bus.emit(small(start))
+        bus.emit(Uevent("add", f"/devices/{start + 3}", "toys"))
+    assert len(log.kept()) < PACKED // 2 + 1000 // PACKED
+    packed = len(made)
+    assert numbers(log) == [(n + 1, f"/devices/{n}") for n in range(1000)]
+    # Only those that were not packed yet are made for a reader.
+    assert len(made) - packed == 250 - packed
+    # A large batch is its own packed form.
+    bus.emit(UeventBatch(PACKED + 1, lambda: uevents(PACKED + 1, start=1000)))
+    for event in uevents(2 * PACKED, start=1001 + PACKED):
+        bus.emit(event)
+    assert PACKED + 1 in [chunk.count for chunk in log.kept() if isinstance(chunk, UeventBatch)]
+    assert numbers(log, since=998) == [
+        (n + 1, f"/devices/{n}") for n in range(998, 1001 + 3 * PACKED)
+    ]
+
+
 def test_packed_lines_are_read_as_they_were_with_their_times() -> None:
     kernel, log = Kernel(), LineLog(capacity=2 * PACKED)
     clock = iter(range(0, 10**9, 1000))

@@ -1,4 +1,7 @@
-"""The journals in a snapshot. Nothing but the AP bus sends uevents in batches."""
+"""The journals in a snapshot. Nothing but the AP bus sends uevents in batches.
+
+A small batch is saved as its events, since when a journal packs it depends on what came before.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from fakesys.core.events import Uevent, UeventBatch
-from fakesys.core.journal import CAPACITY, LineLog, UeventLog
+from fakesys.core.journal import CAPACITY, PACKED, LineLog, UeventLog
 from fakesys.core.saved import U63, Line, Saved, check
 from fakesys.subsystems.ap_bus.saved.rows import SavedRows, restored_batch, save_rows
 from fakesys.subsystems.ap_bus.uevents import RowEvents
@@ -51,7 +54,7 @@ def save_uevents(log: UeventLog) -> SavedUevents:
 def _save_chunk(chunk: Uevent | UeventBatch) -> Iterator[SavedUevent | SavedRows]:
     if isinstance(chunk, Uevent):
         yield _save_uevent(chunk)
-    elif isinstance(chunk.make, RowEvents):
+    elif isinstance(chunk.make, RowEvents) and chunk.count > PACKED:
         yield save_rows(chunk.make)
     else:
         yield from map(_save_uevent, chunk.make())
