@@ -10,6 +10,7 @@ import pytest
 
 from fakesys.core.errors import KernelError
 from fakesys.machine.machine import Machine
+from fakesys.tree.node import File
 from tests.files.ap import (
     BUS,
     CONTROL,
@@ -203,12 +204,13 @@ def test_keys_are_read_whole(kernel: str) -> None:
     before = machine.read(f"{CARD5}/request_count")
     for path in key_files(machine):
         node = machine.fs.resolve(path)
+        assert isinstance(node, File)
         file = machine.fs.open(node, os.O_RDONLY)
         for offset, size in ((0, node.size - 1), (0, 1), (1, 4096), (node.size - 1, 1)):
             with pytest.raises(KernelError, match="EINVAL"):
-                file.read(offset, size, nonblock=False)
+                machine.fs.read(node, file, offset, size)
         for offset in (node.size, 4096):
-            assert file.read(offset, 4096, nonblock=False) == b""
+            assert machine.fs.read(node, file, offset, 4096) == b""
         file.release()
     assert machine.read(f"{CARD5}/request_count") == before
     assert len(machine.read(f"{PKEY}/ccadata/ccadata_aes_128_xts")) == 128
