@@ -12,7 +12,8 @@ import pytest
 from fakesys.core.features import Feature
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.profiles import MMU_KERNELS, TRACE_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
+from fakesys.machine.profiles import TRACE_KERNELS
 from tests.test_layers import modules, parsed
 
 PROFILES = ("machine.profiles", "machine.kernels.ap", "machine.kernels.apicv")

@@ -101,7 +101,7 @@ def livelock(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import livelock as experiment
-    from fakesys.machine.profiles import MMU_KERNELS
+    from fakesys.machine.kernels.mmu import MMU_KERNELS
 
     _require_one_of("kernels", kernel, MMU_KERNELS)
     setup = experiment.Setup(vcpus, ws, kernel, seed, max_rounds, preempt)

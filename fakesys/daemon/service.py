@@ -217,8 +217,24 @@ async def _serve_until_unmounted(
         await nursery.start(_leave_on_signal, server, service.point, nursery.cancel_scope)
         if service.lives_with is not None:
             nursery.start_soon(_leave_with, service, nursery.cancel_scope)
-        await server.run(started)
+
+        def loading() -> None:
+            started()
+            nursery.start_soon(_load, machine)
+
+        await server.run(loading)
         nursery.cancel_scope.cancel()
+
+
+async def _load(machine: Machine) -> None:
+    """Import what only VMs need, beside the first requests."""
+    try:
+        for _ in machine.subsystems.kvm.load():
+            await trio.lowlevel.checkpoint()
+    except ImportError:
+        # The first VM tries once more; without one all else works.
+        _log.exception("a part of KVM cannot be imported")
+    collecting.keep_what_exists()
 
 
 async def _leave_on_signal(

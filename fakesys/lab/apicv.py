@@ -15,8 +15,9 @@ from msgspec import Struct
 from fakesys.core.kernel import Kernel
 from fakesys.lab.tables import Table
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.kvm import KvmSubsystem, kvm_of
-from fakesys.machine.profiles import MMU_KERNELS, PROFILES
+from fakesys.machine.kernels.mmu import MMU_KERNELS
+from fakesys.machine.kvm.subsystem import KvmSubsystem, kvm_of
+from fakesys.machine.profiles import PROFILES
 from fakesys.subsystems.apicv import presets
 from fakesys.subsystems.apicv.chips import lapic
 from fakesys.subsystems.apicv.devices import apic_access, vm_ioctls

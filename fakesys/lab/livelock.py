@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from fakesys.core.events import Bus
 from fakesys.lab.tables import Table
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.subsystems.kvm.stats import VmStats
 from fakesys.subsystems.kvm_mmu.guest.race import Ending, RaceResult, RaceSetup, race
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs

@@ -8,7 +8,7 @@ It offers `Machine` (`machine.py`), which tests, transports and the command line
     saved = machine.save()
 
 * `Machine` owns a `Subsystems`, a `FileSystem`, a `Control`, and remembers its `Origin`.
-* `Subsystems` (`subsystems.py`) owns the models: `ap.py`, `kvm.py`, `tracing.py` each put one part
+* `Subsystems` (`subsystems.py`) owns the models: `ap.py`, `kvm`, `tracing.py` each put one part
   together with its files. A reset and a load make another `Subsystems`; all else stays.
 * `KernelChoices` (`kernel_choices.py`) picks kernels from `profiles.py`, the only module that
   knows versions of the kernel.

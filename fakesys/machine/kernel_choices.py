@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.profiles import (
-    MMU_KERNELS,
     PROFILES,
     Profile,
     kernel_of,

@@ -14,7 +14,6 @@ from fakesys.core.text import one_line
 from fakesys.machine.hardware import CTL, PRESET
 from fakesys.machine.scenario import Origin
 from fakesys.machine.subsystems import Subsystems
-from fakesys.subsystems.apicv.commands import presets
 from fakesys.subsystems.control.recording import Recordings
 from fakesys.subsystems.kvm.vm import Vm, WatchProcess
 
@@ -70,6 +69,8 @@ class RecordedMachine:
         if path == CTL and words[:2] == ["vm", "create"]:
             return kvm.find(words[2])
         if path == PRESET:
+            from fakesys.subsystems.apicv.commands import presets
+
             return kvm.find(given.get("name", presets.NAME.default))
         return None
 

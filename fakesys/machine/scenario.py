@@ -26,7 +26,6 @@ from fakesys.machine.hardware import (
 from fakesys.machine.profiles import profile_of
 from fakesys.machine.untrusted.files import UnusableFileError, read_file
 from fakesys.machine.untrusted.toml import TomlError, table_of
-from fakesys.subsystems.apicv.presets import NAMES
 
 # importlib.resources takes longer to import than a scenario to read.
 SHIPPED = Path(__file__).parent.with_name("scenarios")
@@ -117,6 +116,8 @@ def with_preset(scenario: Scenario, preset: str) -> Scenario:
     A preset of a guest, such as `linux-boot vcpus=17`, is one more guest that boots. Raises
     ScenarioError for a preset that does not exist.
     """
+    from fakesys.subsystems.apicv.presets import NAMES
+
     if preset.split()[:1] and preset.split()[0] in NAMES:
         kvm = msgspec.structs.replace(scenario.kvm, preset=(*scenario.kvm.preset, preset))
         return msgspec.structs.replace(scenario, kvm=kvm)

@@ -14,8 +14,9 @@ from fakesys.machine.ap import ApSubsystem, ap_of
 from fakesys.machine.hardware import hardware_of
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.kvm import KvmSubsystem, kvm_of
-from fakesys.machine.profiles import MMU_KERNELS, Profile, kernel_of
+from fakesys.machine.kernels.mmu import MMU_KERNELS
+from fakesys.machine.kvm.subsystem import KvmSubsystem, kvm_of
+from fakesys.machine.profiles import Profile, kernel_of
 from fakesys.machine.scenario import Scenario
 from fakesys.machine.tracing import TraceSubsystem, tracing_of
 from fakesys.subsystems.kvm.vm import WatchProcess

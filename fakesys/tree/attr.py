@@ -161,6 +161,7 @@ Row = Attr[Any] | Link[Any] | Dir[Any] | Collection
 class Layout(Struct, Generic[M], frozen=True, eq=False):
     """The rows of a directory for one kind of model. `kind` is inherited when None.
 
+    `late`: returns further rows, when the directory is first looked at.
     `mkdir`, `rmdir`: for directories in which users may make and remove others (None: EPERM).
     """
 
@@ -169,6 +170,7 @@ class Layout(Struct, Generic[M], frozen=True, eq=False):
     kind: Kind | None = None
     mkdir: Callable[[M, str], None] | None = None
     rmdir: Callable[[M, str], None] | None = None
+    late: Callable[[], tuple[Row, ...]] = tuple
 
 
 class Mount(Struct, frozen=True):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fakesys.core.events import Bus, Changed, Notified
 from fakesys.core.features import FeatureSet
@@ -190,7 +191,7 @@ class _MountDirectories(Struct):
             layout = mount.layout
             if fixed.rows:
                 rows = (*layout.rows, *fixed.rows)
-                layout = Layout(rows, layout.mode, layout.kind, layout.mkdir, layout.rmdir)
+                layout = replace(layout, rows=rows)
                 self.mixed.add(layout)
             yield Dir(name, layout, of=_ignore_parent(mount))
 

@@ -51,7 +51,7 @@ def compile_layout(layout: Layout[Any], features: FeatureSet) -> Plan:
     """Return the rows of a layout that a kernel with these features has."""
     named: dict[str, tuple[NamedRow, ...]] = {}
     collections: list[Collection] = []
-    for row in layout.rows:
+    for row in (*layout.rows, *layout.late()):
         if not has_features(row.needs, row.unless, features):
             continue
         if isinstance(row, (Children, DeviceNodes, Files, Links)):

@@ -14,7 +14,7 @@ from fakesys.cli import main
 from fakesys.cli.lab import with_progress
 from fakesys.lab import livelock as experiment
 from fakesys.lab.livelock import LIVELOCK, Setup
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.shadow.policy import SERIES, ZapFlow
 
 SMALL = ("--vcpus", "0,2-3", "--ws", "4M", "--max-rounds", "3000")

@@ -9,8 +9,8 @@ import pytest
 
 from fakesys.core.errors import KernelError
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.machine import Machine
-from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm.state import state as kvm_state
 
 KVM = "sys/kernel/debug/kvm"
@@ -180,7 +180,7 @@ def test_the_uevents_of_a_vm(machine: Machine) -> None:
 
 
 def test_the_state_of_the_machine_has_its_vms(machine: Machine) -> None:
-    machine.subsystems.kvm.kvm.extensions = ()
+    machine.subsystems.kvm.kvm.extend(tuple)
     machine.write(CTL, "vm create a pid=77 fd=12 irqchip=split")
     machine.write(CTL, "a vcpu add count=2")
     machine.write(CTL, "a vcpu 1 close")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fakesys.core.errors import KernelError
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.machine import Machine
-from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm.stats import bucket_of
 from fakesys.tree.attr import Handle
 from fakesys.tree.node import Directory, File
@@ -59,7 +59,7 @@ def machine_of(mmu: str) -> Machine:
     """A machine whose VMs do nothing by themselves."""
     machine = Machine()
     machine.write(f"{FAKESYS}/kvm/mmu_profile", mmu)
-    machine.subsystems.kvm.kvm.extensions = ()
+    machine.subsystems.kvm.kvm.extend(tuple)
     return machine
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.machine import Machine
-from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.tree.node import Directory, File
 
 KVM = "sys/kernel/debug/fakesys/kvm"

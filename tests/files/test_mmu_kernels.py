@@ -10,8 +10,8 @@ import pytest
 from fakesys.core.errors import KernelError
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.kernels.series import Kernels
-from fakesys.machine.profiles import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.shadow.policy import Generation
 from fakesys.tree.node import File
 from tests.files.mmu import CONTROL, DIRECTORY, TRACING, MmuVm

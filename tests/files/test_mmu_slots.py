@@ -7,8 +7,8 @@ from errno import EEXIST, EINVAL, ENOENT
 import pytest
 
 from fakesys.core.errors import KernelError
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.machine import Machine
-from fakesys.machine.profiles import MMU_KERNELS
 from tests.files.mmu import CONTROL, MIB, MmuVm
 
 KERNELS = tuple(MMU_KERNELS)

@@ -78,7 +78,7 @@ def test_the_caller_owns_a_vm(kvm: Kvm, kernel: Kernel) -> None:
 
 def test_names_and_descriptors_are_used_once(kvm: Kvm) -> None:
     kvm.create_vm("a", fd=12)
-    kvm.reserved_names = frozenset({"vm"})
+    kvm.extend(tuple, lambda: frozenset({"vm"}))
     refused(EEXIST, lambda: kvm.create_vm("a"))
     refused(EEXIST, lambda: kvm.create_vm("b", fd=12))
     for name in ("vm", "", "a/b", ".", "ü"):
@@ -316,7 +316,7 @@ class Recorder:
 
 def test_extensions_hear_of_everything(kvm: Kvm) -> None:
     recorder = Recorder()
-    kvm.extensions = (recorder,)
+    kvm.extend(lambda: (recorder,))
     vm = kvm.create_vm("a", irqchip=Irqchip.NONE, options=VmOptions({PIT: True}))
     kvm.create_irqchip(vm)
     kvm.create_vcpus(vm, count=2)
@@ -336,8 +336,8 @@ def test_extensions_hear_of_everything(kvm: Kvm) -> None:
 
 
 def test_what_an_extension_refuses_changes_nothing(kvm: Kvm) -> None:
-    recorder = Recorder()
-    kvm.extensions = (Recorder(), recorder)
+    first, recorder = Recorder(), Recorder()
+    kvm.extend(lambda: (first, recorder))
     vm = kvm.create_vm("a", irqchip=Irqchip.NONE)
     recorder.heard.clear()
     for refuses, call in (

@@ -14,7 +14,7 @@ from fakesys.core.c_types import CType, Holds
 from fakesys.core.event_format import EventFormat, event_format
 from fakesys.core.tracepoint import Tracepoint, declared_fields
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.subsystems.kvm.events.avic import EVENTS as APICV_EVENTS
 from fakesys.subsystems.kvm.events.avic import (
     KvmApicvActivateRequest,

@@ -11,7 +11,7 @@ import pytest
 
 from fakesys.machine.kernels.ap import AP_KERNELS
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from tests.mounts import mounted
 
 END = "-- end of what it says --"

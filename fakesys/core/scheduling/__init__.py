@@ -5,6 +5,8 @@ All models run on one thread, so a request that works for seconds would keep eve
 * `resched.py`: a model calls `might_resched` before it begins what may take long, and
   `cond_resched` or `cond_resched_killable` in its loops, where its state is one that others may
   see. The transport (`transport/slices.py`) then serves others between two slices of the call.
+* `later.py`: what most machines never need is made when it is first asked for.
+
 A text of the whole machine is made in a copy of the process instead (`core/copying`), where it
 shows the machine of one moment.
 

@@ -7,6 +7,8 @@
   and the releases that followed.
 * `apicv.py`: the kernels of KVM's interrupts: `5.3`, the levels of the series that made AVIC
   dynamic, and releases.
+* `mmu.py`: the kernels of KVM's core and memory: `5.1`, `5.3`, the levels of the series that made
+  zapping fast, and releases.
 
 A kernel of a series is built when its name is used for the first time, from the set of patches
 that it has: each patch adds features, or replaces fields of a policy. No model knows of patches.

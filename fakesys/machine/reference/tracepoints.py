@@ -11,7 +11,7 @@ from fakesys.core.event_format import EventFormat, Field, event_format
 from fakesys.core.features import Feature, Features, FeatureSet
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.kernels.apicv import APICV_KERNELS
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.machine.tracing import TRACEPOINTS
 
 # A list of names in a print format: of a longer one only both ends are shown.

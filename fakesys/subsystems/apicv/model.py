@@ -1,4 +1,4 @@
-"""Interrupt virtualization of all VMs: the extension of `Kvm` that `machine/kvm.py` installs."""
+"""Interrupt virtualization of all VMs: the last extension of `Kvm` in `machine/kvm/models.py`."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from fakesys.core.errors import KernelError
 from fakesys.core.events import Changed, Task
 from fakesys.core.kernel import Kernel
+from fakesys.core.scheduling.later import Later
 from fakesys.core.scheduling.resched import cond_resched, might_resched
 from fakesys.subsystems.kvm.extension import Extension
 from fakesys.subsystems.kvm.params import Params
@@ -67,7 +68,7 @@ class Kvm:
 
     `directories`: the VMs that have one under `debug/kvm`. `watch`: reports the end of an owner.
     `daemon`: returns the pid of this process, whose own VMs are not watched.
-    `extensions`: the models of memory and interrupts. `last`: result of the last command.
+    `last`: result of the last command.
     `last_threads`: by owner, the number of the last thread that it made, not wrapped.
     `commands`: those that are at work.
     """
@@ -84,16 +85,15 @@ class Kvm:
         self.kernel = kernel
         self.params = params
         self.limits = VcpuLimits(count=1024, ids=4096)
-        self.extensions: tuple[Extension, ...] = ()
         self.vms: list[Vm] = []
         self.directories: dict[str, Vm] = {}
         self.warnings: Counter[str] = Counter()
         self.last = ""
         self.commands = RunningCommands()
         self.created = 0
-        self.reserved_names: frozenset[str] = frozenset()
         # Whether the module of the processor is loaded.
         self.is_loaded: Callable[[], bool] = lambda: True
+        self.extend(tuple)
         self._daemon = daemon
         self._home = daemon()
         self.watch = watch
@@ -101,6 +101,23 @@ class Kvm:
         self._named: dict[str, Vm] = {}
         self._device = KvmDevice()
         self.last_threads: dict[int, int] = {}
+
+    def extend(
+        self,
+        extensions: Callable[[], tuple[Extension, ...]],
+        reserved_names: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """Have these extensions, which are made when the first VM is.
+
+        `reserved_names`: the words that no VM may be named by. Precondition: there is no VM.
+        """
+        self._extensions = Later(extensions)
+        self._reserved_names = reserved_names
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """The models of memory and interrupts."""
+        return self._extensions()
 
     @property
     def names(self) -> Iterable[str]:
@@ -120,7 +137,7 @@ class Kvm:
 
     def is_name(self, name: str) -> bool:
         """Return whether a VM can have this name: no command begins with it."""
-        return name not in self.reserved_names and _is_name(name)
+        return name not in self._reserved_names() and _is_name(name)
 
     @contextmanager
     def in_owner(self, vm: Vm) -> Iterator[None]:

@@ -8,8 +8,10 @@ from fakesys.core.errors import KernelError
 from fakesys.core.events import Bus
 from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.kvm.model import Kvm
+from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
+from fakesys.subsystems.kvm_mmu import params as mmu_params
 from fakesys.subsystems.kvm_mmu.guest.race import (
     Ending,
     Race,
@@ -19,13 +21,9 @@ from fakesys.subsystems.kvm_mmu.guest.race import (
 )
 from fakesys.subsystems.kvm_mmu.guest.real_code import run_smm
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
-from fakesys.subsystems.kvm_mmu.params import (
-    EAGER_PAGE_SPLIT,
-    follows_modules,
-    knobs,
-    uses_tdp_mmu,
-)
-from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy
+from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, follows_modules, uses_tdp_mmu
+from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
+from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
@@ -40,7 +38,7 @@ class MmuExtension:
     `paused`: the races that are paused.
     """
 
-    def __init__(self, kvm: Kvm, policy: MmuPolicy, runs: VcpuRuns) -> None:
+    def __init__(self, kvm: Kvm, policy: MmuPolicy, runs: VcpuRuns, nx: NxHugePages) -> None:
         self.kvm = kvm
         self.policy = policy
         self._runs = runs
@@ -50,7 +48,7 @@ class MmuExtension:
         self.races: dict[Vm, RaceResult] = {}
         self.paused: dict[Vm, Race] = {}
         self.shrinker = Shrinker()
-        self.nx = NxHugePages(kvm, policy.nx)
+        self.nx = nx
 
     @property
     def bus(self) -> Bus:
@@ -73,7 +71,7 @@ class MmuExtension:
 
     def new_memory(self, vm: Vm, *, tdp_mmu: bool) -> VmMemory:
         """Return the memory of a VM, which neither the shrinker nor `nx` knows yet."""
-        chosen = knobs(self.kvm.params, self.policy, tdp_mmu=tdp_mmu)
+        chosen = _knobs(self.kvm.params, self.policy, tdp_mmu=tdp_mmu)
         memory = VmMemory(self.bus, self.policy, chosen, vm.stats)
         memory.dirty.splits_eagerly = lambda: self.kvm.params[EAGER_PAGE_SPLIT]
         self.memories[vm] = memory
@@ -163,3 +161,18 @@ class MmuExtension:
     def _forget_race(self, vm: Vm) -> None:
         del self.paused[vm]
         self.memories[vm].ends_removal = None
+
+
+def _knobs(params: Params, policy: MmuPolicy, *, tdp_mmu: bool) -> Knobs:
+    """Return the knobs of a VM that is made now."""
+    flow = ZapFlow(params[mmu_params.ZAP_FLOW])
+    return Knobs(
+        tdp=mmu_params.uses_npt(params),
+        tdp_mmu=tdp_mmu and policy.tdp is not None,
+        preempt=params[mmu_params.PREEMPT],
+        mmio_caching=params[mmu_params.MMIO_CACHING],
+        mmio_gen_bits=params[mmu_params.MMIO_GEN_BITS],
+        as_num=params[mmu_params.AS_NUM],
+        wrap_gen=params[mmu_params.WRAP_GEN],
+        delete_flow=None if flow is policy.delete_flow else flow,
+    )

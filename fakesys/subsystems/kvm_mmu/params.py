@@ -6,8 +6,7 @@ from typing import Any
 
 from fakesys.core.commands import flag, number, number_within, words_of
 from fakesys.subsystems.kvm.params import Param, Params
-from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
-from fakesys.subsystems.kvm_mmu.shadow.policy import MmuPolicy, ZapFlow
+from fakesys.subsystems.kvm_mmu.shadow.policy import ZapFlow
 
 ZAP_FLOW = Param(
     "zap_flow",
@@ -64,18 +63,3 @@ def uses_tdp_mmu(params: Params) -> bool:
 def follows_modules(params: Params) -> bool:
     """Return whether kvm.tdp_mmu decides, as there is nested paging."""
     return params[PAGING] == "modules" and params[NPT]
-
-
-def knobs(params: Params, policy: MmuPolicy, *, tdp_mmu: bool) -> Knobs:
-    """Return the knobs of a VM that is made now."""
-    flow = ZapFlow(params[ZAP_FLOW])
-    return Knobs(
-        tdp=uses_npt(params),
-        tdp_mmu=tdp_mmu and policy.tdp is not None,
-        preempt=params[PREEMPT],
-        mmio_caching=params[MMIO_CACHING],
-        mmio_gen_bits=params[MMIO_GEN_BITS],
-        as_num=params[AS_NUM],
-        wrap_gen=params[WRAP_GEN],
-        delete_flow=None if flow is policy.delete_flow else flow,
-    )

@@ -8,8 +8,8 @@
 The files are rows; the values belong to the models. `kvm_amd` shows `Kvm.params`, which `modprobe`
 in `fakesys/kvm/ctl` changes while no VM exists. `NxHugePages` in `kvm_mmu` owns the parameters of
 NX huge pages; writing them zaps pages at once. All other writable parameters of kvm are kept as
-text in `Apicv.settings`, as no model depends on them; so are those given at the load. `KvmModule`
-holds the two models that the rows need; nothing else is kept here.
+text in `KvmModule.settings`, as no model depends on them; so are those given at the load. The rows
+work on a `KvmModule`, which holds all that; nothing else is kept here.
 
 It is the last of the subsystems because it imports `kvm`, `kvm_mmu` and `apicv`.
 

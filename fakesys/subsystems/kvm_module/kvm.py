@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EACCES, EBUSY, EINVAL, EPERM, ERANGE
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from fakesys.core.features import Features
 from fakesys.core.text import kstrtobool, kstrtoll, kstrtoull
-from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.kvm.features import KvmFeature
+from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param
-from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, MMIO_CACHING, TDP_MMU
 from fakesys.subsystems.kvm_mmu.vm.nx_huge_pages import NxHugePages
 from fakesys.subsystems.kvm_module.features import ParamFeature
@@ -28,11 +28,16 @@ NO_NUMBER = {EINVAL: "no number", ERANGE: "more than 32 bits"}
 FINAL = {EPERM: "nx_huge_pages is `never`"}
 
 
-class KvmModule(NamedTuple):
-    """The models behind the parameters."""
+class KvmModule(Struct, frozen=True, eq=False):
+    """What is behind the parameters.
 
-    apicv: Apicv
-    mmu: MmuExtension
+    `settings`: values, as text, of those that were written or given at the load and that are no
+    `Param`. `nx`: the parameters about NX huge pages, with the threads behind them.
+    """
+
+    kvm: Kvm
+    settings: dict[str, str]
+    nx: NxHugePages
 
 
 def truth(text: str) -> str:
@@ -77,13 +82,13 @@ def _setting(
     SETTINGS[name] = parse
 
     def store(module: KvmModule, text: str) -> None:
-        module.apicv.settings[name] = parse(text)
+        module.settings[name] = parse(text)
 
     return Attr(
         name=name,
         mode=0o644,
         doc=doc,
-        show=lambda module: f"{module.apicv.settings.get(name, default)}\n",
+        show=lambda module: f"{module.settings.get(name, default)}\n",
         store=store,
         errors=NO_NUMBER if parse in (natural, integer) else NO_TRUTH,
         needs=needs,
@@ -105,7 +110,7 @@ def _fixed(
         name=name,
         mode=0o444,
         doc=doc,
-        show=lambda module: f"{module.apicv.settings.get(name, text)}\n",
+        show=lambda module: f"{module.settings.get(name, text)}\n",
         errors=READ_ONLY,
         needs=needs,
         unless=unless,
@@ -113,7 +118,7 @@ def _fixed(
 
 
 def _show_mmio_caching(module: KvmModule) -> str:
-    return "Y\n" if module.mmu.kvm.params[MMIO_CACHING] else "N\n"
+    return "Y\n" if module.kvm.params[MMIO_CACHING] else "N\n"
 
 
 def _boolean(
@@ -122,13 +127,13 @@ def _boolean(
     """Return the row of a parameter that VMs look at."""
 
     def store(module: KvmModule, text: str) -> None:
-        module.mmu.kvm.params.choose(param, kstrtobool(text))
+        module.kvm.params.choose(param, kstrtobool(text))
 
     return Attr(
         name=param.name,
         mode=mode,
         doc=doc,
-        show=lambda module: "Y\n" if module.mmu.kvm.params[param] else "N\n",
+        show=lambda module: "Y\n" if module.kvm.params[param] else "N\n",
         store=store if mode & 0o200 else None,
         errors=NO_TRUTH if mode & 0o200 else READ_ONLY,
         needs=needs,
@@ -148,8 +153,8 @@ def _nx_setting(
         name=name,
         mode=0o644,
         doc=doc,
-        show=lambda module: f"{show(module.mmu.nx)}\n",
-        store=lambda module, text: store(module.mmu.nx, text),
+        show=lambda module: f"{show(module.nx)}\n",
+        store=lambda module, text: store(module.nx, text),
         errors=errors | FINAL,
         needs=needs,
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EACCES
+from typing import TYPE_CHECKING
 
 from fakesys.core.features import Features
-from fakesys.subsystems.apicv.model import Apicv
 from fakesys.subsystems.apicv.state.params import IPIV, NESTED, STATE_FILE, uses_avic, uses_npt
 from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vm import Vm
-from fakesys.subsystems.kvm_mmu.extension import MmuExtension
 from fakesys.subsystems.kvm_module.features import ParamFeature
 from fakesys.subsystems.kvm_module.kvm import (
     KVM,
@@ -28,6 +27,9 @@ from fakesys.subsystems.kvm_module.kvm import (
 )
 from fakesys.tree.attr import Attr, Layout, Mount
 from fakesys.tree.kinds import SYSFS
+
+if TYPE_CHECKING:
+    from fakesys.subsystems.apicv.model import Apicv
 
 Show = Callable[[Params], str]
 # How the parameters that no model depends on are parsed, by name; filled by the rows below.
@@ -50,7 +52,7 @@ def _row(
         name=name,
         mode=0o444,
         doc=doc,
-        show=lambda module: show(module.apicv.kvm.params),
+        show=lambda module: show(module.kvm.params),
         errors=READ_ONLY,
         needs=needs,
         unless=unless,
@@ -71,7 +73,7 @@ def _given(
         name=name,
         mode=0o444,
         doc=doc,
-        show=lambda module: f"{module.apicv.settings.get(name, text)}\n",
+        show=lambda module: f"{module.settings.get(name, text)}\n",
         errors=READ_ONLY,
         needs=needs,
         unless=unless,
@@ -79,11 +81,11 @@ def _given(
 
 
 def _dump(module: KvmModule, text: str) -> None:
-    module.apicv.settings[DUMP] = truth(text)
+    module.settings[DUMP] = truth(text)
 
 
 def _shows_ipiv(module: KvmModule) -> str:
-    params = module.apicv.kvm.params
+    params = module.kvm.params
     return "Y\n" if params[IPIV] and uses_avic(params) else "N\n"
 
 
@@ -129,7 +131,7 @@ KVM_AMD: Layout[KvmModule] = Layout(
             name=DUMP,
             mode=0o644,
             doc="Log the control block of a failed entry.",
-            show=lambda module: f"{module.apicv.settings.get(DUMP, 'N')}\n",
+            show=lambda module: f"{module.settings.get(DUMP, 'N')}\n",
             store=_dump,
             errors=NO_TRUTH,
             needs=_NEWER,
@@ -144,7 +146,7 @@ KVM_AMD: Layout[KvmModule] = Layout(
 )
 
 
-def state_row(apicv: Apicv) -> Attr[Vm]:
+def state_row(apicv: Callable[[], Apicv]) -> Attr[Vm]:
     """Return the row of `apicv-state` in a VM's debugfs directory.
 
     The second version of the series had it; the parameter `apicv_state_file` enables it.
@@ -153,16 +155,15 @@ def state_row(apicv: Apicv) -> Attr[Vm]:
         name="apicv-state",
         mode=0o444,
         doc="The enum of the VM-wide state: 0 disabled, 1 suspended, 2 activated.",
-        show=lambda vm: f"{apicv.of(vm).inhibit.state.value}\n",
+        show=lambda vm: f"{apicv().of(vm).inhibit.state.value}\n",
         errors={EACCES: "it has no setter"},
-        present=lambda vm: bool(apicv.kvm.params[STATE_FILE]) and apicv.of(vm).module.avic,
+        present=lambda vm: bool(apicv().kvm.params[STATE_FILE]) and apicv().of(vm).module.avic,
         hold=Vm.hold,
     )
 
 
-def mounts(apicv: Apicv, mmu: MmuExtension) -> tuple[Mount, ...]:
+def mounts(module: KvmModule) -> tuple[Mount, ...]:
     """Return the directories of the parameters of both modules."""
-    module = KvmModule(apicv, mmu)
     return (
         Mount("sys/module/kvm_amd/parameters", KVM_AMD, lambda: module),
         Mount("sys/module/kvm/parameters", KVM, lambda: module),

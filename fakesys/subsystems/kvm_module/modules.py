@@ -40,7 +40,7 @@ def register(modules: Modules, models: Models) -> None:
             _with_parameters(known.KVM_AMD, KVM_AMD, AMD_SETTINGS),
             init=lambda: _names_change(models()),
             exit=lambda: _names_change(models()),
-            users=lambda: len(models().apicv.kvm.vms),
+            users=lambda: len(models().kvm.vms),
             defaults=lambda: _amd_defaults(models()),
             params=_amd_params(models),
         )
@@ -62,13 +62,13 @@ def _parameter(row: Attr[KvmModule], parse: Mapping[str, Parse]) -> Parameter:
 
 def _names_change(module: KvmModule) -> None:
     """Show or hide `debug/kvm`, which the module makes when it is loaded."""
-    module.apicv.kvm.kernel.bus.emit(Changed((None, module.apicv.kvm)))
+    module.kvm.kernel.bus.emit(Changed((None, module.kvm)))
 
 
 def _setting(models: Models, name: str, parse: Parse) -> SetParam:
     def store(value: str | None) -> None:
         given = "1" if value is None and is_truth(parse) else value
-        models().apicv.settings[name] = parse("" if given is None else given)
+        models().settings[name] = parse("" if given is None else given)
 
     return store
 
@@ -88,24 +88,24 @@ def _kvm_params(models: Models) -> dict[str, SetParam]:
 
 
 def _boolean(models: Models, param: Param[bool]) -> SetParam:
-    return lambda value: models().apicv.kvm.params.choose(param, param_bool(value))
+    return lambda value: models().kvm.params.choose(param, param_bool(value))
 
 
 def _nx_setting(models: Models, store: Callable[[NxHugePages, str], None]) -> SetParam:
-    return lambda value: store(models().mmu.nx, value or "")
+    return lambda value: store(models().nx, value or "")
 
 
 def _kvm_defaults(module: KvmModule) -> None:
     for name in SETTINGS:
-        module.apicv.settings.pop(name, None)
+        module.settings.pop(name, None)
     for param in VM_PARAMS:
-        module.apicv.kvm.params.drop(param)
-    module.mmu.nx.reset()
+        module.kvm.params.drop(param)
+    module.nx.reset()
 
 
 def _amd_params(models: Models) -> dict[str, SetParam]:
     found = {name: _setting(models, name, parse) for name, parse in AMD_SETTINGS.items()}
-    rows = models().apicv.kvm.params.rows.values()
+    rows = models().kvm.params.rows.values()
     for row in rows:
         if row.modprobe:
             found[row.name] = _choice(models, row.name)
@@ -114,7 +114,7 @@ def _amd_params(models: Models) -> dict[str, SetParam]:
 
 def _choice(models: Models, name: str) -> SetParam:
     def store(value: str | None) -> None:
-        params = models().apicv.kvm.params
+        params = models().kvm.params
         params.choose(params.row(name), param_bool(value))
 
     return store
@@ -122,8 +122,8 @@ def _choice(models: Models, name: str) -> SetParam:
 
 def _amd_defaults(module: KvmModule) -> None:
     for name in AMD_SETTINGS:
-        module.apicv.settings.pop(name, None)
-    params = module.apicv.kvm.params
+        module.settings.pop(name, None)
+    params = module.kvm.params
     for row in params.rows.values():
         if row.modprobe:
             params.drop(row)

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from fakesys.core.errors import KernelError
-from fakesys.machine.profiles import MMU_KERNELS
+from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.events.pages import KvmMmuGetPage, KvmMmuZapAllFast
 from fakesys.subsystems.kvm_mmu.guest.page_tables import write_guest_tables
 from fakesys.subsystems.kvm_mmu.mmu.zap import Flow, Step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fakesys.core.commands import Option, flag
-from fakesys.subsystems.apicv.state.vm import Module
+from fakesys.subsystems.apicv.state.module import Module
 from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm.params import Param, Params
 from fakesys.subsystems.kvm.vcpu_run.params import processor_of

@@ -27,6 +27,7 @@ from fakesys.subsystems.apicv.state.access_page import AccessPage, GuestMemory
 from fakesys.subsystems.apicv.state.apic_map import ApicMap
 from fakesys.subsystems.apicv.state.avic_tables import AvicTables
 from fakesys.subsystems.apicv.state.inhibit import make_inhibit
+from fakesys.subsystems.apicv.state.module import Module
 from fakesys.subsystems.apicv.state.policy import ApicvPolicy
 from fakesys.subsystems.apicv.state.tracer import ApicTracer
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, AssignedIrq, IrqSource
@@ -35,25 +36,6 @@ from fakesys.subsystems.kvm.vm import Irqchip, Vm
 
 MEMBER_CACHE = 64
 """Masks whose members are remembered."""
-
-
-class Module(Struct, frozen=True):
-    """Parameters of kvm_amd when the VM was created; `avic` is false without `npt`.
-
-    `ipiv`: hardware sees in the physical table which vCPUs run, and so can send IPIs to them.
-    `any_irqchip`: AVIC works with every irqchip, as after the last patch of the series.
-    """
-
-    avic: bool
-    nested: bool
-    x2avic: bool
-    ipiv: bool = True
-    any_irqchip: bool = False
-
-    @property
-    def highest_id(self) -> int:
-        """The highest APIC id that the physical id table can hold."""
-        return 511 if self.x2avic else 254
 
 
 def takes_irqchip(policy: ApicvPolicy, module: Module, irqchip: Irqchip) -> bool:

@@ -11,12 +11,17 @@ from msgspec import Struct
 
 from fakesys.core.commands import Interpreter
 from fakesys.core.errors import KernelError
+from fakesys.core.scheduling.later import Later, LaterMapping
+from fakesys.core.scheduling.resched import might_resched
 from fakesys.subsystems.control.files import bracketed, with_current
 from fakesys.subsystems.kvm.files.commands import NAME, VM
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.params import Param
 from fakesys.tree.attr import Attr, Children, Dir, Layout, Mount, Row
 from fakesys.tree.kinds import CONTROL
+
+# The commands of a file, which most machines never need.
+Commands = Later[Interpreter]
 
 
 class KernelChoice(Struct, frozen=True):
@@ -38,13 +43,16 @@ def _in_process(kvm: Kvm, name: str | None) -> AbstractContextManager[None]:
     return nullcontext() if vm is None else kvm.in_owner(vm)
 
 
-def _store_command(kvm: Kvm, text: str, interpreter: Interpreter) -> None:
+def _store_command(kvm: Kvm, text: str, interpreter: Commands) -> None:
     """Run one command; `last` then shows its result or refusal.
 
-    Raises Blocked while a command of the same VM is at work; one that destroys the VM ends it.
+    The first command imports what commands need, in slices. Raises Blocked while a command of the
+    same VM is at work; one that destroys the VM ends it.
     """
+    if not interpreter.is_made:
+        might_resched()
     try:
-        command = interpreter.find(text)
+        command = interpreter().find(text)
         name = command.args.find(VM) or command.args.find(NAME)
         if command.bound.verb.ends and name is not None:
             kvm.commands.end(name)
@@ -56,10 +64,11 @@ def _store_command(kvm: Kvm, text: str, interpreter: Interpreter) -> None:
     kvm.last = f"ok {result}" if result else "ok"
 
 
-def _command_errors(interpreter: Interpreter) -> dict[int, str]:
+def _command_errors(interpreter: Commands) -> dict[int, str]:
     """Return every errno of the verbs with a cause; of several causes that of the last verb."""
-    errors = {ERANGE: "a number is too large"} if interpreter.verbs else {}
-    for bound in interpreter.verbs:
+    verbs = interpreter().verbs
+    errors = {ERANGE: "a number is too large"} if verbs else {}
+    for bound in verbs:
         errors.update(bound.verb.errors)
     return errors | {EINVAL: "no such command, option or value"}
 
@@ -98,10 +107,10 @@ def _choice_row(choice: KernelChoice) -> Attr[Kvm]:
     )
 
 
-def _help(interpreter: Interpreter) -> str:
+def _help(interpreter: Commands) -> str:
     """Return the usage, meaning, options and refusals of every command."""
     lines = []
-    for bound in interpreter.verbs:
+    for bound in interpreter().verbs:
         verb = bound.verb
         lines.append(verb.usage)
         lines.append(f"    {verb.doc}")
@@ -110,17 +119,17 @@ def _help(interpreter: Interpreter) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _command_row(name: str, doc: str, interpreter: Interpreter) -> Attr[Kvm]:
+def _command_row(name: str, doc: str, interpreter: Commands) -> Attr[Kvm]:
     return Attr(
         name=name,
         mode=0o200,
         doc=doc,
         store=lambda kvm, text: _store_command(kvm, text, interpreter),
-        errors=_command_errors(interpreter),
+        errors=LaterMapping(lambda: _command_errors(interpreter)),
     )
 
 
-def _command_rows(ctl: Interpreter, preset: Interpreter) -> tuple[Row, ...]:
+def _command_rows(ctl: Commands, preset: Commands) -> tuple[Row, ...]:
     """Return the files that take commands and those that describe them."""
     return (
         _command_row("ctl", "One command; `last` then has its result.", ctl),
@@ -151,14 +160,17 @@ _WARNINGS: Attr[Kvm] = Attr(
 def mounts(
     kvm: Kvm,
     *,
-    ctl: Interpreter,
-    preset: Interpreter,
-    views: tuple[Row, ...] = (),
+    ctl: Commands,
+    preset: Commands,
+    views: Callable[[], tuple[Row, ...]] = tuple,
     choices: Iterable[KernelChoice] = (),
 ) -> tuple[Mount, ...]:
-    """Return the mount of `fakesys/kvm`. `views`: rows of each VM's directory below `vms`."""
+    """Return the mount of `fakesys/kvm`.
+
+    `views`: returns the rows of a VM's directory below `vms`.
+    """
     params: Layout[Kvm] = Layout(tuple(_param_row(row) for row in kvm.params.rows.values()))
-    vms = Children(names=lambda kvm: kvm.names, get=Kvm.find, layout=Layout(views), label="VM")
+    vms = Children(names=lambda kvm: kvm.names, get=Kvm.find, layout=Layout(late=views), label="VM")
     top: Layout[Kvm] = Layout(
         (
             *_command_rows(ctl, preset),

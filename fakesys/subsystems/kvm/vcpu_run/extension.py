@@ -22,9 +22,9 @@ class VcpuRuns:
     halt polling, and about guests that spin.
     """
 
-    def __init__(self, kvm: Kvm, halt_poll_shrink: int = 0) -> None:
+    def __init__(self, kvm: Kvm, halt_poll_shrink: int, settings: dict[str, str]) -> None:
         self.kvm = kvm
-        self.settings: dict[str, str] = {}
+        self.settings = settings
         self.pause_loop = PauseLoop(self.settings)
         self.polling = HaltPolling(self.settings, halt_poll_shrink)
         self.processors: dict[Vm, Processor] = {}

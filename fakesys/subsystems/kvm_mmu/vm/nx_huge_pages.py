@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from errno import EPERM
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fakesys.core.clock import SavedTimer, Timer
 from fakesys.core.errors import KernelError
@@ -19,8 +20,9 @@ from fakesys.core.text import kstrtobool, kstrtoull
 from fakesys.subsystems.kvm.model import Kvm
 from fakesys.subsystems.kvm.vm import Vm
 from fakesys.subsystems.kvm_mmu.shadow.policy import NxRules, ZapFlow
-from fakesys.subsystems.kvm_mmu.tdp.zap import LAST_GFN
-from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
+
+if TYPE_CHECKING:
+    from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
 
 # More are zapped in slices.
 FEW_VMS = 16
@@ -29,6 +31,8 @@ WORKER_COMM = "kvm-nx-lpage-re"
 RATIO = 60
 LARGEST_RATIO = 3600
 HOUR_MS = 3_600_000
+# A key of the TDP MMU: the number of a root, and below that the gfn.
+ROOT_SHIFT = 48
 
 
 class RecoveryThread:
@@ -250,11 +254,15 @@ def recover(memory: VmMemory, ratio: int, *, spares_logged: bool) -> None:
 
 def _split_gfn(memory: VmMemory, split: int) -> int:
     """Return the gfn of a table that replaces a large page: of a row, or a key of the TDP MMU."""
-    return split & LAST_GFN if memory.tdp is not None else memory.arch.pages.gfn[split]
+    return _gfn_of(split) if memory.tdp is not None else memory.arch.pages.gfn[split]
+
+
+def _gfn_of(key: int) -> int:
+    return key & (1 << ROOT_SHIFT) - 1
 
 
 def _zap_split(memory: VmMemory, split: int, zapped: list[int]) -> None:
     if memory.tdp is None:
         memory.zapper.prepare(split, zapped)
     else:
-        memory.tdp.zapper.zap_table_of(split >> 48, split & LAST_GFN)
+        memory.tdp.zapper.zap_table_of(split >> ROOT_SHIFT, _gfn_of(split))
