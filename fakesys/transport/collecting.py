@@ -4,6 +4,10 @@ Python begins a full collection when the number of objects has grown by a quarte
 It looks at every object of the models: with many VMs or listed devices that takes up to some
 tenths of a second.
 
+Python counts objects, not bytes: a VM that is destroyed leaves few objects in circles, but large
+ones. So the memory of the process is looked at too, and when it has grown a collection takes its
+turn between two requests, unless the last one took long.
+
 The C library gives each of the first threads a heap of its own, and keeps in every heap what was
 freed below something that lives. The threads of long calls take turns, so one heap serves all.
 """
@@ -12,6 +16,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +26,11 @@ from contextlib import contextmanager
 DUE, OVERDUE = 10, 100
 # Without a request for so long, the next one is not expected at once.
 IDLE_SECONDS = 0.05
+# While requests come, a collection may be due to growth by so much; it must have taken less than
+# this the last time, and is thought of so often.
+GROWN_BYTES = 4 << 20
+SHORT_SECONDS = 0.015
+LOOK_SECONDS = 2.0
 # malloc.h of the GNU C library. A fixed threshold: else the texts of the whole machine, once freed,
 # raise it, and later ones come from the heap.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
@@ -69,3 +80,37 @@ def collect() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * mmap.PAGESIZE
+
+
+class Collector:
+    """Collects in time: when the process is idle, or has grown although requests come."""
+
+    def __init__(self) -> None:
+        self._look_at = 0.0
+        # Memory after the last collection, and how long that took.
+        self._kept: int | None = None
+        self._took = 0.0
+
+    def is_urgent(self) -> bool:
+        """Return whether the process has grown by much that a short collection may free."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_SECONDS
+        resident = resident_bytes()
+        if self._kept is None:
+            self._kept = resident
+        return self._took < SHORT_SECONDS and resident > self._kept + GROWN_BYTES
+
+    def collect(self) -> None:
+        """Collect everything now."""
+        begin = time.monotonic()
+        collect()
+        self._took = time.monotonic() - begin
+        self._kept = resident_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,63 @@ def test_python_collects_everything_rarely(thresholds: None) -> None:
     collecting.collect()
     assert not collecting.is_due()
     assert not [found for found in gc.get_objects() if isinstance(found, Loop)]
+
+
+class Clock:
+    """The time and the memory that a collector sees, and how long its collections take."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self.resident, self.takes, self.collections = 100.0, 50 << 20, 0.001, 0
+        patch.setattr(time, "monotonic", lambda: self.now)
+        patch.setattr(collecting, "resident_bytes", lambda: self.resident)
+        patch.setattr(collecting, "collect", self.collect)
+
+    def collect(self) -> None:
+        self.collections += 1
+        self.now += self.takes
+
+    def look(self, collector: collecting.Collector) -> bool:
+        """Let time pass until the collector looks again."""
+        self.now += collecting.LOOK_SECONDS
+        return collector.is_urgent()
+
+
+def test_what_has_grown_is_collected_while_requests_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, collector = Clock(monkeypatch), collecting.Collector()
+    assert not collector.is_urgent()
+    clock.resident += collecting.GROWN_BYTES + 1
+    # It looks from time to time only.
+    assert not collector.is_urgent()
+    assert clock.look(collector)
+    collector.collect()
+    assert clock.collections == 1
+    # What is left now is no garbage.
+    assert not clock.look(collector)
+    clock.resident += collecting.GROWN_BYTES
+    assert not clock.look(collector)
+    clock.resident += 1
+    assert clock.look(collector)
+
+
+def test_a_long_collection_waits_for_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, collector = Clock(monkeypatch), collecting.Collector()
+    clock.takes = collecting.SHORT_SECONDS * 2
+    assert not collector.is_urgent()
+    collector.collect()
+    clock.resident += 2 * collecting.GROWN_BYTES
+    assert not clock.look(collector)
+    # In idle time it turns out to be short again.
+    clock.takes = collecting.SHORT_SECONDS / 2
+    collector.collect()
+    clock.resident += 2 * collecting.GROWN_BYTES
+    assert clock.look(collector)
+
+
+def test_the_memory_of_this_process() -> None:
+    before = collecting.resident_bytes()
+    kept = bytearray(b"x") * (32 << 20)
+    assert collecting.resident_bytes() - before > 24 << 20
+    del kept
 
 
 # Prints how much address space is reserved for heaps of threads: each takes 64 MiB at first.

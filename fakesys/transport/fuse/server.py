@@ -53,6 +53,7 @@ class Server:
             watchdog=self._watchdog,
         )
         self._pacer = Pacer(machine, self.session.settle, self.session.calls)
+        self._collector = collecting.Collector()
         self._buffers = [self.session.buffer]
         self._poll = select.poll()
         self._poll.register(device, select.POLLIN)
@@ -114,11 +115,13 @@ class Server:
 
     async def _wait(self) -> None:
         """Wait for a request, and use the time if none comes for a while."""
-        if collecting.is_due():
+        if self._collector.is_urgent():
+            self._collector.collect()
+        elif collecting.is_due():
             with trio.move_on_after(collecting.IDLE_SECONDS):
                 await trio.lowlevel.wait_readable(self._device)
                 return
-            collecting.collect()
+            self._collector.collect()
         await trio.lowlevel.wait_readable(self._device)
 
     def _burst(self) -> bool | None:
