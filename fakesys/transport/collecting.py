@@ -28,9 +28,9 @@ DUE, OVERDUE = 10, 100
 IDLE_SECONDS = 0.05
 # While requests come, a collection may be due to growth by so much; it must have taken less than
 # this the last time, and is thought of so often.
-GROWN_BYTES = 4 << 20
+GROWN_BYTES = 2 << 20
 SHORT_SECONDS = 0.015
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 # malloc.h of the GNU C library. A fixed threshold: else the texts of the whole machine, once freed,
 # raise it, and later ones come from the heap.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
