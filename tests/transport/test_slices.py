@@ -189,6 +189,8 @@ class Guest:
 
     def __init__(self, wire: Wire) -> None:
         self.ctl, self.other = Writer(wire, "kvm/ctl"), Writer(wire, "kvm/ctl")
+        # The first command of all takes long.
+        wire.machine.read(f"{CONTROL}/kvm/help")
         for line in (
             *("vm create g", "g vcpu add count=2", "g mem m size=1T"),
             "g slot 0 gpa=0x100000000 size=1T mem=m",
@@ -225,6 +227,14 @@ def test_destroying_a_vm_ends_its_command(wire: Wire) -> None:
     destroying = guest.other.begin(b"vm destroy g\n")
     assert answers_of(wire, {first, destroying}) == {first: ECANCELED, destroying: 0}
     assert "g" not in wire.machine.subsystems.kvm.kvm.names
+
+
+def test_the_first_command_of_all_is_imported_in_slices(wire: Wire) -> None:
+    command = Writer(wire, "kvm/ctl").begin(b"vm create g")
+    assert wire.answer() is None
+    assert wire.session.working
+    assert answer_of(wire, command) == 0
+    assert Writer(wire, "kvm/ctl").write(b"vm create h") == 0
 
 
 def test_writers_of_a_file_have_an_inode_each(wire: Wire) -> None:
