@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tree",),
     ("subsystems",),
     ("machine",),
-    ("lab", "transport"),
+    ("lab", "explore", "transport"),
     ("daemon", "execution"),
     ("cli",),
     ("pytest_plugin", "docs", "__init__", "__main__"),

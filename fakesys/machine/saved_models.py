@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import asdict
 
 from fakesys.core.kernel import Kernel, SavedKernel
@@ -51,20 +53,32 @@ class SavedModels(Saved, frozen=True):
 
 def save_models(models: Subsystems) -> SavedModels:
     """Return what a snapshot holds of the models."""
-    toy = models.selftest
     return SavedModels(
-        kernels=SavedProfile(**asdict(models.profile)),
-        kernel=models.kernel.saved(),
-        selftest=None if toy is None else selftest.save(toy),
-        ap=ap.save(models.ap.system),
-        kvm=kvm.save(models.kvm.kvm),
-        runs=runs.save(models.kvm.runs),
-        memory=mmu.save(models.kvm.memory),
-        interrupts=apicv.save(models.kvm.apicv),
-        module=module.save(models.kvm.apicv),
-        modules=modules.save(models.modules),
-        tracing=tracing.save(models.tracing.tracing),
+        kernel=models.kernel.saved(), ap=ap.save(models.ap.system), **save_rest(models)
     )
+
+
+def save_rest(models: Subsystems) -> dict[str, Any]:
+    """Return the fields of `SavedModels` but those of time, chance and the AP part."""
+    return {
+        **save_choices(models),
+        "kvm": kvm.save(models.kvm.kvm),
+        "runs": runs.save(models.kvm.runs),
+        "memory": mmu.save(models.kvm.memory),
+        "interrupts": apicv.save(models.kvm.apicv),
+        "module": module.save(models.kvm.apicv),
+        "tracing": tracing.save(models.tracing.tracing),
+    }
+
+
+def save_choices(models: Subsystems) -> dict[str, Any]:
+    """Return the fields of `SavedModels` for kernels, modules and the demonstration device."""
+    toy = models.selftest
+    return {
+        "kernels": SavedProfile(**asdict(models.profile)),
+        "selftest": None if toy is None else selftest.save(toy),
+        "modules": modules.save(models.modules),
+    }
 
 
 def restored_models(saved: SavedModels, scenario: Scenario, processes: Processes) -> Subsystems:

@@ -144,7 +144,7 @@ def parse(data: bytes, origin: str) -> Scenario:
         found = msgspec.convert({"name": one_line(Path(origin).stem), **table_of(data)}, Scenario)
         check(found)
     except msgspec.ValidationError as error:
-        raise _unusable(origin, _readable(str(error))) from None
+        raise _unusable(origin, readable(str(error))) from None
     except (TomlError, ScenarioError) as error:
         raise _unusable(origin, str(error)) from None
     return found
@@ -166,8 +166,8 @@ def _unusable(origin: str, why: str) -> ScenarioError:
     return ScenarioError(f"{one_line(origin)}: {one_line(why, LONGEST_QUOTE)}")
 
 
-def _readable(message: str) -> str:
-    """`key ap.card[0].id: expected int, got str` from the validator's own wording."""
+def readable(message: str) -> str:
+    """Return `key ap.card[0].id: expected int, got str` from the validator's own wording."""
     found = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*?)`)?", message, re.DOTALL)
     assert found is not None
     what = (found[1][:1].lower() + found[1][1:]).replace("`", "")

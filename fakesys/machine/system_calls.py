@@ -13,6 +13,8 @@ from fakesys.tree.filesystem import FileSystem, Recorder
 from fakesys.tree.node import Directory, File
 
 READ_SIZE = 1 << 20
+# Why a call that cannot be answered yet is refused.
+WOULD_WAIT = "on a mount this call would wait"
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ class SystemCalls:
         except KernelError:
             raise
         except Blocked:
-            raise KernelError(EAGAIN, "on a mount this call would wait") from None
+            raise KernelError(EAGAIN, WOULD_WAIT) from None
         except Exception as error:
             self._bug(error)
             raise KernelError(EIO, "internal error, see fakesys/bugs") from error

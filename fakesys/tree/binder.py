@@ -54,7 +54,7 @@ class Binder:
         # Whether `settle` has anything to do: read after every request.
         self.unsettled = False
         self._mounts = _MountDirectories()
-        self._listen(bus)
+        self.listen(bus)
         self.root = Directory("", None, None, self._mounts.layout(mounts), None, self, SYSFS)
 
     @property
@@ -62,13 +62,14 @@ class Binder:
         """The features by which rows are chosen."""
         return self._features
 
-    def _listen(self, bus: Bus) -> None:
+    def listen(self, bus: Bus) -> None:
+        """Follow the models on another bus, whose mounts are still to come by `rebind`."""
         bus.subscribe(Changed, self._on_changed)
         bus.subscribe(Notified, self._on_notified)
 
     def replace(self, bus: Bus, features: FeatureSet, mounts: Iterable[Mount]) -> None:
         """Bind to other models on another bus; drop the nodes whose model is not the same."""
-        self._listen(bus)
+        self.listen(bus)
         self.rebind(features, mounts)
 
     def rebind(self, features: FeatureSet, mounts: Iterable[Mount]) -> None:
@@ -78,6 +79,17 @@ class Binder:
         self.root.layout = self._mounts.layout(mounts)
         self._deep[self.root.ino] = self.root
         self.unsettled = True
+
+    def drop_nodes(self) -> None:
+        """Drop all nodes, of which no client has one; a look-up makes them again."""
+        self._directories.clear()
+        self._dirty.clear()
+        self._deep.clear()
+        self._displaced.clear()
+        self.root.cached.clear()
+        self.root.missed.clear()
+        self.register(self.root)
+        self.unsettled = False
 
     def plan(self, layout: Layout[Any]) -> Plan:
         """Return the rows of a layout that this profile has."""

@@ -147,14 +147,14 @@ def run_steps(steps: Iterable[Step], target: Target) -> Iterator[Difference]:
     rate = target.read(RATE)
     try:
         for step in steps:
-            result = _done(step, target)
+            result = done(step, target)
             if result != step.result:
                 yield Difference(step, result)
     finally:
         target.write(RATE, rate.encode(), truncate=True)
 
 
-def _done(step: Step, target: Target) -> str:
+def done(step: Step, target: Target) -> str:
     """Do a step; return its result: `ok`, or the name of an errno."""
     try:
         return _do(step, target)
