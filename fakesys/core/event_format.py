@@ -151,6 +151,14 @@ class EventFormat:
         return self.id, self.cls.common_flags, self.cls.common_preempt_count
 
     @cached_property
+    def _has_one_context(self) -> bool:
+        """Whether all its records have the same flags and the same preempt count."""
+        return self.cls.context is Tracepoint.context
+
+    def _head_of(self, event: Tracepoint) -> tuple[int, int, int]:
+        return self._head if self._has_one_context else (self.id, *event.context())
+
+    @cached_property
     def _struct(self) -> struct.Struct:
         return struct.Struct("<HBBi" + "".join(self._codes()))
 
@@ -193,7 +201,8 @@ class EventFormat:
         if not self._numbers_only:
             return self._encode_any(event, pid)
         try:
-            data = self._struct.pack(*self._head, pid, *self._get(event))
+            head = self._head if self._has_one_context else self._head_of(event)
+            data = self._struct.pack(*head, pid, *self._get(event))
         except struct.error:
             return self._encode_any(event, pid)
         return data
@@ -235,7 +244,7 @@ class EventFormat:
                 offset = self._end + len(extra)
                 extra += values[index] + b"\0"
                 values[index] = (len(values[index]) + 1) << 16 | offset
-        data = self._struct.pack(*self._head, pid, *values)
+        data = self._struct.pack(*self._head_of(event), pid, *values)
         if self._dynamic:
             total = align_up(self.size + len(extra), 4)
             return (data[: self._end] + extra).ljust(total, b"\0")

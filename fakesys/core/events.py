@@ -6,7 +6,7 @@ A subscriber formats, stores or marks; it never calls back into a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct, field
 
@@ -75,18 +75,48 @@ class Notified(Struct, frozen=True):
     name: str
 
 
+class Scheduler(Protocol):
+    """What models say of their threads while events of the scheduler are recorded."""
+
+    def begin(self) -> None:
+        """Put the current task of the bus, which has waited for work, on its CPU."""
+
+    def run(self) -> None:
+        """Put the current task of the bus on its CPU, unless it is there."""
+
+    def sleep(self, task: Task) -> None:
+        """Take a task off its CPU: it waits."""
+
+    def wake(self, task: Task) -> None:
+        """Make a task that waits runnable, on behalf of the current task of the bus."""
+
+    def preempt(self, task: Task) -> None:
+        """Displace a task that could go on."""
+
+    def migrate(self, task: Task, cpu: int) -> None:
+        """Move a task that is not running to another CPU."""
+
+    def fork(self, parent: Task, child: Task) -> None:
+        """Make a thread."""
+
+    def exit(self, task: Task) -> None:
+        """End a thread."""
+
+
 class Bus:
     """Synchronous publish and subscribe, by the exact type of the event.
 
     `wanted` holds the types that have a watcher, so that an event without listeners costs a single
     set lookup: `if KvmExit in bus.wanted: bus.emit(KvmExit(...))`.
-    `task` is the task in whose context events are emitted.
+    `task` is the task in whose context events are emitted. `scheduler`: None unless events of the
+    scheduler are recorded.
     """
 
     def __init__(self) -> None:
         self._watchers: dict[type, tuple[Callable[[Any], None], ...]] = {}
         self.wanted: set[type] = set()
         self.task: Task = IDLE
+        self.scheduler: Scheduler | None = None
 
     def subscribe(self, kind: type[E], watcher: Callable[[E], None]) -> Callable[[], None]:
         """Call `watcher` for each event of exactly this type; return the function that ends it."""

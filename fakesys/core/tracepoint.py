@@ -85,6 +85,10 @@ class Tracepoint(Struct):
         """Return what `trace` prints after the event's name and `: `."""
         raise NotImplementedError
 
+    def context(self) -> tuple[int, int]:
+        """Return common_flags and common_preempt_count, for events that differ in them."""
+        return self.common_flags, self.common_preempt_count
+
     def pids(self, pid: int) -> tuple[int, ...]:
         """Return the pids that pid lists compare; `pid` is the task in whose context it is."""
         return (pid,)

@@ -143,7 +143,7 @@ class Kvm:
     def in_owner(self, vm: Vm) -> Iterator[None]:
         """Let events inside the `with` block happen in the process that owns the VM."""
         bus = self.kernel.bus
-        before, bus.task = bus.task, Task(pid=vm.pid, comm=OWNER_COMM, cpu=0)
+        before, bus.task = bus.task, owner_of(vm)
         try:
             yield
         finally:
@@ -294,6 +294,8 @@ class Kvm:
         """Tell the extensions that the vCPU's descriptor is closed."""
         for extension in self.extensions:
             extension.close_vcpu(vcpu)
+        if self.kernel.bus.scheduler is not None:
+            self.kernel.bus.scheduler.exit(vcpu.task)
 
     def is_in_guest(self, vcpu: Vcpu) -> bool:
         """Return whether an extension has the vCPU in the guest."""
@@ -347,6 +349,8 @@ class Kvm:
         vcpu = Vcpu(vm, vcpu_id, self.new_thread(vm.pid), self._cpus)
         vm.get()
         vm.vcpus[vcpu_id] = vcpu
+        if self.kernel.bus.scheduler is not None:
+            self.kernel.bus.scheduler.fork(owner_of(vm), vcpu.task)
         for extension in self.extensions:
             extension.add_vcpu(vcpu, start=start)
         return vcpu
@@ -370,6 +374,11 @@ class Kvm:
         if vm.directory is not None:
             extra["STATS_PATH"] = f"/kvm/{vm.directory}"
         self.kernel.devices.change(self._device, extra)
+
+
+def owner_of(vm: Vm) -> Task:
+    """Return the process that owns a VM, as a task."""
+    return Task(pid=vm.pid, comm=OWNER_COMM, cpu=0)
 
 
 def _lowest_free(taken: set[int]) -> int:

@@ -120,7 +120,10 @@ class Vcpu:
         return self.task.cpu
 
     def move_to(self, cpu: int) -> None:
-        """Move the thread to another host CPU."""
+        """Move the thread, which is not running, to another host CPU."""
+        scheduler = self.vm.kvm.kernel.bus.scheduler
+        if scheduler is not None:
+            scheduler.migrate(self.task, cpu)
         self.task = self.task._replace(cpu=cpu)
 
     def runs(self) -> None:

@@ -92,6 +92,7 @@ def wake(vm: ApicVm, vcpu: ApicVcpu) -> None:
         vcpu.kvm_run, vm.now_ns - vcpu.blocked_since
     ):
         vcpu.stats.halt_wakeup += 1
+        vm.tracer.wakes(vcpu)
     vm.runnable |= bit
 
 

@@ -150,6 +150,8 @@ def block(vm: ApicVm, vcpu: ApicVcpu, state: RunState) -> None:
     # A vCPU that waits for INIT does not count as blocking.
     vcpu.stats.blocking = int(state is RunState.HALTED)
     vcpu_load.set_running(vm, vcpu, running=False)
+    if state is RunState.UNINIT or not vm.polling.is_awake(vcpu.kvm_run, 0):
+        vm.tracer.sleeps(vcpu)
 
 
 def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -157,8 +159,9 @@ def unblock(vm: ApicVm, vcpu: ApicVcpu) -> None:
     was = vcpu.run
     slept = vm.now_ns - vcpu.blocked_since
     vcpu.stats.blocking = 0
+    vm.tracer.act(vcpu)
+    vm.tracer.runs()
     if was is RunState.HALTED:
-        vm.tracer.act(vcpu)
         vm.polling.end(vcpu.kvm_run, slept)
     else:
         vm.tracer.kvm_vcpu_wakeup(vcpu, slept)

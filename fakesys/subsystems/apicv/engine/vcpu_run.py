@@ -44,7 +44,7 @@ def start(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
             RunState.HALTED,
             RunState.UNINIT,
         )
-        _move(vcpu, cpu)
+        _move(vm, vcpu, cpu)
         vcpu.kvm_run.begin(blocks=asleep_again)
         vcpu.stats.blocking = 0
         vcpu.run = RunState.HOST
@@ -74,6 +74,8 @@ def to_user_space(vm: ApicVm, vcpu: ApicVcpu) -> None:
     """Do what `stop` does, within a command."""
     was = vcpu.run
     vm.tracer.act(vcpu)
+    if was is not RunState.GUEST:
+        vm.tracer.is_signalled()
     if was is RunState.GUEST:
         requests.exit_guest(vcpu, INTERRUPT)
     elif vcpu.kvm_run.in_guest:
@@ -98,6 +100,7 @@ def _rest(vm: ApicVm, vcpu: ApicVcpu, was: RunState) -> None:
     vm.runnable &= ~vcpu.bit
     vcpu_enter.drop_handlers(vm, vcpu)
     vcpu_load.put(vm, vcpu)
+    vm.tracer.sleeps(vcpu)
 
 
 def preempt(vm: ApicVm, vcpu: ApicVcpu) -> None:
@@ -107,6 +110,7 @@ def preempt(vm: ApicVm, vcpu: ApicVcpu) -> None:
         requests.exit_guest(vcpu, INTERRUPT)
         vcpu.run = RunState.PREEMPTED
         vcpu_load.put(vm, vcpu)
+        vm.tracer.is_preempted(vcpu)
 
 
 def resume(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
@@ -116,15 +120,18 @@ def resume(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None = None) -> None:
     """
     require(vcpu, RunState.PREEMPTED)
     with command(vm, vcpu):
-        _move(vcpu, cpu)
+        _move(vm, vcpu, cpu)
         vcpu.run = RunState.HOST
         load(vm, vcpu)
         vcpu_enter.enter(vm, vcpu)
 
 
-def _move(vcpu: ApicVcpu, cpu: int | None) -> None:
+def _move(vm: ApicVm, vcpu: ApicVcpu, cpu: int | None) -> None:
     if cpu is not None:
         vcpu.kvm.move_to(cpu)
+        # The task that acts is on the new CPU from here on.
+        vm.tracer.act(None)
+        vm.tracer.act(vcpu)
 
 
 def load(vm: ApicVm, vcpu: ApicVcpu) -> None:

@@ -46,6 +46,31 @@ class ApicTracer:
         self.actor = vcpu
         self._bus.task = self._outside if vcpu is None else vcpu.kvm.task
 
+    def runs(self) -> None:
+        """Emit that the thread that acts is on its CPU, if it was not."""
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.run()
+
+    def is_signalled(self) -> None:
+        """Emit that a signal wakes the thread that acts."""
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.begin()
+
+    def wakes(self, vcpu: ApicVcpu) -> None:
+        """Emit that the vCPU's thread is woken."""
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.wake(vcpu.kvm.task)
+
+    def sleeps(self, vcpu: ApicVcpu) -> None:
+        """Emit that the vCPU's thread leaves its CPU, to wait."""
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.sleep(vcpu.kvm.task)
+
+    def is_preempted(self, vcpu: ApicVcpu) -> None:
+        """Emit that the vCPU's thread must leave its CPU."""
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.preempt(vcpu.kvm.task)
+
     def kvm_vcpu_wakeup(self, vcpu: ApicVcpu, slept_ns: int) -> None:
         """Emit that the vCPU stops sleeping; from now on its thread acts."""
         self.act(vcpu)

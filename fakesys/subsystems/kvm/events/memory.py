@@ -54,6 +54,7 @@ class KvmSetSpteHva(Tracepoint):
 
     system = "kvm"
     event = "kvm_set_spte_hva"
+    common_preempt_count = 1
     print_fmt = '"mmu notifier set pte hva: %#016lx", REC->hva'
     unless = KvmFeature.TRACE_NO_CHANGE_PTE
 
@@ -166,6 +167,7 @@ class KvmDirtyRingPush(Tracepoint):
 
     system = "kvm"
     event = "kvm_dirty_ring_push"
+    common_preempt_count = 1
     print_fmt = (
         '"ring %d: dirty 0x%x reset 0x%x slot %u offset 0x%llx (used %u)", REC->index, '
         "REC->dirty_index, REC->reset_index, REC->slot, REC->offset, "

@@ -6,7 +6,7 @@ from errno import EINTR
 
 from fakesys.core import c_types as c
 from fakesys.core.tracepoint import IRQS_OFF, Tracepoint, Variant
-from fakesys.subsystems.kvm.exits import OLD_REASONS, REASONS, Reasons
+from fakesys.subsystems.kvm.exits import OLD_REASONS, REASONS, VMX, Reasons
 from fakesys.subsystems.kvm.features import KvmFeature
 from fakesys.subsystems.kvm.symbols import LOADS, USER_EXITS, signed32, signed64
 
@@ -126,8 +126,10 @@ class KvmExit(GuestExit):
     """A vCPU left the guest."""
 
     event = "kvm_exit"
-    common_flags = IRQS_OFF
-    common_preempt_count = 1
+
+    def context(self) -> tuple[int, int]:
+        """Return flags and preempt count: vmx.c:vmx_vcpu_run, and svm.c:svm_handle_exit (v6.1)."""
+        return (IRQS_OFF, 1) if self.isa == VMX else (0, 0)
 
     variants = (
         Variant(

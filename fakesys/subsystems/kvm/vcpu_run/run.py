@@ -107,6 +107,8 @@ class VcpuRun:
         """
         if not self.in_kvm_run:
             self.in_kvm_run = True
+            if self._bus.scheduler is not None:
+                self._bus.scheduler.begin()
             self.emit(KvmFpu, lambda: KvmFpu(load=1))
         if not blocks:
             self._update_clock()
@@ -125,6 +127,8 @@ class VcpuRun:
         """
         if self.in_guest:
             return
+        if self._bus.scheduler is not None:
+            self._bus.scheduler.run()
         self._update_clock()
         self.in_guest = True
         if self._exception is not None:

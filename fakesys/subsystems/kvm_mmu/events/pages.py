@@ -146,6 +146,7 @@ class KvmMmuSyncPage(ShadowPage):
 
     system = "kvmmmu"
     event = "kvm_mmu_sync_page"
+    common_preempt_count = 1
     print_fmt = f'"%s", {_FORMAT}'
     variants = _VARIANTS
 
@@ -158,6 +159,7 @@ class KvmMmuUnsyncPage(ShadowPage):
 
     system = "kvmmmu"
     event = "kvm_mmu_unsync_page"
+    common_preempt_count = 2
     print_fmt = f'"%s", {_FORMAT}'
     variants = _VARIANTS
 
@@ -183,6 +185,7 @@ class KvmMmuZapAllFast(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_zap_all_fast"
+    common_preempt_count = 1
     print_fmt = '"kvm-mmu-valid-gen %u used_pages %x", REC->mmu_valid_gen, REC->mmu_used_pages'
     needs = MmuFeature.TRACE_ZAP_FAST
 

@@ -152,6 +152,7 @@ class KvmMmuSetSpte(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_set_spte"
+    common_preempt_count = 1
     print_fmt = (
         '"gfn %llx spte %llx (%s%s%s%s) level %d at %llx", REC->gfn, REC->spte, '
         'REC->r ? "r" : "-", REC->spte & (1ULL << 1) ? "w" : "-", REC->x ? "x" : "-", '
@@ -189,6 +190,7 @@ class KvmMmuSpteRequested(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_spte_requested"
+    common_preempt_count = 1
     print_fmt = '"gfn %llx pfn %llx level %d", REC->gfn, REC->pfn, REC->level'
     needs = MmuFeature.TRACE_SPTES
 
@@ -205,6 +207,7 @@ class KvmTdpMmuSpteChanged(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_tdp_mmu_spte_changed"
+    common_preempt_count = 1
     print_fmt = (
         '"as id %d gfn %llx level %d old_spte %llx new_spte %llx", REC->as_id, REC->gfn, '
         "REC->level, REC->old_spte, REC->new_spte"
@@ -229,6 +232,7 @@ class KvmMmuSplitHugePage(Tracepoint):
 
     system = "kvmmmu"
     event = "kvm_mmu_split_huge_page"
+    common_preempt_count = 1
     print_fmt = (
         '"gfn %llx spte %llx level %d errno %d", REC->gfn, REC->spte, REC->level, REC->errno'
     )

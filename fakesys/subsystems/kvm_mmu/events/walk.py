@@ -125,6 +125,7 @@ class MarkMmioSpte(Tracepoint):
 
     system = "kvmmmu"
     event = "mark_mmio_spte"
+    common_preempt_count = 1
     print_fmt = '"sptep:%p gfn %llx access %x gen %x", REC->sptep, REC->gfn, REC->access, REC->gen'
 
     sptep: c.VoidPointer

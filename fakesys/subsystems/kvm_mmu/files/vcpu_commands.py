@@ -86,11 +86,15 @@ def _in_vcpu_thread(mmu: MmuExtension, vcpu: Vcpu) -> Iterator[None]:
     mmu.memories[vcpu.vm].arch.ring = running.ring
     run = mmu.guests[vcpu].vcpu_run
     was_in_guest, was_in_kvm_run = run.in_guest, run.in_kvm_run
+    if mmu.bus.scheduler is not None and not was_in_kvm_run:
+        mmu.bus.scheduler.begin()
     try:
         yield
     finally:
         _return_to(mmu.guests[vcpu], in_guest=was_in_guest, in_kvm_run=was_in_kvm_run)
         running.is_running_vcpu = False
+        if mmu.bus.scheduler is not None and not run.in_kvm_run:
+            mmu.bus.scheduler.sleep(vcpu.task)
         mmu.bus.task = before
     vcpu.runs()
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FEW_VMS = 16
 # As far as the kernel's 15 letters go.
 WORKER_COMM = "kvm-nx-lpage-re"
+# Makes every thread of the kernel.
+KTHREADD = Task(pid=2, comm="kthreadd", cpu=0)
 RATIO = 60
 LARGEST_RATIO = 3600
 HOUR_MS = 3_600_000
@@ -206,15 +208,20 @@ class NxHugePages:
         worker.timer = clock.after(max(0.0, period - passed), partial(self._recover, vm))
 
     def _recover(self, vm: Vm) -> None:
-        worker = self._workers[vm]
+        worker, bus = self._workers[vm], self._kvm.kernel.bus
         if worker.task is None:
             worker.task = worker_task(self._kvm.new_thread(vm.pid))
-        bus = self._kvm.kernel.bus
+            if bus.scheduler is not None:
+                bus.scheduler.fork(KTHREADD, worker.task)
         before, bus.task = bus.task, worker.task
+        if bus.scheduler is not None:
+            bus.scheduler.begin()
         try:
             assert self._rules is not None
             recover(worker.memory, self.ratio, spares_logged=self._rules.spares_logged)
         finally:
+            if bus.scheduler is not None:
+                bus.scheduler.sleep(worker.task)
             bus.task = before
         worker.timer = None
         worker.started_ns = self._kvm.kernel.clock.now_ns

@@ -1,7 +1,7 @@
-"""Events of the real processes that use the mount: those of the systems around KVM that happen.
+"""Events of tasks: those of the systems around KVM that happen.
 
-There is no scheduler or allocator behind them: `instances/task_watch.py` emits them when a client
-sends a request. They exist for programs that expect such events, like the kernel's ftracetest.
+Those of real processes that use the mount come from `instances/task_watch.py`, when a client sends
+a request; those of threads of vCPUs and of workers from `instances/run_queues.py`.
 Their formats are those of each kernel, in `formats/`; a class has the fields of all of them.
 """
 
@@ -27,6 +27,8 @@ from fakesys.core.c_types import (
 from fakesys.core.tracepoint import IRQS_OFF, Tracepoint
 
 SLEEPING = 1
+# EXIT_DEAD, and TASK_REPORT_MAX, which stands for a preempted task.
+DEAD, PREEMPTED = 0x10, 0x100
 PRIORITY = 120
 TIMER_SOFTIRQ = 1
 IN_SOFTIRQ = 0x10
@@ -116,18 +118,39 @@ class SchedWaking(_Wakeup):
     """A task is to become runnable."""
 
     event = "sched_waking"
+    common_flags = IRQS_OFF
+    common_preempt_count = 2
 
 
 class SchedWakeup(_Wakeup):
     """A task has become runnable."""
 
     event = "sched_wakeup"
+    common_flags = IRQS_OFF
+    common_preempt_count = 3
 
 
 class SchedWakeupNew(_Wakeup):
     """A new task has become runnable."""
 
     event = "sched_wakeup_new"
+    common_flags = IRQS_OFF
+    common_preempt_count = 2
+
+
+class SchedMigrateTask(Tracepoint):
+    """A task moves to another CPU."""
+
+    system = "sched"
+    event = "sched_migrate_task"
+    common_flags = IRQS_OFF
+    common_preempt_count = 2
+
+    comm: Comm
+    pid: Pid
+    prio: Int
+    orig_cpu: Int
+    dest_cpu: Int
 
 
 class Kmalloc(Tracepoint):
@@ -204,6 +227,7 @@ EVENTS: Mapping[str, type[Tracepoint]] = MappingProxyType(
             SchedWaking,
             SchedWakeup,
             SchedWakeupNew,
+            SchedMigrateTask,
             Kmalloc,
             SysEnter,
             SysExit,

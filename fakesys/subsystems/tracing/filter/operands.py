@@ -37,6 +37,10 @@ INCOMPARABLE = Operand(lambda event, task: 0, comparable=False)
 STACK_OPERAND = Operand(lambda event, task: 0, comparable=False, takes_cpus=False)
 
 
+# What `Tracepoint.context` returns.
+_CONTEXT = ("common_flags", "common_preempt_count")
+
+
 def operand(form: EventFormat, name: str) -> Operand | None:
     """Return what a name means: a field, a common field, CPU or COMM; None if nothing.
 
@@ -49,14 +53,11 @@ def operand(form: EventFormat, name: str) -> Operand | None:
         return Operand(lambda event, task: task.cpu, signed=True)
     if name in ("COMM", "comm"):
         return Operand(lambda event, task: task.comm[:15], is_text=True, room=COMM_ROOM)
-    common: dict[str, int] = {
-        "common_type": form.id,
-        "common_flags": form.cls.common_flags,
-        "common_preempt_count": form.cls.common_preempt_count,
-    }
-    if name in common:
-        value = common[name]
-        return Operand(lambda event, task: value)
+    if name == "common_type":
+        return Operand(lambda event, task: form.id)
+    if name in _CONTEXT:
+        index = _CONTEXT.index(name)
+        return Operand(lambda event, task: event.context()[index])
     if name == "common_pid":
         return Operand(lambda event, task: task.pid, signed=True)
     return None

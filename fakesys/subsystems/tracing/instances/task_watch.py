@@ -12,8 +12,9 @@ from typing import Protocol
 from fakesys.core.events import Bus, Task
 from fakesys.core.kernel import Caller
 from fakesys.subsystems.tracing.events import host
-from fakesys.subsystems.tracing.events.host import PRIORITY, SLEEPING
+from fakesys.subsystems.tracing.events.host import PRIORITY
 from fakesys.subsystems.tracing.events.stacks import ADDRESSES
+from fakesys.subsystems.tracing.instances.run_queues import RunQueues, idle_of
 
 SWAPPER = "swapper/0"
 # More processes than a shell script has at a time; older ones are dropped without an exit event.
@@ -69,6 +70,7 @@ class TaskWatch:
         self.known: dict[int, str] = {}
         self.reaped: dict[int, int] = {}
         self.last = Task(0, SWAPPER, 0)
+        self.queues = RunQueues(bus)
 
     def begin(self, pid: int) -> None:
         """Forget all processes but this one (0: none), which has just enabled an event."""
@@ -117,22 +119,19 @@ class TaskWatch:
     def _emit_switch(self, task: Task) -> None:
         """Emit what happens from the wake-up of a task to the return of its system call."""
         bus = self._bus
-        bus.task = idle = Task(0, SWAPPER, task.cpu)
+        bus.task = idle = idle_of(task.cpu)
         for softirq in (host.SoftirqRaise, host.SoftirqEntry):
             if softirq in bus.wanted:
                 bus.emit(softirq(host.TIMER_SOFTIRQ))
-        bus.task = previous = self.last if self.last.pid != task.pid else idle
+        self.queues.wait(task)
+        bus.task = self.queues.before(task)
         for step in (host.SchedWaking, host.SchedWakeup):
             if step in bus.wanted:
                 bus.emit(step(task.comm, task.pid, PRIORITY, task.cpu))
         if host.SoftirqExit in bus.wanted:
             bus.task = idle
             bus.emit(host.SoftirqExit(host.TIMER_SOFTIRQ))
-            bus.task = previous
-        if host.SchedSwitch in bus.wanted:
-            state = SLEEPING if previous.pid else 0
-            left = (previous.comm, previous.pid, PRIORITY, state)
-            bus.emit(host.SchedSwitch(*left, task.comm, task.pid, PRIORITY))
+        self.queues.serve(task)
         bus.task = self.last = task
         self._emit_call(task)
 

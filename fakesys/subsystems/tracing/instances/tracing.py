@@ -25,6 +25,7 @@ from fakesys.subsystems.tracing.instances.task_watch import Processes, TaskWatch
 PRINTK_DEST, COPY_MARKER = "trace_printk_dest", "copy_trace_marker"
 MAX_CPUS = 4096
 _OF_CLIENTS = frozenset(EVENTS.values())
+_OF_SCHEDULER = frozenset(cls for cls in _OF_CLIENTS if cls.system == "sched")
 
 
 class Tracing:
@@ -190,13 +191,25 @@ class Tracing:
     # Clients.
 
     def update_watch(self) -> None:
-        """Watch the requests of clients only while an event or a list of pids depends on them."""
+        """Watch the requests of clients only while an event or a list of pids depends on them.
+
+        The same for the tasks on the CPUs.
+        """
+        self._update_scheduler()
         wanted = not self.kernel.bus.wanted.isdisjoint(_OF_CLIENTS) or any(
             instance.follows_forks for instance in self.every_instance()
         )
         if wanted and self.kernel.on_request is None:
             self.watch.begin(self.kernel.caller.pid)
         self.kernel.on_request = self.watch.on_request if wanted else None
+
+    def _update_scheduler(self) -> None:
+        bus = self.kernel.bus
+        if bus.wanted.isdisjoint(_OF_SCHEDULER):
+            bus.scheduler = None
+            self.watch.queues.clear()
+        else:
+            bus.scheduler = self.watch.queues
 
     def forked(self, parent: int, child: int) -> None:
         """Put the child of a client on the lists of pids that the client is on."""

@@ -10,9 +10,10 @@ from fakesys.core.events import Task
 from fakesys.core.saved import Natural, Saved, check
 from fakesys.subsystems.tracing.base.clocks import Clocks
 from fakesys.subsystems.tracing.base.saved_cmdlines import COMM_LENGTH, LARGEST, SavedCmdlines
+from fakesys.subsystems.tracing.instances.run_queues import RunQueues
 from fakesys.subsystems.tracing.instances.shared import Shared
 from fakesys.subsystems.tracing.instances.task_watch import REMEMBERED, TaskWatch
-from fakesys.subsystems.tracing.saved.values import Comm, Pid
+from fakesys.subsystems.tracing.saved.values import Comm, Cpu, Pid
 
 # Stamps are ahead of simulated time by one nanosecond per event of one moment at most: an hour of
 # events is more than any machine has recorded.
@@ -37,6 +38,14 @@ class SavedWatch(Saved, frozen=True):
     last_comm: Comm
 
 
+class SavedQueues(Saved, frozen=True):
+    """The tasks on the CPUs: number of the CPU, pid, comm and thread group; see `RunQueues`."""
+
+    current: tuple[tuple[Cpu, Pid, Comm, Pid], ...] = ()
+    waiting: tuple[Pid, ...] = ()
+    runnable: tuple[Pid, ...] = ()
+
+
 class SavedTasks(Saved, frozen=True):
     """Names and thread groups of tasks: pairs of pid and comm, oldest first; of pid and tgid."""
 
@@ -54,6 +63,7 @@ class SavedShared(Saved, frozen=True):
     counted: Annotated[int, Meta(ge=0, le=MOST_COUNTED)]
     tasks: SavedTasks
     watch: SavedWatch
+    queues: SavedQueues
 
 
 def save_shared(shared: Shared, watch: TaskWatch) -> SavedShared:
@@ -70,6 +80,7 @@ def save_shared(shared: Shared, watch: TaskWatch) -> SavedShared:
             tgids=tuple(names.tgids.items()),
         ),
         watch=_save_watch(watch),
+        queues=_save_queues(watch.queues),
     )
 
 
@@ -81,6 +92,7 @@ def restore_shared(saved: SavedShared, shared: Shared, watch: TaskWatch) -> None
     _restore_clocks(saved, shared.clocks, shared.kernel.clock.now_ns)
     _restore_tasks(saved.tasks, shared.cmdlines)
     _restore_watch(saved.watch, watch)
+    _restore_queues(saved.queues, watch.queues)
 
 
 def _save_watch(watch: TaskWatch) -> SavedWatch:
@@ -92,6 +104,24 @@ def _save_watch(watch: TaskWatch) -> SavedWatch:
         last_pid=watch.last.pid,
         last_comm=watch.last.comm,
     )
+
+
+def _save_queues(queues: RunQueues) -> SavedQueues:
+    return SavedQueues(
+        current=tuple(
+            (cpu, task.pid, task.comm, task.group) for cpu, task in queues.current.items()
+        ),
+        waiting=tuple(sorted(queues.waiting)),
+        runnable=tuple(sorted(queues.runnable)),
+    )
+
+
+def _restore_queues(saved: SavedQueues, queues: RunQueues) -> None:
+    for cpu, pid, comm, group in saved.current:
+        check(cpu not in queues.current, f"CPU {cpu} runs two tasks")
+        queues.current[cpu] = Task(pid, comm, cpu, group)
+    queues.waiting.update(saved.waiting)
+    queues.runnable.update(saved.runnable)
 
 
 def _restore_clocks(saved: SavedShared, clocks: Clocks, now_ns: int) -> None:

@@ -25,6 +25,9 @@ Comm = Annotated[str, Meta(max_length=255, pattern=_LATIN)]
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x01-.0-\xff]+\Z")]
 """The name of a directory: each byte as one character."""
 
+Cpu = Annotated[int, Meta(ge=0, lt=4096)]
+"""The number of a CPU that a machine can have."""
+
 Pid = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 U64_END = 1 << 64
