@@ -58,6 +58,31 @@ def read_in_process(bench: Bench) -> Iterator[Figure]:
         yield _per_10_mb(f"{EVENTS} events, {name}, in process", size, time.process_time() - begin)
 
 
+def traced_faults(bench: Bench) -> Iterator[Figure]:
+    """Page faults of a guest while all events of KVM and its MMU are recorded, and their text."""
+    machine = Machine("6.1")
+    control = "sys/kernel/debug/fakesys/kvm/ctl"
+    for line in ("vm create a", "a vcpu add start=0", "a mem m size=256M"):
+        machine.write(control, line)
+    machine.write(control, "a slot 0 gpa=0 size=256M mem=m off=0")
+    machine.write(f"{TRACING}/buffer_size_kb", str(4 * BUFFER_KB))
+    rates = {}
+    for name in ("off", "on"):
+        for system in ("kvm", "kvmmmu"):
+            machine.write(f"{TRACING}/events/{system}/enable", str(int(name == "on")))
+        pages = 20_000
+        begin = time.process_time()
+        machine.write(control, f"a vcpu 0 access w {1 << 20:#x} n={pages} stride=4096")
+        rates[name] = pages / (time.process_time() - begin)
+        machine.write(control, "a slot 0 gpa=0 size=0")
+        machine.write(control, "a slot 0 gpa=0 size=256M mem=m off=0")
+    yield Figure("faults in a second, no event recorded", rates["off"], "1/s")
+    yield Figure("faults in a second, all events recorded", rates["on"], "1/s", None, 150_000)
+    begin = time.process_time()
+    size = len(machine.read(f"{TRACING}/trace"))
+    yield _per_10_mb("their events, trace, in process", size, time.process_time() - begin)
+
+
 def read_on_mount(bench: Bench) -> Iterator[Figure]:
     """Markers as text, by system calls."""
     mount = bench.mount("default")
@@ -141,6 +166,7 @@ def memory(bench: Bench) -> Iterator[Figure]:
 BENCHMARKS: tuple[Callable[[Bench], Iterable[Figure]], ...] = (
     emit,
     read_in_process,
+    traced_faults,
     read_on_mount,
     switches,
     memory,

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import fakesys
+from fakesys.core.tracepoint import IRQS_OFF
+from fakesys.machine.tracing import TRACEPOINTS
+from fakesys.subsystems.kvm.events.run import KvmExit
+from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm_module.kvm import SETTINGS
 from fakesys.subsystems.kvm_module.kvm_amd import AMD_SETTINGS
 from tests.replay_kvm.machines import all_events
 
+HOSTS = Path(__file__).parents[1] / "oracle" / "kvm-hosts"
 _TIMER = "the timer of the local APIC is not modelled"
 _ASYNC = "host memory is never on its way: no page fault is asynchronous"
 _SEV = "no guest is encrypted"
@@ -106,3 +113,29 @@ def test_each_parameter_has_an_effect_or_is_on_the_page_on_limits() -> None:
     page = (Path(fakesys.__file__).parent / "docs" / "limits.md").read_text()
     silent = (set(SETTINGS) | set(AMD_SETTINGS)) - EFFECTIVE
     assert [name for name in sorted(silent) if f"`{name}`" not in page] == []
+
+
+# kvm_dirty_ring_push without mmu_lock: two of three lines in the recording of the TDP MMU.
+OTHER_FLAGS = {("kvm_dirty_ring_push", ".....")}
+
+
+@pytest.mark.parametrize("mode", ["tdp", "shadow"])
+def test_flags_are_those_that_hosts_recorded(mode: str) -> None:
+    """Need-resched (N) is chance: the host's tick came."""
+    recorded = {
+        (event, flags.replace("N", "."))
+        for _, event, flags in map(str.split, _flags_of(mode).splitlines())
+    }
+    found = {(name, _flags(name)) for name, _ in recorded}
+    assert recorded - OTHER_FLAGS == found
+
+
+def _flags_of(mode: str) -> str:
+    return (HOSTS / f"flags-6.1-{mode}.txt").read_text()
+
+
+def _flags(name: str) -> str:
+    cls = next(cls for cls in TRACEPOINTS if cls.event == name)
+    event = KvmExit(0x78, 0, SVM, 0, 0, 0, 0, 0, 0) if cls is KvmExit else None
+    flags, depth = event.context() if event else (cls.common_flags, cls.common_preempt_count)
+    return f"{'d' if flags & IRQS_OFF else '.'}..{depth or '.'}."
