@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("subsystems",),
     ("machine",),
     ("lab", "explore", "transport"),
-    ("daemon", "execution"),
+    ("daemon", "execution", "view"),
     ("cli",),
     ("pytest_plugin", "docs", "__init__", "__main__"),
 )
