@@ -5,7 +5,8 @@ A subscriber formats, stores or marks; it never calls back into a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct, field
@@ -132,6 +133,15 @@ class Bus:
             self.wanted.discard(kind)
 
         return unsubscribe
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Call no watcher within the block."""
+        before, self._watchers = self._watchers, {}
+        try:
+            yield
+        finally:
+            self._watchers = before
 
     def emit(self, event: object) -> None:
         """Call every watcher of the event's type, in the order of subscription."""

@@ -7,8 +7,9 @@ times as long (see `fakesys doc decision-explore`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from fakesys.core.clock import SavedClock, SavedTimer
 from fakesys.core.kernel import SavedKernel, SavedRandom
+from fakesys.core.saved import mask_of, mask_text
 from fakesys.core.tracepoint import Tracepoint
 from fakesys.machine.machine import Machine
 from fakesys.machine.saved_models import SavedModels, restored_models, save_choices, save_rest
@@ -24,6 +26,8 @@ from fakesys.subsystems.control import saved as settings
 from fakesys.subsystems.device_nodes import saved as nodes
 
 _encode = msgspec.msgpack.Encoder().encode
+# Of parts that many states share, so many are kept to be shared by further ones.
+SHARED = 1000
 _NO_TIMER = SavedTimer(due_ns=0, sequence=0)
 _decode_ap = msgspec.msgpack.Decoder(ap.SavedAp).decode
 # Writes to files below these change the AP part, kernels and modules only, while there is no VM
@@ -35,6 +39,9 @@ _OF_AP = (
     "sys/bus/mdev/",
     "sys/kernel/debug/fakesys/ap/",
 )
+
+
+T = TypeVar("T")
 
 
 class Rest(NamedTuple):
@@ -49,13 +56,23 @@ class Rest(NamedTuple):
 
 
 class Copy(Struct, frozen=True):
-    """A state. `random`, `rest`, `control`: what many states share; `ap`: as msgpack."""
+    """A state. `random`, `rest`, `control`: shared by many; `ap`: packed as msgpack or not."""
 
     clock: SavedClock
     random: bytes
     rest: Rest
     control: bytes
-    ap: bytes
+    ap: ap.SavedAp | bytes
+
+    @property
+    def packed_ap(self) -> bytes:
+        """The AP part, packed."""
+        return self.ap if isinstance(self.ap, bytes) else _encode(self.ap)
+
+    @property
+    def packed(self) -> Copy:
+        """The same in less memory."""
+        return replace(self, ap=self.packed_ap)
 
 
 class Copies:
@@ -83,7 +100,7 @@ class Copies:
         self._random = self._present_random()
         self._control = self._present_control()
         clock, saved = models.kernel.clock.saved(), ap.save(models.ap.system)
-        copy = Copy(clock, self._random, self._rest, self._control, _encode(saved))
+        copy = Copy(clock, self._random, self._rest, self._control, saved)
         what = (clock.now_ns, clock.rate, _essence(saved), seen, self._rest.digest)
         digest = blake2b(_encode(what), digest_size=16)
         digest.update(self._control)
@@ -115,7 +132,7 @@ class Copies:
             # The result of the last command is told, not used.
             used = _encode({**rest, "kvm": replace(rest["kvm"], last="")})
             digest = blake2b(used, digest_size=16).digest()
-            found = self._rests[text] = Rest(text, choices, digest)
+            found = _kept(self._rests, text, Rest(text, choices, digest))
         return found
 
     def _is_quiet(self) -> bool:
@@ -125,7 +142,7 @@ class Copies:
         return not (self.machine.subsystems.kvm.kvm.vms or traced)
 
     def _share(self, text: bytes) -> bytes:
-        return self._shared.setdefault(text, text)
+        return _kept(self._shared, text, text)
 
     def _present_random(self) -> bytes:
         state: Any = self.machine.kernel.random.getstate()
@@ -146,9 +163,10 @@ class Copies:
         else:
             kernel.restore(self._kernel(copy))
             self._random_state = kernel.random.getstate()
-        saved = _decode_ap(copy.ap)
-        ap.restore(saved, system)
-        nodes.restore(saved.nodes, system.nodes, set(models.modules.loaded))
+        saved = _decode_ap(copy.ap) if isinstance(copy.ap, bytes) else copy.ap
+        with kernel.bus.muted():
+            ap.restore(saved, system)
+            nodes.restore(saved.nodes, system.nodes, set(models.modules.loaded))
 
     def _kernel(self, copy: Copy) -> SavedKernel:
         chance = msgspec.msgpack.decode(copy.random, type=SavedRandom)
@@ -159,7 +177,7 @@ class Copies:
         machine = self.machine
         whole = msgspec.msgpack.decode(copy.rest.text, type=dict[str, msgspec.Raw])
         whole["kernel"] = msgspec.Raw(_encode(self._kernel(copy)))
-        whole["ap"] = msgspec.Raw(copy.ap)
+        whole["ap"] = msgspec.Raw(copy.packed_ap)
         saved = msgspec.msgpack.decode(_encode(whole), type=SavedModels)
         processes = machine.subsystems.tracing.tracing.shared.processes
         machine.fs.forget_begun()
@@ -173,6 +191,13 @@ class Copies:
         self._random_state = models.kernel.random.getstate()
 
 
+def _kept(values: dict[bytes, T], key: bytes, value: T) -> T:
+    """Return the value that is kept under a key; only some of the newest are."""
+    if len(values) >= SHARED and key not in values:
+        del values[next(iter(values))]
+    return values.setdefault(key, value)
+
+
 def _essence(saved: ap.SavedAp) -> tuple[object, ...]:
     """Return what the next steps depend on: no numbers and messages that only count what was."""
     bus, hardware = saved.bus, saved.hardware
@@ -184,8 +209,17 @@ def _essence(saved: ap.SavedAp) -> tuple[object, ...]:
         replace(bus, scans=1, completions=0, timer=_NO_TIMER, poll_timer=None),
         timers,
         replace(hardware, resets=(), rapq=(), attempts=()),
+        # Where a queue was reset, the hardware knows it after its card has gone.
+        [(apid, _union(planes)) for apid, planes in hardware.resets],
         saved.mdev,
         saved.vfio_ap,
         saved.nodes,
         saved.hwrng_seed,
     )
+
+
+def _union(planes: Iterable[str]) -> str:
+    union = 0
+    for plane in planes:
+        union |= mask_of(plane)
+    return mask_text(union)

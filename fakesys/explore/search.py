@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import factorial, prod
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from fakesys.machine.playback.replay import InMemory, done
 from fakesys.machine.system_calls import WOULD_WAIT
 from fakesys.subsystems.control.script import Step
 
-# States of the machine of which a copy is kept; others are made again by their steps.
-COPIES = 20_000
+# States of the machine of which a copy is kept, and of these the newest that are not packed; others
+# are made again by their steps.
+COPIES, UNPACKED = 20_000, 2_000
 # Of places, in bits: 16 actors of 1000 steps each.
 _MACHINES = 40
 _ACTORS = 4
@@ -62,15 +64,19 @@ class Outcome(NamedTuple):
 class Known(Struct):
     """A state of the machine. `cause`: the state and the step that it was first made by.
 
-    `at_end`: what does not hold if this is the end.
+    `wrong`: what does not hold; `at_end`: what does not hold if this is the end.
     """
 
     cause: tuple[int, Step] | None
+    wrong: tuple[str, ...]
     at_end: tuple[str, ...]
 
 
 class Edge(NamedTuple):
-    """What a step does in a state. `waits`: on a mount it would wait."""
+    """What a step does in a state.
+
+    `wrong`: what the step itself did not keep. `waits`: on a mount it would wait.
+    """
 
     result: str
     machine: int
@@ -86,9 +92,23 @@ def explore(
     `limit`: of states. Raises TaskError for a machine that cannot be made, or a step before the
     actors' that is refused. Ctrl-C ends it with what was found so far.
     """
-    search = Search(task)
-    search.run(limit, progress or (lambda _: None))
+    with _few_collections():
+        search = Search(task)
+        search.run(limit, progress or (lambda _: None))
     return search.outcome
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the collector look at what is new only, and seldom: nearly all of it stays."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class Search:
@@ -126,7 +146,7 @@ class Search:
         """Search until a violation, the end, the limit or Ctrl-C."""
         level = {self._state(0, self.world.root): 1}
         self._seen = dict.fromkeys(level, -1)
-        if self._found(next(iter(level)), self.world.wrong_at_root):
+        if self._found(next(iter(level)), self.world.known[self.world.root].wrong):
             return
         try:
             while level:
@@ -152,17 +172,37 @@ class Search:
             self._decided += ways
             return self._found(state, self.world.known[machine].at_end)
         for actor, step in self._next_steps(place):
-            edge = self.world.edge(machine, step)
-            moved = place if edge.waits else place + self._units[actor]
-            new = self._state(moved, edge.machine)
+            new, edge = self._go(place, machine, actor, step)
             if new in following:
                 following[new] += ways
             elif new not in self._seen:
                 self._seen[new] = state << _ACTORS | actor
                 following[new] = ways
-            if edge.wrong and self._found(new, edge.wrong, state << _ACTORS | actor):
+            wrong = (*self.world.known[edge.machine].wrong, *edge.wrong)
+            if wrong and self._found(new, wrong, state << _ACTORS | actor):
                 return True
+            self._go_ahead(new)
         return False
+
+    def _go(self, place: int, machine: int, actor: int, step: Step) -> tuple[int, Edge]:
+        edge = self.world.edge(machine, step)
+        moved = place if edge.waits else place + self._units[actor]
+        return self._state(moved, edge.machine), edge
+
+    def _go_ahead(self, state: int) -> None:
+        """Try steps that follow on the state that the machine is in: its copy is not needed then.
+
+        All of them are asked for later.
+        """
+        world = self.world
+        while (machine := state & (1 << _MACHINES) - 1) == world.present:
+            place = state >> _MACHINES
+            for actor, step in self._next_steps(place):
+                if not world.is_tried(machine, step):
+                    state, _ = self._go(place, machine, actor, step)
+                    break
+            else:
+                return
 
     def _next_steps(self, place: int) -> Iterator[tuple[int, Step]]:
         for actor, (unit, length) in enumerate(zip(self._units, self._lengths, strict=True)):
@@ -212,7 +252,8 @@ class Waiting(InMemory):
 class World:
     """The machine of a task in all states that were found, by their numbers.
 
-    `before`: the steps before those of the actors. `executed`: how many steps were done.
+    `before`: the steps before those of the actors. `executed`: how many steps were done. `present`:
+    the state that the machine is in, negative for none that has a number.
     """
 
     def __init__(self, task: Task) -> None:
@@ -227,12 +268,16 @@ class World:
         self._invariants = [check for name, check in INVARIANTS.items() if name not in task.without]
         self._numbers: dict[bytes, int] = {}
         self.known: list[Known] = []
-        self._kept: OrderedDict[int, Copy] = OrderedDict()
+        self._kept: dict[int, Copy] = {}
         self._edges: dict[tuple[int, Step], Edge] = {}
         self.executed = 0
-        self.root, self.wrong_at_root = self._number(None, "")
+        self.root = self._number(None, "")
         self._root_copy = self._kept[self.root]
-        self._present = self.root
+        self.present = self.root
+
+    def is_tried(self, machine: int, step: Step) -> bool:
+        """Return whether `edge` knows the answer."""
+        return (machine, step) in self._edges
 
     def edge(self, machine: int, step: Step) -> Edge:
         """Return what a step does in a state; it is done at most once."""
@@ -243,13 +288,10 @@ class World:
 
     def _edge(self, machine: int, step: Step) -> Edge:
         self._go_to(machine)
-        self._present = -1
+        self.present = -1
         result, waits, counted = self._do(step)
-        self._present, wrong = self._number((machine, step), step.path)
-        if self._present == machine and waits:
-            # It is tried again when something else has happened.
-            return Edge(result, machine, counted, waits)
-        return Edge(result, self._present, (*wrong, *counted), waits)
+        self.present = self._number((machine, step), step.path)
+        return Edge(result, self.present, counted, waits)
 
     def _do(self, step: Step) -> tuple[str, bool, tuple[str, ...]]:
         """Do a step; return its result, whether it would wait, and what it did not tell."""
@@ -268,37 +310,42 @@ class World:
 
     def _go_to(self, machine: int) -> None:
         """Take the machine to a state: by its copy, or by the steps from one that has a copy."""
-        if self._present == machine:
+        if self.present == machine:
             return
         steps = []
-        copy = self._kept.get(machine)
+        copy = self._copy(machine)
         while copy is None:
             cause = self.known[machine].cause
             assert cause is not None
             machine, step = cause
             steps.append(step)
-            copy = self._root_copy if machine == self.root else self._kept.get(machine)
+            copy = self._copy(machine)
         self._copies.restore(copy)
         for step in reversed(steps):
             self.executed += 1
             done(step, self._target)
             self._copies.take(step.path, ())
 
-    def _number(self, cause: tuple[int, Step] | None, path: str) -> tuple[int, tuple[str, ...]]:
-        """Return the number of the present state, and what does not hold in it if it is new."""
+    def _copy(self, machine: int) -> Copy | None:
+        return self._root_copy if machine == self.root else self._kept.get(machine)
+
+    def _number(self, cause: tuple[int, Step] | None, path: str) -> int:
+        """Return the number of the present state; of a new one, find out what does not hold."""
         texts = tuple(self._text(must) for must in self._task.must)
         copy, digest = self._copies.take(path, texts)
         number = self._numbers.get(digest)
         if number is not None:
-            return number, ()
+            return number
         number = self._numbers[digest] = len(self.known)
-        self.known.append(Known(cause, self._unlike("end", texts)))
-        self._kept[number] = copy
-        if len(self._kept) > COPIES:
-            self._kept.popitem(last=False)
         models = self.machine.subsystems
         found = [line for check in self._invariants for line in check(models)]
-        return number, (*found, *self._unlike("always", texts))
+        wrong = (*found, *self._unlike("always", texts))
+        self.known.append(Known(cause, wrong, self._unlike("end", texts)))
+        self._kept[number] = copy
+        if (old := number - UNPACKED) in self._kept:
+            self._kept[old] = self._kept[old].packed
+        self._kept.pop(number - COPIES, None)
+        return number
 
     def _text(self, must: Must) -> str:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,6 +17,7 @@ from fakesys.subsystems.kvm.events.run import KvmEntry
 from tests.cli.test_offline import fakesys
 from tests.long import LONG
 
+AP = "sys/kernel/debug/fakesys/ap"
 CTL = "sys/kernel/debug/fakesys/kvm/ctl"
 
 MASKS = """
@@ -119,16 +121,18 @@ def ends_of_all_orders(name: str) -> set[str]:
 def test_the_ends_are_those_of_all_orders(tmp_path: Path) -> None:
     name = file_of(tmp_path, MASKS)
     # With a copy of each state, and with all but the first made again by their steps.
-    for copies in (search.COPIES, 1):
+    for copies, unpacked in ((search.COPIES, search.UNPACKED), (search.COPIES, 1), (1, 1)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "COPIES", copies)
+            patch.setattr(search, "UNPACKED", unpacked)
+            patch.setattr("fakesys.explore.copies.SHARED", copies)
             walked = Search(task_of(name))
             walked.run(None, lambda _: None)
             found = set()
             for state in walked._seen:
                 if state >> search._MACHINES == walked._end:
                     walked.world._go_to(state & (1 << search._MACHINES) - 1)
-                    walked.world._present = -1
+                    walked.world.present = -1
                     found.add(walked.world.machine.read("sys/bus/ap/apmask"))
         assert found == ends_of_all_orders(name)
         assert len(found) == 2
@@ -144,6 +148,29 @@ def test_what_must_hold_at_the_end(tmp_path: Path) -> None:
     assert "put ENOENT sys/bus/ap/nonsense '\\n'" in result.stdout
     name = file_of(tmp_path, MASKS + must("sys/bus/ap/apmask", mask, "always"))
     assert "violated after 1 steps" in fakesys("explore", name).stderr
+
+
+def test_what_a_queue_that_was_reset_leaves_is_part_of_a_state() -> None:
+    """Results and files of random orders, on machines of their own, are those of the search."""
+    task = task_of("mask-assign-unplug", "6.12")
+    walked = Search(task)
+    walked.run(400, lambda _: None)
+    chance = Random(1)
+    for _ in range(10):
+        machine, state = Machine(None, task.machine), walked._state(0, walked.world.root)
+        for step in task.before:
+            done(step, InMemory(machine))
+        left = [list(steps) for steps in task.steps]
+        while any(left):
+            actor = chance.choice([actor for actor, steps in enumerate(left) if steps])
+            step = left[actor].pop(0)
+            place, number = state >> search._MACHINES, state & (1 << search._MACHINES) - 1
+            state, edge = walked._go(place, number, actor, step)
+            assert edge.result == done(step, InMemory(machine))
+        walked.world._go_to(state & (1 << search._MACHINES) - 1)
+        walked.world.present = -1
+        for path in (f"{AP}/queues", "sys/bus/ap/devices", "sys/bus/ap/drivers/vfio_ap"):
+            assert sorted(walked.world.machine.listdir(path)) == sorted(machine.listdir(path))
 
 
 def test_an_error_must_be(tmp_path: Path) -> None:
