@@ -6,7 +6,7 @@ tenths of a second.
 
 Python counts objects, not bytes: a VM that is destroyed leaves few objects in circles, but large
 ones. So the memory of the process is looked at too, and when it has grown a collection takes its
-turn between two requests, unless the last one took long.
+turn between two requests; the longer the last one took, the more it must have grown.
 
 The C library gives each of the first threads a heap of its own, and keeps in every heap what was
 freed below something that lives. The threads of long calls take turns, so one heap serves all.
@@ -26,10 +26,10 @@ from contextlib import contextmanager
 DUE, OVERDUE = 10, 100
 # Without a request for so long, the next one is not expected at once.
 IDLE_SECONDS = 0.05
-# While requests come, a collection may be due to growth by so much; it must have taken less than
-# this the last time, and is thought of so often.
+# While requests come, a short collection is due to growth by so much. One that takes n times as
+# long needs n * n times the growth. The process looks at its memory so often.
 GROWN_BYTES = 2 << 20
-SHORT_SECONDS = 0.015
+SHORT_SECONDS = 0.01
 LOOK_SECONDS = 1.0
 # malloc.h of the GNU C library. A fixed threshold: else the texts of the whole machine, once freed,
 # raise it, and later ones come from the heap.
@@ -93,12 +93,12 @@ class Collector:
 
     def __init__(self) -> None:
         self._look_at = 0.0
-        # Memory after the last collection, and how long that took.
+        # Memory after the last collection, and by how much it has to grow for the next one.
         self._kept: int | None = None
-        self._took = 0.0
+        self._growth = GROWN_BYTES
 
     def is_urgent(self) -> bool:
-        """Return whether the process has grown by much that a short collection may free."""
+        """Return whether the process has grown by so much that a collection is worth its time."""
         now = time.monotonic()
         if now < self._look_at:
             return False
@@ -106,11 +106,13 @@ class Collector:
         resident = resident_bytes()
         if self._kept is None:
             self._kept = resident
-        return self._took < SHORT_SECONDS and resident > self._kept + GROWN_BYTES
+        return resident > self._kept + self._growth
 
     def collect(self) -> None:
         """Collect everything now."""
-        begin = time.monotonic()
+        # Of this thread: on a busy machine others take most of the time that passes.
+        begin = time.thread_time()
         collect()
-        self._took = time.monotonic() - begin
+        times = max(1.0, (time.thread_time() - begin) / SHORT_SECONDS)
+        self._growth = int(GROWN_BYTES * times * times)
         self._kept = resident_bytes()
