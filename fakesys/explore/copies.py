@@ -96,6 +96,9 @@ class Copies:
         `path`: the file that was written since the last copy was taken or restored, else empty.
         """
         models = self.machine.subsystems
+        for feature in models.ap.system.debug.all.values():
+            # Messages are no part of a state: they would only be copied on and on.
+            feature.entries.clear()
         self._rest = self._rest_after(path)
         self._random = self._present_random()
         self._control = self._present_control()

@@ -9,12 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from fakesys.explore import copies, search, watch
+from fakesys.explore.invariants import INVARIANTS
 from fakesys.explore.search import Progress, Search, explore
 from fakesys.explore.task import Levels, TaskError, shipped, task_of
 from fakesys.machine.machine import Machine
 from fakesys.machine.playback.replay import InMemory, done
 from fakesys.subsystems.ap_control import saved as ap
 from fakesys.subsystems.kvm.events.run import KvmEntry
+from fakesys.subsystems.vfio_ap.policy import Masks
 from tests.cli.test_offline import fakesys
 from tests.long import LONG
 
@@ -301,3 +303,46 @@ def test_no_example() -> None:
     assert fakesys("explore", "nonesuch").returncode == 2
     with pytest.raises(TaskError, match="is no example"):
         task_of("nonesuch")
+
+
+def test_invariants_tell_what_no_kernel_does() -> None:
+    """The models are changed by hand, as no write leads there."""
+    machine = Machine("6.1", task_of("mask-assign-unplug").machine)
+    machine.write("sys/bus/ap/apmask", "-5")
+    matrix = "sys/devices/vfio_ap/matrix"
+    for number in (1, 2):
+        uuid = f"{number}0000000-0000-4000-8000-000000000000"
+        machine.write(f"{matrix}/mdev_supported_types/vfio_ap-passthrough/create", uuid)
+        machine.write(f"{AP}/new_guest", f"guest{number}")
+        machine.write(f"{AP}/guests/guest{number}/attach", uuid)
+    machine.write(f"{matrix}/10000000-0000-4000-8000-000000000000/assign_adapter", "5")
+    machine.write(f"{matrix}/10000000-0000-4000-8000-000000000000/assign_domain", "4")
+    models = machine.subsystems
+    assert [line for check in INVARIANTS.values() for line in check(models)] == []
+    one, other = models.ap.system.vfio_ap.mdevs.values()
+    other.matrix = one.matrix
+    (line,) = INVARIANTS["assigned"](models)
+    assert line.startswith("queue 05.0004 is assigned to 10000000-")
+    other.guest_masks = one.guest_masks
+    (line,) = INVARIANTS["shared"](models)
+    assert line == "queue 05.0004 can be used by guest1 and guest2"
+    other.matrix = Masks(0, 0, 0)
+    lines = list(INVARIANTS["guest_matrix"](models))
+    assert [line.split(",")[0] for line in lines] == [
+        "guest2 has adapter 05",
+        "guest2 has domain 0004",
+    ]
+
+
+def test_a_vcpu_on_an_obsolete_root_is_found() -> None:
+    task = task_of("fast-zap-faults")
+    machine = Machine(task.machine.profile, task.machine)
+    for step in (*task.before, task.steps[0][0]):
+        assert done(step, InMemory(machine)) == "ok"
+    # The zap is paused in the middle; both vCPUs are asked to load new roots.
+    assert list(INVARIANTS["roots"](machine.subsystems)) == []
+    for mmu in machine.subsystems.kvm.memory.mmus.values():
+        mmu.requests = 0
+    lines = list(INVARIANTS["roots"](machine.subsystems))
+    assert lines
+    assert lines[0].startswith("vCPU 0 of m walks through ")
