@@ -17,7 +17,6 @@ from selenium.webdriver.common.by import By
 from fakesys.daemon.launch import Daemon
 from tests.long import LONG
 from tests.mounts import Mount, mounted
-from tests.tools.kept import Unavailable
 from tests.view.browser import NARROW, WIDE, axe, evaluate, logged, look, served, wait_for
 
 UUID = "10000000-0000-4000-8000-000000000001"
@@ -194,10 +193,7 @@ def test_streams_are_paused_and_filtered(driver: webdriver.Chrome, mount: Mount)
 
 
 def test_no_violation_of_accessibility(driver: webdriver.Chrome, mount: Mount) -> None:
-    try:
-        script = axe()
-    except Unavailable as error:
-        pytest.skip(str(error))
+    script = axe()
     three_guests(mount)
     put(mount, "kernel/debug/fakesys/kvm/preset", "linux-boot vcpus=2 name=boots")
     run = "axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.failureSummary)]))"
