@@ -171,8 +171,11 @@ class Search:
         if place == self._end:
             self._decided += ways
             return self._found(state, self.world.known[machine].at_end)
+        waiting = []
         for actor, step in self._next_steps(place):
             new, edge = self._go(place, machine, actor, step)
+            if new == state:
+                waiting.append(actor)
             if new in following:
                 following[new] += ways
             elif new not in self._seen:
@@ -182,7 +185,16 @@ class Search:
             if wrong and self._found(new, wrong, state << _ACTORS | actor):
                 return True
             self._go_ahead(new)
-        return False
+        return self._are_stuck(state, waiting)
+
+    def _are_stuck(self, state: int, waiting: list[int]) -> bool:
+        """Return whether all actors that have a step left wait, with nothing that could end it."""
+        left = dict(self._next_steps(state >> _MACHINES))
+        if len(waiting) < len(left) or "waits" in self._task.without:
+            return False
+        names = self._task.actors
+        wrong = tuple(f"{names[actor]} waits for ever: {left[actor].path}" for actor in waiting)
+        return self._found(state, wrong, state << _ACTORS | waiting[0])
 
     def _go(self, place: int, machine: int, actor: int, step: Step) -> tuple[int, Edge]:
         edge = self.world.edge(machine, step)

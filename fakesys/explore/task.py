@@ -32,7 +32,7 @@ _OF_TIME = ("start", "hold")
 Text = Annotated[str, Meta(max_length=1 << 16)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,40}\Z")]
-InvariantName = Literal["shared", "assigned", "guest_matrix", "roots", "avic", "counters"]
+InvariantName = Literal["shared", "assigned", "guest_matrix", "roots", "avic", "counters", "waits"]
 
 
 class TaskError(ValueError):

@@ -305,6 +305,59 @@ def test_no_example() -> None:
         task_of("nonesuch")
 
 
+UUID = "10000000-0000-4000-8000-000000000001"
+WAITS = f"""
+[[before]]
+write = "{AP}/remove_policy"
+text = "block"
+[[before]]
+write = "sys/devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create"
+text = "{UUID}"
+[[before]]
+write = "{AP}/new_guest"
+text = "guest1"
+[[actor]]
+name = "guest"
+steps = [
+    {{ write = "{AP}/guests/guest1/attach", text = "{UUID}" }},
+    {{ write = "{AP}/guests/guest1/detach", text = "1" }},
+]
+[[actor]]
+name = "remove"
+steps = [{{ write = "sys/devices/vfio_ap/matrix/{UUID}/remove", text = "1" }}]
+[[must]]
+file = "sys/devices/vfio_ap/matrix/{UUID}/uuid"
+error = "ENOENT"
+"""
+
+
+def test_what_waits_is_tried_again(tmp_path: Path) -> None:
+    """The removal of an open device ends when the guest closes it."""
+    outcome = explore(task_of(file_of(tmp_path, WAITS)))
+    assert (outcome.violation, outcome.complete) == (None, True)
+
+
+DELAYED = """
+[[before]]
+write = "sys/kernel/debug/fakesys/faults/delay"
+text = "sys/bus/ap/apmask 5"
+[[actor]]
+name = "mask"
+steps = [{ write = "sys/bus/ap/apmask", text = "-5" }]
+"""
+
+
+def test_what_waits_for_ever_is_found(tmp_path: Path) -> None:
+    """The time of the machine stops, so a delayed write never ends."""
+    name = file_of(tmp_path, DELAYED)
+    result = fakesys("explore", name)
+    assert result.returncode == 1
+    assert "mask waits for ever: sys/bus/ap/apmask" in result.stderr
+    assert "put EAGAIN sys/bus/ap/apmask" in result.stdout
+    name = file_of(tmp_path, 'without = ["waits"]\n' + DELAYED)
+    assert fakesys("explore", name).returncode == 0
+
+
 def test_invariants_tell_what_no_kernel_does() -> None:
     """The models are changed by hand, as no write leads there."""
     machine = Machine("6.1", task_of("mask-assign-unplug").machine)
