@@ -19,7 +19,7 @@ from fakesys.subsystems.kvm_mmu.guest.race import (
     RaceSetup,
     check_race,
 )
-from fakesys.subsystems.kvm_mmu.guest.real_code import run_smm
+from fakesys.subsystems.kvm_mmu.guest.real_code import RealModeCode
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.params import EAGER_PAGE_SPLIT, follows_modules, uses_tdp_mmu
 from fakesys.subsystems.kvm_mmu.shadow.arch import Knobs
@@ -93,7 +93,7 @@ class MmuExtension:
         mmu = memory.add_vcpu(vcpu.id, vcpu.stats, vcpu.is_in_guest)
         self.mmus[vcpu] = mmu
         guest = self.guests[vcpu] = Guest(memory, mmu, self._runs.of(vcpu))
-        guest.run_handler = lambda: run_smm(memory, mmu, guest)
+        guest.run_handler = RealModeCode(memory, mmu, guest).handle_smi
 
     def close_vcpu(self, vcpu: Vcpu) -> None:
         """Do nothing: the roots stay until the VM is removed."""

@@ -106,6 +106,9 @@ def _return_to(guest: Guest, *, in_guest: bool, in_kvm_run: bool) -> None:
         run.exit(INTERRUPT)
     if run.in_kvm_run and not in_kvm_run:
         guest.leave(VcpuExit(Exit.INTR, errno=EINTR))
+    if guest.is_ring_full:
+        # User space empties the ring first.
+        return
     if in_kvm_run:
         run.begin()
     if in_guest and not run.in_guest:

@@ -82,8 +82,9 @@ def bulk_access(
         raise KernelError(EINVAL, f"{single} accesses one by one; at most {MAX_STEPS} a command")
     if times > FEW:
         might_resched()
-    guest.enter()
     done = 0
+    if not guest.go_on(exits):
+        return BulkResult(vcpu.stats.pf_taken - before, exits)
     while done < times:
         guest.let_others_in()
         where = address + done * stride
@@ -100,8 +101,8 @@ def bulk_access(
         exits.append(vcpu_exit)
         if vcpu_exit.reason is not Exit.MMIO:
             break
-        if done < times:
-            guest.resume(vcpu_exit)
+        if done < times and not guest.go_on(exits, vcpu_exit):
+            break
     return BulkResult(vcpu.stats.pf_taken - before, exits)
 
 
@@ -136,8 +137,10 @@ class BlockAccess:
 
     def is_allowed(self) -> bool:
         """Return whether the result cannot be told from that of single accesses."""
-        wanted = self._memory.arch.bus.wanted
-        return self._memory.arch.knobs.tdp and not any(event in wanted for event in _EVENTS)
+        wanted, is_logged = self._memory.arch.bus.wanted, self._vcpu.ring is not None
+        if is_logged or not self._memory.arch.knobs.tdp:
+            return False
+        return not any(event in wanted for event in _EVENTS)
 
     def count_exits(self, gfn: int, npages: int, *, write: bool) -> int:
         """Return how many of these pages no slot allows: each is an exit to user space."""

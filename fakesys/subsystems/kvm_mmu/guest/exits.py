@@ -18,6 +18,11 @@ class Exit(IntEnum):
     SHUTDOWN = 8
     INTR = 10
     INTERNAL_ERROR = 17
+    DIRTY_RING_FULL = 31
+
+
+# User space answers these and calls KVM_RUN again.
+ANSWERED = (Exit.IO, Exit.MMIO)
 
 
 class MmioType(IntEnum):
@@ -39,8 +44,9 @@ class VcpuExit(NamedTuple):
     errno: int = 0
 
 
-def no_handler() -> None:
+def no_handler() -> VcpuExit | None:
     """Handle no SMI."""
+    return None
 
 
 @dataclass(eq=False)

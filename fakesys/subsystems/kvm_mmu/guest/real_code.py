@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.exits import ANSWERED, Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import Access
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import MAX_STEPS_REAL, Guest
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
@@ -48,18 +48,33 @@ class RealModeCode:
         if slot is not None and slot.memory is not None and slot.backed(CODE >> 12):
             slot.memory.write(slot.page(CODE >> 12) << 12, code)
         exits: list[VcpuExit] = []
-        self._guest.enter()
+        if not self._guest.go_on(exits):
+            return exits
         for _ in range(MAX_STEPS_REAL):
             self._guest.let_others_in()
             vcpu_exit = self.step()
             if vcpu_exit is None:
                 continue
             exits.append(vcpu_exit)
-            if vcpu_exit.reason not in (Exit.IO, Exit.MMIO):
+            if vcpu_exit.reason not in ANSWERED:
                 return exits
             self._guest.vcpu_run.rip = self._guest.registers.rip
-            self._guest.resume(vcpu_exit)
+            if not self._guest.go_on(exits, vcpu_exit):
+                return exits
         return exits
+
+    def handle_smi(self) -> VcpuExit | None:
+        """Run the handler of SMIs until RSM, from where it is; return an exit before that."""
+        guest = self._guest
+        guest.vcpu_run.rip = guest.registers.rip
+        for _ in range(MAX_STEPS_REAL):
+            if not guest.registers.in_smm:
+                return None
+            guest.let_others_in()
+            vcpu_exit = self.step()
+            if vcpu_exit is not None:
+                return vcpu_exit
+        return guest.shut_down(guest.registers.rip)
 
     def step(self) -> VcpuExit | None:
         """Execute one instruction; return the exit to user space that this takes, if any."""
@@ -138,16 +153,3 @@ class RealModeCode:
             return self._guest.shut_down(self._start(code))
         self._guest.leave_smm(self._start(code), code)
         return None
-
-
-def run_smm(memory: VmMemory, vcpu: VcpuMmu, guest: Guest) -> VcpuExit | None:
-    """Run the handler of SMIs until RSM; return the exit that ends it otherwise."""
-    handler = RealModeCode(memory, vcpu, guest)
-    for _ in range(MAX_STEPS_REAL):
-        if not guest.registers.in_smm:
-            return None
-        guest.let_others_in()
-        vcpu_exit = handler.step()
-        if vcpu_exit is not None:
-            return vcpu_exit
-    return guest.shut_down(guest.registers.rip)

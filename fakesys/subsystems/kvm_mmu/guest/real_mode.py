@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fakesys.subsystems.kvm_mmu.guest.exits import Exit, MmioType, VcpuExit
+from fakesys.subsystems.kvm_mmu.guest.exits import ANSWERED, Exit, MmioType, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import CODE
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
@@ -38,7 +38,9 @@ class RealMode:
         self._memory.guest_memory.write(CODE, code)
         exits: list[VcpuExit] = []
         rip = CODE
-        self._guest.begin()
+        vcpu_exit = self._guest.begin()
+        if vcpu_exit is not None:
+            return [vcpu_exit]
         for _ in range(MAX_STEPS):
             self._guest.let_others_in()
             instruction = self._decode(rip)
@@ -51,9 +53,11 @@ class RealMode:
             if vcpu_exit is None:
                 continue
             exits.append(vcpu_exit)
-            if vcpu_exit.reason not in (Exit.IO, Exit.MMIO):
+            if vcpu_exit.reason not in ANSWERED:
                 return exits
-            self._guest.begin()
+            vcpu_exit = self._guest.begin()
+            if vcpu_exit is not None:
+                return [*exits, vcpu_exit]
         return exits
 
     def _decode(self, rip: int) -> Instruction | None:

@@ -1,6 +1,6 @@
 """KVM_RUN of a vCPU: the guest accesses memory, faults, has instructions emulated, exits.
 
-Follows x86.c:vcpu_run, x86_emulate_instruction, vcpu_mmio_gva_to_gpa (v6.1).
+Follows x86.c:vcpu_run, x86_emulate_instruction (v6.1).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from errno import EFAULT, EINTR, EINVAL
 
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
-from fakesys.subsystems.kvm.events.guest import VcpuMatchMmio
-from fakesys.subsystems.kvm.events.run import KvmSmmTransition
+from fakesys.subsystems.kvm.events.memory import KvmDirtyRingExit
 from fakesys.subsystems.kvm.vcpu_run.reasons import HLT, INTERRUPT, RSM, SHUTDOWN
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
+from fakesys.subsystems.kvm.vcpu_run.smm import HANDLER, SMBASE, transition
+from fakesys.subsystems.kvm_mmu.guest.addresses import mmio_address, store_data
 from fakesys.subsystems.kvm_mmu.guest.exits import (
+    ANSWERED,
     Exit,
     MmioType,
     Registers,
@@ -48,11 +50,8 @@ FEW = 64
 
 # KVM_EMUL_INSN_F_CR0_PE | KVM_EMUL_INSN_F_CS_L
 PROT64 = 9
-# No flag: CR0.PE is clear.
-REAL = 0
+REAL = 0  # CR0.PE is clear.
 MAX_STEPS_REAL = 10_000
-# Where SMIs are handled after a reset.
-SMBASE, SMM_ENTRY = 0x30000, 0x8000
 
 
 class Guest:
@@ -61,8 +60,7 @@ class Guest:
     def __init__(self, memory: VmMemory, vcpu: VcpuMmu, vcpu_run: VcpuRun | None = None) -> None:
         self._memory = memory
         self._vcpu = vcpu
-        self._bus = memory.arch.bus
-        self.vcpu_run = vcpu_run or VcpuRun(self._bus, vcpu.id, vcpu.stats)
+        self.vcpu_run = vcpu_run or VcpuRun(memory.arch.bus, vcpu.id, vcpu.stats)
         # Whether a processor runs the guest, with its tables and its real mode.
         self.is_hardware = memory.arch.policy.runs_guests and self.vcpu_run.processor.real_mode
         self._translation = Translation(
@@ -70,7 +68,7 @@ class Guest:
         )
         self.registers = Registers()
         # Executes the handler of SMIs until it ends.
-        self.run_handler: Callable[[], object] = no_handler
+        self.run_handler: Callable[[], VcpuExit | None] = no_handler
 
     def set_up(self, *, real_mode: bool) -> None:
         """Set the registers: 64-bit user code with CR3 0x10000, or real mode; rip is 0x1000.
@@ -100,31 +98,76 @@ class Guest:
         """Set CR3 alone: KVM_SET_SREGS."""
         self._memory.roots.reset(self._vcpu, self._vcpu.paging, cr3)
 
-    def enter(self) -> None:
-        """Begin KVM_RUN, unless that was done: load the guest FPU; then enter the guest."""
-        if not self.vcpu_run.in_guest:
-            self.begin()
-            self.vcpu_run.rip = self.registers.rip
-        self.reenter()
+    def go_on(self, exits: list[VcpuExit], answered: VcpuExit | None = None) -> bool:
+        """Call KVM_RUN until the program of the guest goes on; add the exits that come before that.
 
-    def begin(self) -> None:
-        """Begin KVM_RUN: load the guest FPU, handle requests, load roots. No entry yet."""
+        `answered`: the exit before. Return False after an exit that user space does not answer.
+        """
+        vcpu_exit = self.enter() if answered is None else self.resume(answered)
+        while vcpu_exit is not None:
+            exits.append(vcpu_exit)
+            if vcpu_exit.reason not in ANSWERED:
+                return False
+            vcpu_exit = self.resume(vcpu_exit)
+        return True
+
+    def enter(self) -> VcpuExit | None:
+        """Begin KVM_RUN, unless that was done, then enter the guest; return an exit before that."""
+        if not self.vcpu_run.in_guest or self.registers.in_smm:
+            vcpu_exit = self.begin()
+            if vcpu_exit is not None:
+                return vcpu_exit
+            self.vcpu_run.rip = self.registers.rip
+        return self.reenter()
+
+    def begin(self) -> VcpuExit | None:
+        """Begin KVM_RUN: load the guest FPU, handle requests, load roots, run a handler of SMIs.
+
+        No entry yet; return an exit that comes before it.
+        """
         self.vcpu_run.begin()
+        return self._exit_for_ring() or self._handle_smi()
+
+    def _handle_smi(self) -> VcpuExit | None:
         if self.registers.smi_pending:
             self._enter_smm()
         self._memory.roots.enter(self._vcpu)
-        if self.registers.in_smm:
-            self.run_handler()
-            self._memory.roots.enter(self._vcpu)
+        if not self.registers.in_smm:
+            return None
+        vcpu_exit = self.run_handler()
+        self._memory.roots.enter(self._vcpu)
+        return vcpu_exit
 
-    def reenter(self) -> None:
-        """Let the guest go on; a request that was made meanwhile makes it exit before that."""
+    @property
+    def is_ring_full(self) -> bool:
+        """Whether no room is left for pages that the guest makes dirty, so that it may not run."""
+        ring = self._vcpu.ring
+        return ring is not None and ring.is_soft_full
+
+    def _exit_for_ring(self) -> VcpuExit | None:
+        """Return to user space if the ring of dirty pages is full. Like x86.c:vcpu_enter_guest."""
+        if not self.is_ring_full:
+            return None
+        if self.vcpu_run.in_guest:
+            self.vcpu_run.exit(INTERRUPT)
+        event = KvmDirtyRingExit(vcpu_id=self._vcpu.id)
+        self.vcpu_run.emit(KvmDirtyRingExit, lambda: event)
+        return self.leave(VcpuExit(Exit.DIRTY_RING_FULL))
+
+    def reenter(self) -> VcpuExit | None:
+        """Let the guest go on, or return to user space as its ring of dirty pages is full.
+
+        A request that was made meanwhile makes it exit before that.
+        """
         vcpu, run = self._vcpu, self.vcpu_run
+        if self.is_ring_full:
+            return self._exit_for_ring()
         if vcpu.requests or not vcpu.roots:
             if run.in_guest:
                 run.exit(INTERRUPT)
             self._memory.roots.enter(vcpu)
         run.enter()
+        return None
 
     def send_smi(self) -> None:
         """Let the next run begin in system management mode: KVM_SMI.
@@ -141,10 +184,10 @@ class Guest:
         registers.smi_pending = False
         if registers.in_smm:
             return
-        self._trace_smm(entering=True)
+        transition(self.vcpu_run, entering=True)
         registers.interrupted = (registers.rip, registers.real_mode)
-        registers.rip, registers.cs_base = SMM_ENTRY, SMBASE
-        self.vcpu_run.rip = SMM_ENTRY
+        registers.rip, registers.cs_base = HANDLER, SMBASE
+        self.vcpu_run.rip = HANDLER
         self._switch(as_id=self._memory.spaces.as_num - 1, real_mode=True)
         self._vcpu.requests |= Request.TLB_FLUSH_GUEST
 
@@ -155,7 +198,7 @@ class Guest:
         self.vcpu_run.rip = rip
         self.vcpu_run.exit(RSM)
         self.vcpu_run.emulate_insn(rip, code, REAL, csbase=registers.cs_base)
-        self._trace_smm(entering=False)
+        transition(self.vcpu_run, entering=False)
         registers.rip, real_mode = registers.interrupted
         registers.interrupted, registers.cs_base = None, 0
         self.vcpu_run.rip = registers.rip
@@ -211,7 +254,8 @@ class Guest:
         if self.is_hardware:
             # The owner writes the program.
             self._memory.touch(CODE)
-        self.enter()
+        if not self.go_on(exits):
+            return exits
         fetches = {self.registers.rip, CODE}
         steps = [fetch(rip) for rip in sorted(fetches, reverse=True)]
         steps += [*program, store(DOORBELL, DOORBELL_STUB)]
@@ -223,8 +267,8 @@ class Guest:
             exits.append(vcpu_exit)
             if vcpu_exit.reason is not Exit.MMIO:
                 return exits
-            if step is not steps[-1]:
-                self.resume(vcpu_exit)
+            if step is not steps[-1] and not self.go_on(exits, vcpu_exit):
+                return exits
         self.registers.rip = AFTER_DOORBELL
         return exits[:-1]
 
@@ -241,14 +285,17 @@ class Guest:
             self.leave(VcpuExit(Exit.INTR, errno=EINTR))
             raise
 
-    def resume(self, vcpu_exit: VcpuExit) -> None:
-        """Call KVM_RUN again after an MMIO exit; a read is completed first."""
+    def resume(self, vcpu_exit: VcpuExit) -> VcpuExit | None:
+        """Call KVM_RUN again after an MMIO or IO exit; a read of MMIO is completed first.
+
+        Return the next exit if it comes before the program of the guest goes on.
+        """
         self.vcpu_run.begin()
         if vcpu_exit.mmio is not None and not vcpu_exit.mmio[1]:
             address, _, length = vcpu_exit.mmio
             data = self.registers.mmio_data[:length]
             self.vcpu_run.mmio(MmioType.READ, address, data)
-        self.reenter()
+        return (self.registers.in_smm and self._handle_smi()) or self.reenter()
 
     def access(self, access: Access, *, fetches: bool = False) -> VcpuExit | None:
         """Access memory as the guest; return the exit to user space that this takes, if any.
@@ -257,13 +304,15 @@ class Guest:
         """
         last, retries = None, 0
         while retries < MAX_RETRIES:
-            self.reenter()
+            vcpu_exit = self.reenter()
+            if vcpu_exit is not None:
+                return vcpu_exit
             try:
                 fault = self._try_access(access, fetches)
             except GuestFault:
                 return self.shut_down(access.rip)
             if fault is None:
-                self._store_data(access)
+                store_data(self._memory, self._vcpu, self._translation, access)
                 return None
             last, retries = fault, retries + 1 if fault == last else 1
             result = self._page_fault(access, fault)
@@ -308,17 +357,17 @@ class Guest:
         run.emulate_insn(access.rip, access.code, mode, csbase=self.registers.cs_base)
         run.rip += len(access.code)
         write = bool(access.error & PF_WRITE)
-        gpa, is_mmio = self._translate(access.address, fault.address, write)
+        gpa, is_mmio = mmio_address(
+            self._memory, self._vcpu, access.address, fault.address, write=write
+        )
         if gpa is None:
             return self.leave(VcpuExit(Exit.SHUTDOWN))
         if not is_mmio:
             if write and guest_memory.write(gpa, access.data):
                 self._memory.pte_writer.pte_write(gpa, access.data)
-                self.reenter()
-                return None
+                return self.reenter()
             if not write and guest_memory.read(gpa, 1) is not None:
-                self.reenter()
-                return None
+                return self.reenter()
         return self._exit_for_mmio(access, gpa, write)
 
     @property
@@ -341,43 +390,6 @@ class Guest:
             run.mmio(MmioType.UNSATISFIED_READ, gpa, bytes(length))
         return self.leave(VcpuExit(Exit.MMIO, (gpa, write, length)))
 
-    def _translate(self, address: int, faulted: int, write: bool) -> tuple[int | None, bool]:
-        """Return the guest physical address, or None, and whether it is known to be MMIO.
-
-        `faulted`: the address of the fault. Like x86.c:vcpu_mmio_gva_to_gpa.
-        """
-        memory, vcpu = self._memory, self._vcpu
-        cached = memory.mmio.match_gva(vcpu, address)
-        if cached is not None:
-            self._trace_match_mmio(address, cached, write, by_gpa=False)
-            return cached, True
-        gpa = faulted
-        if vcpu.paging is Paging.LONG:
-            walk = memory.guest_walker.walk(vcpu.cr3, address, PF_USER | (PF_WRITE if write else 0))
-            if walk is None:
-                return None, False
-            gpa = walk.gfn << 12 | address & 0xFFF
-        matches = memory.mmio.match_gpa(vcpu, gpa)
-        if matches:
-            self._trace_match_mmio(address, gpa, write, by_gpa=True)
-        return gpa, matches
-
-    def _store_data(self, access: Access) -> None:
-        """Write the bytes of a store that did not fault, where a guest may have its tables."""
-        knobs = self._memory.arch.knobs
-        if not access.error & PF_WRITE:
-            return
-        if knobs.tdp:
-            if self._translation.has_walked:
-                self._memory.guest_memory_of(self._vcpu).store(self._translation.gpa, access.data)
-            return
-        row, index, level = self._memory.shadow_walker.last(self._vcpu, access.address)
-        gfn = self._memory.arch.sptes.gfn_of(row, index)
-        gfn += (access.address >> 12) & (1 << 9 * (level - 1)) - 1
-        self._memory.guest_memory_of(self._vcpu).store(
-            gfn << 12 | access.address & 0xFFF, access.data
-        )
-
     def _fail(self) -> VcpuExit:
         """Let KVM_RUN itself fail with EFAULT."""
         return self.leave(VcpuExit(None, errno=EFAULT))
@@ -386,14 +398,3 @@ class Guest:
         """Return from KVM_RUN to user space with this exit."""
         self.vcpu_run.leave(int(vcpu_exit.reason or 0), vcpu_exit.errno)
         return vcpu_exit
-
-    def _trace_smm(self, *, entering: bool) -> None:
-        if KvmSmmTransition in self._bus.wanted:
-            self._bus.emit(
-                KvmSmmTransition(vcpu_id=self._vcpu.id, smbase=SMBASE, entering=entering)
-            )
-
-    def _trace_match_mmio(self, gva: int, gpa: int, write: bool, *, by_gpa: bool) -> None:
-        if VcpuMatchMmio in self._bus.wanted:
-            event = VcpuMatchMmio(gva=gva, gpa=gpa, write=write, gpa_match=by_gpa)
-            self._bus.emit(event)

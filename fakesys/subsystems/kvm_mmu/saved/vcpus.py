@@ -7,8 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from fakesys.core.saved import U32, U63, Natural, Saved, check, check_range
+from fakesys.subsystems.kvm.vcpu_run.smm import SMBASE
 from fakesys.subsystems.kvm_mmu.guest.exits import Registers
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import SMBASE, Guest
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.mmu.roots import wanted_roots
 from fakesys.subsystems.kvm_mmu.saved.packed import GENERATION_END
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch, Request
