@@ -206,6 +206,24 @@ def test_without_eager_splits_clearing_protects_for_good(kernel: str) -> None:
     assert vm.ctl(f"a vcpu 0 access w {12 * MIB}") == {"faults": "0"}
 
 
+@pytest.mark.parametrize(
+    ("number", "logs", "size"), [(1, LARGE, "pages_2m"), (2, GIANT, "pages_1g")]
+)
+def test_what_clearing_protects_needs_the_lock_after_the_log_too(
+    number: int, logs: str, size: str
+) -> None:
+    vm = vm_of_all_sizes("6.1", eager_page_split=0)
+    write = f"a vcpu 0 access w {SLOTS[number][0]}"
+    vm.ctl("a cap 168 3")
+    vm.ctl(write)
+    vm.ctl(f"{logs}1")
+    vm.ctl(f"a clear_dirty {number} first=448 n=64")
+    vm.ctl(f"{logs}0")
+    changes = vm.changes(write)
+    assert (changes["pf_fixed"], "pf_fast" in changes, size in changes) == (1, False, False)
+    assert vm.ctl(write) == {"faults": "0"}
+
+
 def test_a_gigabyte_of_small_pages_is_logged_and_invalidated_at_once() -> None:
     vm = vm_of_all_sizes("6.1")
     gpa = 4 * GIB
