@@ -77,26 +77,28 @@ def reason_of(text: str) -> str:
 def require_equal(host: Host) -> None:
     """Each counter equals the number of its event lines, over the whole life of the machine."""
     host.take()
-    names = Counter(line.partition(":")[0] for line in host.all)
-    exits = Counter(reason_of(text) for text in told(host.all, "kvm_exit"))
-    lines = {
+    lines = counted(host.all)
+    assert {name: host.counter(name) for name in lines} == lines
+
+
+def counted(lines: list[str]) -> dict[str, int]:
+    """How many of these lines belong to each counter."""
+    names = Counter(line.partition(":")[0] for line in lines)
+    exits = Counter(reason_of(text) for text in told(lines, "kvm_exit"))
+    left = told(lines, "kvm_userspace_exit")
+    return {
         "exits": names["kvm_exit"],
         "io_exits": exits["io"] + exits["IO_INSTRUCTION"],
         "irq_exits": exits["interrupt"] + exits["EXTERNAL_INTERRUPT"],
         "irq_window_exits": exits["vintr"] + exits["INTERRUPT_WINDOW"],
         "halt_exits": exits["hlt"] + exits["HLT"],
-        "fpu_reload": told(host.all, "kvm_fpu").count("unload"),
+        "fpu_reload": told(lines, "kvm_fpu").count("unload"),
         "insn_emulation": names["kvm_emulate_insn"],
-        "mmio_exits": len(
-            [text for text in told(host.all, "kvm_userspace_exit") if "KVM_EXIT_MMIO" in text]
-        ),
-        "signal_exits": len(
-            [text for text in told(host.all, "kvm_userspace_exit") if "restart" in text]
-        ),
+        "mmio_exits": sum("KVM_EXIT_MMIO" in text for text in left),
+        "signal_exits": sum("restart" in text for text in left),
         "irq_injections": names["kvm_inj_virq"],
         "hypercalls": names["kvm_hypercall"],
     }
-    assert {name: host.counter(name) for name in lines} == lines
 
 
 def test_an_access_that_faults_exits_and_enters() -> None:
