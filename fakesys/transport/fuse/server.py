@@ -106,6 +106,9 @@ class Server:
                     return
                 if self.session.working:
                     self.session.work()
+                # Requests may come without a pause for hours.
+                if self._collector.is_urgent():
+                    self._collector.collect()
                 await trio.lowlevel.checkpoint()
             if busy is None:
                 return
@@ -115,9 +118,7 @@ class Server:
 
     async def _wait(self) -> None:
         """Wait for a request, and use the time if none comes for a while."""
-        if self._collector.is_urgent():
-            self._collector.collect()
-        elif collecting.is_due():
+        if collecting.is_due():
             with trio.move_on_after(collecting.IDLE_SECONDS):
                 await trio.lowlevel.wait_readable(self._device)
                 return
