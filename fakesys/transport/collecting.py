@@ -6,7 +6,8 @@ tenths of a second.
 
 Python counts objects, not bytes: a VM that is destroyed leaves few objects in circles, but large
 ones. So the memory of the process is looked at too, and when it has grown a collection takes its
-turn between two requests; the longer the last one took, the more it must have grown.
+turn between two requests; the more objects live, and the longer a collection takes for that, the
+more it must have grown.
 
 The C library gives each of the first threads a heap of its own, and keeps in every heap what was
 freed below something that lives. The threads of long calls take turns, so one heap serves all.
@@ -26,10 +27,11 @@ from contextlib import contextmanager
 DUE, OVERDUE = 10, 100
 # Without a request for so long, the next one is not expected at once.
 IDLE_SECONDS = 0.05
-# While requests come, a short collection is due to growth by so much. One that takes n times as
-# long needs n * n times the growth. The process looks at its memory so often.
+# While requests come, a collection is due to growth by so much where few objects live. With n times
+# as many it takes n times as long, and needs n * n times the growth. How long the last one took
+# says less: that grows with the garbage. The process looks at its memory so often.
 GROWN_BYTES = 2 << 20
-SHORT_SECONDS = 0.01
+FEW_OBJECTS = 50_000
 LOOK_SECONDS = 1.0
 # malloc.h of the GNU C library. A fixed threshold: else the texts of the whole machine, once freed,
 # raise it, and later ones come from the heap.
@@ -88,6 +90,11 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * mmap.PAGESIZE
 
 
+def living_objects() -> int:
+    """Return how many objects a full collection looks at."""
+    return len(gc.get_objects())
+
+
 class Collector:
     """Collects in time: when the process is idle, or has grown although requests come."""
 
@@ -110,9 +117,7 @@ class Collector:
 
     def collect(self) -> None:
         """Collect everything now."""
-        # Of this thread: on a busy machine others take most of the time that passes.
-        begin = time.thread_time()
         collect()
-        times = max(1.0, (time.thread_time() - begin) / SHORT_SECONDS)
+        times = max(1.0, living_objects() / FEW_OBJECTS)
         self._growth = int(GROWN_BYTES * times * times)
         self._kept = resident_bytes()

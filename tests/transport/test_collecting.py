@@ -41,18 +41,17 @@ def test_python_collects_everything_rarely(thresholds: None) -> None:
 
 
 class Clock:
-    """The time and the memory that a collector sees, and how long its collections take."""
+    """The time, the memory and the objects that a collector sees."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now, self.resident, self.takes, self.collections = 100.0, 50 << 20, 0.001, 0
+        self.now, self.resident, self.living, self.collections = 100.0, 50 << 20, 1000, 0
         patch.setattr(time, "monotonic", lambda: self.now)
-        patch.setattr(time, "thread_time", lambda: self.now)
+        patch.setattr(collecting, "living_objects", lambda: self.living)
         patch.setattr(collecting, "resident_bytes", lambda: self.resident)
         patch.setattr(collecting, "collect", self.collect)
 
     def collect(self) -> None:
         self.collections += 1
-        self.now += self.takes
 
     def look(self, collector: collecting.Collector) -> bool:
         """Let time pass until the collector looks again."""
@@ -77,20 +76,27 @@ def test_what_has_grown_is_collected_while_requests_come(monkeypatch: pytest.Mon
     assert clock.look(collector)
 
 
-def test_a_long_collection_needs_more_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_many_objects_live_more_growth_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, collector = Clock(monkeypatch), collecting.Collector()
-    clock.takes = collecting.SHORT_SECONDS * 3
+    clock.living = collecting.FEW_OBJECTS * 3
     assert not collector.is_urgent()
     collector.collect()
-    clock.resident += 8 * collecting.GROWN_BYTES
+    clock.resident += 9 * collecting.GROWN_BYTES
     assert not clock.look(collector)
-    clock.resident += 2 * collecting.GROWN_BYTES
+    clock.resident += 1
     assert clock.look(collector)
-    # It turns out to be short again.
-    clock.takes = collecting.SHORT_SECONDS / 2
+    # Most of them are gone.
+    clock.living = collecting.FEW_OBJECTS - 1
     collector.collect()
     clock.resident += collecting.GROWN_BYTES + 1
     assert clock.look(collector)
+
+
+def test_objects_that_live_are_counted() -> None:
+    gc.collect()
+    before = collecting.living_objects()
+    kept = [Loop() for _ in range(5000)]
+    assert collecting.living_objects() - before >= len(kept)
 
 
 def test_the_memory_of_this_process() -> None:
