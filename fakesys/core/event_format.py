@@ -156,7 +156,7 @@ class EventFormat:
         return self.cls.context is Tracepoint.context
 
     def _head_of(self, event: Tracepoint) -> tuple[int, int, int]:
-        return self._head if self._has_one_context else (self.id, *event.context())
+        return self.id, *event.context()
 
     @cached_property
     def _struct(self) -> struct.Struct:
