@@ -9,6 +9,7 @@ import os
 import traceback
 from collections.abc import Mapping
 from errno import ECANCELED
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from fakesys.tree.attr import Layout, Mount
 from fakesys.tree.binder import Binder
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import DEBUGFS
+from fakesys.tree.node import File
 
 if TYPE_CHECKING:
     from fakesys.machine.timeline import Timeline
@@ -79,7 +81,7 @@ class Machine:
         self.control = Control(self)
         self.subsystems = self._built()
         self.fs = FileSystem(Binder(self.kernel.bus, self.subsystems.features, self._mounts()))
-        self.fs.report = lambda node, _data, error: self.control.note_result(node.path, error)
+        self.fs.report = partial(_report, self.control)
         self.calls, self._system_calls = CallHooks(self.fs), SystemCalls(self.fs, self.bug)
         self.control.set_lockdown(lockdown)
         try:
@@ -219,3 +221,11 @@ class Machine:
             *models.module_mounts(),
             *(() if toy is None else selftest_files.mounts(toy, self.kernel.devices)),
         )
+
+
+def _report(control: Control, node: File, _data: bytes, error: KernelError | None) -> None:
+    """Keep the result of a write; only a refusal needs the path, which takes time to make."""
+    if error is None:
+        control.note_success()
+    else:
+        control.note_refusal(node.path, error)

@@ -124,9 +124,9 @@ class FileSystem:
 
         A device has no driver behind it: ENXIO. Transports never get that far.
         """
-        if isinstance(node, DeviceNode):
-            raise KernelError(ENXIO, f"{node.path} has no driver")
         if not isinstance(node, File):
+            if isinstance(node, DeviceNode):
+                raise KernelError(ENXIO, f"{node.path} has no driver")
             raise KernelError(EISDIR, f"{node.path} is not a file")
         if node.gone:
             raise KernelError(node.kind_.gone, f"{node.path} is gone")
@@ -179,7 +179,8 @@ class FileSystem:
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
     ) -> int:
         """Do one write(2); report its result and return the number of bytes taken."""
-        begun = None if self.recorder is None else self.recorder.begin()
+        recorder = self.recorder
+        begun = None if recorder is None else recorder.begin()
         try:
             taken = self._write(node, handle, data, offset, nonblock=nonblock)
         except KernelError as refusal:
@@ -189,7 +190,8 @@ class FileSystem:
             raise
         if self.report is not None:
             self.report(node, data, None)
-        self._record_write(begun, node, data[:taken], None)
+        if recorder is not None:
+            self._record_write(begun, node, data[:taken], None)
         return taken
 
     def _write(

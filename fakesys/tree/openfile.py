@@ -115,8 +115,9 @@ class OpenFile:
         """Drop what the open file keeps alive; a second call does nothing."""
         if self._copy is not None:
             self._copy.close()
-        drop_hold, self._drop_hold = self._drop_hold, None
+        drop_hold = self._drop_hold
         if drop_hold is not None:
+            self._drop_hold = None
             drop_hold()
 
 

@@ -137,11 +137,12 @@ class Control:
         """Follow a change of the faults. Call it after every one."""
         self.set_faults(self.faults)
 
-    def note_result(self, path: str, error: KernelError | None) -> None:
-        """Keep the refusal of a write as the last one; a write that succeeds clears it."""
-        if error is None:
-            self.last_error = None
-            return
+    def note_success(self) -> None:
+        """Forget the last refusal: a write has succeeded since."""
+        self.last_error = None
+
+    def note_refusal(self, path: str, error: KernelError) -> None:
+        """Keep what was refused at a path as the last refusal."""
         self.last_error = Refusal(self.machine.kernel.clock.now_ns, path, error)
 
     def state(self) -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ class SnapshotFile:
             self._text.close()
         if self._collected:
             error = KernelError(EINVAL, "a snapshot that is cut off: its last line is missing")
-            self._control.note_result(PATH, error)
+            self._control.note_refusal(PATH, error)
 
 
 def _saved(control: Control) -> Text:

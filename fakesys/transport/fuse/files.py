@@ -26,8 +26,11 @@ from fakesys.tree.openfile import OpenFile
 _CALLER = protocol.CALLER
 _unpack_open = protocol.OPEN_IN.unpack_from
 _unpack_read = protocol.READ_IN.unpack_from
+_unpack_write = protocol.WRITE_IN.unpack_from
 _unpack_number = protocol.FH.unpack_from
 _pack_open = protocol.OPEN_OUT.pack
+_pack_written = protocol.WRITE_OUT.pack
+_WRITTEN_DATA = protocol.WRITE_IN.size
 _BY_READ = protocol.READ_LOCKOWNER
 # By whether splice(2) gives a text, and whether the file is seekable. Without KEEP_CACHE each
 # open(2) drops the pages, and waits for clients that hold the lock of one, who may wait long.
@@ -138,18 +141,17 @@ class Files:
 
     def write(self, nodeid: int, message: Message) -> bytes:
         """Serve WRITE; its caller holds the lock of the file's inode until it is answered."""
-        number, offset, size, _, flags = protocol.WRITE_IN.unpack_from(message)
+        number, offset, size, _, flags = _unpack_write(message)
         node, handle = self._open_files[number]
         if nodeid in self._beliefs:
             self._splicing.written(nodeid, number, node, message)
         # With O_APPEND the kernel sends the size that it has cached, which has no meaning here.
         if flags & O_APPEND:
             offset = 0
-        start = protocol.WRITE_IN.size
-        data = bytes(message[start : start + size])
+        data = bytes(message[_WRITTEN_DATA : _WRITTEN_DATA + size])
         nonblock = flags & O_NONBLOCK != 0
         taken = self._fs.write(node, handle, data, offset, nonblock=nonblock)
-        return protocol.WRITE_OUT.pack(taken, 0)
+        return _pack_written(taken, 0)
 
     def _release(self, nodeid: int, message: Message) -> bytes:
         (number,) = _unpack_number(message)

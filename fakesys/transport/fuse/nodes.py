@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from errno import ESTALE
 from time import monotonic
-from typing import NamedTuple
 
 from fakesys.core.errors import Blocked, KernelError, Waiters
 from fakesys.transport.fuse.protocol import ROOT_ID
@@ -157,13 +155,6 @@ class NodeTable(dict[int, Node]):
                 del self.listings[nodeid]
 
 
-class Opened(NamedTuple):
-    """A file that is open for writing, and when it was opened."""
-
-    nodeid: int
-    moment: float
-
-
 class Writers:
     """The node numbers by which files are open for writing now.
 
@@ -188,9 +179,10 @@ class Writers:
         self._nodes = nodes
         self._is_locked = is_locked
         self._run_later = run_later
-        # By the number of the open file.
-        self.opened: dict[int, Opened] = {}
-        self._count: Counter[int] = Counter()
+        # By the number of the open file: the node number, and when it was opened.
+        self.opened: dict[int, tuple[int, float]] = {}
+        # How many are open, by node number.
+        self._count: dict[int, int] = {}
         # Processes that were told to look again, which works once.
         self._sent_back: set[bytes] = set()
         # OPEN requests that wait until a write was answered or a file was closed.
@@ -201,7 +193,7 @@ class Writers:
 
         Raises Blocked for a process that has looked again and found a number that is not free.
         """
-        if not self._count[nodeid]:
+        if nodeid not in self._count:
             self._sent_back.discard(caller)
             return
         if caller not in self._sent_back:
@@ -217,7 +209,7 @@ class Writers:
         self._sent_back.remove(caller)
 
     def _youngest(self, nodeid: int) -> float:
-        return max(opened.moment for opened in self.opened.values() if opened.nodeid == nodeid)
+        return max(moment for opened, moment in self.opened.values() if opened == nodeid)
 
     def renew(self, nodeid: int) -> Node | None:
         """Let new look-ups of a file find a number by which it is not open for writing.
@@ -228,13 +220,14 @@ class Writers:
 
     def add(self, handle: int, nodeid: int) -> None:
         """Record that a file was opened for writing."""
-        self.opened[handle] = Opened(nodeid, monotonic())
-        self._count[nodeid] += 1
+        self.opened[handle] = nodeid, monotonic()
+        self._count[nodeid] = self._count.get(nodeid, 0) + 1
 
     def remove(self, handle: int) -> None:
         """Forget one of `opened` that was closed."""
-        opened = self.opened.pop(handle)
-        self._count[opened.nodeid] -= 1
-        if not self._count[opened.nodeid]:
-            del self._count[opened.nodeid]
-        self.waiting.wake()
+        nodeid, _ = self.opened.pop(handle)
+        count = self._count.pop(nodeid)
+        if count > 1:
+            self._count[nodeid] = count - 1
+        if self.waiting:
+            self.waiting.wake()

@@ -130,7 +130,7 @@ class Valid(IntFlag):
 
 
 # (length) opcode unique nodeid (uid gid pid extension-length padding)
-IN_HEADER = Struct("<4xIQQ16x")
+IN_HEADER = Struct("<4xIQQ12s4x")
 # The place of uid, gid and pid in the header.
 CALLER = slice(24, 36)
 CALLER_IN = Struct("<III")

@@ -40,7 +40,6 @@ ANSWER_SIZE = protocol.OUT_HEADER.size
 # Looked up once: these run for every request.
 _write = os.write
 _get_ident = threading.get_ident
-_CALLER = protocol.CALLER
 _unpack_header = protocol.IN_HEADER.unpack_from
 _pack_header = protocol.OUT_HEADER.pack
 
@@ -71,10 +70,10 @@ class Session:
         self.buffer = bytearray(BUFFER_SIZE)
         self.served = 0
         self._binder = machine.fs.binder
-        # That of the last request, and that of which clients were told.
-        self._present = self._kernel = machine.kernel
+        # That of which clients were told.
+        self._kernel = machine.kernel
         # uid, gid and pid of the last request, and the caller that they make.
-        self._ids: Message = b""
+        self._ids = b""
         self._caller = MACHINE
         self._wakeups = Wakeups()
         self._parked = ParkedCalls(self._wakeups)
@@ -110,16 +109,14 @@ class Session:
     def step(self, length: int) -> None:
         """Serve the request in the first `length` bytes of `buffer`."""
         message: Message = self.buffer
-        opcode, unique, nodeid = _unpack_header(message)
-        ids = message[_CALLER]
+        opcode, unique, nodeid, ids = _unpack_header(message)
         if ids != self._ids:
             self._ids = ids
             uid, gid, pid = protocol.CALLER_IN.unpack(ids)
             self._caller = Caller(pid, uid, gid)
         self.served += 1
-        # Asked for once in a request: the machine looks it up.
-        kernel = self._present = self._machine.kernel
-        kernel.caller = self._caller
+        # Another one makes the tree unsettled, so it is looked for when clients are told.
+        self._kernel.caller = self._caller
         handler = self._in_place.get(opcode)
         if handler is not None:
             self._perform(unique, handler, nodeid, message)
@@ -180,7 +177,7 @@ class Session:
             watchdog.thread = _get_ident()
             state.serving = True
             try:
-                on_request = self._present.on_request
+                on_request = self._kernel.on_request
                 if on_request is not None:
                     on_request(caller)
                 data = handler(nodeid, message)
@@ -328,8 +325,7 @@ class Session:
             for unique in requests:
                 parked = self._parked.take(unique)
                 if parked is not None:
-                    self._present = self._machine.kernel
-                    self._present.caller = self._caller = parked.caller
+                    self._kernel.caller = self._caller = parked.caller
                     self._ids = b""
                     self._perform(*parked.call)
                     if parked.call.handler == self._files.write:
