@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tree",),
     ("subsystems",),
     ("machine",),
+    ("pool",),
     ("lab", "explore", "transport"),
     ("daemon", "execution", "view"),
     ("cli",),
