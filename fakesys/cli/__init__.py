@@ -3,8 +3,8 @@
 Each command is a function of click in a module of this folder (`COMMANDS`), imported only when it
 is asked for, so that `fakesys status` does not wait for models. Modules of one group share a file:
 `mounting.py` (mount, umount, status), `offline.py` (run, abi, doc), `recordings.py` (record,
-replay), `snapshots.py`, `lab.py`, `explore.py`, `show.py`, `view.py`, `execute.py` (exec). What
-they share:
+replay), `view.py` (view, top), `snapshots.py`, `lab.py`, `explore.py`, `show.py`, `execute.py`
+(exec). What they share:
 
 * `machine_options.py`: `MachineOptions`, the options of a machine and its daemon.
 * `starting.py`: starts a daemon in the background and reports why it did not start.
@@ -39,6 +39,7 @@ COMMANDS = {
     "doc": "offline:doc",
     "show": "show:show",
     "view": "view:view",
+    "top": "view:top",
     "lab": "lab:lab",
     "explore": "explore:explore",
     "exec": "execute:execute",

@@ -1,4 +1,4 @@
-"""`fakesys view`: a live page of a machine."""
+"""`fakesys view` and `fakesys top`: a live page of a machine, and the same in a terminal."""
 
 from __future__ import annotations
 
@@ -33,6 +33,32 @@ def view(mountpoint: Path, scenario: str | None, port: int, control: bool, trace
             root = stack.enter_context(_machine(scenario))
         with suppress(KeyboardInterrupt):
             serve(root, port=port, control=control, trace=trace, say=_say)
+
+
+@click.command(epilog="Example: fakesys top ./mountpoint")
+@click.argument("mountpoint", type=MOUNT_PATH, default="mountpoint")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.05, 3600),
+    default=1.0,
+    show_default=True,
+    help="Over which counters per second are measured.",
+)
+@click.option("--once", is_flag=True, help="Print one frame and end, as in a pipe.")
+def top(mountpoint: Path, seconds: float, once: bool) -> None:
+    """Show a mount in the terminal, until q or Ctrl-C: VMs, counters, queues, refusals.
+
+    Where standard output is no terminal, one frame is printed.
+    """
+    from fakesys.top import terminal
+
+    require_answer(mountpoint)
+    root = mount_at(mountpoint).point
+    show = terminal.print_frame if once or not terminal.interactive() else terminal.watch
+    try:
+        show(root, window=seconds)
+    except terminal.Gone as error:
+        raise click.ClickException(str(error)) from None
 
 
 @contextmanager

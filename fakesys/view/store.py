@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 LINES_KEPT = 500
 REMOVALS_KEPT = 2000
+
+
+class Present(NamedTuple):
+    """What a store holds at one moment; `read`: when each prefix was read, by `time.monotonic`."""
+
+    values: dict[str, Any]
+    lines: dict[str, list[list[str]]]
+    read: dict[str, float]
 
 
 class Store:
@@ -26,11 +35,13 @@ class Store:
         self.oldest = 0
         self.lines: dict[str, deque[list[str]]] = {}
         self.counts: dict[str, int] = {}
+        self.read: dict[str, float] = {}
 
     def replace(self, prefix: str, values: Mapping[str, Any]) -> None:
         """Let `values` be all that there is below `prefix`."""
         with self.lock:
             self.version += 1
+            self.read[prefix] = time.monotonic()
             for key in [k for k in self.values if k.startswith(prefix) and k not in values]:
                 del self.values[key]
                 self.removed[key] = self.version
@@ -49,6 +60,13 @@ class Store:
             for number, line in enumerate(lines, before + 1):
                 kept.append(line)
                 self.counts[stream] = number
+
+    def present(self) -> Present:
+        """Return all that there is now."""
+        with self.lock:
+            values = {key: value for key, (_, value) in self.values.items()}
+            lines = {stream: list(kept) for stream, kept in self.lines.items()}
+            return Present(values, lines, dict(self.read))
 
     def forget_lines(self) -> None:
         """Begin all streams again, as of another machine."""

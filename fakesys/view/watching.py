@@ -18,6 +18,8 @@ from fakesys.view.streams import Stream
 # Of the time that reading takes, so many times is left to others.
 PATIENCE = 19
 SHORTEST = 0.05
+# But no more than this: while the daemon was stopped, reading took long without any work.
+LONGEST = 5.0
 SILENCE = 2.0
 RETRY = 0.25
 
@@ -41,7 +43,7 @@ class Source:
         began = time.monotonic()
         store.replace(self.prefix, self._read(root))
         ended = time.monotonic()
-        self._earliest = ended + max(SHORTEST, PATIENCE * (ended - began))
+        self._earliest = ended + max(SHORTEST, _rest(ended - began))
         self.due = max(self._earliest, ended + self._idle)
 
 
@@ -57,7 +59,7 @@ class Paced:
         """Read what has come. Raises OSError when the mount is gone."""
         began = time.monotonic()
         store.append(self.name, self.stream.read())
-        self.earliest = time.monotonic() + PATIENCE * (time.monotonic() - began)
+        self.earliest = time.monotonic() + _rest(time.monotonic() - began)
 
 
 class Watcher:
@@ -72,6 +74,8 @@ class Watcher:
         self._trace = trace
         self._beat = time.monotonic()
         self._why = ""
+        # Why the last attempt to read the mount has failed.
+        self.error: OSError | None = None
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -92,6 +96,7 @@ class Watcher:
             try:
                 self._watch()
             except OSError as error:
+                self.error = error
                 self._why = f"The mount is gone: {error.strerror}. Waiting for it."
             except (ValueError, KeyError) as error:
                 self._why = f"The mount says what this page does not understand: {error!r}"
@@ -109,7 +114,7 @@ class Watcher:
         self._store.forget_lines()
         with ExitStack() as stack:
             opened = self._open(stack)
-            self._why = ""
+            self._why, self.error = "", None
             while not self._stopped.is_set():
                 self._step(sources, opened)
 
@@ -149,6 +154,11 @@ class Watcher:
         if ready:
             for source in sources:
                 source.wake()
+
+
+def _rest(seconds: float) -> float:
+    """Return for how long not to read again what took so many seconds."""
+    return min(LONGEST, PATIENCE * seconds)
 
 
 def _ready(descriptors: list[int], seconds: float) -> list[int]:
