@@ -179,8 +179,10 @@ class Apicv:
 
     def remove_vm(self, vm: Vm) -> None:
         """Drop the state of a VM, with its timers."""
-        for timer in self._vms.pop(vm).eoi_inject:
+        removed = self._vms.pop(vm)
+        for timer in removed.eoi_inject:
             timer.cancel()
+        removed.forget_parts()
 
     # --- ioctls of a VM ---
 

@@ -204,6 +204,13 @@ class Vm:
             self.dead = True
             self._unwatch()
             self.kvm.remove(self)
+            self._forget_parts()
+
+    def _forget_parts(self) -> None:
+        """Let go of what refers to this VM, so that it is freed now and not by a collection."""
+        self.vcpus.clear()
+        self.before_read.clear()
+        self.rmaps_stat = str
 
     def hold(self) -> Callable[[], None]:
         """Take a reference for an open file; return the function that drops it."""

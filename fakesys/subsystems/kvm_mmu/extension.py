@@ -12,6 +12,7 @@ from fakesys.subsystems.kvm.params import Params
 from fakesys.subsystems.kvm.vcpu_run.extension import VcpuRuns
 from fakesys.subsystems.kvm.vm import Irqchip, Vcpu, Vm, VmOptions
 from fakesys.subsystems.kvm_mmu import params as mmu_params
+from fakesys.subsystems.kvm_mmu.guest.exits import no_handler
 from fakesys.subsystems.kvm_mmu.guest.race import (
     Ending,
     Race,
@@ -114,7 +115,8 @@ class MmuExtension:
         self.shrinker.remove(memory.arch)
         self.races.pop(vm, None)
         for vcpu in vm.vcpus.values():
-            del self.guests[vcpu]
+            # The handler refers to the guest: both are freed now, not by a collection.
+            self.guests.pop(vcpu).run_handler = no_handler
             del self.mmus[vcpu]
         memory.destroy()
 

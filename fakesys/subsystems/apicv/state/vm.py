@@ -129,6 +129,16 @@ class ApicVm:
         self._engine = engine
         self._members: dict[int, list[ApicVcpu]] = {}
 
+    def forget_parts(self) -> None:
+        """Let go of what refers to this VM, so that it is freed now and not by a collection."""
+        for device in self.devices.values():
+            device.target = None
+        self.vcpus.clear()
+        self._members.clear()
+        self.handlers.clear()
+        self.pic = None
+        self.inhibit = make_inhibit(self.policy, self.tracer, self.access_page, _request_none)
+
     @property
     def now_ns(self) -> int:
         """The simulated time."""
@@ -213,3 +223,7 @@ def bits_of(mask: int) -> list[int]:
     if mask & (mask - 1) == 0:
         return [mask.bit_length() - 1] if mask else []
     return [number for number, bit in enumerate(format(mask, "b")[::-1]) if bit == "1"]
+
+
+def _request_none(_request: int) -> None:
+    """Make no request: the VM is gone."""
