@@ -229,8 +229,9 @@ class Files:
         sends_all = opened.sends_all
         answer = bytearray()
         named = False
+        room = size - protocol.ENTRY_OUT.size
         for node, entry in listing.entries(offset):
-            if len(answer) + protocol.ENTRY_OUT.size + len(entry) > size:
+            if len(answer) + len(entry) > room:
                 break
             if node is None or (not sends_all and nodes.is_known(node)) or nodes.is_apart(node):
                 answer += replies.EMPTY_ENTRY

@@ -91,7 +91,9 @@ class NodeTable(dict[int, Node]):
 
     def is_known(self, node: Node) -> bool:
         """Return whether the kernel knows this node by the number that a look-up would give."""
-        return node is self._root or self._number(node) in self
+        # Asked for each name of a listing.
+        number = self._number(node) if self._renewed else node.ino
+        return number in self or node is self._root
 
     def renew(self, nodeid: int, used: Container[int]) -> Node | None:
         """Give the node of a number another one for look-ups from now on, which is not in `used`.
