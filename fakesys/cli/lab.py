@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from fakesys.cli.plots import picture_options, plot_files, save_plots
+from fakesys.pool.options import pool_options
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fakesys.lab.tables import Table
-
-C = TypeVar("C")
+    from fakesys.pool.pool import Pool
 
 # Wide enough for every table; rich does not fill the lines with blanks.
 PIPE_WIDTH = 400
@@ -82,8 +83,10 @@ def lab() -> None:
     help="Drops of the lock until a race is given up.",
 )
 @click.option("--preempt/--no-preempt", default=True, help="Is the kernel preemptible?")
+@pool_options
 @picture_options("Also plot to")
 def livelock(
+    pool: Pool,
     vcpus: tuple[int, ...],
     ws: int,
     kernel: str,
@@ -101,19 +104,19 @@ def livelock(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import livelock as experiment
+    from fakesys.lab import tasks
     from fakesys.machine.kernels.mmu import MMU_KERNELS
 
     _require_one_of("kernels", kernel, MMU_KERNELS)
     setup = experiment.Setup(vcpus, ws, kernel, seed, max_rounds, preempt)
     plots = plot_files(svg, png)
-    flows, patches = experiment.flow_cases(setup), experiment.patch_cases(setup)
     try:
-        outcomes = [
-            experiment.measure(case, setup) for case in with_progress([*flows, *patches], "races")
-        ]
+        with progress("races", tasks.number_of_races(setup)) as tell:
+            outcomes = tasks.races(pool, setup, tell)
     except KernelError as error:
         raise click.UsageError(error.why) from None
-    by_flow, by_patch = outcomes[: len(flows)], outcomes[len(flows) :]
+    flows = len(experiment.flow_cases(setup))
+    by_flow, by_patch = outcomes[:flows], outcomes[flows:]
     print_tables(experiment.flow_table(setup, by_flow), experiment.patch_table(setup, by_patch))
 
     def draw() -> Figure:
@@ -139,8 +142,10 @@ def livelock(
 )
 @click.option("--windows", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @click.option("--patches", is_flag=True, help="Only a table of the levels of the series.")
+@pool_options
 @picture_options("Also plot to")
 def apicv(
+    pool: Pool,
     patches: bool,
     preset: str,
     vcpus: int,
@@ -159,11 +164,12 @@ def apicv(
     """
     from fakesys.core.errors import KernelError
     from fakesys.lab import apicv as experiment
+    from fakesys.lab import tasks
     from fakesys.machine.kernels.apicv import APICV_KERNELS
     from fakesys.subsystems.apicv.presets import GUESTS
 
     if patches:
-        _apicv_levels(vcpus)
+        _apicv_levels(pool, vcpus)
         return
     _require_one_of("kernels", kernel, APICV_KERNELS)
     _require_one_of("presets", preset, GUESTS)
@@ -173,10 +179,8 @@ def apicv(
         timeline = experiment.boot(setup)
     except KernelError as error:
         raise click.UsageError(error.why) from None
-    measured = [
-        experiment.storm(name, number, halted=halted, windows=windows)
-        for name, number, halted in with_progress(experiment.storm_cases(setup), "storms")
-    ]
+    with progress("storms", len(experiment.storm_cases(setup))) as tell:
+        measured = tasks.storms(pool, setup, tell)
     print_tables(
         experiment.boot_table(setup, timeline),
         *(experiment.storm_table(setup, measured, halted=halted) for halted in (False, True)),
@@ -190,21 +194,23 @@ def apicv(
     save_plots(draw, plots)
 
 
-def _apicv_levels(vcpus: int) -> None:
-    from fakesys.lab import series
+def _apicv_levels(pool: Pool, vcpus: int) -> None:
+    from fakesys.lab import series, tasks
 
-    levels = with_progress(list(series.APICV_LEVELS), "levels")
-    measured = [series.apicv_level(level, vcpus) for level in levels]
+    with progress("levels", len(series.APICV_LEVELS)) as tell:
+        measured = tasks.apicv_levels(pool, vcpus, tell)
     print_tables(series.apicv_table(measured, vcpus))
 
 
 @lab.command(epilog="Example: fakesys lab ap")
-def ap() -> None:
+@pool_options
+def ap(pool: Pool) -> None:
     """Share crypto queues before the series and after each of its patches, where that works."""
-    from fakesys.lab import series
+    from fakesys.lab import series, tasks
 
-    levels = with_progress(list(series.AP_LEVELS), "levels")
-    print_tables(series.ap_table([series.ap_level(level) for level in levels]))
+    with progress("levels", len(series.AP_LEVELS)) as tell:
+        measured = tasks.ap_levels(pool, tell)
+    print_tables(series.ap_table(measured))
 
 
 def _require_one_of(kind: str, name: str, known: Iterable[str]) -> None:
@@ -225,10 +231,13 @@ def print_tables(*tables: Table) -> None:
         console.print()
 
 
-def with_progress(cases: list[C], what: str) -> Iterator[C]:
-    """Yield the cases, with a progress bar on standard error if that is a terminal."""
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, object], None]]:
+    """Offer a function to call after each case; a bar on standard error if that is a terminal."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     console = Console(stderr=True)
-    yield from track(cases, what, console=console, transient=True, disable=not console.is_terminal)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda _index, _result: bar.advance(task)

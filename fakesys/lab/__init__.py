@@ -3,6 +3,7 @@
 * `livelock.py`: delete a memslot while vCPUs fault, with zap_all and with the fast flow.
 * `apicv.py`: boot a guest over simulated time; measure storms of interrupt windows.
 * `series.py`: the levels of the series of vfio_ap and of AVIC, one row each.
+* `tasks.py`: the cases of these three as tasks of a pool.
 * `ap_matrix.py`: the AP matrix of a machine, each queue with its owner.
 
 An experiment has a `Setup` (what to measure), cases that are run one by one so that a caller can

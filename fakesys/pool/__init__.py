@@ -7,6 +7,7 @@
 * `pool.py` has `Pool`, the one object that a caller needs; it owns no process between two runs.
 * `local.py` runs tasks in processes of this machine, one task at a time in each of them.
 * `cluster.py` gives tasks to Dask distributed, which is imported only there.
+* `options.py` has the options `--jobs` and `--cluster` of commands that use a pool.
 * `work.py` is what a worker calls: a function by its name, with one task and the files for it.
 
 Tasks and results are plain data (numbers, texts, lists, mappings), and the function is named by its

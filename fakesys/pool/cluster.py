@@ -7,16 +7,12 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from fakesys.pool.work import Order, TaskLost, do
+from fakesys.pool.work import NoCluster, Order, TaskLost, do
 
 # Seconds until a scheduler that does not answer counts as absent.
 CONNECTING = 20
 # The models and most programs expect a process of their own; a Dask worker may have many threads.
 _one_at_a_time = threading.Lock()
-
-
-class NoCluster(RuntimeError):
-    """There is no scheduler at the address, or no library to ask it."""
 
 
 def run(

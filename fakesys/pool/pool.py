@@ -10,17 +10,17 @@ from typing import Any
 
 from msgspec import Struct
 
-from fakesys.pool.work import Order, order
+from fakesys.pool.work import Order, do, order
 
 
 class Pool(Struct, frozen=True):
     """Where tasks run: in `jobs` processes of this machine, or on the cluster of a scheduler.
 
-    `jobs`: 0 for as many as this process may use processors. `cluster`: such as
-    `tcp://host:8786`; then `jobs` counts for nothing.
+    `jobs`: None for as many as this process may use processors; 0 for one task after the other in
+    this process. `cluster`: such as `tcp://host:8786`; then `jobs` counts for nothing.
     """
 
-    jobs: int = 0
+    jobs: int | None = None
     cluster: str | None = None
 
     def run(
@@ -61,6 +61,8 @@ class Pool(Struct, frozen=True):
             from fakesys.pool import cluster
 
             return cluster.run(self.cluster, wanted, tasks)
+        if self.jobs == 0:
+            return ((index, do(wanted, task)) for index, task in enumerate(tasks))
         from fakesys.pool import local
 
         return local.run(self.jobs or processors(), wanted, tasks)

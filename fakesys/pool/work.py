@@ -26,6 +26,10 @@ class OtherVersion(RuntimeError):
     """A worker has another version of this package, so its results may be others."""
 
 
+class NoCluster(RuntimeError):
+    """There is no scheduler at the address, or no library to ask it."""
+
+
 class File(NamedTuple):
     """A file that goes along with the tasks: its name without a folder, its mode and its bytes."""
 

@@ -16,7 +16,7 @@ from fakesys.subsystems.apicv.presets import GUESTS
 from tests.avic_kit import KERNELS, Guests
 from tests.cli.test_lab_livelock import fakesys, rows_of
 
-SMALL = ("--vcpus", "3", "--storms", "1,3", "--windows", "4")
+SMALL = ("--jobs", "0", "--vcpus", "3", "--storms", "1,3", "--windows", "4")
 BOOT, STORM = "A boot over simulated time", "others in guest"
 
 
@@ -103,7 +103,17 @@ def test_storms_are_as_by_commands(kernel: str, halted: bool) -> None:
 
 
 def test_the_same_options_give_the_same_text() -> None:
-    assert fakesys("lab", "apicv", *SMALL) == fakesys("lab", "apicv", *SMALL)
+    assert fakesys("lab", "apicv", *SMALL) == fakesys("lab", "apicv", *SMALL, "--jobs", "2")
+
+
+def test_options_of_the_pool() -> None:
+    """The processes of this machine and a cluster exclude each other; an absent one is told."""
+    words = ("lab", "ap", "--cluster")
+    status, _, error = fakesys(*words, "tcp://127.0.0.1:1", "--jobs", "1")
+    assert (status, error.splitlines()[-1][-33:]) == (2, "counts for nothing with --cluster")
+    status, _, error = fakesys(*words, "nonsense://x")
+    assert status == 1
+    assert "no scheduler at nonsense://x" in error or "fakesys[cluster]" in error
 
 
 def test_synic_keeps_avic_off() -> None:

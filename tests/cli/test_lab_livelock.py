@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from fakesys.cli import main
-from fakesys.cli.lab import with_progress
+from fakesys.cli.lab import progress
 from fakesys.lab import livelock as experiment
 from fakesys.lab.livelock import LIVELOCK, Setup
 from fakesys.machine.kernels.mmu import MMU_KERNELS
 from fakesys.subsystems.kvm_mmu.shadow.policy import SERIES, ZapFlow
 
-SMALL = ("--vcpus", "0,2-3", "--ws", "4M", "--max-rounds", "3000")
+SMALL = ("--jobs", "0", "--vcpus", "0,2-3", "--ws", "4M", "--max-rounds", "3000")
 
 
 def fakesys(*words: str) -> tuple[int, str, str]:
@@ -70,7 +70,8 @@ def test_only_a_proof_is_shown_as_a_livelock() -> None:
 
 
 def test_the_same_options_give_the_same_text() -> None:
-    assert fakesys("lab", "livelock", *SMALL) == fakesys("lab", "livelock", *SMALL)
+    twice = [fakesys("lab", "livelock", *SMALL, "--jobs", jobs) for jobs in ("0", "2")]
+    assert twice[0] == twice[1]
 
 
 def test_without_preemption_everything_ends() -> None:
@@ -186,6 +187,6 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     for terminal in (False, True):
         err = StringIO()
         err.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign,misc]
-        with redirect_stderr(err):
-            assert list(with_progress([1, 2, 3], "races")) == [1, 2, 3]
+        with redirect_stderr(err), progress("races", 2) as tell:
+            tell(0, None)
         assert ("races" in err.getvalue()) is terminal

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from fakesys.pool import cluster as dask
-from fakesys.pool.cluster import NoCluster
 from fakesys.pool.pool import Pool
+from fakesys.pool.work import NoCluster
 from tests.long import LONG
 from tests.pool.test_local import BOUND, JOBS, until
 

@@ -28,7 +28,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 4])
+@pytest.mark.parametrize("jobs", [0, 1, 2, 4])
 def test_results_do_not_depend_on_the_number_of_workers(jobs: int) -> None:
     tasks = [{"number": number} for number in range(9)]
     told: list[int] = []
