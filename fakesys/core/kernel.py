@@ -29,6 +29,13 @@ class Caller(NamedTuple):
 MACHINE = Caller(pid=0, uid=0, gid=0)
 
 
+class Begun(NamedTuple):
+    """When a system call has begun, and who made it: a reset makes another kernel meanwhile."""
+
+    at_ns: int
+    caller: Caller
+
+
 class SavedRandom(Saved, frozen=True):
     """The state of the generator. `index`: the word that is next; `gauss`: a number kept back."""
 

@@ -24,7 +24,7 @@ MOST_STEPS = 1000
 # Journals, and what is of the daemon: no part of the state of a machine.
 _NO_STATE = frozenset(
     {"log", "log_pipe", "uevents", "uevents_pipe", "kmsg", "messages", "bugs", "last_error"}
-    | {"requests", "writes", "snapshot", "state"}
+    | {"requests", "writes", "writers", "snapshot", "state"}
 )
 # The steps of a recording that set its time, which is that of the task here.
 _OF_TIME = ("start", "hold")

@@ -10,10 +10,12 @@ from typing import Protocol
 import msgspec
 
 from fakesys.core.clock import Clock
+from fakesys.core.kernel import Caller
 from fakesys.core.text import one_line
 from fakesys.machine.hardware import CTL, PRESET
 from fakesys.machine.scenario import Origin
 from fakesys.machine.subsystems import Subsystems
+from fakesys.machine.tracing import HostTasks
 from fakesys.subsystems.control.recording import Recordings
 from fakesys.subsystems.kvm.vm import Vm, WatchProcess
 
@@ -49,6 +51,15 @@ class RecordedMachine:
     def description(self) -> str:
         """What the machine was at its beginning, as one line of JSON."""
         return msgspec.json.encode(self._machine.origin).decode()
+
+    @property
+    def caller(self) -> Caller:
+        """The process that makes the present call."""
+        return self._machine.subsystems.kernel.caller
+
+    def comm(self, pid: int) -> str:
+        """Return the name of a task of the host."""
+        return HostTasks().comm(pid)
 
     def pinned(self, path: str, text: bytes) -> bytes:
         """Return the text that has the same effect for every writer.
@@ -94,4 +105,4 @@ def _owner_ended(machine: Recordable, recordings: Recordings, ended: Callable[[]
     ended()
     for name in before:
         if kvm.find(name) is None:
-            recordings.write(begun, CTL, f"vm destroy {name}\n".encode())
+            recordings.happened(begun, CTL, f"vm destroy {name}\n".encode())

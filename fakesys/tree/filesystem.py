@@ -12,6 +12,7 @@ from os import O_ACCMODE, O_DIRECT, O_RDONLY, O_TRUNC, O_WRONLY
 from typing import Protocol
 
 from fakesys.core.errors import KernelError, Underway
+from fakesys.core.kernel import Begun
 from fakesys.core.scheduling.resched import is_repeated
 from fakesys.tree import lockdown
 from fakesys.tree.attr import Handle, PagedHandle
@@ -39,12 +40,12 @@ def no_calls(_refusal: KernelError) -> None:
 class Recorder(Protocol):
     """Observer of every operation that can change the machine."""
 
-    def begin(self) -> int:
-        """Return the time for the record of a request that can change the machine and begins."""
+    def begin(self) -> Begun:
+        """Return what the record of a request needs that can change the machine and begins."""
 
     def wrote(
         self,
-        begun_ns: int,
+        begun: Begun,
         path: str,
         text: bytes,
         error: KernelError | None,
@@ -53,13 +54,13 @@ class Recorder(Protocol):
     ) -> None:
         """Record a write: `text` is what was taken, or what was refused with `error`.
 
-        `begun_ns`: what `begin` returned. `truncatable`: the file reacts to O_TRUNC.
+        `begun`: what `begin` returned. `truncatable`: the file reacts to O_TRUNC.
         """
 
     def truncated(self, path: str) -> None:
         """Record an open with O_TRUNC of a file that reacts to it."""
 
-    def made(self, begun_ns: int, word: str, path: str, error: KernelError | None) -> None:
+    def made(self, begun: Begun, word: str, path: str, error: KernelError | None) -> None:
         """Record a `mkdir` or `rmdir`, done or refused with `error`."""
 
 
@@ -213,11 +214,11 @@ class FileSystem:
             raise
 
     def _record_write(
-        self, begun_ns: int | None, node: File, data: bytes, error: KernelError | None
+        self, begun: Begun | None, node: File, data: bytes, error: KernelError | None
     ) -> None:
         recorder = self.recorder
-        if recorder is not None and begun_ns is not None:
-            recorder.wrote(begun_ns, node.path, data, error, truncatable=_truncatable(node))
+        if recorder is not None and begun is not None:
+            recorder.wrote(begun, node.path, data, error, truncatable=_truncatable(node))
 
     def forget_begun(self) -> None:
         """Forget the writes that wait for an end in a machine that is replaced."""

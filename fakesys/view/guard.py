@@ -36,9 +36,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if scope["type"] != "http":
             return
 
@@ -65,7 +62,7 @@ class Guard:
             return "another page may not ask"
         if headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
             return "another page may not ask"
-        first = scope["path"].split("/")[1].encode()
+        first = scope["path"].removeprefix("/").partition("/")[0].encode()
         if not secrets.compare_digest(first, self._token):
             return "open the address that `fakesys view` printed"
         return ""

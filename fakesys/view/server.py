@@ -91,14 +91,17 @@ class Page:
             return PlainTextResponse("start `fakesys view` with --control\n", 403)
         if request.headers.get("content-type") != "application/json":
             return PlainTextResponse("this is no JSON\n", 415)
-        if int(request.headers.get("content-length", "0")) > LONGEST_REQUEST:
-            return PlainTextResponse("too long\n", 413)
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LONGEST_REQUEST:
+                return PlainTextResponse("too long\n", 413)
         try:
-            words = json.loads(await request.body())
+            words = json.loads(body)
             if not isinstance(words, dict):
                 raise actions.BadAction("this is no action")
             result = await run_in_threadpool(actions.act, self._root, words)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return PlainTextResponse(f"{error}\n", 400)
         return JSONResponse({"result": result})
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-
-from fakesys.subsystems.control.script import meant, words_of
 
 # The most that is read of one stream at once.
 MOST = 1 << 16
@@ -18,7 +17,11 @@ Line = list[str]
 
 def shown(raw: bytes) -> str:
     """Return bytes of a file as text of one line, not too long for a page."""
-    text = raw.decode("utf-8", "backslashreplace").removesuffix("\n")
+    return _shown(raw.decode("utf-8", "backslashreplace"))
+
+
+def _shown(text: str) -> str:
+    text = text.removesuffix("\n")
     text = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in text[: LONGEST_TEXT + 1]
@@ -66,53 +69,15 @@ def plain(lines: list[bytes]) -> Iterator[Line]:
             yield [shown(line)]
 
 
-class Writes:
-    """Makes lines of a recording: time, result, path, text and the reason of a refusal."""
-
-    def __init__(self, last_error: Path) -> None:
-        self._last_error = last_error
-        self._begun = False
-        self._seconds = 0.0
-
-    def parse(self, lines: list[bytes]) -> Iterator[Line]:
-        """Yield a line for each write."""
-        found = [words for line in lines if (words := self._words(line))]
-        last = max((i for i, w in enumerate(found) if w[0] in ("put", "add", "block")), default=-1)
-        for index, words in enumerate(found):
-            line = self._line(words)
-            if line is not None:
-                # The file has the reason of the last write only.
-                why = self._why(words[2]) if index == last and words[1] != "ok" else ""
-                yield [*line, why]
-
-    def _words(self, line: bytes) -> list[str]:
-        if not self._begun:
-            # The helpers of the script end with a blank line.
-            self._begun = not line
-            return []
-        with suppress(ValueError):
-            return words_of(line.decode("utf-8", "surrogateescape"))
-        return []
-
-    def _line(self, words: list[str]) -> Line | None:
-        match words:
-            case ["start", seconds]:
-                self._seconds = float(seconds)
-            case ["advance", seconds]:
-                self._seconds += float(seconds)
-            case ["put" | "add" | "block", result, path, text]:
-                return [f"{self._seconds:.3f}", result, _name(path), shown(meant(text))]
-            case ["mkdir" | "rmdir" as word, result, path]:
-                return [f"{self._seconds:.3f}", result, _name(path), word]
-        return None
-
-    def _why(self, path: str) -> str:
-        with suppress(OSError):
-            words = self._last_error.read_bytes().split(b" ", 3)
-            if len(words) == 4 and words[1] == os.fsencode(path):
-                return shown(words[3])
-        return ""
-
-
-def _name(path: str) -> str:
-    return shown(os.fsencode(path))
+def writes(lines: list[bytes]) -> Iterator[Line]:
+    """Yield time, writer, result, path, text and the reason of a refusal, of lines of `writers`."""
+    for line in lines:
+        said = json.loads(line)
+        if "lost" in said:
+            yield ["", "", "", "", "", f"{said['lost']} writes left out: too many at once"]
+            continue
+        call, text = said["call"], _shown(said["text"])
+        who = f"{_shown(said['comm'])}[{said['pid']}] uid {said['uid']}"
+        what = text if call == "write" else f"({call})"
+        path = _shown(said["path"])
+        yield [f"{said['time']:.3f}", who, said["result"], path, what, _shown(said["why"])]

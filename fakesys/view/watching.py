@@ -120,11 +120,10 @@ class Watcher:
 
     def _open(self, stack: ExitStack) -> list[Paced]:
         control = self._root / CONTROL
-        writes = streams.Writes(control / "last_error")
         wanted = [
             ("uevents", control / "uevents_pipe", streams.uevents, b"\n\n"),
             ("log", control / "log_pipe", streams.plain, b"\n"),
-            ("writes", control / "writes", writes.parse, b"\n"),
+            ("writes", control / "writers", streams.writes, b"\n"),
         ]
         if self._trace:
             pipe = self._root / "sys/kernel/tracing/trace_pipe"

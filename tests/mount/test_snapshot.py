@@ -28,6 +28,7 @@ LEFT_OUT = {
     "kmsg",
     "snapshot",
     "writes",
+    "writers",
 }
 OWN = {"now", "requests"}
 WRITERS = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from tests.view.browser import NARROW, WIDE, axe, evaluate, logged, look, served
 
 UUID = "10000000-0000-4000-8000-000000000001"
 HOSTILE = "<img src=x onerror=document.title='taken'>"
+# Elements that are not of the page.
+MARKUP = "document.querySelectorAll('img, main b:not([class]), main script').length"
 # Far above what it takes; the aim is half a second.
 SOON = 20.0
 PICTURES = os.environ.get("FAKESYS_PICTURES")
@@ -63,6 +66,8 @@ def test_writes_of_a_shell_appear(driver: webdriver.Chrome, mount: Mount) -> Non
         put(mount, f"devices/vfio_ap/matrix/{UUID}/assign_adapter", "6")
         wait_for(driver, holds("#mdevs", "adapters 05-06, domains 04"), SOON)
         wait_for(driver, holds("#stream-writes tbody", f"{UUID}/assign_adapter6"), SOON)
+        who = f"[{os.getpid()}] uid {os.getuid()}ok"
+        assert evaluate(driver, holds("#stream-writes tbody", who))
         with pytest.raises(OSError, match="Address"):
             put(mount, "bus/ap/aqmask", "+4")
         wait_for(driver, holds("#stream-writes tbody", "EADDRINUSE"), SOON)
@@ -86,8 +91,11 @@ def test_kvm_in_words(driver: webdriver.Chrome, mount: Mount) -> None:
         wait_for(driver, holds("#vms", "No VM yet"), SOON)
 
 
-def test_hostile_names_stay_text(driver: webdriver.Chrome, mount: Mount) -> None:
-    with served(mount.root) as address:
+def test_hostile_names_stay_text(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    """All that a user of the mount can name as he likes: also the mount and the writers."""
+    folder = tmp_path / HOSTILE.replace("/", "")
+    folder.mkdir()
+    with mounted(folder, scenario="default") as mount, served(mount.root, "--trace") as address:
         driver.get(address)
         wait_for(driver, holds("#status", "live"))
         with pytest.raises(OSError, match="Invalid"):
@@ -96,14 +104,24 @@ def test_hostile_names_stay_text(driver: webdriver.Chrome, mount: Mount) -> None
                 "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
                 HOSTILE,
             )
+        wait_for(driver, holds("#last-error", HOSTILE), SOON)
         put(mount, "kernel/debug/fakesys/kmsg", f"{HOSTILE}\n")
-        wait_for(driver, holds("#stream-writes tbody", HOSTILE), SOON)
-        wait_for(driver, holds("#stream-log tbody", HOSTILE), SOON)
-        assert (
-            evaluate(driver, "document.querySelectorAll('img, main td b, #mdevs b, #vms b').length")
-            == 0
-        )
-        assert "taken" not in driver.title
+        put(mount, "kernel/tracing/trace_marker", HOSTILE)
+        (mount.root / "sys/kernel/tracing/instances" / HOSTILE).mkdir()
+        # A thread gives itself any name of 15 bytes.
+        script = "echo '<b onx=1>' > /proc/self/comm; echo 0 > \"$0\"/sys/bus/ap/poll_thread"
+        subprocess.run(["/bin/bash", "-c", script, mount.root], timeout=SOON, check=True)
+        for name, words in (
+            ("writes", HOSTILE),
+            ("writes", f"instances/{HOSTILE}"),
+            ("writes", "<b onx=1>["),
+            ("log", HOSTILE),
+            ("trace", HOSTILE),
+        ):
+            wait_for(driver, holds(f"#stream-{name} tbody", words), SOON)
+        assert evaluate(driver, holds("#point", folder.name))
+        assert evaluate(driver, MARKUP) == 0
+        assert driver.title.startswith("fakesys ")
 
 
 def test_a_whole_machine_of_queues(driver: webdriver.Chrome, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
   `Calls`, which `machine/machine.py` fulfils.
 * `Faults` (`faults.py`): errors and delays that calls meet although the models allow them.
 * `Recordings` (`recording.py`): every open file `writes`, each with a shell script of what
-  happens; `script.py` writes and reads the lines of such a script.
+  happens; `script.py` writes and reads the lines of such a script. `WritersFile` (`writers.py`):
+  every open file `writers`, which hears the same and tells who wrote.
 * `SnapshotFile` (`snapshots.py`), `JournalText` and `JournalPipe` (`streams.py`): open files of
   their own kind.
 * `files.py`: the table of the directory.

@@ -24,7 +24,7 @@ from fakesys.subsystems.control.streams import (
     messages_from,
     uevents_from,
 )
-from fakesys.tree.attr import Attr, Dir, Layout, Mount
+from fakesys.tree.attr import Attr, Dir, Handle, Layout, Mount
 from fakesys.tree.kinds import CONTROL, CONTROL_JOURNAL, CONTROL_STREAM
 
 M = TypeVar("M")
@@ -103,6 +103,12 @@ def _set_rate(control: Control, text: str) -> None:
 
 def _advance(control: Control, text: str) -> None:
     control.machine.kernel.clock.advance(parse_seconds(text))
+
+
+def _open_writers(control: Control, _flags: int) -> Handle:
+    from fakesys.subsystems.control.writers import WritersFile
+
+    return WritersFile(control.recordings)
 
 
 def _state(control: Control) -> str:
@@ -259,6 +265,13 @@ TOP: Layout[Control] = Layout(
             mode=0o400,
             doc="Every write to the mount from its opening on, as a shell script; waits for more.",
             open=lambda control, _flags: control.recordings.open(),
+            kind=CONTROL_STREAM,
+        ),
+        Attr(
+            name="writers",
+            mode=0o400,
+            doc="As `writes`, but lines of JSON which name the writing process.",
+            open=_open_writers,
             kind=CONTROL_STREAM,
         ),
         Attr(

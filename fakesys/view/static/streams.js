@@ -4,7 +4,7 @@ import { byId, element } from "./dom.js";
 
 const MOST = 500;
 const STREAMS = {
-  writes: ["Writes", ["time", "result", "path", "text", "reason"]],
+  writes: ["Writes", ["time", "by", "result", "path", "text", "reason"]],
   uevents: ["Uevents", ["action", "device", "fields"]],
   log: ["Kernel log", ["line"]],
   trace: ["Trace events", ["event"]],
@@ -52,7 +52,7 @@ class Stream {
 
   row(cells) {
     const made = element("tr", { class: "fresh" }, ...cells.map((cell) => element("td", cell)));
-    if (this.body.closest("#stream-writes") && cells[1] !== "ok" && cells.length > 1) made.cells[1].className = "bad";
+    if (this.body.closest("#stream-writes") && cells.length > 2 && cells[2] !== "ok") made.cells[2].className = "bad";
     this.sift(made);
     return made;
   }
