@@ -15,7 +15,7 @@ COVERAGE_FLOOR := 99
 # Every mount is a Python of its own: without kept byte code each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help mount umount test test-fast test-mount test-tools check coverage bench demo abi clean
+.PHONY: help mount umount test test-fast test-mount test-tools check coverage bench demo abi docs clean
 
 help:
 	@echo "make mount    set up and mount the default machine at ./$(MOUNTPOINT)"
@@ -26,6 +26,7 @@ help:
 	@echo "make demo     a scenario in memory: no root, no FUSE"
 	@echo "make bench    measure against real sysfs and a C FUSE server"
 	@echo "make abi      write the reference page again"
+	@echo "make docs     build the documentation as pages with search, in build/site"
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "fakesys needs Python 3.11 or newer: apt-get install python3" >&2; exit 1; }
@@ -40,6 +41,10 @@ help:
 
 .venv/.dev: pyproject.toml | .venv/.runtime
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/.docs: pyproject.toml | .venv/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 # While something is mounted over mountpoint/, its kept file would look deleted to git.
@@ -85,6 +90,11 @@ demo: .venv/.runtime
 
 abi: .venv/.runtime
 	@$(BIN)/fakesys abi --markdown > fakesys/docs/abi.md
+
+# Refuses links that lead nowhere, blocks that are not of their language, and files from elsewhere.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f .mkdocs.yml
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

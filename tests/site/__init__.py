@@ -1,0 +1,1 @@
+"""The documentation site: `make docs` builds it with `.mkdocs.yml` and these checks."""
