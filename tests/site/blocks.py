@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -105,6 +106,16 @@ def _toml(text: str) -> str:
     return ""
 
 
+def _json(text: str) -> str:
+    """A value on each line, as in streams."""
+    try:
+        for line in text.splitlines():
+            json.loads(line)
+    except ValueError as error:
+        return f"no JSON: {error}"
+    return ""
+
+
 def _format(text: str) -> str:
     """A print format of a tracepoint, as `format` files show it: quotes and brackets are pairs."""
     with suppress(SyntaxError):
@@ -119,6 +130,7 @@ CHECKS: dict[str, Callable[[str], str]] = {
     "console": _console,
     "python": _python,
     "toml": _toml,
+    "json": _json,
     "c": _format,
     # A picture of letters: layers, a file.
     "text": lambda _text: "",

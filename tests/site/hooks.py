@@ -22,6 +22,15 @@ from tests.site.links import mistakes_of_site  # noqa: E402
 LOG = logging.getLogger("mkdocs.hooks.fakesys")
 
 
+def on_config(config: Any) -> Any:
+    """List texts that the configuration does not name as further guides, by their own titles."""
+    named = set(re.findall(r"[\w-]+\.md", str(config.nav)))
+    guides = next(section["Guides"] for section in config.nav if "Guides" in section)
+    guides += sorted(path.name for path in Path(config.docs_dir).glob("*.md"))
+    guides[:] = [page for page in guides if not isinstance(page, str) or page not in named]
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the README as the first page; its links lead from the folder of the texts."""
     text = (REPOSITORY / "README.md").read_text()

@@ -27,6 +27,7 @@ def test_blocks_of_code_are_what_they_say(page: Path) -> None:
         ("text\n```\nx\n```\n", "line 2: a block of code in ''"),
         ("```python\ndef f(:\n```\n", "line 1: no Python"),
         ("```toml\na = \n```\n", "line 1: no TOML"),
+        ("```json\n{}\n{,}\n```\n", "line 1: no JSON"),
         ("```console\noutput\n```\n", "line 1: no command"),
         ("```console\n$ if true\noutput\n```\n", "line 1: bash: line"),
         ('```c\n"%d", (REC->x\n```\n', "line 1: no print format"),
