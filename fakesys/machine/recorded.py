@@ -11,9 +11,8 @@ import msgspec
 
 from fakesys.core.clock import Clock
 from fakesys.core.kernel import Caller
-from fakesys.core.text import one_line
 from fakesys.machine.hardware import CTL, PRESET
-from fakesys.machine.scenario import Origin
+from fakesys.machine.scenario import Origin, is_shipped
 from fakesys.machine.subsystems import Subsystems
 from fakesys.machine.tracing import HostTasks
 from fakesys.subsystems.control.recording import Recordings
@@ -42,8 +41,8 @@ class RecordedMachine:
     def mount_options(self) -> str:
         """The options of `fakesys mount` that make such a machine."""
         origin = self._machine.origin
-        # A comment of a shell script: a scenario file may have any name.
-        name = shlex.quote(one_line(origin.scenario.name))
+        # Where the scenario is another person's file, the script itself tells it.
+        name = origin.scenario.name if is_shipped(origin.scenario) else "./THIS-FILE"
         boot = f" --boot {shlex.quote(origin.scenario.boot)}" if origin.scenario.boot else ""
         return f"--scenario {name} --profile {origin.profile} --seed {origin.seed}{boot}"
 

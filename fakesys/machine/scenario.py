@@ -31,6 +31,8 @@ from fakesys.machine.untrusted.toml import TomlError, table_of
 SHIPPED = Path(__file__).parent.with_name("scenarios")
 # Of a scenario file, in bytes.
 MOST = 1 << 20
+# Of a recorded script, which tells its machine: some million steps.
+MOST_RECORDED = 64 << 20
 # COMMAND_LINE_SIZE of s390x.
 LONGEST_BOOT = 4096
 # Simulated time in a scenario ends after four months, which an idle machine plays in ten seconds.
@@ -91,15 +93,53 @@ def shipped() -> list[str]:
 
 
 def load(source: str | Path) -> Scenario:
-    """Return a shipped scenario by its name, or one from a file. Raises ScenarioError."""
+    """Return a shipped scenario by its name, or one from a file. Raises ScenarioError.
+
+    Of a script that `fakesys record` wrote it is the scenario of its machine.
+    """
     text = str(source)
     if not text.endswith(".toml") and "/" not in text:
         return _shipped_scenario(text)
     try:
-        data = read_file(Path(source), MOST)
+        data = read_file(Path(source), MOST_RECORDED)
     except UnusableFileError as error:
         raise ScenarioError(str(error)) from None
+    if data.startswith(b"#!/bin/sh\n"):
+        return _recorded(data.decode("utf-8", "surrogateescape"), text)
+    if len(data) > MOST:
+        raise _unusable(text, f"{len(data)} bytes, of which at most {MOST} can be used")
     return parse(data, text)
+
+
+def _recorded(script: str, name: str) -> Scenario:
+    try:
+        origin = origin_in(script)
+    except ScenarioError as error:
+        raise _unusable(name, str(error)) from None
+    return msgspec.structs.replace(origin.scenario, profile=origin.profile, seed=origin.seed)
+
+
+def origin_in(script: str) -> Origin:
+    """Return from what the machine of a recorded script was made. Raises ScenarioError."""
+    from fakesys.subsystems.control.script import machine_in
+
+    described = machine_in(script)
+    if described is None:
+        raise ScenarioError("the script does not say of which machine it is")
+    try:
+        origin = msgspec.json.decode(described.encode("utf-8", "surrogateescape"), type=Origin)
+        check(origin.scenario)
+    except (msgspec.DecodeError, ScenarioError, RecursionError) as error:
+        why = one_line(str(error), LONGEST_QUOTE)
+        raise ScenarioError(f"the line `#: ` describes no machine: {why}") from None
+    return origin
+
+
+def is_shipped(scenario: Scenario) -> bool:
+    """Return whether this is the shipped scenario of its name, but for `boot`."""
+    if scenario.name not in shipped():
+        return False
+    return with_boot(_shipped_scenario(scenario.name), scenario.boot) == scenario
 
 
 def _shipped_scenario(name: str) -> Scenario:

@@ -14,6 +14,7 @@ from fakesys.explore.search import Progress, Search, explore
 from fakesys.explore.task import Levels, TaskError, shipped, task_of
 from fakesys.machine.machine import Machine
 from fakesys.machine.playback.replay import InMemory, done
+from fakesys.machine.scenario import load
 from fakesys.subsystems.ap_control import saved as ap
 from fakesys.subsystems.kvm.events.run import KvmEntry
 from fakesys.subsystems.vfio_ap.policy import Masks
@@ -64,6 +65,9 @@ def test_masks_break_5_3_and_a_script_leads_there(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "violated after 4 steps: guest1 has queue 05.0004" in result.stderr
     assert fakesys("replay", str(script)).returncode == 0
+    # The script tells its machine to a mount, too.
+    assert "fakesys mount --scenario ./THIS-FILE --profile seed" in script.read_text()
+    assert load(script) == task_of("mask-assign-unplug", "seed", Levels(ap="5.3")).machine
     # The same without the file, and the same bytes.
     assert fakesys("explore", *words).stdout == script.read_text()
 

@@ -9,22 +9,18 @@ from errno import errorcode
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from fakesys.core.errors import ERRNO_NAMES, KernelError
 from fakesys.core.text import LONGEST_QUOTE, one_line
 from fakesys.machine.hardware import ScenarioError
 from fakesys.machine.machine import Machine
-from fakesys.machine.scenario import Origin, check
+from fakesys.machine.scenario import MOST_RECORDED, origin_in
 from fakesys.machine.timeline import Timeline, log
 from fakesys.machine.untrusted.below import Below
 from fakesys.machine.untrusted.files import read_file
 from fakesys.subsystems.control.recording import ADVANCE, FOLDER, RATE
-from fakesys.subsystems.control.script import ScriptError, Step, machine_in
+from fakesys.subsystems.control.script import ScriptError, Step
 
 NOW = f"{FOLDER}clock/now"
-# Of a recording, in bytes: some million steps.
-MOST = 64 << 20
 
 
 class Difference(NamedTuple):
@@ -125,19 +121,18 @@ class OnMount:
 
 def recording_in(file: Path) -> str:
     """Return the text of a recorded script. Raises UnusableFileError."""
-    return read_file(file, MOST).decode("utf-8", "surrogateescape")
+    return read_file(file, MOST_RECORDED).decode("utf-8", "surrogateescape")
 
 
 def machine_of(script: str) -> Machine:
     """Return a new machine like the one that was recorded. Raises ScriptError."""
-    described = machine_in(script)
-    if described is None:
-        raise ScriptError("the script does not say of which machine it is; use --mount")
     try:
-        origin = msgspec.json.decode(described.encode("utf-8", "surrogateescape"), type=Origin)
-        check(origin.scenario)
+        origin = origin_in(script)
+    except ScenarioError as error:
+        raise ScriptError(f"{error}; use --mount") from None
+    try:
         return Machine(origin.profile, origin.scenario, seed=origin.seed)
-    except (msgspec.DecodeError, ScenarioError, KernelError, RecursionError) as error:
+    except (ScenarioError, KernelError) as error:
         why = one_line(str(error), LONGEST_QUOTE)
         raise ScriptError(f"the line `#: ` describes no machine: {why}") from None
 
