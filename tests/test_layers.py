@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pool",),
     ("lab", "explore", "transport"),
     ("daemon", "execution", "view"),
-    ("top",),
+    ("top", "sweep"),
     ("cli",),
     ("pytest_plugin", "docs", "__init__", "__main__"),
 )

@@ -3,12 +3,12 @@
 Each command is a function of click in a module of this folder (`COMMANDS`), imported only when it
 is asked for, so that `fakesys status` does not wait for models. Modules of one group share a file:
 `mounting.py` (mount, umount, status), `offline.py` (run, abi, doc), `recordings.py` (record,
-replay), `view.py` (view, top), `snapshots.py`, `lab.py`, `explore.py`, `show.py`, `execute.py`
-(exec). What they share:
+replay), `view.py` (view, top), `snapshots.py`, `lab.py`, `explore.py`, `sweep.py`, `show.py`,
+`execute.py` (exec). What they share:
 
 * `machine_options.py`: `MachineOptions`, the options of a machine and its daemon.
 * `starting.py`: starts a daemon in the background and reports why it did not start.
-* `points.py`: finds the mounts that a command names. `plots.py`: files with plots.
+* `points.py`: finds the mounts that a command names. `show.py`: options of files with plots.
 
 Commands own nothing that outlives them but daemons. A refusal or failure is a ClickException: one
 line on standard error that says what to do, and exit status 1, or 2 for a wrong command line.
@@ -42,6 +42,7 @@ COMMANDS = {
     "top": "view:top",
     "lab": "lab:lab",
     "explore": "explore:explore",
+    "sweep": "sweep:sweep",
     "exec": "execute:execute",
     "snapshot": "snapshots:snapshot",
     "record": "recordings:record",

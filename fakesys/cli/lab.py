@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fakesys.cli.plots import picture_options, plot_files, save_plots
+from fakesys.cli.show import picture_options, plot_files, save_plots
 from fakesys.pool.options import pool_options
 
 if TYPE_CHECKING:

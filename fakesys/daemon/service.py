@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -64,6 +64,8 @@ class Service(Struct, frozen=True, kw_only=True):
     ready_fd: int | None = None
     # The daemon ends when this descriptor becomes readable: a pidfd does with its process.
     lives_with: int | None = None
+    # A task beside the server, in its loop, from when every file answers.
+    beside: Callable[[Machine, Server], Awaitable[None]] | None = None
 
 
 def run(machine: Machine, service: Service) -> None:
@@ -221,6 +223,8 @@ async def _serve_until_unmounted(
         def loading() -> None:
             started()
             nursery.start_soon(_load, machine)
+            if service.beside is not None:
+                nursery.start_soon(service.beside, machine, server)
 
         await server.run(loading)
         nursery.cancel_scope.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from errno import EAGAIN, EIO, EISDIR, ENOTDIR
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fakesys.core.errors import Blocked, KernelError
 from fakesys.subsystems.control.model import Strike
@@ -13,10 +13,15 @@ from fakesys.tree.filesystem import FileSystem, Recorder
 from fakesys.tree.node import Directory, File
 
 READ_SIZE = 1 << 20
+# The calls on the tree that can be put something around.
+INTERCEPTED = ("open", "opendir", "read", "write")
 # Why a call that cannot be answered yet is refused.
 WOULD_WAIT = "on a mount this call would wait"
 
 T = TypeVar("T")
+Around = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+"""Takes the name of a call and the call, of which the first argument is the node; returns another
+one to be called instead."""
 
 
 class SystemCalls:
@@ -122,3 +127,11 @@ class CallHooks:
     def record(self, recorder: Recorder | None) -> None:
         """Tell `recorder` of each call that may change the machine; None: tell nothing."""
         self._fs.recorder = recorder
+
+    def intercept(self, around: Around | None) -> None:
+        """Put something around the calls INTERCEPTED of clients; None: nothing any more."""
+        own = vars(self._fs)
+        for name in INTERCEPTED:
+            own.pop(name, None)
+        if around is not None:
+            own.update({name: around(name, getattr(self._fs, name)) for name in INTERCEPTED})

@@ -127,13 +127,22 @@ class Worker:
         self._executor.shutdown(wait=True)
 
 
+class _Busy:
+    """Of a worker: whether it does a task at this moment."""
+
+    now = False
+
+
 def do_or_end(order: Order, task: Mapping[str, Any]) -> Any:
     """Do a task; if told to end meanwhile, end the process and what the task started."""
     try:
+        _Busy.now = True
         return do(order, task)
     except Stopped:
         os.killpg(0, signal.SIGKILL)
         raise
+    finally:
+        _Busy.now = False
 
 
 def _prepare(parent: int) -> None:
@@ -149,4 +158,7 @@ def _prepare(parent: int) -> None:
 def _stop(_number: int, _frame: FrameType | None) -> None:
     # Once is enough: it is not to interrupt what tidies up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not _Busy.now:
+        # There is nothing to tidy up, and nothing that an exception could tell.
+        os._exit(0)
     raise Stopped

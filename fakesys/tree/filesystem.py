@@ -141,6 +141,12 @@ class FileSystem:
             self._apply_rare_flags(node, handle, flags)
         return handle
 
+    def opendir(self, node: Node) -> Directory:
+        """Open a directory. Raises ENOTDIR."""
+        if not isinstance(node, Directory):
+            raise KernelError(ENOTDIR, f"{node.path} is not a directory")
+        return node
+
     def _apply_rare_flags(self, node: File, handle: Handle, flags: int) -> None:
         """Handle O_TRUNC and O_DIRECT after the file's own open() has accepted the flags."""
         truncate = node.row.truncate

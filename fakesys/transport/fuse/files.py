@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from errno import EINVAL, EISDIR, ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP
+from errno import EINVAL, EISDIR, ENOTTY, ENXIO, EOPNOTSUPP
 from os import O_ACCMODE, O_APPEND, O_NOATIME, O_NONBLOCK, O_RDONLY, O_TRUNC
 from select import POLLERR, POLLHUP
 
@@ -19,7 +19,7 @@ from fakesys.transport.fuse.splice import Splicing
 from fakesys.tree.attr import Handle
 from fakesys.tree.filesystem import FileSystem
 from fakesys.tree.kinds import Splice
-from fakesys.tree.node import Directory, File
+from fakesys.tree.node import File
 from fakesys.tree.openfile import OpenFile
 
 # Looked up once: these run for every request.
@@ -206,9 +206,7 @@ class Files:
         raise KernelError(EOPNOTSUPP, "these files have no blocks")
 
     def _opendir(self, nodeid: int, _message: Message) -> bytes:
-        node = self._nodes[nodeid]
-        if not isinstance(node, Directory):
-            raise KernelError(ENOTDIR, f"{node.path} is not a directory")
+        node = self._fs.opendir(self._nodes[nodeid])
         number = self._last_number = self._last_number + 1
         self._open_directories[number] = OpenDirectory(node)
         return protocol.OPEN_OUT.pack(number, _DIRECTORY_OPEN, 0)
