@@ -37,13 +37,15 @@ def formats(features: FeatureSet) -> tuple[tuple[type[Tracepoint], EventFormat],
 class Guests:
     """A machine whose APICv kernel is `kernel`; `lines` collects what is traced.
 
-    `listens`: to all events of KVM; else nobody does, and the model books in bulk.
+    `listens`: to all events of KVM; else nobody does, and the model books in bulk. kvm_amd has
+    `avic=1`, which not every kernel has by itself.
     """
 
     def __init__(self, kernel: str = "v3", *, listens: bool = True) -> None:
         self.machine = Machine("6.18" if kernel in NEW else "seed")
         if self.machine.subsystems.kvm.apicv_kernel.name != kernel:
             self.machine.write(f"{FOLDER}/apicv_profile", kernel)
+        self.machine.write(CTL, "modprobe avic=1")
         self.lines: list[str] = []
         if listens:
             for kind, event in formats(self.machine.subsystems.kvm.features):

@@ -24,6 +24,7 @@ from fakesys.subsystems.apicv.devices import apic_access, vm_ioctls
 from fakesys.subsystems.apicv.engine import guest_steps, vcpu_run
 from fakesys.subsystems.apicv.engine.quiesce import command
 from fakesys.subsystems.apicv.presets import GUESTS, TIMER_VECTOR, Boot, VmSpec
+from fakesys.subsystems.apicv.state.params import AVIC
 from fakesys.subsystems.apicv.state.vcpu import ApicVcpu, RunState
 from fakesys.subsystems.apicv.state.vm import ApicVm
 from fakesys.subsystems.kvm.stats import STATS
@@ -92,9 +93,11 @@ class Storm(NamedTuple):
 
 
 def host_of(kernel: str) -> KvmSubsystem:
-    """Return a KVM without VMs; the MMU is of the same kernel where a profile names both."""
+    """Return a KVM with AVIC and no VMs; its MMU is of the same kernel if a profile has both."""
     mmu = next((p.mmu for p in PROFILES.values() if p.apicv == kernel), PROFILES["seed"].mmu)
-    return kvm_of(Kernel(), MMU_KERNELS[mmu], APICV_KERNELS[kernel])
+    host = kvm_of(Kernel(), MMU_KERNELS[mmu], APICV_KERNELS[kernel])
+    host.kvm.params.choose(AVIC, True)
+    return host
 
 
 def boot(setup: Setup) -> Timeline:

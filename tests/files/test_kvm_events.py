@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import fakesys
-from fakesys.core.tracepoint import IRQS_OFF
+from fakesys.core.tracepoint import IRQS_OFF, Tracepoint
 from fakesys.machine.tracing import TRACEPOINTS
+from fakesys.subsystems.kvm.events.memory import KvmDirtyRingPush
 from fakesys.subsystems.kvm.events.run import KvmExit
 from fakesys.subsystems.kvm.exits import SVM
 from fakesys.subsystems.kvm_module.kvm import SETTINGS
@@ -115,10 +116,6 @@ def test_each_parameter_has_an_effect_or_is_on_the_page_on_limits() -> None:
     assert [name for name in sorted(silent) if f"`{name}`" not in page] == []
 
 
-# kvm_dirty_ring_push without mmu_lock: two of three lines in the recording of the TDP MMU.
-OTHER_FLAGS = {("kvm_dirty_ring_push", ".....")}
-
-
 @pytest.mark.parametrize("mode", ["tdp", "shadow"])
 def test_flags_are_those_that_hosts_recorded(mode: str) -> None:
     """Need-resched (N) is chance: the host's tick came."""
@@ -126,16 +123,24 @@ def test_flags_are_those_that_hosts_recorded(mode: str) -> None:
         (event, flags.replace("N", "."))
         for _, event, flags in map(str.split, _flags_of(mode).splitlines())
     }
-    found = {(name, _flags(name)) for name, _ in recorded}
-    assert recorded - OTHER_FLAGS == found
+    found = {(name, flags) for name, _ in recorded for flags in _flags(name)}
+    assert recorded <= found
+    # A ring that a vCPU with shadow paging filled without mmu_lock was not recorded.
+    assert found - recorded <= {("kvm_dirty_ring_push", ".....")}
+    assert mode == "shadow" or found == recorded
 
 
 def _flags_of(mode: str) -> str:
     return (HOSTS / f"flags-6.1-{mode}.txt").read_text()
 
 
-def _flags(name: str) -> str:
+def _flags(name: str) -> set[str]:
     cls = next(cls for cls in TRACEPOINTS if cls.event == name)
-    event = KvmExit(0x78, 0, SVM, 0, 0, 0, 0, 0, 0) if cls is KvmExit else None
-    flags, depth = event.context() if event else (cls.common_flags, cls.common_preempt_count)
-    return f"{'d' if flags & IRQS_OFF else '.'}..{depth or '.'}."
+    events: list[Tracepoint] = []
+    if cls is KvmExit:
+        events = [KvmExit(0x78, 0, SVM, 0, 0, 0, 0, 0, 0)]
+    elif cls is KvmDirtyRingPush:
+        events = [KvmDirtyRingPush(0, 1, 0, 0, 0, locked) for locked in (False, True)]
+    contexts = [event.context() for event in events]
+    contexts = contexts or [(cls.common_flags, cls.common_preempt_count)]
+    return {f"{'d' if flags & IRQS_OFF else '.'}..{depth or '.'}." for flags, depth in contexts}

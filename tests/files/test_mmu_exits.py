@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.files.mmu import MIB, MmuVm
+from tests.files.mmu import MIB, TRACING, MmuVm
 
 RING_ENTRIES, RESERVED = 256, 64
 ROOM = RING_ENTRIES - RESERVED
 RINGS = ("kvm_dirty_ring_exit", "kvm_fpu", "kvm_userspace_exit")
+NO_ROOT = ["kvm_fpu: load", "kvm_fpu: unload", "kvm_userspace_exit: reason KVM_EXIT_SHUTDOWN (8)"]
 MODES = [("6.1", "modules"), ("6.1", "tdp"), ("6.1", "shadow"), ("6.12", "modules")]
 
 
@@ -91,3 +92,55 @@ def test_a_handler_of_smis_that_halts_goes_on_with_the_next_run() -> None:
 def test_other_commands_run_the_handler_first(command: str) -> None:
     vm = vm_in_smm("0faa")
     assert vm.ctl(f"a vcpu 0 {command}")["exits"] == "IO,MMIO:0xf000:write:2,IO"
+
+
+@pytest.mark.parametrize("kernel", ["5.3", "5.4", "6.1"])
+def test_a_cr3_in_no_slot_makes_no_root_but_a_triple_fault(kernel: str) -> None:
+    vm = MmuVm(kernel, paging="shadow", events=("kvm", "kvmmmu"))
+    vm.ctl("a vcpu 0 setup")
+    vm.ctl("a vcpu 0 cr3 0x40000000")
+    vm.events()
+    assert vm.ctl("a vcpu 0 run") == {"exits": "SHUTDOWN"}
+    assert vm.events() == NO_ROOT
+    assert vm.ctl("a vcpu 0 access w 0x5000") == {"faults": "0", "exits": "SHUTDOWN"}
+    assert vm.events() == NO_ROOT
+    assert vm.pages() == []
+    # A root is made once there is a slot.
+    vm.ctl("a mem B size=64K")
+    vm.ctl("a slot 1 gpa=0x40000000 size=64K mem=B")
+    vm.events()
+    vm.ctl("a vcpu 0 access w 0x5000")
+    assert "kvm_mmu_get_page" in " ".join(vm.events())
+
+
+def test_a_guest_that_loses_the_slot_of_its_root_triple_faults() -> None:
+    vm = MmuVm("6.1", paging="shadow")
+    vm.ctl("a guest_tables")
+    vm.ctl("a vcpu 0 setup")
+    vm.ctl("a vcpu 0 run")
+    vm.ctl("a slot 0 gpa=0 size=0")
+    assert vm.ctl("a vcpu 0 run") == {"exits": "SHUTDOWN"}
+    assert vm.pages() == []
+
+
+def test_newer_kernels_give_such_a_guest_a_root_that_maps_nothing() -> None:
+    vm = MmuVm("6.12", paging="shadow", events=("kvm", "kvmmmu"))
+    vm.ctl("a vcpu 0 setup")
+    vm.ctl("a vcpu 0 cr3 0x40000000")
+    vm.events()
+    assert vm.ctl("a vcpu 0 run") == {"exits": "SHUTDOWN"}
+    names = [line.split(":")[0] for line in vm.events()]
+    assert names == [
+        "kvm_fpu", "kvm_entry", "kvm_exit", "kvm_page_fault", "kvm_mmu_pagetable_walk",
+        "kvm_mmu_walker_error", "kvm_fpu", "kvm_userspace_exit",
+    ]  # fmt: skip
+    assert vm.pages() == []
+
+
+def test_a_page_is_put_into_the_ring_with_or_without_mmu_lock() -> None:
+    vm = vm_with_rings("6.1", "modules")
+    vm.machine.write(f"{TRACING}/events/kvm/kvm_dirty_ring_push/enable", "1")
+    for command in ("access w 0x4000000", "ring first=0 n=1", "ring_reset", "access w 0x4000000"):
+        vm.ctl(f"a {command}" if command == "ring_reset" else f"a vcpu 0 {command}")
+    lines = [line for line in vm.machine.read(f"{TRACING}/trace").splitlines() if "_push" in line]
+    assert [line.split()[3] for line in lines] == ["...1.", "....."]

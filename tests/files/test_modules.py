@@ -250,6 +250,18 @@ def test_parameters_at_the_load() -> None:
     assert machine.read("sys/module/zcrypt/parameters/hwrng_seed") == "0\n"
 
 
+@pytest.mark.parametrize(
+    ("profile", "avic"), [("seed", "1"), ("6.1", "N"), ("6.12", "N"), ("6.18", "Y")]
+)
+def test_avic_is_off_where_the_kernel_has_it_off(profile: str, avic: str) -> None:
+    machine, kvm = Machine(profile), "sys/kernel/debug/fakesys/kvm"
+    assert machine.read("sys/module/kvm_amd/parameters/avic") == f"{avic}\n"
+    machine.write(f"{kvm}/ctl", "modprobe avic=1")
+    assert machine.read("sys/module/kvm_amd/parameters/avic") == avic.replace("N", "Y") + "\n"
+    machine.write(f"{kvm}/ctl", "vm create g reinject=0")
+    assert "inhibits 0x0\n" in machine.read(f"{kvm}/vms/g/state")
+
+
 def test_parameters_of_the_boot_command_line() -> None:
     line = "kvm.halt_poll_ns=7 kvm-amd.avic=0 zcrypt.hwrng_seed=0 kvm.nx_huge_pages=x"
     machine = Machine("6.1", with_boot(load("default"), line))

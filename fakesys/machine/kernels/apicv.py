@@ -42,6 +42,11 @@ _LIMITS_6 = VcpuLimits(count=1024, ids=4096)
 # CONFIG_KVM_MAX_NR_VCPUS as distributions have it.
 _LIMITS_6_12 = VcpuLimits(count=4096, ids=16384)
 
+# svm/avic.c (v6.1, v6.12): `bool avic` is false unless the module is loaded with avic=1. Since 6.18
+# (avic_want_avic_enabled) it is on by itself where the processor has x2AVIC. The kernels of the
+# series have it on, which their source does not, as they are for those who test it.
+_AVIC_OFF = {"avic": "0"}
+
 # Patches of the series whose absence a file shows; the others prepare them.
 STATE = 2
 TRACEPOINTS = 5
@@ -102,8 +107,8 @@ APICV_KERNELS: Kernels[ApicvKernel] = Kernels(
             ApicvKernel(
                 "5.6", _VCPU | {KvmFeature.TRACE_APICV_REQUEST_BIT}, _LIMITS_5, apicv.FLIP_TRACE
             ),
-            ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE),
-            ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6_12, apicv.WATCHED_IDS),
+            ApicvKernel("6.1", _STATE | _APICV_6_1, _LIMITS_6, apicv.CALL_TRACE, _AVIC_OFF),
+            ApicvKernel("6.12", _NAMES | _APICV_6_12, _LIMITS_6_12, apicv.WATCHED_IDS, _AVIC_OFF),
             ApicvKernel("6.18", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.MAPPED_IDS),
             ApicvKernel("7.x", _REQUESTS | _APICV_6_18, _LIMITS_6, apicv.COUNTED_WINDOWS),
         )

@@ -163,11 +163,10 @@ class KvmAsyncPfCompleted(Tracepoint):
 
 
 class KvmDirtyRingPush(Tracepoint):
-    """A dirty page was entered into a vCPU's ring."""
+    """A dirty page was entered into a vCPU's ring. `locked`: while mmu_lock was held."""
 
     system = "kvm"
     event = "kvm_dirty_ring_push"
-    common_preempt_count = 1
     print_fmt = (
         '"ring %d: dirty 0x%x reset 0x%x slot %u offset 0x%llx (used %u)", REC->index, '
         "REC->dirty_index, REC->reset_index, REC->slot, REC->offset, "
@@ -180,6 +179,11 @@ class KvmDirtyRingPush(Tracepoint):
     reset_index: c.KU32
     slot: c.KU32
     offset: c.KU64
+    locked: c.Bool = True
+
+    def context(self) -> tuple[int, int]:
+        """Return flags and preempt count, which holds the lock; a fast page fault takes none."""
+        return 0, int(self.locked)
 
     def text(self) -> str:
         used = unsigned32(self.dirty_index - self.reset_index)
@@ -187,6 +191,8 @@ class KvmDirtyRingPush(Tracepoint):
             f"ring {self.index}: dirty 0x{self.dirty_index:x} reset 0x{self.reset_index:x}"
             f" slot {self.slot} offset 0x{self.offset:x} (used {used})"
         )
+
+    variants = (Variant(fields=("index", "dirty_index", "reset_index", "slot", "offset")),)
 
 
 class KvmDirtyRingReset(Tracepoint):

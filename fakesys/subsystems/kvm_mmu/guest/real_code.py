@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fakesys.subsystems.kvm.vcpu_run.reasons import HLT
 from fakesys.subsystems.kvm_mmu.guest.exits import ANSWERED, Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import Access
-from fakesys.subsystems.kvm_mmu.guest.vcpu_run import MAX_STEPS_REAL, Guest
+from fakesys.subsystems.kvm_mmu.guest.vcpu_run import MAX_STEPS_REAL, REAL, Guest
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
 from fakesys.subsystems.kvm_mmu.shadow.walk import PF_FETCH, PF_WRITE
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
@@ -145,7 +146,12 @@ class RealModeCode:
         return self._guest.leave(VcpuExit(Exit.IO))
 
     def _halt(self, code: bytes) -> VcpuExit:
-        self._guest.exit_for_halt(self._start(code), code)
+        run = self._guest.vcpu_run
+        run.rip = self._start(code)
+        run.exit(HLT)
+        # KVM emulates it if the processor does not tell the next instruction.
+        if not run.processor.next_rip:
+            run.emulate_insn(run.rip, code, REAL, csbase=self._guest.registers.cs_base)
         return self._guest.leave(VcpuExit(Exit.HLT))
 
     def _rsm(self, code: bytes) -> VcpuExit | None:

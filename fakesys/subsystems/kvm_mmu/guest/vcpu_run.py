@@ -11,7 +11,7 @@ from errno import EFAULT, EINTR, EINVAL
 from fakesys.core.errors import KernelError
 from fakesys.core.scheduling.resched import cond_resched_killable, might_resched
 from fakesys.subsystems.kvm.events.memory import KvmDirtyRingExit
-from fakesys.subsystems.kvm.vcpu_run.reasons import HLT, INTERRUPT, RSM, SHUTDOWN
+from fakesys.subsystems.kvm.vcpu_run.reasons import INTERRUPT, RSM, SHUTDOWN
 from fakesys.subsystems.kvm.vcpu_run.run import VcpuRun
 from fakesys.subsystems.kvm.vcpu_run.smm import HANDLER, SMBASE, transition
 from fakesys.subsystems.kvm_mmu.guest.addresses import mmio_address, store_data
@@ -131,12 +131,16 @@ class Guest:
     def _handle_smi(self) -> VcpuExit | None:
         if self.registers.smi_pending:
             self._enter_smm()
-        self._memory.roots.enter(self._vcpu)
-        if not self.registers.in_smm:
-            return None
-        vcpu_exit = self.run_handler()
-        self._memory.roots.enter(self._vcpu)
+        vcpu_exit = self._load_roots()
+        if vcpu_exit is None and self.registers.in_smm:
+            return self.run_handler() or self._load_roots()
         return vcpu_exit
+
+    def _load_roots(self) -> VcpuExit | None:
+        """Serve requests and load roots; without any, return the exit for KVM_REQ_TRIPLE_FAULT."""
+        if self._memory.roots.enter(self._vcpu):
+            return None
+        return self.leave(VcpuExit(Exit.SHUTDOWN))
 
     @property
     def is_ring_full(self) -> bool:
@@ -162,12 +166,14 @@ class Guest:
         vcpu, run = self._vcpu, self.vcpu_run
         if self.is_ring_full:
             return self._exit_for_ring()
-        if vcpu.requests or not vcpu.roots:
+        vcpu_exit = None
+        if vcpu.requests or not self._memory.roots.has_root(vcpu):
             if run.in_guest:
                 run.exit(INTERRUPT)
-            self._memory.roots.enter(vcpu)
-        run.enter()
-        return None
+            vcpu_exit = self._load_roots()
+        if vcpu_exit is None:
+            run.enter()
+        return vcpu_exit
 
     def send_smi(self) -> None:
         """Let the next run begin in system management mode: KVM_SMI.
@@ -219,14 +225,6 @@ class Guest:
         """Exit for OUT, an instruction of `length` bytes in 16-bit code."""
         self.vcpu_run.rip = rip
         self.vcpu_run.io(port, data, write=True, length=length, address=16)
-
-    def exit_for_halt(self, rip: int, code: bytes) -> None:
-        """Exit for HLT, which KVM emulates if the processor does not tell the next instruction."""
-        run = self.vcpu_run
-        run.rip = rip
-        run.exit(HLT)
-        if not run.processor.next_rip:
-            run.emulate_insn(rip, code, REAL, csbase=self.registers.cs_base)
 
     def shut_down(self, rip: int) -> VcpuExit:
         """Return from KVM_RUN after a triple fault of the instruction at `rip`."""

@@ -70,7 +70,7 @@ class FastFaults:
         elif not leaf.is_readonly(bit) and not (level > 1 and slot.logs_dirty):
             leaf.writable |= bit
             leaf.dirty |= bit
-            self._arch.mark_dirty(slot, address >> 12)
+            self._arch.mark_dirty(slot, address >> 12, locked=False)
             result = RetPf.FIXED
         self._trace_fast_page_fault(vcpu, address, error, entry, old, result)
         sptes.pack(row)

@@ -13,6 +13,7 @@ from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.pages import UNSYNC
 from fakesys.subsystems.kvm_mmu.shadow.role import INVALID, SMM_SHIFT, role_word
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import Paging, VcpuMmu
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces
 
 # KVM_MIN_FREE_MMU_PAGES, KVM_REFILL_PAGES
 MIN_FREE_PAGES = 5
@@ -32,6 +33,7 @@ class Roots:
         zapper: Zapper,
         syncer: PageSyncer,
         finder: PageFinder,
+        spaces: AddressSpaces,
     ) -> None:
         self._arch = arch
         self._pages = arch.pages
@@ -39,6 +41,7 @@ class Roots:
         self._zapper = zapper
         self._syncer = syncer
         self._finder = finder
+        self._spaces = spaces
         self.n_max = 0
         self.n_requested = 0
 
@@ -72,25 +75,46 @@ class Roots:
             goal = self._pages.used
         self.n_max = goal
 
-    def enter(self, vcpu: VcpuMmu) -> None:
+    def enter(self, vcpu: VcpuMmu) -> bool:
         """Handle requests and load roots, until there is nothing left to do.
 
-        Call it before each access of the guest. Like x86.c:vcpu_enter_guest (v6.1). Precondition:
-        the budget has room for the roots.
+        Call it before each access of the guest; return False if it has no roots and must not run,
+        which is a triple fault. Like x86.c:vcpu_enter_guest (v6.1). Precondition: the budget has
+        room for the roots.
         """
         while vcpu.requests or not vcpu.roots:
             self._handle_requests(vcpu)
-            if not vcpu.roots:
-                self.load(vcpu)
+            if not vcpu.roots and not self.load(vcpu):
+                return self._arch.policy.dummy_roots
+        return True
 
-    def load(self, vcpu: VcpuMmu) -> None:
-        """Load the roots for the vCPU's paging mode. Like mmu.c:kvm_mmu_load."""
+    def has_root(self, vcpu: VcpuMmu) -> bool:
+        """Return whether a root is loaded, be it the one that maps nothing."""
+        if vcpu.roots:
+            return True
+        return self._arch.policy.dummy_roots and not self._is_root_visible(vcpu)
+
+    def load(self, vcpu: VcpuMmu) -> bool:
+        """Load the roots for the vCPU's paging mode. Like mmu.c:kvm_mmu_load.
+
+        Return False if the guest's own root is in no slot.
+        """
+        if not self._is_root_visible(vcpu):
+            return False
         self.make_available()
         for gfn, role in wanted_roots(vcpu, self._arch.policy.base_role | vcpu.as_id << SMM_SHIFT):
             row = self._finder.get_page(gfn, role)
             self._pages.root_count[row] += 1
             vcpu.roots.append(row)
         self.sync(vcpu)
+        return True
+
+    def _is_root_visible(self, vcpu: VcpuMmu) -> bool:
+        """Return whether a slot has the guest's root. Like mmu.c:mmu_check_root."""
+        if vcpu.paging is not Paging.LONG:
+            return True
+        slot = self._spaces.memslots[vcpu.as_id].find(vcpu.cr3 >> 12)
+        return slot is not None and not slot.invalid
 
     def sync(self, vcpu: VcpuMmu) -> None:
         """Read the tables again that the guest changed. Like mmu.c:kvm_mmu_sync_roots."""

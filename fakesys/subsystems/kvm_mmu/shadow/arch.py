@@ -112,17 +112,19 @@ class MmuArch:
         """Whether the wrap of the MMIO generation zaps only pages with MMIO sptes."""
         return self.policy.wrap_mmio_only and self.wrap_flow is ZapFlow.ZAP_ALL
 
-    def mark_dirty(self, slot: Memslot, gfn: int) -> None:
+    def mark_dirty(self, slot: Memslot, gfn: int, *, locked: bool = True) -> None:
         """Log a page of a slot as dirty, in the ring of the running vCPU if there are rings.
 
-        Like kvm_main.c:mark_page_dirty_in_slot (v6.1).
+        `locked`: mmu_lock is held, as everywhere but in a fast page fault. Like
+        kvm_main.c:mark_page_dirty_in_slot (v6.1).
         """
         if not slot.logs_dirty:
             return
         if self.ring is None:
             slot.mark_dirty(gfn)
         else:
-            self.ring.push(slot.as_id << 16 | slot.id, gfn - slot.base_gfn)
+            number = slot.as_id << 16 | slot.id
+            self.ring.push(number, gfn - slot.base_gfn, locked=locked)
 
     def account_nx_huge_page(self, row: int) -> None:
         """Count a table that replaces a large page. Like mmu.c:account_huge_nx_page (v6.1)."""

@@ -51,8 +51,8 @@ class DirtyRing:
         """Return an entry; the index wraps around."""
         return self.entries.setdefault(index % self.size, RingEntry())
 
-    def push(self, slot: int, offset: int) -> None:
-        """Log a page. `slot`: its number with the address space."""
+    def push(self, slot: int, offset: int, *, locked: bool = True) -> None:
+        """Log a page. `slot`: its number with the address space. `locked`: by mmu_lock."""
         if self.used >= self.size:
             return
         entry = self.entry(self.dirty_index)
@@ -66,6 +66,7 @@ class DirtyRing:
                     reset_index=self.reset_index,
                     slot=slot,
                     offset=offset,
+                    locked=locked,
                 )
             )
 

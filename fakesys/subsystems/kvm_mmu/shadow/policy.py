@@ -172,6 +172,8 @@ class MmuPolicy(Struct, frozen=True):
     asks_mmio_cache: bool = False
     # 6.2: KVM_SET_SREGS of another mode, CR3 or EFER asks for a TLB flush that is counted.
     sregs_flush: bool = True
+    # 6.6: a guest whose CR3 is in no slot gets a root that maps nothing; else a triple fault.
+    dummy_roots: bool = False
 
     def traced_code(self, error: int) -> int:
         """Return an error code as a fast fault records it."""
@@ -314,6 +316,7 @@ K6_12 = replace(
         zaps_in_one_step=True,
     ),
     sregs_flush=True,
+    dummy_roots=True,
 )
 K6_18 = replace(K6_12, name="6.18", vm_zapped_list=False, has_shrinker=False, quirks=0x3FF)
 

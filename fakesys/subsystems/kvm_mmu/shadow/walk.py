@@ -64,7 +64,10 @@ class ShadowWalker:
         """Access memory as the processor does: return whether the tables allow it, else it faults.
 
         `error`: the kind of access as PF_WRITE, PF_FETCH, PF_USER. Sets the A bit of the spte.
+        Without roots there is the one that maps nothing.
         """
+        if not vcpu.roots:
+            return False
         row, index, _ = self.last(vcpu, address)
         state = self._pages.leaf_state[row]
         if state != MIXED:
@@ -84,6 +87,8 @@ class ShadowWalker:
 
     def error_code(self, vcpu: VcpuMmu, address: int, error: int) -> int:
         """Return the error code of a fault at an address: `error` with P and RSVD added."""
+        if not vcpu.roots:
+            return error
         row, index, _ = self.last(vcpu, address)
         if self._sptes.present(row) >> index & 1:
             return error | PF_PRESENT

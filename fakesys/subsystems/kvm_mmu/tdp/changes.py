@@ -62,9 +62,10 @@ class Changes:
         """Tell of a table of level 2 or 3 that goes, with all below it.
 
         `shared`: the lock is held for reading, so that entries without a page are frozen too.
+        Precondition: a table of level 3 has nothing below it any more.
         """
         if not self.is_traced:
-            self._count_gone(as_id, table, gfn)
+            self.count_gone(as_id, table, gfn)
             return
         self._trace_zap(as_id, gfn, level)
         shift = _SHIFTS[level]
@@ -76,17 +77,12 @@ class Changes:
             if old == values.empty and not shared:
                 continue
             self.trace(as_id, place, level, old, values.removed)
-            if isinstance(table, Directory):
-                if table.is_table(index):
-                    self.take_down_leaf(as_id, table, index, place, shared=shared)
-                elif table.state[index] & HUGE:
-                    self.count(2, -1)
-                continue
-            below = table.entries.get(index)
-            if isinstance(below, int):
-                self.count(3, -1)
-            elif below is not None:
-                self.take_down(as_id, below, place, level - 1, shared=shared)
+            if isinstance(table, Upper):
+                assert index not in table.entries
+            elif table.is_table(index):
+                self.take_down_leaf(as_id, table, index, place, shared=shared)
+            elif table.state[index] & HUGE:
+                self.count(2, -1)
 
     def take_down_leaf(
         self, as_id: int, directory: Directory, index: int, gfn: int, *, shared: bool
@@ -124,8 +120,8 @@ class Changes:
             self.trace(as_id, gfn + place, 1, old, values.removed)
         cond_resched()
 
-    def _count_gone(self, as_id: int, table: Table, gfn: int) -> None:
-        """Take what a table maps from the gauges."""
+    def count_gone(self, as_id: int, table: Table, gfn: int) -> None:
+        """Take what a table maps from the gauges, without a word of it."""
         cond_resched()
         if isinstance(table, Upper):
             for index, below in table.entries.items():
@@ -133,7 +129,7 @@ class Changes:
                     self.count(3, -1)
                 else:
                     shift = 27 if isinstance(below, Upper) else 18
-                    self._count_gone(as_id, below, gfn + (index << shift))
+                    self.count_gone(as_id, below, gfn + (index << shift))
             return
         full, huge = table.totals()
         mixed = sum(leaf.present.bit_count() for leaf in table.leaves.values())

@@ -91,7 +91,7 @@ class TdpFaults:
             entry.level > 1 and slot.logs_dirty
         ):
             self._make_writable(entry)
-            self._arch.mark_dirty(slot, address >> 12)
+            self._arch.mark_dirty(slot, address >> 12, locked=False)
             new, result = old | W, RetPf.FIXED
         self._trace_fast(vcpu, address, error, entry, old, new, result)
         if result is not None:

@@ -9,6 +9,7 @@ from fakesys.subsystems.kvm_mmu.mmu.zap import Zapper
 from fakesys.subsystems.kvm_mmu.shadow.arch import MmuArch
 from fakesys.subsystems.kvm_mmu.shadow.links import ShadowLinks
 from fakesys.subsystems.kvm_mmu.shadow.vcpu import VcpuMmu
+from fakesys.subsystems.kvm_mmu.slots.memslots import AddressSpaces
 from fakesys.subsystems.kvm_mmu.tdp.changes import Changes
 from fakesys.subsystems.kvm_mmu.tdp.tables import TdpTables
 
@@ -23,8 +24,9 @@ class TdpRoots(Roots):
         zapper: Zapper,
         syncer: PageSyncer,
         finder: PageFinder,
+        spaces: AddressSpaces,
     ) -> None:
-        super().__init__(arch, links, zapper, syncer, finder)
+        super().__init__(arch, links, zapper, syncer, finder, spaces)
         self._tables = TdpTables()
         self._changes: Changes | None = None
 
@@ -32,7 +34,7 @@ class TdpRoots(Roots):
         """Load the roots of these tables."""
         self._tables, self._changes = tables, changes
 
-    def load(self, vcpu: VcpuMmu) -> None:
+    def load(self, vcpu: VcpuMmu) -> bool:
         """Load the root of the vCPU's address space; make it if there is none."""
         root = self._tables.find(vcpu.as_id)
         if root is None:
@@ -40,6 +42,7 @@ class TdpRoots(Roots):
             assert self._changes is not None
             self._changes.trace_new_page(vcpu.as_id, 0, 4)
         vcpu.roots.append(root.number)
+        return True
 
     def sync(self, vcpu: VcpuMmu) -> None:
         """Do nothing: the guest's tables are not shadowed."""

@@ -62,7 +62,7 @@ class TdpZapper:
             entries, root.top.entries = root.top.entries, {}
             for index, below in list(entries.items()):
                 assert isinstance(below, Upper)
-                self._changes.take_down(root.as_id, below, index << 27, 3, shared=shared)
+                self._changes.count_gone(root.as_id, below, index << 27)
                 _free(below)
             return tables
         for level in self._passes:

@@ -101,7 +101,7 @@ class VmMemory:
         host = HostFaults(self.notifier.copy_page)
         self.shadow_walker = ShadowWalker(arch, links)
         roots = TdpRoots if knobs.tdp_mmu else Roots
-        self.roots = roots(arch, links, self.zapper, syncer, self.finder)
+        self.roots = roots(arch, links, self.zapper, syncer, self.finder, self.spaces)
         self.direct_map = DirectMap(arch, links, self.finder, self.roots, self.shadow_walker)
         self.walker: Walker = self.shadow_walker
         self.faults: Faults = PageFaults(
