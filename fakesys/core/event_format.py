@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -86,6 +86,22 @@ class Loaded(Struct, frozen=True):
     print_fmt: str
     text: Callable[[Any], str]
     declared: Mapping[str, CType]
+
+
+class Packer(NamedTuple):
+    """How records of one size are written straight into a page.
+
+    `size`: with the word before the record. `words`: its length in that word. `common`: number,
+    flags and preempt count; without the latter two if `varies`, for `context_word` to add them.
+    `pack_into`: takes that word, `common`, the pid and the fields of the event, which `get` reads.
+    """
+
+    size: int
+    words: int
+    common: int
+    varies: bool
+    pack_into: Callable[..., None]
+    get: Callable[[Any], tuple[Any, ...]]
 
 
 class EventFormat:
@@ -169,6 +185,18 @@ class EventFormat:
     @cached_property
     def _numbers_only(self) -> bool:
         return all(f.ctype.holds in (Holds.NUMBER, Holds.BOOL) for f in self.fields)
+
+    @cached_property
+    def packer(self) -> Packer | None:
+        """How its records are written into a page; None if they vary in length."""
+        if not self._numbers_only:
+            return None
+        layout = struct.Struct("<IIi" + "".join(self._codes()))
+        varies = not self._has_one_context
+        number, flags, depth = self._head
+        common = number if varies else number | context_word((flags, depth))
+        words = layout.size // 4 - 1
+        return Packer(layout.size, words, common, varies, layout.pack_into, self._get)
 
     @cached_property
     def _get(self) -> Callable[[Any], tuple[Any, ...]]:
@@ -265,6 +293,12 @@ class EventFormat:
                 setattr(event, field.of_class, raw.split(b"\0", 1)[0].decode("latin-1"))
         if self._tail is not None:
             setattr(event, self._tail.of_class, record[self._tail.offset :])
+
+
+def context_word(context: tuple[int, int]) -> int:
+    """Return flags and preempt count where the first word of a record has them."""
+    flags, depth = context
+    return flags << 16 | depth << 24
 
 
 def event_format(cls: type[Tracepoint], number: int, features: FeatureSet) -> EventFormat | None:

@@ -7,10 +7,11 @@ import random
 import pytest
 
 from fakesys.core.errors import KernelError
+from fakesys.subsystems.kvm_mmu.guest.traced_faults import TracedFaults
 from fakesys.subsystems.kvm_mmu.shadow.sptes import ALL
 from fakesys.subsystems.kvm_mmu.tdp.tables import FULL_RW, HUGE, MIXED, Directory
 from fakesys.subsystems.kvm_mmu.vm.memory import VmMemory
-from tests.files.mmu import CONTROL, GIB, MIB, MmuVm
+from tests.files.mmu import CONTROL, GIB, MIB, TRACING, MmuVm
 from tests.long import LONG
 
 SEEDS = 40 if LONG else 1
@@ -276,3 +277,60 @@ def test_accesses_of_a_table_with_mmio_sptes(traced: bool) -> None:
     assert vm.ctl(f"a vcpu 0 access w {6 * GIB} n=256") == {"faults": "256"}
     assert vm.ctl(f"a vcpu 0 access w {6 * GIB} n=256") == {"faults": "0"}
     assert vm.counter("pages_4k") == 256
+
+
+RUNS = (
+    "vcpu 0 access w 0x1000 n=700",
+    "vcpu 1 access r 0x200000 n=100",
+    "vcpu 0 access r 0x1c0000 n=300",
+    "slot 0 gpa=0 size=8M mem=small flags=log_dirty",
+    "vcpu 0 access w 0x300000 n=600",
+    "vcpu 0 access w 0x300000 n=600",
+    "vcpu 1 access r 0x7f0000 n=40",
+    "notifier unmap small off=1M size=1M",
+    "vcpu 0 access w 0xf0000 n=80",
+    "fork small",
+    "vcpu 0 access r 0 n=300",
+    "vcpu 0 access w 0 n=300",
+    "fork_end",
+    "slot 0 gpa=0 size=0",
+    "vcpu 0 access r 0 n=5",
+    "slot 0 gpa=0 size=8M mem=small",
+    "vcpu 0 access w 0 n=100",
+)
+
+
+@pytest.mark.parametrize("processor", ["amd", "qemu", "intel", "software"] if LONG else ["amd"])
+def test_faults_in_runs_tell_what_single_ones_tell(
+    processor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = "6.12" if processor == "qemu" else "6.1"
+    calls = []
+    whole = TracedFaults.access
+    told: list[list[object]] = [[], []]
+    for number, access in enumerate((whole, lambda *_args, **_kwargs: 0)):
+
+        def counted(*args: object, access: object = access, **kwargs: object) -> int:
+            calls.append(access(*args, **kwargs))  # type: ignore[operator]
+            return calls[-1]
+
+        monkeypatch.setattr(TracedFaults, "access", counted)
+        vm = vm_of_all_sizes(kernel, processor=processor)
+        vm.machine.write(f"{TRACING}/buffer_size_kb", "20000")
+        for system in ("kvm", "kvmmmu"):
+            vm.machine.write(f"{TRACING}/events/{system}/enable", "1")
+        vm.events()
+        for command in RUNS:
+            try:
+                found: object = vm.ctl(f"a {command}")
+            except KernelError as error:
+                found = error.errno
+            columns = [
+                line.split()[3:4] for line in vm.machine.read(f"{TRACING}/trace").split("\n")
+            ]
+            told[number] += [command, found, columns, vm.events(), vm.counters(), sptes(vm)]
+            logs = vm.machine.listdir(f"{CONTROL}/vms/a/dirty")
+            told[number] += [vm.view(f"dirty/{log}") for log in sorted(logs)]
+    assert sum(calls) > 1000
+    for one, other in zip(*told, strict=True):
+        assert one == other

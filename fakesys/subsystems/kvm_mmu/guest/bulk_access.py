@@ -21,6 +21,7 @@ from fakesys.subsystems.kvm_mmu.events.sptes import (
 from fakesys.subsystems.kvm_mmu.guest.bulk_tdp import TdpBlocks, count_exits
 from fakesys.subsystems.kvm_mmu.guest.exits import Exit, VcpuExit
 from fakesys.subsystems.kvm_mmu.guest.programs import MAX_STEPS, single_access
+from fakesys.subsystems.kvm_mmu.guest.traced_faults import TracedFaults
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
 from fakesys.subsystems.kvm_mmu.mmu.prefetch import GROUP, may_prefetch
 from fakesys.subsystems.kvm_mmu.mmu.roots import MIN_FREE_PAGES
@@ -76,7 +77,9 @@ def bulk_access(
     exits: list[VcpuExit] = []
     rip = guest.registers.rip
     write = kind == "w"
-    blocks = _blocks(memory, vcpu) if kind != "x" and stride == PAGE and guest.is_flat else None
+    in_runs = kind != "x" and stride == PAGE and guest.is_flat
+    blocks = _blocks(memory, vcpu) if in_runs else None
+    faults = TracedFaults(memory, vcpu, guest, memory.tdp) if in_runs and memory.tdp else None
     single = times if blocks is None else blocks.count_exits(address >> 12, times, write=write)
     if single > MAX_STEPS:
         raise KernelError(EINVAL, f"{single} accesses one by one; at most {MAX_STEPS} a command")
@@ -92,6 +95,8 @@ def bulk_access(
         # Others may have enabled an event since.
         if blocks is not None and blocks.is_allowed():
             number = blocks.access(where >> 12, times - done, write=write)
+        elif faults is not None:
+            number = faults.access(where >> 12, times - done, write=write)
         done += number or 1
         if number:
             continue

@@ -67,7 +67,7 @@ class TdpBlocks:
             return 0
         if state == ABSENT:
             return self._fill(slot, directory, index, gfn, wanted)
-        if not self._is_resident(slot, gfn, npages):
+        if not self.is_resident(slot, gfn, npages):
             return 0
         return self._access_table(slot, directory, index, gfn, npages, write)
 
@@ -78,7 +78,7 @@ class TdpBlocks:
             return 0
         if slot.memory is None or slot.memory.has_large:
             return 0
-        if not self._is_resident(slot, gfn, count << 9):
+        if not self.is_resident(slot, gfn, count << 9):
             return 0
         run = bytes(directory.state[index : index + count])
         count -= len(run.lstrip(bytes([ABSENT])))
@@ -105,7 +105,7 @@ class TdpBlocks:
         directory.pack(index)
         return npages
 
-    def _is_resident(self, slot: Memslot, gfn: int, npages: int) -> bool:
+    def is_resident(self, slot: Memslot, gfn: int, npages: int) -> bool:
         """Return whether the host has these pages, for writing and not as large ones."""
         memory = slot.memory
         if memory is None or slot.read_only or slot.invalid or gfn + npages > slot.end_gfn:

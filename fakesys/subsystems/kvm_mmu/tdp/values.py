@@ -58,11 +58,11 @@ class SpteValues:
             bits |= Huge.CLEAN if leaf.clean & bit else 0
         else:
             bits = Huge.WRITABLE if state == FULL_RW else 0
-        return self._page(bits, self.pfn(as_id, gfn))
+        return self.page(bits, self.pfn(as_id, gfn))
 
     def huge(self, as_id: int, bits: int, gfn: int) -> int:
         """Return a large leaf."""
-        return self._page(bits, self.pfn(as_id, gfn)) | LARGE
+        return self.page(bits, self.pfn(as_id, gfn)) | LARGE
 
     def entry(self, as_id: int, table: Upper | Directory, index: int, gfn: int) -> int:
         """Return an entry of a table of level 2 or above."""
@@ -80,7 +80,8 @@ class SpteValues:
             return self.huge(as_id, below, gfn)
         return self.table(below.page)
 
-    def _page(self, bits: int, pfn: int) -> int:
+    def page(self, bits: int, pfn: int) -> int:
+        """Return a leaf of 4 KiB. `bits`: of `Huge`."""
         word = P | U | A | self._kinds.mmu_present | pfn << 12
         if bits & Huge.WRITABLE:
             word |= W

@@ -27,8 +27,10 @@ class SavedCmdlines:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.record_cmd = True
-        self.record_tgid = False
+        self._record_cmd = True
+        self._record_tgid = False
+        # The task that was learned last, while nothing about it is to be learned again.
+        self.newest: Task | None = None
         self.comms: dict[int, str] = {}
         self.tgids: dict[int, int] = {}
         # Incremented whenever a name changes, so that renderers know when to drop kept prefixes.
@@ -36,15 +38,35 @@ class SavedCmdlines:
 
     def learn(self, task: Task) -> None:
         """Remember the name and thread group of a task, as far as the options ask for them."""
-        if self.record_cmd and self.comms.get(task.pid) != task.comm:
+        if self._record_cmd and self.comms.get(task.pid) != task.comm:
             self.save(task.pid, task.comm)
-        if self.record_tgid:
+        if self._record_tgid:
             self.save_tgid(task.pid, task.tgid)
+        self.newest = task
+
+    @property
+    def record_cmd(self) -> bool:
+        """The option `record-cmd`: are names remembered?"""
+        return self._record_cmd
+
+    @record_cmd.setter
+    def record_cmd(self, on: bool) -> None:
+        self._record_cmd, self.newest = on, None
+
+    @property
+    def record_tgid(self) -> bool:
+        """The option `record-tgid`: are thread groups remembered?"""
+        return self._record_tgid
+
+    @record_tgid.setter
+    def record_tgid(self, on: bool) -> None:
+        self._record_tgid, self.newest = on, None
 
     def save(self, pid: int, comm: str) -> None:
         """Remember the name of a task; pid 0 is never saved. The oldest names make room."""
         if pid == 0 or self.comms.get(pid) == comm:
             return
+        self.newest = None
         self.comms[pid] = comm[:COMM_LENGTH]
         self.version += 1
         while len(self.comms) > self.size:
@@ -53,6 +75,7 @@ class SavedCmdlines:
     def save_tgid(self, pid: int, tgid: int) -> None:
         """Remember the thread group of a task; pid 0 is never saved."""
         if pid and self.tgids.get(pid) != tgid:
+            self.newest = None
             self.tgids[pid] = tgid
             self.version += 1
 
@@ -81,4 +104,5 @@ class SavedCmdlines:
             raise KernelError(EINVAL, f"{size} is not in 1..{LARGEST}")
         self.size = size
         self.comms.clear()
+        self.newest = None
         self.version += 1

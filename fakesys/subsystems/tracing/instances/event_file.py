@@ -189,10 +189,11 @@ class EventFile:
         )
 
     def handle(self, event: Any, task: Task) -> None:
-        """Record an event that has happened, if it passes, and fire the triggers."""
-        if self.records_only:
-            self.recorder.record(self.form, event, task)
-        elif self.triggers:
+        """Record an event that has happened, if it passes, and fire the triggers.
+
+        If `records_only`, `Recorder.record` is all of that.
+        """
+        if self.triggers:
             self._handle_with_triggers(event, task)
         elif self._passes(event, task):
             self.recorder.record(self.form, event, task)

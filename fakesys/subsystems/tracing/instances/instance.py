@@ -147,9 +147,20 @@ class Instance:
         """
         if not self.recording and reserved is None:
             return False
-        self.shared.cmdlines.learn(task)
-        if not self.store(task.cpu, form.encode(event, task.pid), reserved, stamp):
+        cmdlines = self.shared.cmdlines
+        if task is not cmdlines.newest:
+            cmdlines.learn(task)
+        cpu = task.cpu
+        buffers = self.buffers.live if reserved is None else reserved
+        if cpu >= len(buffers):
+            self.owner.grow(cpu + 1)
+        if not self.cpumask >> cpu & 1:
             return False
+        # The time, then the record: `write` of the buffer does not ask the clock.
+        now = self.now() if stamp is None else stamp
+        if not buffers[cpu].put(now, form, event, task.pid):
+            return False
+        self.waiters.wake()
         if self.options.stacks:
             self.record_stack(form, task)
         return True

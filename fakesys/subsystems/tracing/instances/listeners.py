@@ -49,4 +49,7 @@ class Listeners:
     def _deliver(self, event: Tracepoint) -> None:
         task = self._bus.task
         for file in self._files[type(event)]:
-            file.handle(event, task)
+            if file.records_only:
+                file.recorder.record(file.form, event, task)
+            else:
+                file.handle(event, task)

@@ -9,7 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct
-from typing import NamedTuple
+from struct import error as StructError
+from typing import Any, NamedTuple, Protocol
+
+from fakesys.core.event_format import Packer, context_word
 
 PAGE_SIZE = 4096
 PAGE_HEADER = 16
@@ -33,6 +36,17 @@ EXTEND_MAX = (1 << EXTEND_BITS) - 1
 
 _WORD = Struct("<I")
 _TWO_WORDS = Struct("<II")
+
+
+class Form(Protocol):
+    """What a buffer needs of the format of an event."""
+
+    @property
+    def packer(self) -> Packer | None:
+        """How its records are written into a page; None if they vary in length."""
+
+    def encode(self, event: Any, pid: int) -> bytes:
+        """Return the record of an event."""
 
 
 class Record(NamedTuple):
@@ -222,6 +236,32 @@ class CpuBuffer:
             self.dropped += 1
             return False
         self._write_first(stamp, payload)
+        return True
+
+    def put(self, stamp: int, form: Form, event: Any, pid: int) -> bool:
+        """Record an event of a task as `write` does, without a payload on the way if possible."""
+        packer = form.packer
+        page = self.ring[-1] if self.ring else self.reader
+        if packer is None or page is None:
+            return self.write(stamp, form.encode(event, pid))
+        size, words, common, varies, pack_into, get = packer
+        delta = stamp - self.write_stamp
+        start = page.commit
+        end = start + size
+        if not 0 < delta <= DELTA_MAX or end > self.room or not start or page.filler:
+            return self.write(stamp, form.encode(event, pid))
+        if varies:
+            common |= context_word(event.context())
+        try:
+            pack_into(page.data, start, delta << 5 | words, common, pid, *get(event))
+        except StructError:
+            # A value has more bits than its field.
+            return self.write(stamp, form.encode(event, pid))
+        page.commit = end
+        page.entries += 1
+        self.entries_written += 1
+        self.bytes += size
+        self.write_stamp = stamp
         return True
 
     def oldest_stamp(self) -> int | None:
