@@ -305,13 +305,13 @@ def test_faults_in_runs_tell_what_single_ones_tell(
     processor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = "6.12" if processor == "qemu" else "6.1"
-    calls = []
+    calls = list[int]()
     whole = TracedFaults.access
     told: list[list[object]] = [[], []]
     for number, access in enumerate((whole, lambda *_args, **_kwargs: 0)):
 
         def counted(*args: object, access: object = access, **kwargs: object) -> int:
-            calls.append(access(*args, **kwargs))  # type: ignore[operator]
+            calls.append(int(access(*args, **kwargs)))  # type: ignore[operator]
             return calls[-1]
 
         monkeypatch.setattr(TracedFaults, "access", counted)

@@ -179,7 +179,7 @@ class KvmDirtyRingPush(Tracepoint):
     reset_index: c.KU32
     slot: c.KU32
     offset: c.KU64
-    locked: c.Bool = True
+    locked: c.Bool
 
     def context(self) -> tuple[int, int]:
         """Return flags and preempt count, which holds the lock; a fast page fault takes none."""

@@ -91,12 +91,7 @@ def bulk_access(
     while done < times:
         guest.let_others_in()
         where = address + done * stride
-        number = 0
-        # Others may have enabled an event since.
-        if blocks is not None and blocks.is_allowed():
-            number = blocks.access(where >> 12, times - done, write=write)
-        elif faults is not None:
-            number = faults.access(where >> 12, times - done, write=write)
+        number = _access_many(blocks, faults, where >> 12, times - done, write=write)
         done += number or 1
         if number:
             continue
@@ -109,6 +104,16 @@ def bulk_access(
         if done < times and not guest.go_on(exits, vcpu_exit):
             break
     return BulkResult(vcpu.stats.pf_taken - before, exits)
+
+
+def _access_many(
+    blocks: Blocks | None, faults: TracedFaults | None, gfn: int, npages: int, *, write: bool
+) -> int:
+    """Access pages together; return how many, 0 if the next one must go singly."""
+    # Others may have enabled an event since.
+    if blocks is not None and blocks.is_allowed():
+        return blocks.access(gfn, npages, write=write)
+    return 0 if faults is None else faults.access(gfn, npages, write=write)
 
 
 def _blocks(memory: VmMemory, vcpu: VcpuMmu) -> Blocks | None:

@@ -189,10 +189,7 @@ class CpuBuffer:
         self.read_position = 0
         self.read_stamp = 0
         self.write_stamp = 0
-        self.entries_written = 0
-        self.overrun = 0
-        self.dropped = 0
-        self.read_events = 0
+        self.entries_written = self.overrun = self.dropped = self.read_events = 0
         self.bytes = 0
         # Events lost before the reader page, and `overrun` when it was taken.
         self.lost = 0
@@ -245,17 +242,16 @@ class CpuBuffer:
         if packer is None or page is None:
             return self.write(stamp, form.encode(event, pid))
         size, words, common, varies, pack_into, get = packer
-        delta = stamp - self.write_stamp
-        start = page.commit
+        delta, start = stamp - self.write_stamp, page.commit
         end = start + size
-        if not 0 < delta <= DELTA_MAX or end > self.room or not start or page.filler:
+        fits = words <= SMALL_MAX >> 2 and 0 < delta <= DELTA_MAX and end <= self.room
+        if not fits or not start or page.filler:
             return self.write(stamp, form.encode(event, pid))
         if varies:
             common |= context_word(event.context())
         try:
             pack_into(page.data, start, delta << 5 | words, common, pid, *get(event))
-        except StructError:
-            # A value has more bits than its field.
+        except StructError:  # A value has more bits than its field.
             return self.write(stamp, form.encode(event, pid))
         page.commit = end
         page.entries += 1
