@@ -28,6 +28,8 @@ ADDRESS = "127.0.0.1"
 PACE = 0.1
 KEEP_ALIVE = 5.0
 LONGEST_REQUEST = 4096
+# What waits for a page that reads slowly, in bytes: all else is asked for when it reads on.
+BACKLOG = 1 << 16
 
 
 class Page:
@@ -119,6 +121,8 @@ def serve(
     Raises OSError when the port is taken.
     """
     listening = socket.create_server((ADDRESS, port))
+    # The connections have it too.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BACKLOG)
     port = listening.getsockname()[1]
     token = secrets.token_urlsafe(16)
     store = Store()

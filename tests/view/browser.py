@@ -70,9 +70,9 @@ def wait_for(driver: webdriver.Chrome, expression: str, seconds: float = 20.0) -
 
 
 @contextmanager
-def served(root: Path, *options: str) -> Iterator[str]:
-    """`fakesys view` of a mount; its address."""
-    command = [*COMMAND, "view", str(root), *options]
+def served(*words: str | Path) -> Iterator[str]:
+    """`fakesys view` of a mount, with options; its address."""
+    command = [*COMMAND, "view", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

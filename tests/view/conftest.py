@@ -25,9 +25,9 @@ needs_fuse = pytest.mark.skipif(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Pages are of mounts."""
     for item in items:
-        if Path(__file__).parent in item.path.parents and item.path.name == "test_page.py":
+        if Path(__file__).parent in item.path.parents and item.path.name != "test_parts.py":
             item.add_marker(needs_fuse)
-            # They share one browser.
+            # Some share one browser.
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 

@@ -129,6 +129,11 @@ def test_a_whole_machine_of_queues(driver: webdriver.Chrome, tmp_path: Path) -> 
         driver.get(address)
         wait_for(driver, holds("#ap-sum", "256 adapters, 256 domains, 65536 queues"))
         put(mount, "bus/ap/apmask", "-0x10")
+        fits = "(b => b.scrollWidth <= b.clientWidth)(document.getElementById('scroller'))"
+        look(driver, NARROW)
+        wait_for(driver, fits)
+        look(driver, WIDE)
+        wait_for(driver, fits)
         evaluate(driver, "document.getElementById('table-details').open = true")
         wait_for(driver, "document.querySelectorAll('#ap-table tbody tr').length === 256")
         row = "document.querySelector('#ap-table tbody').rows[16].textContent"
@@ -136,6 +141,14 @@ def test_a_whole_machine_of_queues(driver: webdriver.Chrome, tmp_path: Path) -> 
         driver.find_element(By.ID, "scroller").send_keys("\ue014\ue015")  # right, down
         wait_for(driver, holds("#about", "01.0001: driver of the host"), SOON)
         wait_for(driver, holds("#about", "sys/devices/ap/card01/01.0001: driver cex4queue"), SOON)
+        # Enlarged, what the keys reach is in sight.
+        for _ in range(3):
+            driver.find_element(By.ID, "larger").click()
+        driver.find_element(By.ID, "scroller").send_keys("\ue010")  # end
+        wait_for(driver, holds("#about", "01.00ff"))
+        assert evaluate(
+            driver, "(b => b.scrollLeft + b.clientWidth >= b.scrollWidth - 8)(scroller)"
+        )
 
 
 def test_two_pages(driver: webdriver.Chrome, mount: Mount) -> None:

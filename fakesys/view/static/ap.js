@@ -4,7 +4,9 @@ import { byId, definitions, element } from "./dom.js";
 import { bits, hex2, hex4, owners, ranges, KINDS } from "./owners.js";
 
 const LABEL = 44, TOP = 40, BAND = 6;
-const SMALLEST = 3, LARGEST = 42;
+const SMALLEST = 1, LARGEST = 42;
+// With more domains the picture has the whole width of the page.
+const BROAD = 48;
 
 export class ApView {
   constructor(values) {
@@ -29,6 +31,7 @@ export class ApView {
 
   show() {
     this.model = owners(this.values);
+    byId("ap-parts").classList.toggle("broad", this.model.domains.length > BROAD);
     this.draw();
     this.showTable();
     this.showMdevs();
@@ -41,7 +44,7 @@ export class ApView {
   size() {
     if (this.zoom) return this.zoom;
     const width = byId("scroller").clientWidth - LABEL - 8;
-    return Math.max(SMALLEST, Math.min(42, Math.floor(width / Math.max(1, this.model.domains.length))));
+    return Math.max(SMALLEST, Math.min(LARGEST, Math.floor(width / Math.max(1, this.model.domains.length))));
   }
 
   resize(change) {
@@ -116,7 +119,7 @@ export class ApView {
     if (!this.model.cards.length) return;
     context.strokeStyle = getComputedStyle(document.body).color;
     context.lineWidth = 2;
-    context.strokeRect(LABEL + this.cursor[0] * size, TOP + this.cursor[1] * size, size - 1, size - 1);
+    context.strokeRect(LABEL + this.cursor[0] * size, TOP + this.cursor[1] * size, Math.max(size - 1, 3), Math.max(size - 1, 3));
   }
 
   point(event) {
@@ -128,11 +131,24 @@ export class ApView {
   }
 
   key(event) {
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const step = steps[event.key];
-    if (!step) return;
+    const [x, y] = this.cursor, { cards, domains } = this.model;
+    const places = {
+      ArrowLeft: [x - 1, y], ArrowRight: [x + 1, y], ArrowUp: [x, y - 1], ArrowDown: [x, y + 1],
+      Home: [0, y], End: [domains.length - 1, y], PageUp: [x, Math.max(0, y - 16)], PageDown: [x, Math.min(cards.length - 1, y + 16)],
+    };
+    const place = places[event.key];
+    if (!place || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    this.move(this.cursor[0] + step[0], this.cursor[1] + step[1]);
+    this.move(...place);
+    this.showCursor();
+  }
+
+  // A cursor that is moved by keys is never out of sight.
+  showCursor() {
+    const box = byId("scroller"), size = this.size();
+    const left = LABEL + this.cursor[0] * size, top = TOP + this.cursor[1] * size;
+    box.scrollLeft = Math.max(Math.min(box.scrollLeft, left - LABEL), left + size + 2 - box.clientWidth);
+    box.scrollTop = Math.max(Math.min(box.scrollTop, top - TOP), top + size + 2 - box.clientHeight);
   }
 
   move(x, y) {
