@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ap_scale, avic, calls, execution, life, mmu, snapshot, tracing
+from tests.bench import ap_scale, avic, calls, execution, life, mmu, snapshot, tracing, view
 from tests.bench.measure import Bench, Figure, bench
 
 # Another area adds its benchmarks by adding its tuple here.
@@ -25,6 +25,7 @@ BENCHMARKS: tuple[Callable[[Bench], Iterable[Figure]], ...] = (
     *avic.BENCHMARKS,
     *snapshot.BENCHMARKS,
     *execution.BENCHMARKS,
+    *view.BENCHMARKS,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +33,12 @@ class Client:
             for line in lines:
                 if line.startswith(b"data: "):
                     self._one(json.loads(line[6:]))
+
+    def drain(self) -> None:
+        """Take all that comes, and forget it, until the server ends."""
+        with suppress(OSError):
+            while self._connection.recv(1 << 16):
+                pass
 
     def _one(self, said: dict[str, Any]) -> None:
         self.messages += 1
