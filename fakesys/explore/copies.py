@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -75,13 +76,41 @@ class Copy(Struct, frozen=True):
         return replace(self, ap=self.packed_ap)
 
 
+class Draws(Random):
+    """A generator that notes whether it was used since `used` was last set to False.
+
+    Its state has 625 numbers, and most steps take none.
+    """
+
+    used: bool
+
+    def random(self) -> float:
+        """Return the next number."""
+        self.used = True
+        return super().random()
+
+    def getrandbits(self, k: int, /) -> int:
+        """Return the next bits."""
+        self.used = True
+        return super().getrandbits(k)
+
+    def seed(self, *seed: Any) -> None:
+        """Begin with a seed."""
+        self.used = True
+        super().seed(*seed)
+
+    def setstate(self, state: Any) -> None:
+        """Go on from a state."""
+        self.used = True
+        super().setstate(state)
+
+
 class Copies:
     """Copies of one machine's states. `loads`: how often all models were made anew."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.loads = 0
-        self._random_state: Any = None
         # Of the state that was taken or restored last.
         self._random = b""
         self._control = b""
@@ -148,10 +177,16 @@ class Copies:
         return _kept(self._shared, text, text)
 
     def _present_random(self) -> bytes:
-        state: Any = self.machine.kernel.random.getstate()
-        if state != self._random_state:
-            self._random_state = state
-            return self._share(_encode(self.machine.kernel.saved().random))
+        kernel = self.machine.kernel
+        draws = kernel.random
+        if not isinstance(draws, Draws):
+            # The models that have it go on with the same generator.
+            draws.__class__ = Draws
+            assert isinstance(draws, Draws)
+            draws.used = True
+        if draws.used:
+            draws.used = False
+            return self._share(_encode(kernel.saved().random))
         return self._random
 
     def _present_control(self) -> bytes:
@@ -165,7 +200,6 @@ class Copies:
             kernel.clock.restore(copy.clock)
         else:
             kernel.restore(self._kernel(copy))
-            self._random_state = kernel.random.getstate()
         saved = _decode_ap(copy.ap) if isinstance(copy.ap, bytes) else copy.ap
         with kernel.bus.muted():
             ap.restore(saved, system)
@@ -191,7 +225,6 @@ class Copies:
         machine.fs.binder.listen(models.kernel.bus)
         machine.rebind()
         machine.fs.settle()
-        self._random_state = models.kernel.random.getstate()
 
 
 def _kept(values: dict[bytes, T], key: bytes, value: T) -> T:

@@ -209,6 +209,24 @@ def test_of_the_resets_of_a_queue_only_the_first_matters() -> None:
     assert essence("10") == essence("10", "10") != essence("0")
 
 
+def test_chance_is_part_of_a_state() -> None:
+    """No write to the AP part draws a number, so the generator is used by hand."""
+    machine = Machine("6.1")
+    kept = copies.Copies(machine)
+    first, digest = kept.take("", ())
+    assert kept.take("", ())[1] == digest
+    drawn = []
+    for _ in range(2):
+        drawn.append((machine.kernel.random.randrange(1000), machine.kernel.random.random()))
+        after, other = kept.take("", ())
+        assert other != digest
+        kept.restore(first)
+        assert kept.take("", ())[1] == digest
+    assert drawn[0] == drawn[1]
+    kept.restore(after)
+    assert kept.take("", ())[1] == other
+
+
 def test_an_error_must_be(tmp_path: Path) -> None:
     refused = '[[must]]\nfile = "sys/bus/ap/nonsense"\nerror = "ENOENT"\nwhen = "always"\n'
     assert fakesys("explore", file_of(tmp_path, MASKS + refused)).returncode == 0
