@@ -49,9 +49,10 @@ class Order(NamedTuple):
 def order(work: str, paths: Iterable[Path] = ()) -> Order:
     """Return the order for a function `module:name` and the files that it needs.
 
-    Raises ValueError for two files of one name, OSError for one that cannot be read.
+    A path that is given twice counts once. Raises ValueError for two files of one name, OSError for
+    one that cannot be read.
     """
-    files = tuple(_packed(path) for path in paths)
+    files = tuple(_packed(path) for path in dict.fromkeys(paths))
     if len({file.name for file in files}) < len(files):
         raise ValueError("two files have the same name")
     return Order(work, files)

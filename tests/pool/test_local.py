@@ -73,6 +73,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "other" / "a"]
     for path in paths:
         path.touch()
+    assert [file.name for file in work.order("", [paths[0], paths[0]]).files] == ["a"]
     with pytest.raises(ValueError, match="same name"):
         work.order(f"{JOBS}:squared", paths)
 
