@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from fakesys.daemon.launch import Daemon
     from fakesys.machine.machine import Machine
+    from fakesys.sweep.search import Report
 
 MARKER = "fakesys"
 # What the marker takes, and what for; the values are those of `fakesys mount`.
@@ -135,6 +136,47 @@ def fake_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     with _running(daemon):
         yield daemon.point
         watched.refuse_bugs()
+
+
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest) -> Iterator[Callable[..., Report]]:
+    """Give a function that sweeps a command as `fakesys sweep` does, and fails for its findings.
+
+        def test_my_script(sweep):
+            sweep("sh", "my-script.sh", "5", faults=("errno", "kill"))
+
+    Keywords: `only`, `faults`, `paths`, `limit`, `late`, `rivals` as of `sweep.plan.Choice`;
+    `seconds`, `check` (words), `net` as of the command.
+    """
+    from fakesys.sweep.cell import end_zygote
+
+    _skip_without_fuse()
+    machine = _machine(_options_of(request.node))
+    try:
+        yield lambda *command, **wanted: _swept(machine, command, wanted)
+    finally:
+        end_zygote()
+
+
+def _swept(machine: Machine, command: Sequence[str], wanted: Mapping[str, Any]) -> Report:
+    """Return the report of a sweep without findings; with some, fail with the table."""
+    from fakesys.sweep import report, search
+    from fakesys.sweep.links import LinkError
+    from fakesys.sweep.plan import Choice, program_of
+
+    own = {name: value for name, value in wanted.items() if name in ("seconds", "check", "net")}
+    choice = Choice(**{name: value for name, value in wanted.items() if name not in own})
+    program = program_of(command, machine, dict(os.environ), Path.cwd(), **own)
+    found = search.Sweep(program, choice)
+    try:
+        found.begin()
+        found.go_on(found.cells())
+        text = report.text(found.report) if found.report.findings else ""
+    except (search.SweepError, LinkError) as error:
+        text = f"fakesys: {error}"
+    if text:
+        pytest.fail(text, pytrace=False)
+    return found.report
 
 
 def _wrong_marker(node: pytest.Item) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -84,6 +85,13 @@ def show(report: Report, console: Console) -> None:
             console.print(escape(line), highlight=False, soft_wrap=True)
     console.print()
     console.print(escape(summary(report)), highlight=False, soft_wrap=True)
+
+
+def text(report: Report) -> str:
+    """Return what `show` prints."""
+    output = StringIO()
+    show(report, Console(file=output, width=WIDTH))
+    return output.getvalue()
 
 
 def table(report: Report) -> Table:

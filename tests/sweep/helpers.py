@@ -16,10 +16,14 @@ EXAMPLES = Path(fakesys.__file__).parent / "docs" / "examples"
 
 
 def swept(
-    *command: str, choice: Choice | None = None, names: Collection[str] = (), **values: Any
+    *command: str,
+    choice: Choice | None = None,
+    names: Collection[str] = (),
+    machine: Machine | None = None,
+    **values: Any,
 ) -> Report:
-    """The report of a command on the default machine; `names`: of these cells only."""
-    program = program_of(command, Machine(), dict(os.environ), Path.cwd(), **values)
+    """The report of a command, by default on the default machine; `names`: of these cells only."""
+    program = program_of(command, machine or Machine(), dict(os.environ), Path.cwd(), **values)
     found = Sweep(program, choice or Choice())
     found.begin()
     found.go_on([cell for cell in found.cells() if not names or cell.name in names])
