@@ -161,7 +161,9 @@ def test_the_kvm_part(plain: PlainMount) -> None:
     found = reading.kvm(plain.root)
     vm = found["kvm/vm/boots"]
     assert [vcpu[0] for vcpu in vm["vcpus"]] == ["vcpu0", "vcpu1"]
-    assert (vm["apicv"], vm["reasons"]) == ("suspended", [["PIT_REINJ", WORDS["PIT_REINJ"]]])
+    # The default of kvm_amd.avic is off in this kernel.
+    reasons = [[name, WORDS[name]] for name in ("DISABLED", "ABSENT")]
+    assert (vm["apicv"], vm["reasons"]) == ("suspended", reasons)
     assert any("0xfee00000" in slot for slot in vm["memslots"])
     assert found["kvm/counters"]
     # A VM that goes while it is read, and one that says why.
