@@ -5,15 +5,17 @@ What the commands with plots share: the options, the check before the work, the 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from fakesys.cli.machine_options import mount_option
-from fakesys.cli.points import require_answer
+from fakesys.cli.points import MOUNT_PATH, require_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +25,20 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-MOUNT = mount_option("The mount to look at.")
+
+def _mount(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the mount, as its argument or as the option `--mount`."""
+
+    @click.argument("mountpoint", type=MOUNT_PATH, required=False)
+    @mount_option("The same, as an option.")
+    @functools.wraps(command)
+    def collected(*, mountpoint: Path | None, mount_point: Path, **values: Any) -> R:
+        named = click.get_current_context().get_parameter_source("mount_point")
+        if mountpoint is not None and named is ParameterSource.COMMANDLINE:
+            raise click.UsageError("name one mount: as argument, or with --mount")
+        return command(mount_point=mountpoint or mount_point, **values)
+
+    return collected
 
 
 def picture_options(verb: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -72,13 +87,13 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-@click.group(epilog="Example: fakesys show ap --mount ./mountpoint")
+@click.group(epilog="Example: fakesys show ap ./mountpoint")
 def show() -> None:
     """Show a machine as a picture."""
 
 
-@show.command(epilog="Example: fakesys show ap --svg queues.svg")
-@MOUNT
+@show.command(epilog="Example: fakesys show ap ./mountpoint --svg queues.svg")
+@_mount
 @picture_options("Draw to")
 def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
     """The AP matrix: adapters by domains, each queue by its owner."""  # noqa: D401 - the help text
@@ -93,8 +108,8 @@ def ap(mount_point: Path, svg: Path | None, png: Path | None) -> None:
     print_matrix(matrix, Console())
 
 
-@show.command(epilog="Example: fakesys show kvm")
-@MOUNT
+@show.command(epilog="Example: fakesys show kvm ./mountpoint")
+@_mount
 def kvm(mount_point: Path) -> None:
     """The VMs with their vCPUs and the counters that are not 0."""  # noqa: D401 - the help text
     from rich.console import Console
@@ -123,9 +138,7 @@ def _require_mount(mount_point: Path, path: Path) -> None:
     try:
         path.stat()
     except OSError as error:
-        raise click.ClickException(
-            f"{path}: {error.strerror}; name a mount of fakesys with --mount"
-        ) from None
+        raise click.ClickException(f"{path}: {error.strerror}; name a mount of fakesys") from None
 
 
 def _counters(vm: Path) -> Iterator[tuple[str, int]]:

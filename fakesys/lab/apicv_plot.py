@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARKERS = ("o", "s", "^", "v", "P", "D")
+# Marks of a curve of steps, and the part of the width that a letter of a label takes.
+_MARKS_OF_A_CURVE = 12
+_LETTER = 0.0085
+_ROW = 0.06
 
 
 def draw(setup: Setup, timeline: Timeline, storms: list[Storm]) -> Figure:
@@ -32,23 +35,38 @@ def draw(setup: Setup, timeline: Timeline, storms: list[Storm]) -> Figure:
 
 def _draw_counts(axes: Axes, timeline: Timeline) -> None:
     times = [sample.seconds * 1e3 for sample in timeline.samples]
-    for name, colour, style in (
-        ("exits", plots.ORANGE, "-"),
-        ("injections", plots.BLUE, "-"),
-        ("events", plots.GREY, "--"),
+    for place, (name, style) in enumerate(
+        (("exits", "-"), ("injections", "-"), ("events", "--")),
     ):
+        colour, mark = plots.CURVES[place]
         values = [getattr(sample, name) for sample in timeline.samples]
-        axes.step(times, values, style, where="post", color=colour, label=name)
+        # Curves that lie on each other have their marks at different places.
+        every = max(1, len(values) // _MARKS_OF_A_CURVE)
+        axes.step(
+            times, values, style, where="post", color=colour, label=name, marker=mark, ms=5,
+            markevery=(place * every // 3, every),
+        )  # fmt: skip
     top = max(sample.exits for sample in timeline.samples)
-    # There is no room for the names of the short steps.
-    long = [step for step in timeline.steps if _seconds(step) > times[-1] / 1e3 / 40]
-    for number, step in enumerate(long):
+    axes.set(ylabel="count since creation", ylim=(0, top * 1.05))
+    _name_steps(axes, timeline)
+    plots.add_grid_and_legend(axes, loc="upper left", fontsize="small")
+
+
+def _name_steps(axes: Axes, timeline: Timeline) -> None:
+    """Write the names of the long steps above the plot, in as many rows as they need."""
+    low, high = axes.get_xlim()
+    ends: list[float] = []
+    for step in timeline.steps:
+        # There is no room for the names of the short steps.
+        if _seconds(step) <= timeline.samples[-1].seconds / 40:
+            continue
         start = step.first.seconds * 1e3
         axes.axvline(start, color=plots.GREY, lw=0.6, alpha=0.6)
-        height = top * (0.99 if number % 2 else 0.90)
-        axes.text(start, height, f" {step.name}", fontsize="small", va="top")
-    axes.set(ylabel="count since creation", ylim=(0, top * 1.05))
-    plots.add_grid_and_legend(axes, loc="lower right", fontsize="small")
+        left = (start - low) / (high - low)
+        row = next((row for row, end in enumerate(ends) if end < left), len(ends))
+        ends[row : row + 1] = [left + _LETTER * (len(step.name) + 2)]
+        place = (left, 1.02 + row * _ROW)
+        axes.text(*place, step.name, transform=axes.transAxes, fontsize="small", va="bottom")
 
 
 def _seconds(step: Step) -> float:
@@ -65,19 +83,31 @@ def _draw_state(axes: Axes, timeline: Timeline) -> None:
     axes.set_title(f"AVIC of the VM: {last.off} times off, {last.on} on", fontsize="medium")
 
 
+def _label(names: list[str]) -> str:
+    """Return one label for curves that are the same: each count with its kernels."""
+    kernels: dict[str, list[str]] = {}
+    for name in names:
+        what, kernel = name.split(" ", 1)
+        kernels.setdefault(what, []).append(kernel)
+    return "; ".join(
+        f"{what}, {'all kernels' if len(found) == len(APICV_KERNELS) else ', '.join(found)}"
+        for what, found in kernels.items()
+    )
+
+
 def _draw_storms(axes: Axes, setup: Setup, storms: list[Storm], *, halted: bool) -> None:
     others = "halted" if halted else "in guest"
-    for kernel, marker in zip(APICV_KERNELS, _MARKERS, strict=True):
-        mine = [one for one in storms if one.kernel == kernel and one.halted is halted]
-        vcpus = [one.vcpus for one in mine]
+    curves: dict[tuple[float, ...], list[str]] = {}
+    for what in ("exits", "events"):
+        for kernel in APICV_KERNELS:
+            mine = [one for one in storms if one.kernel == kernel and one.halted is halted]
+            curves.setdefault(tuple(getattr(one, what) for one in mine), []).append(
+                f"{what} {kernel}"
+            )
+    for (values, names), (colour, mark) in zip(curves.items(), plots.CURVES, strict=False):
         axes.plot(
-            vcpus, [one.exits for one in mine], "-", marker=marker, ms=5, lw=1, alpha=0.75,
-            color=plots.ORANGE, label="exits" if kernel == "v3" else None,
-        )  # fmt: skip
-        axes.plot(
-            vcpus, [one.events for one in mine], "--", marker=marker, ms=5, lw=1, alpha=0.75,
-            color=plots.BLUE, label=f"events, {kernel}",
-        )  # fmt: skip
+            setup.storms, values, "-", marker=mark, ms=6, lw=1, color=colour, label=_label(names)
+        )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(setup.storms, [str(number) for number in setup.storms])

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {ZapFlow.ZAP_ALL: plots.ORANGE, ZapFlow.FAST: plots.BLUE}
-_STYLES = {Ending.DONE: "o-", Ending.LIVELOCK: "X", Ending.UNDECIDED: "1"}
+_STYLES = {Ending.DONE: "-", Ending.LIVELOCK: "", Ending.UNDECIDED: ""}
+_MARKS = {
+    ZapFlow.ZAP_ALL: {Ending.DONE: "s", Ending.LIVELOCK: "X", Ending.UNDECIDED: "1"},
+    ZapFlow.FAST: {Ending.DONE: "o", Ending.LIVELOCK: "P", Ending.UNDECIDED: "2"},
+}
 _NAMES = {ZapFlow.ZAP_ALL: "zap_all (before the series)", ZapFlow.FAST: "fast (the series)"}
 
 
@@ -46,7 +50,10 @@ def _draw_flows(axes: Axes, outcomes: list[Outcome], value: Callable[[RaceResult
             ]
             if mine:
                 label = f"{_NAMES[flow]}: {ending.value}"
-                axes.plot(*zip(*mine, strict=True), style, ms=8, color=colour, label=label)
+                mark = _MARKS[flow][ending]
+                axes.plot(
+                    *zip(*mine, strict=True), ls=style, marker=mark, ms=8, color=colour, label=label
+                )
     axes.set_yscale("log")
     axes.set_xlabel("running vCPUs")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -65,7 +72,9 @@ def _draw_patches(axes: Axes, setup: Setup, outcomes: list[Outcome]) -> None:
     axes.set_xticks(range(len(setup.vcpus)), [str(vcpus) for vcpus in setup.vcpus])
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("running vCPUs")
-    axes.set_title(f"Drops of the lock by patch level (blue: done; {legend(setup)})")
+    axes.set_title(
+        f"Drops of the lock by patch level (blue: done; {legend(setup)})", fontsize="medium"
+    )
 
 
 def _draw_square(axes: Axes, column: int, row: int, result: RaceResult) -> None:

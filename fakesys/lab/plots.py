@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 # Blue and orange can be told apart with any kind of colour vision; grey is for a third thing.
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
+# Curves of one plot: each has a colour that can be told from the others, and a mark.
+CURVES = (
+    (ORANGE, "o"),
+    (BLUE, "s"),
+    (GREY, "^"),
+    ("#1b7837", "D"),
+    ("#762a83", "v"),
+    ("#000000", "P"),
+    ("#b8860b", "X"),
+    ("#01928f", "*"),
+)
 KINDS = (".png", ".svg")
 
 

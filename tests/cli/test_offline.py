@@ -176,10 +176,10 @@ def test_no_queues_are_said_in_words() -> None:
 
 @pytest.mark.parametrize("command", ["ap", "kvm"])
 def test_show_needs_a_mount(tmp_path: Path, command: str) -> None:
-    result = fakesys("show", command, "--mount", str(tmp_path))
+    result = fakesys("show", command, str(tmp_path))
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.endswith("No such file or directory; name a mount of fakesys with --mount")
+    assert line.endswith("No such file or directory; name a mount of fakesys")
 
 
 def test_show_reads_the_state_of_a_mount(tmp_path: Path, machine: Machine) -> None:
@@ -188,6 +188,10 @@ def test_show_reads_the_state_of_a_mount(tmp_path: Path, machine: Machine) -> No
     folder.mkdir(parents=True)
     (folder / "state").write_text(json.dumps(machine.state()))
     assert "06 " in invoke("show", "ap", "--mount", str(tmp_path))
+    assert "06 " in invoke("show", "ap", str(tmp_path))
+    twice = fakesys("show", "ap", str(tmp_path), "--mount", str(tmp_path))
+    assert (twice.returncode, twice.stdout) == (2, "")
+    assert twice.stderr == "fakesys: name one mount: as argument, or with --mount\n"
 
 
 def test_a_picture_is_written_or_refused_clearly(tmp_path: Path, machine: Machine) -> None:
@@ -210,7 +214,7 @@ def test_show_kvm_lists_vms_and_counters(tmp_path: Path) -> None:
     (vm / "exits").write_text("5\n")
     (vm / "io_exits").write_text("0\n")
     (vm / "mmu_rmaps_stat").write_text("")
-    text = invoke("show", "kvm", "--mount", str(tmp_path))
+    text = invoke("show", "kvm", str(tmp_path))
     assert "7-12" in text
     assert "exits 5" in text
     assert "io_exits" not in text
