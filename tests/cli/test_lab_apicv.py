@@ -184,7 +184,8 @@ def test_curves_differ_and_names_of_steps_have_room() -> None:
         for kernel, vcpus, halted in experiment.storm_cases(setup)
     ]
     figure = draw(setup, experiment.boot(setup), storms)
-    FigureCanvasAgg(figure).print_png(BytesIO())
+    FigureCanvasAgg(figure)
+    figure.savefig(BytesIO())
     for axes in figure.axes:
         curves = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
         assert len({str(line.get_color()) for line in curves}) == len(curves)
