@@ -111,8 +111,10 @@ def _return_to(guest: Guest, *, in_guest: bool, in_kvm_run: bool) -> None:
         return
     if in_kvm_run:
         run.begin()
-    if in_guest and not run.in_guest:
-        guest.reenter()
+    if in_guest and not run.in_guest and guest.reenter() is not None:
+        # Without a root it would shut down again and again; interrupts find it in the guest.
+        run.begin()
+        run.enter()
 
 
 def _set_up(mmu: MmuExtension, args: Args) -> str:
