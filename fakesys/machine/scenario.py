@@ -101,7 +101,7 @@ def load(source: str | Path) -> Scenario:
     if not text.endswith(".toml") and "/" not in text:
         return _shipped_scenario(text)
     try:
-        data = read_file(Path(source), MOST_RECORDED)
+        data = read_file(Path(source), MOST if text.endswith(".toml") else MOST_RECORDED)
     except UnusableFileError as error:
         raise ScenarioError(str(error)) from None
     if data.startswith(b"#!/bin/sh\n"):
