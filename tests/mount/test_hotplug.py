@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import LONG
 from tests.mounts import Mount
 
 # Keeps names and attributes of the device in the kernel's caches, as fast as it can.
@@ -51,7 +52,7 @@ def there(path: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("rounds", "count"), [(150, 2), (60, 4)])
+@pytest.mark.parametrize(("rounds", "count"), [(150, 2), (60, 4)] if LONG else [(40, 2), (20, 4)])
 def test_the_next_stat_knows_while_others_walk(each_way: Mount, rounds: int, count: int) -> None:
     mount = each_way
     seen = [

@@ -16,7 +16,10 @@ from fakesys.transport import collecting
 @pytest.fixture
 def thresholds() -> Iterator[None]:
     before = gc.get_threshold()
+    # What the other tests have left would only take time.
+    gc.freeze()
     yield
+    gc.unfreeze()
     gc.set_threshold(*before)
 
 
