@@ -15,7 +15,7 @@ function showHead() {
   const text = (key, otherwise = "") => values.get(`mount/${key}`) ?? otherwise;
   byId("point").textContent = text("point");
   byId("profile").textContent = text("profile") && `profile ${text("profile")}, fakesys ${text("version")}`;
-  byId("last-error").textContent = text("last_error") || "none";
+  byId("last-error").textContent = text("last_error") || "no";
   document.title = `fakesys ${text("point")}`;
 }
 
