@@ -223,6 +223,20 @@ def test_streams_are_paused_and_filtered(driver: webdriver.Chrome, mount: Mount)
         wait_for(driver, f"{visible}.length === 1 && {visible}[0].textContent.includes('pear')")
 
 
+@pytest.mark.parametrize(("wish", "name"), [("reduce", "none"), ("no-preference", "fresh")])
+def test_nothing_moves_for_who_wishes_so(
+    driver: webdriver.Chrome, mount: Mount, wish: str, name: str
+) -> None:
+    feature = {"name": "prefers-reduced-motion", "value": wish}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    with served(mount.root) as address:
+        driver.get(address)
+        put(mount, "bus/ap/apmask", "+4")
+        wait_for(driver, "document.querySelector('#stream-writes tbody tr') !== null")
+        line = "document.querySelector('#stream-writes tbody tr.fresh')"
+        assert evaluate(driver, f"getComputedStyle({line}).animationName") == name
+
+
 def test_no_violation_of_accessibility(driver: webdriver.Chrome, mount: Mount) -> None:
     script = axe()
     three_guests(mount)
