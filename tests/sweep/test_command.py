@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.execution.helpers import why_no_world
 from tests.long import LONG
 from tests.mounts import COMMAND
 
@@ -22,11 +21,7 @@ READS = ("sh", "-c", "for n in 1 2; do cat /sys/bus/ap/apmask || exit 1; done")
 CARELESS = ("sh", "-c", "echo -5 > /sys/bus/ap/apmask; true")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def world() -> None:
-    """Private namespaces."""
-    if reason := why_no_world():
-        pytest.skip(reason)
+pytestmark = pytest.mark.usefixtures("world")
 
 
 def start(*words: str) -> subprocess.Popen[str]:

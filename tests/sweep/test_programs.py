@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from fakesys.sweep.cell import end_zygote
 from fakesys.sweep.disturbances import Write
 from fakesys.sweep.plan import Choice
 from fakesys.sweep.search import SweepError
-from tests.execution.helpers import why_no_world
 from tests.long import LONG
 from tests.sweep.helpers import EXAMPLES, swept, verdicts
 
@@ -21,13 +19,7 @@ MASK = "/sys/bus/ap/apmask"
 OWNED = f"grep -q ^0xff {MASK} || ls /sys/bus/mdev/devices | grep -q ."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def world() -> Iterator[None]:
-    """Private namespaces, and nothing left of them."""
-    if reason := why_no_world():
-        pytest.skip(reason)
-    yield
-    end_zygote()
+pytestmark = pytest.mark.usefixtures("world")
 
 
 def test_the_careless_script_has_a_finding_of_each_verdict() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from fakesys.machine.machine import Machine
 from fakesys.machine.scenario import load, with_boot
-from fakesys.sweep.cell import end_zygote
 from fakesys.sweep.plan import Choice
-from tests.execution.helpers import why_no_world
 from tests.sweep.helpers import swept, verdicts
 from tests.tools import s390
 from tests.tools.helpers import needs
@@ -26,13 +22,7 @@ mdevctl start --uuid {UUID}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def world() -> Iterator[None]:
-    """Private namespaces, and nothing left of them."""
-    if reason := why_no_world():
-        pytest.skip(reason)
-    yield
-    end_zygote()
+pytestmark = pytest.mark.usefixtures("world")
 
 
 def test_chzdev_does_not_look_at_the_result_of_its_write() -> None:
