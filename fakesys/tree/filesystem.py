@@ -186,18 +186,18 @@ class FileSystem:
         self, node: File, handle: Handle, data: bytes, offset: int = 0, *, nonblock: bool = False
     ) -> int:
         """Do one write(2); report its result and return the number of bytes taken."""
-        recorder = self.recorder
-        begun = None if recorder is None else recorder.begin()
+        begun = None if self.recorder is None else self.recorder.begin()
         try:
             taken = self._write(node, handle, data, offset, nonblock=nonblock)
         except KernelError as refusal:
             if self.report is not None:
                 self.report(node, data, refusal)
-            self._record_write(begun, node, data, refusal)
+            if begun is not None:
+                self._record_write(begun, node, data, refusal)
             raise
         if self.report is not None:
             self.report(node, data, None)
-        if recorder is not None:
+        if begun is not None:
             self._record_write(begun, node, data[:taken], None)
         return taken
 
@@ -220,10 +220,11 @@ class FileSystem:
             raise
 
     def _record_write(
-        self, begun: Begun | None, node: File, data: bytes, error: KernelError | None
+        self, begun: Begun, node: File, data: bytes, error: KernelError | None
     ) -> None:
+        # The write may have ended the last recording.
         recorder = self.recorder
-        if recorder is not None and begun is not None:
+        if recorder is not None:
             recorder.wrote(begun, node.path, data, error, truncatable=_truncatable(node))
 
     def forget_begun(self) -> None:
