@@ -6,11 +6,7 @@ common is found out once. The events, counters and sptes are those of the faults
 
 from __future__ import annotations
 
-from fakesys.subsystems.kvm_mmu.events.sptes import (
-    KvmMmuSetSpte,
-    KvmMmuSpteRequested,
-    KvmTdpMmuSpteChanged,
-)
+from fakesys.subsystems.kvm_mmu.events.sptes import KvmMmuSpteRequested
 from fakesys.subsystems.kvm_mmu.guest.bulk_tdp import TdpBlocks
 from fakesys.subsystems.kvm_mmu.guest.translation import FINAL
 from fakesys.subsystems.kvm_mmu.guest.vcpu_run import Guest
@@ -69,7 +65,8 @@ class TracedFaults:
 
     def _fault(self, slot: Memslot, first: int, count: int, page: int, *, write: bool) -> None:
         """Leave the guest for each page, tell how it is mapped, and enter again."""
-        run, values = self._guest.vcpu_run, self._tdp.changes.values
+        run, changes = self._guest.vcpu_run, self._tdp.changes
+        values, trace_set_spte = changes.values, self._tdp.mapper.trace_set_spte
         bus, wanted = self._arch.bus, self._arch.bus.wanted
         rip = self._guest.registers.rip
         error = PF_USER | (PF_WRITE if write else 0) | (FINAL if self._guest.is_hardware else 0)
@@ -80,22 +77,6 @@ class TracedFaults:
             if KvmMmuSpteRequested in wanted:
                 bus.emit(KvmMmuSpteRequested(gfn=gfn, pfn=pfn, level=1))
             self._arch.mark_dirty(slot, gfn)
-            if KvmTdpMmuSpteChanged in wanted:
-                bus.emit(
-                    KvmTdpMmuSpteChanged(
-                        gfn=gfn, old_spte=values.empty, new_spte=spte, level=1, as_id=0
-                    )
-                )
-            if KvmMmuSetSpte in wanted:
-                bus.emit(
-                    KvmMmuSetSpte(
-                        gfn=gfn,
-                        spte=spte,
-                        sptep=entry_address(page, gfn & 511),
-                        level=1,
-                        r=True,
-                        x=True,
-                        u=1,
-                    )
-                )
+            changes.trace(0, gfn, 1, values.empty, spte)
+            trace_set_spte(gfn, 1, spte, entry_address(page, gfn & 511))
             run.enter()

@@ -233,6 +233,11 @@ class TdpMapper:
             )
 
     def _done(self, gfn: int, level: int, value: int, address: int, *, changed: bool) -> RetPf:
+        self.trace_set_spte(gfn, level, value, address)
+        return RetPf.FIXED if changed else RetPf.SPURIOUS
+
+    def trace_set_spte(self, gfn: int, level: int, value: int, address: int) -> None:
+        """Emit kvm_mmu_set_spte for an spte of this value, if a listener wants it."""
         if KvmMmuSetSpte in self._arch.bus.wanted:
             self._arch.bus.emit(
                 KvmMmuSetSpte(
@@ -245,7 +250,6 @@ class TdpMapper:
                     u=int(bool(value & U)),
                 )
             )
-        return RetPf.FIXED if changed else RetPf.SPURIOUS
 
     def split_level_3(self, root: TdpRoot, upper: Upper, index: int, gfn: int) -> Directory:
         """Replace a leaf of 1 GiB by 512 of 2 MiB. Like tdp_mmu_split_huge_page."""
